@@ -1,0 +1,45 @@
+"""Send events from a service without ever waiting for the network."""
+
+from __future__ import annotations
+
+from .errors import (
+    ConfigurationError,
+    EventEmptyError,
+    EventError,
+    EventNotSerializableError,
+    EventQueueClosedError,
+    EventQueueFullError,
+    EventQueueLimitError,
+    EventQueuePermissionError,
+    EventQueueRemovedError,
+    EventQueueUnavailableError,
+    EventQueueUnsupportedError,
+    EventTooLargeError,
+)
+from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, ContextFactory, EventQueue
+from .serializers import ThriftStruct, serialize_v2_event, serialize_v2j_event
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MAX_EVENT_SIZE",
+    "MAX_QUEUE_SIZE",
+    "ConfigurationError",
+    "ContextFactory",
+    "EventEmptyError",
+    "EventError",
+    "EventNotSerializableError",
+    "EventQueue",
+    "EventQueueClosedError",
+    "EventQueueFullError",
+    "EventQueueLimitError",
+    "EventQueuePermissionError",
+    "EventQueueRemovedError",
+    "EventQueueUnavailableError",
+    "EventQueueUnsupportedError",
+    "EventTooLargeError",
+    "ThriftStruct",
+    "__version__",
+    "serialize_v2_event",
+    "serialize_v2j_event",
+]

@@ -1,0 +1,139 @@
+"""Every error of this package, under one root.
+
+Rules:
+
+1. Whatever `EventQueue.put` raises is an `EventError`; a service needs one `except` clause.
+2. An error carries its facts as typed attributes and passes them to `Exception`, so that it can be
+   pickled and copied; its message is made from them and names the thing, what was expected and the
+   remedy.
+3. No message holds the content of an event or a secret.
+"""
+
+from __future__ import annotations
+
+
+class EventError(Exception):
+    """Base class for event related exceptions."""
+
+
+class EventTooLargeError(EventError):
+    """Raised when a serialized event is too large to send.
+
+    Attributes:
+        size: Bytes of the serialized event.
+        limit: Bytes that the queue takes, or None where it isn't known.
+    """
+
+    def __init__(self, size: int, limit: int | None = None) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        if self.limit is None:
+            return f"Event is too large to send ({self.size} bytes)"
+        return (
+            f"Event is too large to send ({self.size} bytes, the queue takes at most {self.limit}); "
+            "leave out or shorten its largest fields"
+        )
+
+
+class EventQueueFullError(EventError):
+    """Raised when the queue of events is full.
+
+    This usually indicates that the event publisher is having trouble talking to the event collector.
+
+    Attributes:
+        name: POSIX name of the queue, or None where it isn't known.
+        capacity: Events that the queue holds, or None where it isn't known.
+    """
+
+    def __init__(self, name: str | None = None, capacity: int | None = None) -> None:
+        super().__init__(name, capacity)
+        self.name = name
+        self.capacity = capacity
+
+    def __str__(self) -> str:
+        if self.name is None:
+            return "The event queue is full."
+        return (
+            f"The event queue {self.name} is full ({self.capacity} events): its event publisher isn't "
+            "running, or isn't getting through to the event collector"
+        )
+
+
+class EventEmptyError(EventError):
+    """Raised when an event serializes to no bytes at all, which no collector could take."""
+
+    def __str__(self) -> str:
+        return "The event serialized to nothing; check what the event serializer returns"
+
+
+class EventNotSerializableError(EventError):
+    """Raised when an event can't be written as valid JSON.
+
+    Attributes:
+        field: Path of the field that can't be written, such as `user.tags[3]`; empty for the event itself.
+        problem: What is wrong with it and what was expected, without its value.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        where = f"field {self.field} of the event" if self.field else "the event"
+        return f"Can't serialize {where}: {self.problem}"
+
+
+class EventQueueUnavailableError(EventError):
+    """Raised when the queue can't be opened, made or used; the subclasses say why.
+
+    Attributes:
+        name: POSIX name of the queue, such as `/events-v2`.
+        problem: What is wrong and how to mend it.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Event queue {self.name}: {self.problem}"
+
+
+class EventQueuePermissionError(EventQueueUnavailableError):
+    """Raised when the queue belongs to somebody who doesn't let this process in."""
+
+
+class EventQueueRemovedError(EventQueueUnavailableError):
+    """Raised when the queue was removed and couldn't be made anew."""
+
+
+class EventQueueClosedError(EventQueueUnavailableError):
+    """Raised when a queue is used after `close()`."""
+
+
+class EventQueueLimitError(EventQueueUnavailableError):
+    """Raised when the limits of the host leave no room for the queue, or for all of its required size."""
+
+
+class EventQueueUnsupportedError(EventQueueUnavailableError):
+    """Raised where the operating system has no POSIX message queues."""
+
+
+class ConfigurationError(EventError):
+    """Raised when a configuration can't be used; holds all of its mistakes, not just the first.
+
+    Attributes:
+        problems: One line for each mistake: section, key, what is wrong and what was expected.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)

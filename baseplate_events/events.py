@@ -1,0 +1,233 @@
+"""The queue that a service puts its events on.
+
+Rules:
+
+1. `put` never waits, unless the queue was made with a `put_timeout`, and raises nothing but `EventError`s.
+2. What `put` returned for is in the queue; what it raised for isn't.
+3. An error names the queue, sizes and types, and never holds or is chained to what an event contains.
+4. Reporting metrics can't fail the service.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from time import monotonic
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from .errors import EventEmptyError, EventError, EventNotSerializableError, EventTooLargeError
+from .message_queue import MAX_NAME_SIZE, MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+#: Bytes that a serialized event may have: the size of a message of the queue, for producers and the
+#: publisher. The original's value, as is the next.
+MAX_EVENT_SIZE = 102_400
+
+#: Events that a queue holds.
+MAX_QUEUE_SIZE = 10_000
+
+#: What the POSIX name of an event queue starts with; shared with the original's publisher.
+_PREFIX = "/events-"
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Gauge(Protocol):
+    """A value of a metrics client that goes up and down."""
+
+    def replace(self, new_value: float, /) -> object:
+        """Set the value."""
+        ...
+
+
+class MetricsBatch(Protocol):
+    """The part of a metrics client that `report_runtime_metrics` uses."""
+
+    def gauge(self, name: str, /) -> Gauge:
+        """Give the gauge of this name."""
+        ...
+
+
+class ContextFactory(Protocol):
+    """What makes an attribute of a request's context, as the original's framework has it."""
+
+    def make_object_for_context(self, name: str, span: object, /) -> object:
+        """Make the attribute `name` for the request that `span` measures."""
+        ...
+
+    def report_runtime_metrics(self, batch: MetricsBatch, /) -> None:
+        """Report the state of the factory as gauges; called once in a while."""
+        ...
+
+
+class EventQueue(Generic[T_contra]):
+    """A queue to transfer events to the publisher of this host.
+
+    It may be shared between threads, greenlets and forked workers. It can be given to the original's
+    framework by `add_to_context` and `configure_context`.
+
+    Args:
+        name: The name of the event queue, which says what publisher sends the events: they go through the
+            POSIX queue `/events-NAME`. 1 to 247 bytes of UTF-8 without a slash.
+        event_serializer: Takes an event and returns it as bytes, ready to be sent to the collector: one of
+            `serialize_v2_event`, `serialize_v2j_event` or your own.
+        max_queue_size: Events that the queue shall hold if it is made now, 1 to 65,536; one that exists keeps
+            its size.
+        max_event_size: Bytes that an event may have, 1 to 16 MiB.
+        put_timeout: Seconds that `put` waits for room when the queue is full.
+        mode: Permission bits of the queue if it is made now. A publisher of another user than the service's
+            needs 0o660 and a common group.
+        strict_size: Raise `EventQueueLimitError` if the host doesn't allow the full size or the queue exists
+            with less, rather than log a warning and go on.
+
+    Raises:
+        ValueError: An argument is out of its bounds.
+        EventQueueUnavailableError: The queue can't be opened or made; the subclass says why.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        event_serializer: Callable[[T_contra], bytes],
+        *,
+        max_queue_size: int = MAX_QUEUE_SIZE,
+        max_event_size: int = MAX_EVENT_SIZE,
+        put_timeout: float = 0.0,
+        mode: int = 0o600,
+        strict_size: bool = False,
+    ) -> None:
+        queue_name = _queue_name(name)
+        if not (math.isfinite(put_timeout) and put_timeout >= 0):
+            raise ValueError(f"put_timeout must be a finite number of seconds, 0 or more, not {put_timeout}")
+        self._name = name
+        self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
+        self._max_event_size = max_event_size
+        self._put_timeout = put_timeout
+        self._queue = MessageQueue(
+            queue_name,
+            max_messages=max_queue_size,
+            max_message_size=max_event_size,
+            mode=mode,
+            strict_size=strict_size,
+            read=False,
+        )
+
+    def put(self, event: T_contra) -> None:
+        """Add an event to the queue.
+
+        The queue is local to the server this code is run on. The event publisher on the server takes the
+        events and sends them to the collector. A queue that was removed is found again or made anew first.
+
+        Args:
+            event: The event to send. Its type depends on the serializer.
+
+        Raises:
+            EventTooLargeError: The serialized event is too large.
+            EventQueueFullError: The queue is full. Events are not being published fast enough.
+            EventEmptyError: The event serialized to nothing.
+            EventNotSerializableError: The event can't be serialized.
+            EventQueueClosedError: The queue was closed.
+            EventQueueRemovedError: The queue was removed and can't be made anew.
+            EventQueuePermissionError: The queue was made anew by a user who doesn't let this process in.
+            EventError: Whatever else the serializer raises of that kind, or is wrong with the queue.
+        """
+        try:
+            message = self._serialize(event)
+        except EventError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
+            problem = _describe(exc)
+        else:
+            if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
+                raise self._refusal(message)
+            queue = self._queue
+            if monotonic() < queue.trusted_until:  # what queue.put does, mostly, less its cost
+                descriptor = queue.descriptor
+                try:
+                    descriptor.send(message, None, 0)
+                except Exception as exc:
+                    if not descriptor.refused(exc):
+                        raise
+                    queue.put(message, self._put_timeout)
+            else:
+                queue.put(message, self._put_timeout)
+            return
+        # Outside of the handler, so that the error isn't chained to one that may hold what is in the event.
+        raise EventNotSerializableError("", problem)
+
+    def _refusal(self, serialized: object) -> EventError:
+        """Give the error for what no collector would take."""
+        if not isinstance(serialized, bytes):
+            problem = f"the event serializer must return bytes, not {type(serialized).__name__}"
+            return EventNotSerializableError("", problem)
+        if not serialized:
+            return EventEmptyError()
+        return EventTooLargeError(len(serialized), min(self._max_event_size, self._queue.max_message_size))
+
+    def close(self) -> None:
+        """Close the queue; what is in it stays for the publisher. Closing again does nothing."""
+        self._queue.close()
+
+    def __enter__(self) -> EventQueue[T_contra]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name!r})"
+
+    def __call__(self, raw: str = "") -> EventQueue[T_contra]:  # noqa: ARG002 - the framework passes it
+        """Give the queue itself, whatever `raw` is: that makes it an item of `configure_context`."""
+        return self
+
+    def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - as above
+        """Give the queue itself, for the context of each request."""
+        return self
+
+    def report_runtime_metrics(self, batch: MetricsBatch) -> None:
+        """Report how many events wait in the queue and how many it holds.
+
+        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`. Never raises; what can't be
+        reported is left out and logged for debugging.
+        """
+        try:
+            batch.gauge(f"event_queue.{self._name}.depth").replace(self._queue.current_messages)
+            batch.gauge(f"event_queue.{self._name}.capacity").replace(self._queue.max_messages)
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
+            logger.debug("Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__)
+
+
+def _queue_name(name: str) -> str:
+    """Give the POSIX name of an event queue's queue, or a `ValueError` in terms of `name`."""
+    longest = MAX_NAME_SIZE - len(_PREFIX)
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        size = 0
+    if not 1 <= size <= longest or "/" in name or "\0" in name:
+        raise ValueError(
+            f"name must be 1 to {longest} bytes of UTF-8 without a slash or a NUL, such as 'v2', not {name!r}"
+        )
+    return _PREFIX + name
+
+
+def _describe(exc: Exception) -> str:
+    """Say what a serializer raised, and where, but not its message, which may hold what is in the event."""
+    traceback = exc.__traceback__
+    frames = 0
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+        frames += 1
+    where = ""
+    if traceback is not None and frames:  # the first frame is `put` itself; a serializer in C has no other
+        code = traceback.tb_frame.f_code
+        where = f" at {code.co_filename}:{traceback.tb_lineno} in {code.co_name}"
+    return f"{type(exc).__name__} in the event serializer{where}"
