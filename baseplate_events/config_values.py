@@ -1,0 +1,309 @@
+"""Texts of an INI file turned into values, and the types of those values.
+
+Each `parse_…` takes a text without blanks around it, and either gives the value or raises `MistakeError`,
+whose message goes on after the text: `'x' isn't a whole number`. No message repeats the text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: Bytes of the longest path of a Unix socket on Linux: `sun_path` of unix(7) less its final NUL.
+MAX_SOCKET_PATH: Final = 107
+#: Characters of the longest host name, and of one of its labels (RFC 1035, 2.3.4).
+_HOST_LENGTH: Final = 253
+_LABEL_LENGTH: Final = 63
+_HIGHEST_PORT: Final = 65_535
+#: Permission bits: the owner may read and write; anybody may execute.
+_OWNER: Final = 0o600
+_EXECUTE: Final = 0o111
+
+_ChoiceT = TypeVar("_ChoiceT", bound=str)
+_NumberT = TypeVar("_NumberT", int, float)
+
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_MODE = re.compile(r"(?:0o?)?([0-7]{3})")
+_SPAN = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s+(millisecond|second|minute|hour|day)s?")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+# Underscores aren't of the standard, but container networks name hosts with them.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_BRACKETED = re.compile(r"\[([^\]]*)\](?::(.*))?")
+
+#: Units of a span and their seconds as factor and divisor; a divisor keeps whole milliseconds exact.
+_UNITS: Final = {
+    "millisecond": (1, 1_000),
+    "second": (1, 1),
+    "minute": (60, 1),
+    "hour": (3_600, 1),
+    "day": (86_400, 1),
+}
+
+
+class MistakeError(Exception):
+    """What is wrong with a text, as the end of a sentence that the text begins."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Secret:
+    """Bytes that show up nowhere by accident: neither `repr` nor `str` tells them or their length."""
+
+    _value: bytes = field(repr=False)
+
+    def reveal(self) -> bytes:
+        """Give the bytes, to sign with and for nothing else."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        """Compare in a time that doesn't tell where the difference is."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value, other._value)
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(not shown)"
+
+
+@dataclass(frozen=True, slots=True)
+class InternetEndpoint:
+    """A port of a host.
+
+    Attributes:
+        host: Host name or IP address, without brackets.
+        port: From 1 to 65,535.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixEndpoint:
+    """A socket of the file system.
+
+    Attributes:
+        path: Its path, which needn't exist yet.
+    """
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Endpoint: TypeAlias = InternetEndpoint | UnixEndpoint
+
+
+def parse_text(text: str, pattern: str) -> str:
+    """Read a text that matches a pattern as a whole."""
+    if re.fullmatch(pattern, text) is None:
+        raise MistakeError("isn't of that form")
+    return text
+
+
+def parse_integer(text: str, minimum: int, maximum: int) -> int:
+    """Read a whole number within bounds, both included."""
+    if _INTEGER.fullmatch(text) is None:
+        raise MistakeError("isn't a whole number")
+    return _within(int(text), minimum, maximum)
+
+
+def parse_span(text: str, minimum: float, maximum: float) -> float:
+    """Read a span of time such as `500 milliseconds` within bounds, both included; all in seconds."""
+    match = _SPAN.fullmatch(text)
+    if match is None:
+        raise MistakeError("isn't a span of time")
+    factor, divisor = _UNITS[match[2]]
+    return _within(float(match[1]) * factor / divisor, minimum, maximum)
+
+
+def format_span(seconds: float) -> str:
+    """Write a span of time in the largest unit in which it is a whole number; `parse_span` reads it."""
+    for unit in ("day", "hour", "minute", "second", "millisecond"):
+        factor, divisor = _UNITS[unit]
+        count = seconds * divisor / factor
+        if count.is_integer() and (count > 0 or unit == "second"):
+            break
+    else:
+        return f"{seconds:f} seconds"
+    return f"{count:.0f} {unit}{'' if count == 1 else 's'}"
+
+
+def parse_mode(text: str) -> int:
+    """Read the permissions of a file that its owner can read and write and nobody execute: 0600, 0660."""
+    match = _MODE.fullmatch(text)
+    if match is None:
+        raise MistakeError("isn't an octal mode")
+    mode = int(match[1], 8)
+    if mode & _OWNER != _OWNER:
+        raise MistakeError("keeps the owner from reading and writing")
+    if mode & _EXECUTE:
+        raise MistakeError("allows to execute, which means nothing here")
+    return mode
+
+
+def parse_choice(text: str, choices: Sequence[_ChoiceT]) -> _ChoiceT:
+    """Read one of a few words, written exactly so."""
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise MistakeError("isn't among the choices")
+
+
+def parse_boolean(text: str) -> bool:
+    """Read `true` or `false`, in whatever case."""
+    if text.lower() not in {"true", "false"}:
+        raise MistakeError("is neither")
+    return text.lower() == "true"
+
+
+def parse_base64(text: str) -> Secret:
+    """Read a secret in base64: the standard alphabet, padded, on one line."""
+    if re.search(r"\s", text):
+        raise MistakeError("holds a blank or a line break: write it on one line")
+    if re.search(r"[^A-Za-z0-9+/=]", text):
+        raise MistakeError("holds characters that aren't of the base64 alphabet")
+    if _BASE64.fullmatch(text) is None:
+        raise MistakeError("isn't whole: base64 is a multiple of 4 characters, padded with = at its end")
+    return Secret(base64.b64decode(text))
+
+
+def parse_host(text: str, scheme_key: str = "") -> str:
+    """Read a host with an optional port, such as `NAME:PORT` or `[IPv6]:PORT`, as it is written.
+
+    Args:
+        text: The text.
+        scheme_key: The key that holds the scheme, for the advice to somebody who wrote it here.
+    """
+    _split_host(text, scheme_key=scheme_key)
+    return text
+
+
+def parse_proxy(text: str) -> str:
+    """Read the URL of an HTTP proxy, `http://HOST:PORT`; gives it without a final slash."""
+    scheme = "http://"
+    if not text.lower().startswith(scheme):
+        raise MistakeError(f"doesn't begin with {scheme}")
+    authority = text[len(scheme) :].removesuffix("/")
+    if _split_host(authority)[1] is None:
+        raise MistakeError("has no port")
+    return scheme + authority
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read where datagrams go: `HOST:PORT`, or a path with a slash in it."""
+    if "/" not in text or "://" in text:
+        host, port = _split_host(text)
+        if port is None:
+            raise MistakeError("has no port")
+        return InternetEndpoint(host, port)
+    if not text.isprintable():
+        raise MistakeError("holds a control character")
+    if len(os.fsencode(text)) > MAX_SOCKET_PATH:
+        raise MistakeError(f"is longer than the {MAX_SOCKET_PATH} bytes of a socket's path")
+    return UnixEndpoint(text)
+
+
+def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Put what environment variables hold in place of `$NAME` and `${NAME}`.
+
+    Gives the text without blanks around it, and the names of those that aren't set. Other uses of `$` stay as
+    they are, and what a variable holds isn't looked through again, as `os.path.expandvars` has it.
+    """
+    unset: list[str] = []
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name in environ:
+            return environ[name]
+        if _IDENTIFIER.fullmatch(name):
+            unset.append(name)
+        return match[0]
+
+    return _VARIABLE.sub(value, text).strip(), unset
+
+
+def is_variable(text: str) -> bool:
+    """Tell whether a text is one `$NAME` or `${NAME}` and nothing else."""
+    return _VARIABLE.fullmatch(text) is not None
+
+
+def _within(number: _NumberT, minimum: float, maximum: float) -> _NumberT:
+    if not minimum <= number <= maximum:
+        raise MistakeError("is out of bounds")
+    return number
+
+
+def _split_host(text: str, *, scheme_key: str = "") -> tuple[str, int | None]:
+    """Split `HOST[:PORT]` and check both.
+
+    Raises:
+        MistakeError: One of them can't be.
+    """
+    _check_host_characters(text, scheme_key)
+    port: str | None
+    if text.startswith("["):
+        match = _BRACKETED.fullmatch(text)
+        if match is None or not _is_address(socket.AF_INET6, match[1]):
+            raise MistakeError("has no IPv6 address in its brackets")
+        host, port = match[1], match[2]
+    elif text.count(":") > 1:
+        raise MistakeError("has more than one colon: an IPv6 address goes in brackets")
+    else:
+        host, colon, rest = text.partition(":")
+        port = rest if colon else None
+        _check_host_name(host)
+    if port is None:
+        return host, None
+    if _PORT.fullmatch(port) is None or int(port) > _HIGHEST_PORT:
+        raise MistakeError(f"has a port that isn't a number from 1 to {_HIGHEST_PORT}")
+    return host, int(port)
+
+
+def _check_host_characters(text: str, scheme_key: str) -> None:
+    if "://" in text:
+        advice = f", which goes into {scheme_key}" if scheme_key else ""
+        raise MistakeError(f"holds a scheme{advice}")
+    if not text.isascii():
+        raise MistakeError("isn't ASCII: write an international name in punycode (xn--…)")
+    if re.search(r"[\x00-\x20\x7f]", text):
+        raise MistakeError("holds a blank or a control character")
+    if "@" in text:
+        raise MistakeError("holds a user name or password")
+    if re.search(r"[/?#\\]", text):
+        raise MistakeError("holds a path or a query")
+
+
+def _check_host_name(host: str) -> None:
+    labels = host.split(".")
+    if labels[-1].isdigit() and not _is_address(socket.AF_INET, host):
+        raise MistakeError("is no IPv4 address, though it ends like one")
+    if len(host) > _HOST_LENGTH or not all(
+        len(label) <= _LABEL_LENGTH and _LABEL.fullmatch(label) for label in labels
+    ):
+        raise MistakeError("isn't a host name: letters, digits and hyphens between single dots")
+
+
+def _is_address(family: int, text: str) -> bool:
+    try:
+        socket.inet_pton(family, text)
+    except OSError:
+        return False
+    return True
