@@ -1,0 +1,289 @@
+"""The HTTP server of the collector.
+
+Rules:
+
+1. A batch is counted and answered with 200 after its events were handed on, not before.
+2. A client sees the answer to whatever it sent: either its body was read, or what it still sends is read away
+   before the connection ends.
+3. No connection holds up another, and none outlives `Collector.close`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import socket
+import socketserver
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, final
+
+from .check import MAX_SIZE, Rejected, check_batch, check_head
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from .check import Accepted
+
+#: Seconds without a byte from a client until its connection is closed; well over the publisher's pauses.
+_READ_TIMEOUT: Final = 60.0
+
+#: Seconds to read away what a refused client still sends, so that it sees the answer instead of a reset.
+_DRAIN_TIME: Final = 2.0
+
+#: Seconds that `close` waits for answers under way; a connection that takes longer is left behind.
+_CLOSE_TIME: Final = 10.0
+
+#: Seconds between two looks at whether the collector was closed, hence how long closing takes.
+_POLL_INTERVAL: Final = 0.05
+
+#: Connections that may wait to be accepted.
+_BACKLOG: Final = 128
+
+_GREETING: Final = "An event collector for development. Batches of events go to /v2 and /v2j with POST."
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a collector has seen so far.
+
+    Attributes:
+        batches: Batches taken.
+        events: Events taken.
+        rejected: Requests refused, by status.
+    """
+
+    batches: int = 0
+    events: int = 0
+    rejected: Mapping[int, int] = field(default_factory=dict[int, int])
+
+
+@final
+class Collector:
+    """A running collector: it listens from construction to `close()`, and is a context manager.
+
+    Args:
+        keys: Secrets by the names of their keys.
+        on_batch: Takes each batch before it is answered with 200; called in the thread of its connection, so
+            for several batches at a time. An OSError that it raises is answered with 500, and the batch
+            counts as refused.
+        on_rejected: Takes each refusal before it is answered; called like `on_batch`.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        max_size: Bytes that an uncompressed batch may have.
+        ssl_context: Where given, the collector speaks HTTPS.
+
+    Raises:
+        OSError: It can't listen there.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, bytes],
+        on_batch: Callable[[Accepted], None],
+        *,
+        on_rejected: Callable[[Rejected], None] = lambda _: None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        max_size: int = MAX_SIZE,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._keys = dict(keys)
+        self._on_batch = on_batch
+        self._on_rejected = on_rejected
+        self.max_size = max_size
+        self._scheme = "http" if ssl_context is None else "https"
+        self._lock = threading.Lock()
+        self._counts = Counts()
+        self._server = _Server(self, host, port, ssl_context)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_INTERVAL,), name="dev-collector", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port that it listens on."""
+        return self._server.listening_on
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port, such as `http://127.0.0.1:8080`; without a path."""
+        host, port = self.address
+        return f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}"
+
+    @property
+    def counts(self) -> Counts:
+        """What it has seen so far; batches are counted before they are answered."""
+        with self._lock:
+            return self._counts
+
+    def receive(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
+    ) -> Accepted | Rejected:
+        """Check a request, hand on its events, and count it."""
+        verdict = check_batch(method, path, headers, body, self._keys, max_size=self.max_size)
+        if isinstance(verdict, Rejected):
+            self.reject(verdict)
+            return verdict
+        try:
+            self._on_batch(verdict)
+        except OSError as exc:
+            failure = Rejected(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
+            self.reject(failure)
+            return failure
+        with self._lock:
+            was = self._counts
+            self._counts = Counts(was.batches + 1, was.events + len(verdict.events), was.rejected)
+        return verdict
+
+    def reject(self, rejected: Rejected) -> None:
+        """Count a refusal and pass it on."""
+        with self._lock:
+            was = self._counts
+            number = was.rejected.get(rejected.status, 0) + 1
+            self._counts = Counts(was.batches, was.events, {**was.rejected, rejected.status: number})
+        self._on_rejected(rejected)
+
+    def close(self) -> None:
+        """Stop listening, finish the requests that are being answered, and end all connections.
+
+        A request that isn't there in full by then is lost, as with any collector that goes away. A second
+        call does nothing.
+        """
+        self._server.closing = True  # so that each answer from now on is the last of its connection
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        self._server.end_connections()
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    """One thread a connection. Not `http.server.HTTPServer`, whose bind asks DNS for the name of the host."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = _BACKLOG
+
+    def __init__(
+        self, collector: Collector, host: str, port: int, ssl_context: ssl.SSLContext | None
+    ) -> None:
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        self.closing = False
+        self._connections: set[socket.socket] = set()
+        self._changed = threading.Condition()
+        super().__init__((host, port), lambda request, client, _: _Handler(collector, self, request, client))
+        name = self.socket.getsockname()
+        self.listening_on: tuple[str, int] = (str(name[0]), int(name[1]))
+        if ssl_context is not None:
+            # The first read shakes hands, in the thread of the connection, so that no client holds up others.
+            self.socket = ssl_context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, client = super().get_request()
+        with self._changed:
+            self._connections.add(connection)
+        return connection, client
+
+    def close_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        super().close_request(request)
+        with self._changed:
+            self._connections.difference_update({request})
+            self._changed.notify_all()
+
+    def end_connections(self) -> None:
+        """End each connection once its request is answered; to be called when no new ones come."""
+        with self._changed:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    # Wakes the reader and lets an answer out. An SSLSocket's own method would end encryption.
+                    socket.socket.shutdown(connection, socket.SHUT_RD)
+            self._changed.wait_for(lambda: not self._connections, _CLOSE_TIME)
+
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        # A client that left or failed to shake hands is its own business; anything else is a bug to be shown.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "dev-collector"
+    sys_version = ""
+    timeout = _READ_TIMEOUT
+    disable_nagle_algorithm = True
+
+    def __init__(
+        self, collector: Collector, server: _Server, request: socket.socket, client_address: object
+    ) -> None:
+        self._collector = collector
+        self._collector_server = server
+        super().__init__(request, client_address, server)
+
+    def _serve(self) -> None:
+        if self.command == "GET" and self.path == "/":
+            self._answer(200, _GREETING)
+            return
+        headers = self.headers.items()
+        length = check_head(self.command, self.path, headers, max_size=self._collector.max_size)
+        if isinstance(length, Rejected):
+            self._refuse(length)
+            return
+        verdict = self._collector.receive(self.command, self.path, headers, self.rfile.read(length))
+        if isinstance(verdict, Rejected):
+            self._answer(verdict.status, verdict.reason)
+        else:
+            self._answer(200, json.dumps({"accepted": len(verdict.events)}), "application/json")
+
+    # The base class looks methods up by these names; it answers those that have none with 501.
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
+
+    def _refuse(self, rejected: Rejected) -> None:
+        """Answer a request whose body isn't read, and end its connection."""
+        self._collector.reject(rejected)
+        self.close_connection = True
+        self._answer(rejected.status, rejected.reason)
+        self.connection.settimeout(_DRAIN_TIME)
+        deadline = time.monotonic() + _DRAIN_TIME
+        while time.monotonic() < deadline and self.rfile.read1(65_536):
+            pass
+
+    def _answer(self, status: int, words: str, media_type: str = "text/plain; charset=utf-8") -> None:
+        body = f"{words}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "POST")
+        if self.close_connection or self._collector_server.closing:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what isn't HTTP, without the words of the base class, which repeat those of the client."""
+        del message, explain
+        self.request_version = self.protocol_version  # or the base class speaks HTTP/0.9, without a head
+        self._refuse(Rejected(code, f"not a request that can be read: {http.HTTPStatus(code).phrase}"))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
+        """Log nothing: `on_rejected` tells what is worth telling."""

@@ -1,0 +1,1 @@
+"""The event publisher: the sidecar that drains an event queue and posts it to the event collector."""

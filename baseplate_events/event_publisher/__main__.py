@@ -1,0 +1,116 @@
+"""The event publisher's command line: `python -m baseplate_events.event_publisher CONFIG.ini`.
+
+Exit statuses: 0 after a stop by SIGTERM or SIGINT, and for a configuration that `--check` finds good; 1 where
+the queue can't be opened; 2 for a mistake in the command line or the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ..errors import ConfigurationError, EventError
+from ..message_queue import MessageQueue
+from ..statsd import Client
+from .collector import Collector
+from .service import EventPublisher
+from .settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .settings import PublisherSettings
+
+#: Exit status for a queue that can't be opened.
+EXIT_FAILURE: Final = 1
+
+#: Exit status for a mistake in the command line or the configuration; argparse's own.
+EXIT_USAGE: Final = 2
+
+_EPILOG: Final = """\
+SIGTERM or SIGINT stops the publisher: it delivers what is in the queue, puts back what it can't deliver
+within shutdown.grace, and ends with status 0. A second signal puts everything back at once.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of the publisher."""
+    parser.description = "Take events from a queue of this host and deliver them to the event collector."
+    parser.epilog = _EPILOG
+    parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
+    parser.add_argument("--queue-name", default="main", metavar="NAME", help="default: main")
+    parser.add_argument("--debug", action="store_true", help="log every batch")
+    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish until a signal comes, and return the exit status.
+
+    Must be called from the main thread; SIGTERM and SIGINT are handled from then on.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        settings = load_settings(arguments.config_file, arguments.queue_name, os.environ)
+    except ConfigurationError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_USAGE
+    if arguments.check:
+        print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
+        return 0
+    try:
+        publisher = _make_publisher(settings)
+    except EventError as exc:
+        print(exc, file=sys.stderr)
+        return EXIT_FAILURE
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: publisher.stop())
+    publisher.run()
+    return 0
+
+
+def _make_publisher(settings: PublisherSettings) -> EventPublisher:
+    collector, queue = settings.collector, settings.queue
+    return EventPublisher(
+        settings,
+        open_queue=partial(
+            MessageQueue,
+            f"/events-{queue.name}",
+            max_messages=queue.max_size,
+            max_message_size=queue.max_event_size,
+            mode=queue.mode,
+        ),
+        make_collector=partial(
+            Collector,
+            collector.url,
+            timeout=collector.timeout,
+            deadline=collector.deadline,
+            ca_file=collector.ca_file,
+            proxy=collector.proxy,
+        ),
+        metrics=Client(
+            settings.metrics.namespace,
+            settings.metrics.endpoint,
+            log_if_unconfigured=settings.metrics.log_if_unconfigured,
+        ),
+        random_source=random.Random(),  # noqa: S311  jitter is no secret
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line given, or that of this process, and return the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {__package__}")
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""The settings of an event publisher: the section `[event-publisher:NAME]` of an INI file.
+
+What can be set, with defaults and bounds, is the table of `keys`; here it becomes values. They are frozen,
+so settings can be shared; a changed file becomes new settings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from ..config import Section, read_section
+from ..config_values import format_span
+from .keys import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..config import Endpoint, Secret
+
+Version: TypeAlias = Literal["2", "2j"]
+Scheme: TypeAlias = Literal["https", "http"]
+#: Bytes of the longest name of a queue: NAME_MAX of Linux, 255, less `events-`.
+MAX_QUEUE_NAME_SIZE: Final = 248
+
+_VERSIONS: Final[tuple[Version, ...]] = ("2", "2j")
+_SCHEMES: Final[tuple[Scheme, ...]] = ("https", "http")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """The queue that is drained.
+
+    Attributes:
+        name: Its name, the NAME of `/events-NAME`.
+        max_size: Events that it holds, 1 to 65,536 (`max_queue_size`, default 10,000 as in the original).
+        max_event_size: Bytes of its largest event, 1 to 16 MiB (default 102,400 as in the original).
+        mode: Permissions of a queue that the publisher makes (`queue.mode`, default 0600: the original's
+            0644 lets any local user take events away).
+    """
+
+    name: str
+    max_size: int
+    max_event_size: int
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings:
+    """The event collector.
+
+    Attributes:
+        hostname: Its host with an optional port, as a URL has them.
+        version: The wire format, default `2`.
+        scheme: Default `https`.
+        timeout: Seconds for one connect, send or read (default 3, the original's).
+        deadline: Seconds for a whole attempt, at least `timeout` (default 10, three timeouts). A
+            timeout for each read alone lets a response that drips hold the publisher.
+        ca_file: Path of a PEM file to trust instead of the system's certificates, or None. It was loadable.
+        proxy: `http://HOST:PORT`, or None.
+    """
+
+    hostname: str
+    version: Version
+    scheme: Scheme
+    timeout: float
+    deadline: float
+    ca_file: str | None
+    proxy: str | None
+
+    @property
+    def url(self) -> str:
+        """Where batches are posted."""
+        return f"{self.scheme}://{self.hostname}/v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """The key that signs batches.
+
+    Attributes:
+        name: Tells the collector which key it is; can stand in a header as it is.
+        secret: At least one byte.
+    """
+
+    name: str
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """When a batch is full.
+
+    Attributes:
+        max_size: Bytes of its body before compression, wrapper included (default 512,000, the original's).
+        max_age: Seconds from its first event on (default 1, the original's).
+        max_events: Events (default 10,000, a whole queue; the original has no such bound).
+    """
+
+    max_size: int
+    max_age: float
+    max_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """How long to wait before a batch is sent again.
+
+    Attributes:
+        base: Seconds; the longest wait before the first retry (default 1).
+        cap: Seconds; the longest wait before any, at least `base` (default 30).
+    """
+
+    base: float
+    cap: float
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where metrics go.
+
+    Attributes:
+        namespace: What the name of each begins with; empty by default, as in the original.
+        endpoint: The statsd server, or None for no metrics.
+        log_if_unconfigured: Whether they are logged where there is no endpoint.
+    """
+
+    namespace: str
+    endpoint: Endpoint | None
+    log_if_unconfigured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherSettings:
+    """All that an event publisher is told.
+
+    Attributes:
+        queue: The queue that is drained.
+        collector: Where the events go.
+        key: What signs them.
+        batch: When a batch is full.
+        retry: How long to wait between attempts.
+        metrics: Where metrics go.
+        compression_level: Level of gzip, 1 to 9. Default 3: on 500 KB of distinct events it was as fast as 1
+            (230 MB/s) with smaller bodies (7.9:1), and twice as fast as 6 (8.9:1). There is no 0, which
+            would send eight times as much.
+        shutdown_grace: Seconds in which a publisher that was told to end still delivers (default 10).
+    """
+
+    queue: QueueSettings
+    collector: CollectorSettings
+    key: KeySettings
+    batch: BatchSettings
+    retry: RetrySettings
+    metrics: MetricsSettings
+    compression_level: int
+    shutdown_grace: float
+
+
+def load_settings(
+    config_file: str | os.PathLike[str], queue_name: str, environ: Mapping[str, str]
+) -> PublisherSettings:
+    """Read the settings of the publisher of a queue.
+
+    Args:
+        config_file: Path of an INI file in UTF-8.
+        queue_name: The NAME of the section `[event-publisher:NAME]` and of the queue `/events-NAME`.
+        environ: What `$NAME` and `${NAME}` in a value of the file stand for.
+
+    Raises:
+        ConfigurationError: With one line for each mistake of the file or the section.
+    """
+    defaults = {key.name: key.default for key in KEYS if key.default is not None}
+    section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
+    settings = PublisherSettings(
+        queue=QueueSettings(
+            name=queue_name,
+            max_size=_integer(section, "max_queue_size"),
+            max_event_size=_integer(section, "max_event_size"),
+            mode=section.mode("queue.mode"),
+        ),
+        collector=CollectorSettings(
+            hostname=section.host("collector.hostname", scheme_key="collector.scheme"),
+            version=section.choice("collector.version", _VERSIONS),
+            scheme=section.choice("collector.scheme", _SCHEMES),
+            timeout=_span(section, "collector.timeout"),
+            deadline=_span(section, "collector.deadline"),
+            ca_file=_ca_file(section, "collector.ca_file"),
+            proxy=section.proxy("collector.proxy") or None,
+        ),
+        key=KeySettings(
+            name=section.text(
+                "key.name",
+                pattern=r"""(?:(?![,"'])[!-~])+""",
+                expected="the key's name: printable ASCII without blanks, commas and quotes",
+            ),
+            secret=section.base64("key.secret"),
+        ),
+        batch=BatchSettings(
+            max_size=_integer(section, "batch.max_size"),
+            max_age=_span(section, "batch.max_age"),
+            max_events=_integer(section, "batch.max_events"),
+        ),
+        retry=RetrySettings(base=_span(section, "retry.base"), cap=_span(section, "retry.cap")),
+        metrics=MetricsSettings(
+            namespace=section.text(
+                "metrics.namespace",
+                pattern=r"(?:(?![:|@#,=])[!-~])+",
+                expected="printable ASCII without blanks and the characters : | @ # , =",
+            ),
+            endpoint=section.endpoint("metrics.endpoint"),
+            log_if_unconfigured=section.boolean("metrics.log_if_unconfigured"),
+        ),
+        compression_level=_integer(section, "compression.level"),
+        shutdown_grace=_span(section, "shutdown.grace"),
+    )
+    section.boolean("metrics.swallow_network_errors")
+    _compare(section, settings)
+    section.finish()
+    return settings
+
+
+def _span(section: Section, name: str) -> float:
+    key = KEY_BY_NAME[name]
+    return section.span(name, minimum=key.minimum, maximum=key.maximum)
+
+
+def _integer(section: Section, name: str) -> int:
+    key = KEY_BY_NAME[name]
+    return section.integer(name, minimum=int(key.minimum), maximum=int(key.maximum))
+
+
+def _ca_file(section: Section, name: str) -> str | None:
+    """Read the path of a PEM file and see whether its certificates can be loaded."""
+    path = section.text(name, pattern=r"[^\x00-\x1f\x7f]+", expected="the path of a PEM file")
+    if not path:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        problem = "holds no certificates in PEM form"
+    except OSError as exc:
+        problem = f"can't be read ({exc.strerror})"
+    else:
+        return path
+    section.mistake(name, f"the file {problem}; expected a PEM file with the certificates to trust")
+    return None
+
+
+def _compare(section: Section, settings: PublisherSettings) -> None:
+    """Note settings that don't go together, each under the key that would mend it."""
+    collector, batch, retry, queue = settings.collector, settings.batch, settings.retry, settings.queue
+    if section.sound("collector.timeout", "collector.deadline") and collector.deadline < collector.timeout:
+        section.mistake(
+            "collector.deadline",
+            f"{format_span(collector.deadline)} is less than collector.timeout; expected at least "
+            f"{format_span(collector.timeout)}",
+        )
+    if section.sound("retry.base", "retry.cap") and retry.cap < retry.base:
+        section.mistake(
+            "retry.cap",
+            f"{format_span(retry.cap)} is less than retry.base; expected at least {format_span(retry.base)}",
+        )
+    room = queue.max_event_size + BATCH_WRAPPER_SIZE
+    if section.sound("max_event_size", "batch.max_size") and batch.max_size < room:
+        section.mistake(
+            "batch.max_size",
+            f"{batch.max_size} bytes don't hold an event of max_event_size; expected at least {room}",
+        )
+    if (
+        re.fullmatch(r"[^/\x00-\x1f\x7f]+", queue.name) is None
+        or len(os.fsencode(queue.name)) > MAX_QUEUE_NAME_SIZE
+    ):
+        section.mistake(
+            "--queue-name",
+            f"can't name a queue; expected up to {MAX_QUEUE_NAME_SIZE} bytes with no slash in them",
+        )

@@ -1,0 +1,126 @@
+"""The wire: what the event publisher says to an event collector, and how. Pure.
+
+A batch goes out as
+
+    POST {scheme}://{hostname}/v{version}
+    Content-Type: application/json
+    Content-Encoding: gzip
+    Date: an HTTP date in GMT
+    User-Agent: baseplate-event-publisher/1.0
+    X-Signature: key=NAME, mac=HEX
+    Idempotency-Key: HEX
+
+with the gzipped body of the batch. HEX is the HMAC-SHA256, in lower-case hexadecimal, of the *uncompressed*
+body under the shared secret. It depends on nothing else, so it is the same on every attempt to deliver a
+batch, and a collector can tell by it that it has seen the batch before.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import enum
+import gzip
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Name of the publisher towards the collector, the original's.
+USER_AGENT: Final = "baseplate-event-publisher/1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that is ready to be posted.
+
+    Attributes:
+        headers: All headers but those that HTTP itself needs (Host, Content-Length).
+        body: The compressed body.
+    """
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the collector answered.
+
+    Attributes:
+        status: The HTTP status code.
+        reason: The words behind the code, as the collector put them.
+        retry_after: The Retry-After header, or None.
+        date: The Date header, or None.
+        excerpt: The beginning of the response's body, at most 8 KiB.
+    """
+
+    status: int
+    reason: str = ""
+    retry_after: str | None = None
+    date: str | None = None
+    excerpt: bytes = b""
+
+
+class FailureKind(enum.Enum):
+    """Why there is no response."""
+
+    UNREACHABLE = "can't connect"
+    TIMED_OUT = "timed out"
+    INTERRUPTED = "connection lost"
+    MALFORMED = "not an HTTP response"
+    UNTRUSTED = "TLS certificate not accepted"
+    UNKNOWN_NAME = "host name not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that ended without a response; the collector may have taken the batch or not.
+
+    Attributes:
+        kind: What went wrong.
+        detail: The words of the system or library that noticed.
+    """
+
+    kind: FailureKind
+    detail: str
+
+
+#: How an attempt to post ended.
+Reply = Response | Failure
+
+
+def sign(secret: bytes, body: bytes) -> str:
+    """Return the HMAC-SHA256 of an uncompressed body in lower-case hexadecimal."""
+    return hmac.digest(secret, body, "sha256").hex()
+
+
+def signature_header(key_name: str, mac: str) -> str:
+    """Return the value of the X-Signature header."""
+    return f"key={key_name}, mac={mac}"
+
+
+def build_request(body: bytes, *, key_name: str, secret: bytes, level: int, wall_time: float) -> Request:
+    """Sign and compress the body of a batch.
+
+    Args:
+        body: The uncompressed body.
+        key_name: Name of the shared secret, known to the collector.
+        secret: The shared secret.
+        level: gzip level, 1 (fast) to 9 (small).
+        wall_time: Seconds since the epoch, for the Date header.
+
+    Returns:
+        The request; the same for the same arguments.
+    """
+    mac = sign(secret, body)
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Encoding": "gzip",
+        "Date": email.utils.formatdate(wall_time, usegmt=True),
+        "User-Agent": USER_AGENT,
+        "X-Signature": signature_header(key_name, mac),
+        "Idempotency-Key": mac,
+    }
+    return Request(headers, gzip.compress(body, level, mtime=0))

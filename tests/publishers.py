@@ -1,0 +1,125 @@
+"""Event publishers for tests: their configuration, and real processes of them."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from baseplate_events.message_queue import MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+KEY_NAME: Final = "TestKey"
+SECRET: Final = b"a secret of the tests"
+
+#: Seconds until a process that should end is given up; only a failing test waits for so long.
+PATIENCE: Final = 30.0
+
+#: A queue that a stock Linux allows beside others: 10 events of 1 KiB.
+MAX_MESSAGES: Final = 10
+MAX_MESSAGE_SIZE: Final = 1_024
+
+
+def config_text(queue_name: str, url: str, **overrides: str) -> str:
+    """Return an INI file for a publisher that is quick to flush and to retry.
+
+    Args:
+        queue_name: NAME of the queue `/events-NAME`.
+        url: Scheme, host and port of the collector.
+        overrides: Values of other keys; `__` in a name stands for the dot.
+    """
+    scheme, _, hostname = url.partition("://")
+    values = {
+        "collector.hostname": hostname,
+        "collector.scheme": scheme,
+        "collector.version": "2j",
+        "key.name": KEY_NAME,
+        "key.secret": base64.b64encode(SECRET).decode(),
+        "max_queue_size": str(MAX_MESSAGES),
+        "max_event_size": str(MAX_MESSAGE_SIZE),
+        "batch.max_age": "20 milliseconds",
+        "retry.base": "10 milliseconds",
+        "retry.cap": "50 milliseconds",
+        **{name.replace("__", "."): value for name, value in overrides.items()},
+    }
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    return "\n".join([f"[event-publisher:{queue_name}]", *lines, ""])
+
+
+@contextmanager
+def small_queue(name: str, max_messages: int = MAX_MESSAGES) -> Generator[MessageQueue]:
+    """Make the queue `/events-NAME`, small enough for a stock Linux, and remove it afterwards."""
+    with MessageQueue(
+        f"/events-{name}", max_messages=max_messages, max_message_size=MAX_MESSAGE_SIZE
+    ) as queue:
+        try:
+            yield queue
+        finally:
+            queue.unlink()
+
+
+def drain(queue: MessageQueue) -> list[bytes]:
+    """Take everything out of a queue."""
+    return list(iter(lambda: queue.get(0.0), None))
+
+
+@dataclass(frozen=True)
+class PublisherProcess:
+    """A publisher in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+
+    def stop(self, *, twice: bool = False) -> int:
+        """Send SIGTERM as soon as it publishes, and return the exit status."""
+        self.wait_for_log("publishing events")
+        self.process.send_signal(signal.SIGTERM)
+        if twice:
+            self.wait_for_log("stopping")  # two signals at once are one
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def wait_for_log(self, words: str) -> None:
+        """Return as soon as it has written these words to stderr.
+
+        Raises:
+            TimeoutError: It didn't.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while words not in self.log:
+            if time.monotonic() > give_up_at or self.process.poll() is not None:
+                raise TimeoutError(f"no {words!r} in {self.log!r}")
+            time.sleep(0.01)  # a file has nothing to wait on
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr so far."""
+        return self.log_file.read_text()
+
+
+@contextmanager
+def publisher_process(
+    folder: Path, queue_name: str, url: str, **overrides: str
+) -> Generator[PublisherProcess]:
+    """Run a publisher for a queue, and kill it at the end if it still runs."""
+    config_file = folder / f"{queue_name}.ini"
+    config_file.write_text(config_text(queue_name, url, **overrides))
+    log_file = folder / f"{queue_name}.log"
+    command = [sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", queue_name]
+    with (
+        log_file.open("wb") as log,
+        subprocess.Popen([*command, str(config_file)], stderr=log) as process,
+    ):
+        try:
+            yield PublisherProcess(process, log_file)
+        finally:
+            if process.poll() is None:
+                process.kill()
