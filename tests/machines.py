@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _run = cast("Callable[..., None]", vars(stateful)["run_state_machine_as_test"])
 
 
-def check_machine(machine: type[stateful.RuleBasedStateMachine], *, steps: int = 50) -> None:
-    """Run a state machine as a test; each example has at most `steps` rules."""
-    _run(machine, settings=settings(stateful_step_count=steps))
+def check_machine(
+    machine: type[stateful.RuleBasedStateMachine], *, steps: int = 50, examples: int = 100
+) -> None:
+    """Run a state machine as a test: so many examples, each with at most so many rules."""
+    _run(machine, settings=settings(stateful_step_count=steps, max_examples=examples))

@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType] - its arguments are untyped
 )
 
 from baseplate_events import posix_queue, queue_limits
@@ -43,6 +42,7 @@ from baseplate_events.errors import (
 from baseplate_events.message_queue import MAX_NAME_SIZE, MAX_PRIORITY, MessageQueue, unlink_queue
 from baseplate_events.queue_limits import QueueSize
 
+from .machines import check_machine
 from .queues import (
     FEW,
     SMALL,
@@ -180,8 +180,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 def test_a_queue_behaves_as_its_model() -> None:
     """A real queue, shared, filled, removed and opened anew in any order, holds what the model holds."""
-    bounds = settings(max_examples=60, stateful_step_count=30)
-    run_state_machine_as_test(QueueMachine, settings=bounds)  # type: ignore[no-untyped-call]
+    check_machine(QueueMachine, steps=30, examples=60)
 
 
 @given(st.lists(st.binary(max_size=SMALL), max_size=FEW))

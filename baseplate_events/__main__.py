@@ -1,0 +1,48 @@
+"""`python -m baseplate_events COMMAND`: one place for every command. Each command is a room of its own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class _Command(Protocol):
+    """The face of a module that is a command."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int: ...
+
+
+#: The commands: where each lives, and what it is for.
+_COMMANDS: Final = {
+    "publish": (".event_publisher.__main__", "deliver the events of a queue to the event collector"),
+    "collect": (".dev_collector", "run an event collector for development"),
+    "demo": (".demo", "see events flow from a service to a collector, on this machine"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line given, or that of this process, and return the exit status."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}", description="Send events without waiting for the network."
+    )
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
+    for name, (module, purpose) in _COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=purpose)
+        if name in words[:1]:  # the others needn't be imported
+            command = cast("_Command", importlib.import_module(module, __package__))
+            command.add_arguments(subparser)
+            subparser.set_defaults(run=command.run)
+    parsed = parser.parse_args(words)
+    return int(parsed.run(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What type checkers must refuse: each line with an ignore comment is an error, or the comment itself is one.
+
+Both checkers read these comments, and both report one that isn't needed; mypy also checks the code in it. The
+functions are for mypy and pyright and never run; each says what is wrong in all of its lines.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+from baseplate_events import EventQueue, ThriftStruct, serialize_v2_event, serialize_v2j_event
+
+if TYPE_CHECKING:
+    from typing import IO
+
+    from baseplate_events import ContextFactory, EventTooLargeError
+
+
+class Click(TypedDict):
+    """A JSON event as a dict."""
+
+    action: str
+
+
+@dataclass
+class Vote:
+    """A JSON event as an object."""
+
+    direction: int
+
+
+@dataclass
+class WeightedVote(Vote):
+    """One with more in it."""
+
+    weight: float
+
+
+class OnlyWrites:
+    """Not a generated class: it can't be read."""
+
+    def write(self, oprot: object) -> None:
+        """Write it."""
+
+
+class Text:
+    """Not a dataclass."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def text_on_queues(
+    structs: EventQueue[ThriftStruct], clicks: EventQueue[Click], votes: EventQueue[Vote]
+) -> None:
+    """Text isn't an event of any of these kinds."""
+    structs.put("text")  # type: ignore[arg-type]
+    clicks.put("text")  # type: ignore[arg-type]
+    votes.put("text")  # type: ignore[arg-type]
+
+
+def text_on_queues_of_serializers() -> None:
+    """The serializer's type is the queue's, without a declaration."""
+    structs = EventQueue("main", serialize_v2_event)
+    structs.put("text")  # type: ignore[arg-type]
+    structs.put({"action": "click"})  # type: ignore[arg-type]
+    jsons = EventQueue("main", serialize_v2j_event)
+    jsons.put("text")  # type: ignore[arg-type]
+    jsons.put(["text"])  # type: ignore[arg-type]
+    jsons.put(None)  # type: ignore[arg-type]
+
+
+def other_events(clicks: EventQueue[Click], votes: EventQueue[Vote]) -> None:
+    """An event of another kind, or one with a field that is wrong or missing, isn't the queue's."""
+    clicks.put({"action": 1})  # type: ignore[typeddict-item]
+    clicks.put({})  # type: ignore[typeddict-item]
+    clicks.put(Vote(1))  # type: ignore[arg-type]
+    votes.put(Click(action="click"))  # type: ignore[arg-type]
+    votes.put(Vote)  # type: ignore[arg-type]
+
+
+def not_thrift_structs(file: IO[bytes], writer: OnlyWrites) -> None:
+    """What can be read and written otherwise, or only written, isn't a Thrift struct; nor is a class."""
+    serialize_v2_event("text")  # type: ignore[arg-type]
+    serialize_v2_event(b"bytes")  # type: ignore[arg-type]
+    serialize_v2_event(file)  # type: ignore[arg-type]
+    serialize_v2_event(writer)  # type: ignore[arg-type]
+    serialize_v2_event({})  # type: ignore[arg-type]
+    serialize_v2_event(Vote(1))  # type: ignore[arg-type]
+    serialize_v2_event(None)  # type: ignore[arg-type]
+
+
+def not_json_events(struct: ThriftStruct) -> None:
+    """What isn't a mapping with text for keys or an instance of a dataclass isn't a JSON event."""
+    serialize_v2j_event("text")  # type: ignore[arg-type]
+    serialize_v2j_event(b"bytes")  # type: ignore[arg-type]
+    serialize_v2j_event([])  # type: ignore[arg-type]
+    serialize_v2j_event({1: "one"})  # type: ignore[dict-item]
+    serialize_v2j_event(Text("text"))  # type: ignore[arg-type]
+    serialize_v2j_event(struct)  # type: ignore[arg-type]
+    serialize_v2j_event(Vote)  # type: ignore[arg-type]
+    serialize_v2j_event(None)  # type: ignore[arg-type]
+
+
+def not_contravariant(weighted: EventQueue[WeightedVote], clicks: EventQueue[Click]) -> None:
+    """A queue of a subtype doesn't serve where a queue of a supertype is asked for."""
+    _votes: EventQueue[Vote] = weighted  # type: ignore[assignment]
+    _objects: EventQueue[object] = clicks  # type: ignore[assignment]
+    _structs: EventQueue[ThriftStruct] = clicks  # type: ignore[assignment]
+
+
+def wrong_serializers() -> None:
+    """A serializer takes one event and returns bytes, and the declared queue's events at that."""
+
+    def to_text(_: Vote) -> str:
+        return ""
+
+    def of_nothing() -> bytes:
+        return b""
+
+    def of_weighted(_: WeightedVote) -> bytes:
+        return b""
+
+    EventQueue("main", to_text)  # type: ignore[arg-type]
+    EventQueue("main", of_nothing)  # type: ignore[arg-type]
+    EventQueue("main", b"")  # type: ignore[arg-type]
+    EventQueue[Vote]("main", of_weighted)  # type: ignore[arg-type]
+    EventQueue[Click]("main", serialize_v2_event)  # type: ignore[arg-type]
+    EventQueue[ThriftStruct]("main", serialize_v2j_event)  # type: ignore[arg-type]
+
+
+def wrong_arguments() -> None:
+    """Settings are keywords and have types."""
+    EventQueue("main", serialize_v2_event, 10)  # type: ignore[call-arg]
+    EventQueue("main", serialize_v2_event, max_queue_size="10")  # type: ignore[arg-type]
+    EventQueue("main", serialize_v2_event, put_timeout=None)  # type: ignore[arg-type]
+    EventQueue("main")  # type: ignore[call-arg]
+    EventQueue(b"main", serialize_v2_event)  # type: ignore[arg-type]
+
+
+def not_what_they_seem(queue: EventQueue[Vote], error: EventTooLargeError) -> None:
+    """A put gives nothing back, a serializer isn't a context factory, and an error's facts have types."""
+    _result: int = queue.put(Vote(1))  # type: ignore[assignment, func-returns-value]
+    _factory: ContextFactory = serialize_v2_event  # type: ignore[assignment]
+    _limit: int = error.limit  # type: ignore[assignment]

@@ -1,0 +1,1 @@
+"""Modules with one mistake each, which type checkers must find."""
