@@ -23,6 +23,7 @@ class _Command(Protocol):
 _COMMANDS: Final = {
     "publish": (".event_publisher.__main__", "deliver the events of a queue to the event collector"),
     "collect": (".dev_collector", "run an event collector for development"),
+    "dead-letters": (".dead_letter_command", "look after the events that a publisher gave up"),
     "demo": (".demo", "see events flow from a service to a collector, on this machine"),
 }
 

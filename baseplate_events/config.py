@@ -140,6 +140,12 @@ class Section:
         bounds = f"from {format_span(minimum)} to {format_span(maximum)}"
         return self._read(key, parse, minimum, f"a number and its unit such as 500 milliseconds, {bounds}")
 
+    def optional_span(self, key: str, *, minimum: float, maximum: float) -> float | None:
+        """Read a span of time likewise, or None where it isn't set and has no default."""
+        parse: Callable[[str], float | None] = partial(parse_span, minimum=minimum, maximum=maximum)
+        bounds = f"from {format_span(minimum)} to {format_span(maximum)}"
+        return self._read(key, parse, None, f"a number and its unit such as 7 days, {bounds}")
+
     def mode(self, key: str) -> int:
         """Read the permissions of a file that its owner can read and write and nobody execute."""
         return self._read(key, parse_mode, _OWNER_ONLY, "an octal mode such as 0600 or 0660")

@@ -12,10 +12,18 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from .errors import EventEmptyError, EventError, EventNotSerializableError, EventTooLargeError
+from .errors import (
+    EventEmptyError,
+    EventError,
+    EventNotSerializableError,
+    EventQueueFullError,
+    EventQueueUnavailableError,
+    EventTooLargeError,
+)
 from .message_queue import MAX_NAME_SIZE, MessageQueue
 
 if TYPE_CHECKING:
@@ -32,6 +40,15 @@ MAX_QUEUE_SIZE = 10_000
 #: What the POSIX name of an event queue starts with; shared with the original's publisher.
 _PREFIX = "/events-"
 
+#: What a refusal is called in metrics.
+_REASONS = (
+    (EventTooLargeError, "too_large"),
+    (EventQueueFullError, "full"),
+    (EventEmptyError, "empty"),
+    (EventNotSerializableError, "not_serializable"),
+    (EventQueueUnavailableError, "unavailable"),
+)
+
 logger: logging.Logger = logging.getLogger(__name__)
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -45,8 +62,20 @@ class Gauge(Protocol):
         ...
 
 
+class Counter(Protocol):
+    """A value of a metrics client that is counted up."""
+
+    def increment(self, delta: float, /) -> object:
+        """Count up."""
+        ...
+
+
 class MetricsBatch(Protocol):
     """The part of a metrics client that `report_runtime_metrics` uses."""
+
+    def counter(self, name: str, /) -> Counter:
+        """Give the counter of this name."""
+        ...
 
     def gauge(self, name: str, /) -> Gauge:
         """Give the gauge of this name."""
@@ -61,7 +90,7 @@ class ContextFactory(Protocol):
         ...
 
     def report_runtime_metrics(self, batch: MetricsBatch, /) -> None:
-        """Report the state of the factory as gauges; called once in a while."""
+        """Report the state of the factory; called once in a while."""
         ...
 
 
@@ -116,6 +145,9 @@ class EventQueue(Generic[T_contra]):
             strict_size=strict_size,
             read=False,
         )
+        self._lock = threading.Lock()
+        self._refused: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def put(self, event: T_contra) -> None:
         """Add an event to the queue.
@@ -137,28 +169,49 @@ class EventQueue(Generic[T_contra]):
             EventError: Whatever else the serializer raises of that kind, or is wrong with the queue.
         """
         try:
-            message = self._serialize(event)
-        except EventError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
-            problem = _describe(exc)
-        else:
-            if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
-                raise self._refusal(message)
-            queue = self._queue
-            if monotonic() < queue.trusted_until:  # what queue.put does, mostly, less its cost
-                descriptor = queue.descriptor
-                try:
-                    descriptor.send(message, None, 0)
-                except Exception as exc:
-                    if not descriptor.refused(exc):
-                        raise
-                    queue.put(message, self._put_timeout)
+            try:
+                message = self._serialize(event)
+            except EventError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
+                problem = _describe(exc)
             else:
-                queue.put(message, self._put_timeout)
-            return
-        # Outside of the handler, so that the error isn't chained to one that may hold what is in the event.
-        raise EventNotSerializableError("", problem)
+                if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
+                    raise self._refusal(message)
+                queue = self._queue
+                if monotonic() < queue.trusted_until:  # what queue.put does, mostly, less its cost
+                    descriptor = queue.descriptor
+                    try:
+                        descriptor.send(message, None, 0)
+                    except Exception as exc:
+                        if not descriptor.refused(exc):
+                            raise
+                        queue.put(message, self._put_timeout)
+                else:
+                    queue.put(message, self._put_timeout)
+                return
+            # Outside of the handler: not to be chained to an error that may hold what is in the event.
+            raise EventNotSerializableError("", problem)
+        except EventError as error:
+            self._count(error)
+            raise
+
+    def _count(self, error: EventError) -> None:
+        reason = next((word for kind, word in _REASONS if isinstance(error, kind)), "other")
+        # No waiting, and no deadlock in a child that was forked meanwhile: a count may get lost instead.
+        locked = self._lock.acquire(blocking=False)
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        if locked:
+            self._lock.release()
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many events `put` has refused in this process, by reason.
+
+        The reasons are `too_large`, `full`, `empty`, `not_serializable`, `unavailable` and `other`; those
+        that never occurred are missing.
+        """
+        return dict(self._refused)
 
     def _refusal(self, serialized: object) -> EventError:
         """Give the error for what no collector would take."""
@@ -193,14 +246,20 @@ class EventQueue(Generic[T_contra]):
         return self
 
     def report_runtime_metrics(self, batch: MetricsBatch) -> None:
-        """Report how many events wait in the queue and how many it holds.
+        """Report how many events wait in the queue, how many it holds, and what `put` refused.
 
-        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`. Never raises; what can't be
-        reported is left out and logged for debugging.
+        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, and the counters
+        `event_queue.NAME.refused.REASON` with what came since the last report (see `refused`). Never raises;
+        what can't be reported is left out and logged for debugging.
         """
         try:
             batch.gauge(f"event_queue.{self._name}.depth").replace(self._queue.current_messages)
             batch.gauge(f"event_queue.{self._name}.capacity").replace(self._queue.max_messages)
+            for reason, count in self.refused.items():
+                news = count - self._reported.get(reason, 0)
+                if news:
+                    batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
+                    self._reported[reason] = count
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
             logger.debug("Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__)
 

@@ -132,7 +132,7 @@ def double_text(value: Any, *, key: bool = False) -> str:  # noqa: ANN401 - fiel
         raise UnwritableValueError(_expected("a double", value)) from None
     if (_is_plain if key else _is_number)(text):
         return text
-    if not key and text in _NOT_FINITE:
+    if text in _NOT_FINITE:
         return _NOT_FINITE[text]
     raise UnwritableValueError(_expected("a double", value))
 

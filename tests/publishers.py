@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from baseplate_events.dev_collector import Accepted, check_batch
 from baseplate_events.message_queue import MessageQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
+
+    from tests.fault_collector import FaultCollector, RecordedRequest
 
 KEY_NAME: Final = "TestKey"
 SECRET: Final = b"a secret of the tests"
@@ -55,10 +60,12 @@ def config_text(queue_name: str, url: str, **overrides: str) -> str:
 
 
 @contextmanager
-def small_queue(name: str, max_messages: int = MAX_MESSAGES) -> Generator[MessageQueue]:
+def small_queue(
+    name: str, *, max_messages: int = MAX_MESSAGES, max_message_size: int = MAX_MESSAGE_SIZE
+) -> Generator[MessageQueue]:
     """Make the queue `/events-NAME`, small enough for a stock Linux, and remove it afterwards."""
     with MessageQueue(
-        f"/events-{name}", max_messages=max_messages, max_message_size=MAX_MESSAGE_SIZE
+        f"/events-{name}", max_messages=max_messages, max_message_size=max_message_size
     ) as queue:
         try:
             yield queue
@@ -77,6 +84,7 @@ class PublisherProcess:
 
     process: subprocess.Popen[bytes]
     log_file: Path
+    config_file: Path
 
     def stop(self, *, twice: bool = False) -> int:
         """Send SIGTERM as soon as it publishes, and return the exit status."""
@@ -93,11 +101,19 @@ class PublisherProcess:
         Raises:
             TimeoutError: It didn't.
         """
+        self.wait_until(lambda: words in self.log)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as a condition holds that nothing can be waited on for.
+
+        Raises:
+            TimeoutError: It didn't, or the publisher ended before.
+        """
         give_up_at = time.monotonic() + PATIENCE
-        while words not in self.log:
+        while not condition():
             if time.monotonic() > give_up_at or self.process.poll() is not None:
-                raise TimeoutError(f"no {words!r} in {self.log!r}")
-            time.sleep(0.01)  # a file has nothing to wait on
+                raise TimeoutError(f"it doesn't come true; the log is {self.log!r}")
+            time.sleep(0.01)
 
     @property
     def log(self) -> str:
@@ -119,7 +135,50 @@ def publisher_process(
         subprocess.Popen([*command, str(config_file)], stderr=log) as process,
     ):
         try:
-            yield PublisherProcess(process, log_file)
+            yield PublisherProcess(process, log_file, config_file)
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+def make_events(count: int, pad: int = 50) -> list[bytes]:
+    """Return distinct JSON events of different sizes."""
+    return [json.dumps({"id": number, "pad": "x" * (number % pad)}).encode() for number in range(count)]
+
+
+def events_of(request: RecordedRequest) -> list[bytes]:
+    """Return the events of a request, after checking all that a collector checks."""
+    verdict = check_batch(request.method, request.target, request.headers, request.body, {KEY_NAME: SECRET})
+    assert isinstance(verdict, Accepted), verdict
+    return list(verdict.events)
+
+
+def put_all(queue: MessageQueue, events: Iterable[bytes]) -> None:
+    """Put events as fast as there is room."""
+    for event in events:
+        queue.put(event, timeout=PATIENCE)
+
+
+def arrived(server: FaultCollector) -> list[bytes]:
+    """Return the events of the server's requests, whatever it answered, each once."""
+    events = [event for request in server.requests for event in events_of(request)]
+    return list(dict.fromkeys(events))
+
+
+class Arrivals:
+    """What a development collector has taken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: list[bytes] = []
+
+    def add(self, batch: Accepted) -> None:
+        """Take a batch; given to the collector."""
+        with self._lock:
+            self._events.extend(batch.events)
+
+    @property
+    def events(self) -> list[bytes]:
+        """The events so far."""
+        with self._lock:
+            return list(self._events)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from baseplate_events import errors
 from baseplate_events.config import InternetEndpoint, Secret, UnixEndpoint
+from baseplate_events.event_publisher.spool import Sync
 from baseplate_events.queue_limits import HARD_MAX_MESSAGE_SIZE, HARD_MAX_MESSAGES, HostLimits, QueueSize
 
 if TYPE_CHECKING:
@@ -133,6 +134,13 @@ def misspellings(draw: st.DrawFn, word: str) -> str:
     return word[:at] + ("" if kind == "missing" else letter) + word[at + (kind != "added") :]
 
 
+_CHOICES = {
+    "collector.version": ["2", "2j"],
+    "collector.scheme": ["http", "https"],
+    "spool.fsync": ["never", "batch", "event"],
+}
+
+
 def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
     """A valid value of a key of the publisher: as it is written, and as it is read."""
     hosts = st.builds("{}:{}".format, host_names, ports)
@@ -157,8 +165,13 @@ def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
     elif key.kind == "host":
         values = st.one_of(host_names, hosts).map(lambda host: (host, host))
     elif key.kind == "choice":
-        words = ["2", "2j"] if key.name == "collector.version" else ["http", "https"]
+        words = _CHOICES[key.name]
         values = st.sampled_from(words).map(lambda word: (word, word))
+    elif key.kind == "folder":
+        values = st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True).map(lambda path: (path, path))
+    elif key.kind == "statuses":
+        numbers = st.sets(st.integers(300, 599), min_size=1, max_size=5)
+        values = numbers.map(lambda codes: (", ".join(map(str, codes)), frozenset(codes)))
     else:
         values = st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True).map(lambda text: (text, text))
     return values
@@ -170,7 +183,7 @@ def broken_values(key: Key, secret: str) -> st.SearchStrategy[str]:
     if key.kind in {"count", "bytes"}:
         broken += [str(int(key.minimum) - 1), str(int(key.maximum) + 1), "1.5", "1_0", "ten"]
     elif key.kind == "span":
-        broken += ["3", "-1 seconds", "3 sec", "61 minutes", "1e0 seconds"]
+        broken += ["3", "-1 seconds", "3 sec", "9999 days", "1e0 seconds"]
     elif key.kind == "base64":
         broken += [secret[:-1], "!!!!", "!" + secret, f"{secret[:8]} {secret[8:]}", secret + "="]
     elif key.kind == "host":
@@ -185,6 +198,10 @@ def broken_values(key: Key, secret: str) -> st.SearchStrategy[str]:
         broken += ["yes", "1", "2J", "ftp", "HTTPS"]
     elif key.kind == "path":
         broken += ["/nowhere/at/all.pem", "/"]
+    elif key.kind == "folder":
+        broken += ["spool", "./spool", "~/spool"]
+    elif key.kind == "statuses":
+        broken += ["200", "600", "4", "400 404", "400,", "4O4"]
     return st.sampled_from(broken)
 
 
@@ -431,6 +448,22 @@ paths = st.lists(
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True) | st.integers(0, 3), max_size=6
 )
 
+# --- dead letters ---
+
+#: Events as anybody may have put them on a queue: JSON, other text, bytes that aren't text, nothing at all.
+any_events = st.one_of(json_events, texts.map(str.encode), st.binary(max_size=40))
+
+#: The status that refused an event, if it was one.
+refusals = st.none() | st.integers(100, 599)
+
+#: What a collector answers: bytes of any kind, some longer than what is kept of them.
+answers = st.tuples(st.binary(max_size=5), st.sampled_from([1, 205, 1_024])).map(
+    lambda pair: pair[0] * pair[1]
+)
+
+#: When something happens by the wall clock, in whole milliseconds, as seconds since 1970.
+wall_times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: milliseconds / 1_000)
+
 # --- errors ---
 
 _counts = st.integers(0, 10**9)
@@ -458,3 +491,18 @@ errors_of_kind: dict[type[errors.EventError], st.SearchStrategy[errors.EventErro
     },
 }
 event_errors = st.sampled_from(sorted(errors_of_kind, key=str)).flatmap(errors_of_kind.__getitem__)
+
+# --- spool ---
+
+#: Events as a spool gets them: any bytes, also those that its own format is made of.
+spooled_events = st.one_of(
+    st.binary(max_size=40),
+    st.integers(0, 300).map(bytes),
+    st.sampled_from([b"event-spool 1 2\n", b"\0\0\0\1", b'{"1":{"i32":5}}']),
+)
+
+#: When a spool forces its events onto the disk.
+syncs = st.sampled_from(Sync)
+
+#: Chance that can be shrunk.
+chances = st.randoms(use_true_random=False)

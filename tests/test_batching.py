@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from baseplate_events.errors import EventEmptyError, EventTooLargeError
-from baseplate_events.event_publisher.batching import FORMATS, Batch, Batcher
+from baseplate_events.event_publisher.batching import FORMATS, Batcher
 from tests import strategies
 from tests.machines import check_machine
 
@@ -48,64 +46,59 @@ class BatcherMachine(RuleBasedStateMachine):
     )
     def start(self, version: str, max_size: int, max_events: int, max_age: float) -> None:
         self.format = FORMATS[version]
-        self.max_size = max_size
+        self.max_size = self.taught_size = max_size
         self.max_events = max_events
         self.max_age = max_age
         self.batcher = Batcher(self.format, max_size=max_size, max_events=max_events, max_age=max_age)
         self.open: list[tuple[bytes, float]] = []
         self.now = 100.0
 
+    def weight(self, *events: bytes) -> int:
+        return len(self.format.join(events))
+
     @rule(event=strategies.messages, step=st.sampled_from([0.0, 0.01, 1.0]))
     def add(self, event: bytes, step: float) -> None:
         self.now += step
-        if self.format.size(1, len(event)) > self.max_size:
-            with pytest.raises(EventTooLargeError) as caught:
-                self.batcher.add(event, self.now)
-            assert caught.value.limit is not None
-            assert caught.value.limit < caught.value.size == len(event)
-            return
-        closed = self.batcher.add(event, self.now)
-        if closed is None:
-            self.open.append((event, self.now))
-        elif closed.events[-1] == event and len(closed.events) == len(self.open) + 1:
-            self.check([*self.open, (event, self.now)], closed)
-            assert len(closed.events) == self.max_events
-            self.open = []
+        assert self.batcher.can_hold(event) == (self.weight(event) <= self.max_size)
+        weight = self.weight(*(each for each, _ in self.open), event)
+        if self.open:
+            fits = weight <= self.taught_size and len(self.open) < self.max_events
         else:
-            self.check(self.open, closed)
-            size = sum(len(each) for each, _ in self.open) + len(event)
-            assert self.format.size(len(self.open) + 1, size) > self.max_size, "closed while there was room"
-            self.open = [(event, self.now)]
-
-    @rule()
-    def add_nothing(self) -> None:
-        with pytest.raises(EventEmptyError):
-            self.batcher.add(b"", self.now)
+            fits = weight <= self.max_size
+        assert self.batcher.fits(event) == fits
+        if fits:
+            self.batcher.add(event, self.now)
+            self.open.append((event, self.now))
 
     @rule()
     def take(self) -> None:
         batch = self.batcher.take()
         if batch is None:
             assert self.open == []
-        else:
-            self.check(self.open, batch)
-            self.open = []
-
-    def check(self, expected: list[tuple[bytes, float]], batch: Batch) -> None:
-        assert [event for event, _ in expected] == list(batch.events)
-        assert batch.opened_at == expected[0][1]
-        assert batch.size == len(self.format.join(batch.events)) <= self.max_size
+            return
+        assert [event for event, _ in self.open] == list(batch.events)
+        assert batch.opened_at == self.open[0][1]
+        assert batch.size == self.weight(*batch.events) <= self.max_size
         assert 1 <= len(batch.events) <= self.max_events
+        self.open = []
+
+    @rule(max_size=st.integers(20, 250))
+    def learn(self, max_size: int) -> None:
+        self.batcher.learn(max_size)
+        self.taught_size = min(self.taught_size, max_size)
 
     @invariant()
     def open_batch_is_the_model(self) -> None:
         if not hasattr(self, "batcher"):
             return
         assert len(self.batcher) == len(self.open)
+        assert self.batcher.full == (len(self.open) == self.max_events)
         if self.open:
+            assert self.batcher.opened_at == self.open[0][1]
             assert self.batcher.due_at == self.open[0][1] + self.max_age
-            assert self.batcher.size <= self.max_size
+            assert self.batcher.size == self.weight(*(event for event, _ in self.open))
         else:
+            assert self.batcher.opened_at is None
             assert self.batcher.due_at is None
             assert self.batcher.size == 0
 
@@ -116,13 +109,17 @@ def test_batcher_against_a_list() -> None:
 
 
 @given(
-    events=st.lists(strategies.messages, max_size=60),
+    events=st.lists(strategies.messages, min_size=2, max_size=60),
     version=strategies.versions,
-    max_size=st.integers(100, 400),
+    opened_at=st.floats(0, 1e9),
 )
-def test_batches_hold_every_event_once_in_order(events: list[bytes], version: str, max_size: int) -> None:
-    """What went in comes out: each event once, in order, whatever the sizes."""
-    batcher = Batcher(FORMATS[version], max_size=max_size, max_events=10, max_age=1.0)
-    batches = [batcher.add(event, 0.0) for event in events]
-    batches.append(batcher.take())
-    assert events == [event for batch in batches if batch is not None for event in batch.events]
+def test_halves_hold_every_event_once_in_order(events: list[bytes], version: str, opened_at: float) -> None:
+    """A batch that is split gives two that are smaller, as old, and hold its events in their order."""
+    batcher = Batcher(FORMATS[version], max_size=10_000, max_events=100, max_age=1.0)
+    whole = batcher.batch(tuple(events), opened_at)
+    halves = batcher.split(whole)
+    assert tuple(events) == halves[0].events + halves[1].events
+    for half in halves:
+        assert half.events
+        assert half.opened_at == opened_at
+        assert half.size == len(FORMATS[version].join(half.events)) < whole.size

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections import Counter
+from collections import Counter as Counted
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -342,6 +342,20 @@ class Metrics:
     def gauge(self, name: str) -> Gauge:
         return Gauge(self, name)
 
+    def counter(self, name: str) -> Counter:
+        return Counter(self, name)
+
+
+class Counter:
+    """A counter of that client."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.metrics = metrics
+        self.name = name
+
+    def increment(self, delta: float) -> None:
+        self.metrics.values[self.name] = self.metrics.values.get(self.name, 0) + delta
+
 
 class Gauge:
     """A gauge of that client."""
@@ -379,11 +393,49 @@ def test_depth_and_capacity_are_reported(count: int) -> None:
         assert expected == metrics.values
 
 
+@given(st.lists(st.sampled_from([b"", b"x" * (SMALL + 1), b"raise", b"x"]), max_size=2 * FEW))
+def test_refusals_are_counted_by_reason_and_reported_once(messages: list[bytes]) -> None:
+    """Whatever `put` raises is counted under its reason; reports together hold each refusal once."""
+
+    def serialize(message: bytes) -> bytes:
+        if message == b"raise":
+            raise RuntimeError
+        return message
+
+    expected: Counted[str] = Counted()
+    metrics = Metrics()
+    with fresh_name(PREFIX) as full_name:
+        name = full_name.removeprefix(PREFIX)
+        with EventQueue(name, serialize, max_queue_size=FEW, max_event_size=SMALL) as queue:
+            for message in messages:
+                try:
+                    queue.put(message)
+                except EventTooLargeError:
+                    expected["too_large"] += 1
+                except EventEmptyError:
+                    expected["empty"] += 1
+                except EventNotSerializableError:
+                    expected["not_serializable"] += 1
+                except EventQueueFullError:
+                    expected["full"] += 1
+                queue.report_runtime_metrics(metrics)
+            assert expected == queue.refused
+        with pytest.raises(EventQueueClosedError):
+            queue.put(b"x")
+        assert queue.refused["unavailable"] == 1
+    start = f"event_queue.{name}.refused."
+    reported = {key.removeprefix(start): value for key, value in metrics.values.items() if start in key}
+    assert expected == reported
+
+
 def test_reporting_never_raises(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """A closed queue and a broken metrics client are logged for debugging and no more."""
 
     class Broken:
         def gauge(self, name: str) -> Gauge:
+            raise OSError(name)
+
+        def counter(self, name: str) -> Counter:
             raise OSError(name)
 
     caplog.set_level(logging.DEBUG)
@@ -415,7 +467,7 @@ def test_forked_workers_share_a_queue(workers: int) -> None:
             children.append(pid)
         got = [other.get(60.0) for _ in range(10 * workers)]
         assert [0] * workers == [os.waitpid(pid, 0)[1] for pid in children]
-        assert Counter(b"%d %d" % (w, n) for w in range(workers) for n in range(10)) == Counter(got)
+        assert Counted(b"%d %d" % (w, n) for w in range(workers) for n in range(10)) == Counted(got)
         queue.close()
 
 

@@ -4,6 +4,7 @@ import collections
 import enum
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -214,6 +215,7 @@ def test_v2j_takes_one_value_twice() -> None:
     assert {"x": shared, "y": [shared, shared]} == strict(
         serialize_v2j_event({"x": shared, "y": [shared, shared]})
     )
+    assert "bad" == error_of({"x": shared, "y": [shared, shared], "bad": b""}).field
 
 
 def test_v2j_refuses_what_is_too_deep() -> None:
@@ -307,5 +309,11 @@ def test_thrift_is_imported_late() -> None:
     program = (
         "import sys, baseplate_events.serializers; print([m for m in sys.modules if m.startswith('thrift')])"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert "[]" == run.stdout.strip()

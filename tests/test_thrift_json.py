@@ -10,7 +10,10 @@ import re
 import sys
 import threading
 import uuid
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import pytest
@@ -111,10 +114,16 @@ def expected(struct: Struct) -> bytes | None:
     return text
 
 
-def check(struct: Struct) -> None:
-    """Compare ways to write a struct: the one for all, the one by reference and Apache's."""
+def check(struct: Struct, *, odd: bool = True) -> None:
+    """Compare ways to write a struct: the one for all, the one by reference and Apache's.
+
+    Unless there may be odd values in it, the compiled writer must have done it alone.
+    """
     before = repr(struct)
     wanted = expected(struct)
+    if not odd:
+        assert wanted is not None
+        assert wanted.decode() == compiled(struct)
     for write in (write_struct, write_by_reference):
         if wanted is None:
             with pytest.raises(EventNotSerializableError):
@@ -122,6 +131,11 @@ def check(struct: Struct) -> None:
         else:
             assert wanted == write(struct)
     assert before == repr(struct)
+
+
+def compiled(struct: Struct) -> str:
+    """Return what the compiled writer of a struct makes of it, with nothing to help it out."""
+    return thrift_json._writers[type(struct)](struct)  # pyright: ignore[reportPrivateUsage]
 
 
 def field_of(struct: object) -> str:
@@ -175,13 +189,15 @@ def everything(schema: ModuleType) -> Struct:
 def test_shapes_are_written_as_apache_has_them(shape: str, data: st.DataObject, name: str, odd: bool) -> None:
     """Any values in a generated class of any shape come out as Apache's, mended, or are refused."""
     special = _NAMED_KINDS if shape == "enum" else None
-    check(data.draw(strategies.thrift_structs(getattr(SHAPES[shape], name), odd=odd, special=special)))
+    check(
+        data.draw(strategies.thrift_structs(getattr(SHAPES[shape], name), odd=odd, special=special)), odd=odd
+    )
 
 
 @given(data=st.data(), cls=strategies.thrift_schemas, odd=st.booleans())
 def test_random_schemas_are_written_as_apache_has_them(data: st.DataObject, cls: type, odd: bool) -> None:
     """Any values in a class of any spec come out as Apache's, mended, or are refused."""
-    check(data.draw(strategies.thrift_structs(cls, odd=odd)))
+    check(data.draw(strategies.thrift_structs(cls, odd=odd)), odd=odd)
     assert is_compiled(cls)
 
 
@@ -200,6 +216,8 @@ def test_newer_compilers_are_followed(node: Struct, name: str) -> None:
     """Classes that validate in `write` and write enums by value come out as Apache's, unset fields named."""
     node.name = name
     check(node)
+    node.children = None
+    check(node, odd=False)
 
 
 def test_an_int_may_stand_for_an_enum() -> None:
@@ -219,8 +237,9 @@ def test_generated_classes_are_compiled(schema: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("schema", SHAPES.values(), ids=SHAPES)
-def test_sample_events_are_of_the_stated_size(schema: ModuleType) -> None:
+def test_samples_are_written_as_apache_has_them(schema: ModuleType) -> None:
     """The events that benchmarks use are written as Apache has them, and are of the size they say."""
+    check(everything(schema), odd=False)
     for serial in (0, 9999):
         small, rich = small_event(schema, serial=serial), rich_event(schema, serial=serial)
         assert (apache(small), 145) == (write_struct(small), len(write_struct(small)))
@@ -287,6 +306,29 @@ def test_the_value_of_an_int_counts() -> None:
     assert b'{"4":{"i32":1},"5":{"i64":1}}' == write_struct(struct)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**53 + 1,
+        -(2**60),
+        True,
+        1.5,
+        -0.0,
+        Decimal("NaN"),
+        Decimal("-Infinity"),
+        Decimal("1e400"),
+        Fraction(1, 2),
+    ],
+)
+def test_odd_numbers_are_written_as_apache_has_them(value: Any) -> None:  # noqa: ANN401 - a field can hold anything
+    """Numbers that aren't of the type of their field come out as Apache's, as a value and as a key."""
+    check(PLAIN.Everything(ratio=value))
+    check(PLAIN.Everything(by_ratio={value: "x"}))
+    if value == value and abs(value) < 2**31:  # noqa: PLR0124 - NaN isn't itself, and no integer
+        check(PLAIN.Everything(medium=value))
+        check(PLAIN.Everything(by_tiny={value: 1}))
+
+
 @pytest.mark.parametrize("value", [math.nan, "1", b"1", 1j, [1], object(), 2**31, -(2**31) - 1, 2.0**31])
 def test_what_is_no_integer_is_refused(value: object) -> None:
     """Neither NaN nor text nor a number out of range gets into an integer field."""
@@ -311,10 +353,11 @@ def test_uuids_are_written() -> None:
     struct.id = one
     struct.ids = {one: one}
     text = f'"{one}"'
-    assert (
-        f'{{"1":{{"uid":{text}}},"2":{{"map":["uid","uid",1,{{{text}:{text}}}]}}}}'
-        == write_struct(struct).decode()
-    )
+    wanted = f'{{"1":{{"uid":{text}}},"2":{{"map":["uid","uid",1,{{{text}:{text}}}]}}}}'
+    assert wanted == write_struct(struct).decode()
+    if expected(struct) is not None:
+        # The thrift library knows of UUIDs since 0.20.
+        check(struct, odd=False)
 
 
 # --- classes that aren't as the compiler makes them ---
@@ -367,6 +410,7 @@ def test_a_write_that_gives_no_json_is_refused(raw: bytes) -> None:
     """Whatever a `write` does, what isn't JSON doesn't get out, alone or within another struct."""
     struct = _RAW(source=raw)
     assert "" == field_of(struct)
+    assert not is_compiled(_RAW)
     rich = rich_event()
     rich.event = struct
     with pytest.raises(EventNotSerializableError):
@@ -414,6 +458,69 @@ def test_a_strange_spec_is_not_compiled(spec: object) -> None:
     """A spec that the compiler doesn't make, or that differs from `write`, leaves it to `write`."""
     cls = type("Strange", (PLAIN.Event,), {"thrift_spec": spec})
     assert b'{"1":{"str":"a"}}' == write_struct(cls(source="a"))
+    assert not is_compiled(cls)
+
+
+@pytest.mark.parametrize(
+    ("field", "wire_type", "inner"),
+    [
+        ("count", strategies.I64, None),
+        ("id", strategies.I32, None),
+        ("id", 1, None),
+        ("tags", strategies.LIST, (strategies.I32, None, False)),
+    ],
+)
+def test_a_spec_that_differs_from_enums_is_not_compiled(field: str, wire_type: int, inner: object) -> None:
+    """Where a `write` looks up enums and the spec has other i32s than it writes, `write` is asked."""
+    base: Any = SHAPES["enum"].Defaults
+    spec = tuple(
+        (entry[0], wire_type, field, inner, None) if entry and entry[2] == field else entry
+        for entry in base.thrift_spec
+    )
+    assert is_compiled(base)
+    assert not is_compiled(type("Strange", (base,), {"thrift_spec": spec}))
+
+
+def test_a_global_that_is_no_enum_is_not_compiled() -> None:
+    """A `write` that names anything but enums, as when somebody changed it, is asked."""
+    enum = SHAPES["enum"]
+    write = enum.Defaults.write
+    changed = FunctionType(write.__code__, {**write.__globals__, "Kind": {"VOTE": uuid}})
+    cls: Any = type("Changed", (enum.Defaults,), {"write": changed})
+    assert not is_compiled(cls)
+
+
+def test_a_write_that_is_no_function_is_asked() -> None:
+    """A `write` that is any other callable is called, since nobody can look into it."""
+
+    class Partly:
+        thrift_spec = PLAIN.Event.thrift_spec
+        write = staticmethod(functools.partial(PLAIN.Event.write, PLAIN.Event(source="a")))
+
+    assert b'{"1":{"str":"a"}}' == write_struct(Partly())
+    assert not is_compiled(Partly)
+
+
+def test_a_number_by_its_looks_is_refused() -> None:
+    """What formats like a double but gives no number is refused."""
+
+    class Formatted:
+        def __format__(self, _spec: str) -> str:
+            return "1,000"
+
+    assert "ratio" == field_of(PLAIN.Everything(ratio=Formatted()))
+
+
+@pytest.mark.parametrize(
+    ("fid", "name"), [("{s}", "a"), (1.5, "a"), (1, "no name"), (1, "class"), (1, "x = {}")]
+)
+def test_strange_names_and_ids_are_not_compiled(fid: object, name: str) -> None:
+    """What couldn't stand in a program is left to Apache's `write`, which doesn't make one of it."""
+    base = importlib.import_module("thrift.protocol.TBase").TBase
+    cls: Any = type("Strange", (base,), {"thrift_spec": ((fid, strategies.STRING, name, "UTF8", None),)})
+    struct = cls()
+    setattr(struct, name, "text")
+    assert apache(struct) == write_struct(struct)
     assert not is_compiled(cls)
 
 
@@ -539,6 +646,8 @@ def test_the_problem_is_told(struct: Struct, field: str, word: str) -> None:
 def test_what_is_no_struct_is_refused(value: object) -> None:
     """Anything but an instance of a struct is an error of ours."""
     assert "" == field_of(value)
+    assert re.search("expected an instance|TypeError", problem_of(value))
+    assert value is not PLAIN.Event or "got a class" in problem_of(value)
 
 
 def test_structs_without_end_are_refused() -> None:

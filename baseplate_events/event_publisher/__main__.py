@@ -16,16 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError, EventError
-from ..message_queue import MessageQueue
-from ..statsd import Client
-from .collector import Collector
 from .service import EventPublisher
 from .settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .settings import PublisherSettings
 
 #: Exit status for a queue that can't be opened.
 EXIT_FAILURE: Final = 1
@@ -35,7 +30,8 @@ EXIT_USAGE: Final = 2
 
 _EPILOG: Final = """\
 SIGTERM or SIGINT stops the publisher: it delivers what is in the queue, puts back what it can't deliver
-within shutdown.grace, and ends with status 0. A second signal puts everything back at once.
+within shutdown.grace, and ends with status 0. A second signal puts everything back at once. SIGHUP makes it
+read the configuration again.
 """
 
 
@@ -58,51 +54,24 @@ def run(arguments: argparse.Namespace) -> int:
         level=logging.DEBUG if arguments.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    load = partial(load_settings, arguments.config_file, arguments.queue_name, os.environ)
     try:
-        settings = load_settings(arguments.config_file, arguments.queue_name, os.environ)
+        if arguments.check:
+            load()
+            print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
+            return 0
+        publisher = EventPublisher(load, random.Random())  # noqa: S311  jitter is no secret
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         return EXIT_USAGE
-    if arguments.check:
-        print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
-        return 0
-    try:
-        publisher = _make_publisher(settings)
     except EventError as exc:
         print(exc, file=sys.stderr)
         return EXIT_FAILURE
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: publisher.stop())
+    signal.signal(signal.SIGHUP, lambda _number, _frame: publisher.reload())
     publisher.run()
     return 0
-
-
-def _make_publisher(settings: PublisherSettings) -> EventPublisher:
-    collector, queue = settings.collector, settings.queue
-    return EventPublisher(
-        settings,
-        open_queue=partial(
-            MessageQueue,
-            f"/events-{queue.name}",
-            max_messages=queue.max_size,
-            max_message_size=queue.max_event_size,
-            mode=queue.mode,
-        ),
-        make_collector=partial(
-            Collector,
-            collector.url,
-            timeout=collector.timeout,
-            deadline=collector.deadline,
-            ca_file=collector.ca_file,
-            proxy=collector.proxy,
-        ),
-        metrics=Client(
-            settings.metrics.namespace,
-            settings.metrics.endpoint,
-            log_if_unconfigured=settings.metrics.log_if_unconfigured,
-        ),
-        random_source=random.Random(),  # noqa: S311  jitter is no secret
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,10 +2,12 @@
 
 The equation that holds at every moment:
 
-    received = delivered + returned + in_hand + dropped
+    received = delivered + dead_lettered + returned + spooled + in_hand + dropped
 
-`returned` events went back to the queue at shutdown; `in_hand` are those that the publisher holds in memory;
-`dropped` are gone, counted by reason.
+`received` came from the queue, or from the spool of an earlier run; `delivered` were accepted by the
+collector; `dead_lettered` were written to the dead letters; `returned` went back to the queue at shutdown;
+`spooled` are safe on disk and still to be delivered; `in_hand` are held in memory only; `dropped` are gone,
+counted by reason.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ from dataclasses import dataclass, field
 
 
 class DropReason(enum.Enum):
-    """Why an event is gone."""
+    """Why an event is gone, or would be if there were no dead letters."""
 
     REFUSED = "refused"
-    """The collector refuses its content (400, 413, 422)."""
-    EMPTY = "empty"
-    """A producer put a message without a byte."""
+    """The collector refuses it (400, 413, 422, or 5xx while it takes everything else)."""
+    EXPIRED = "expired"
+    """It couldn't be delivered within `retry.max_age`."""
+    INVALID = "invalid"
+    """A producer put a message that can't be an event: nothing at all, or no JSON object."""
     OVERSIZE = "oversize"
     """A producer put a message that exceeds `batch.max_size` alone."""
     QUEUE_FULL = "queue_full"
     """At shutdown the collector was out of reach, and the queue had no room to take it back."""
+    DAMAGED = "damaged"
+    """Its segment of the spool was damaged on the disk."""
 
 
 def _no_drops() -> dict[DropReason, int]:
@@ -36,16 +42,22 @@ class Accounting:
     """Counts of events by their fate.
 
     Attributes:
-        received: Events taken from the queue.
+        received: Events taken from the queue or recovered from the spool.
+        recovered: Those of them that came from the spool of an earlier run.
         delivered: Events that the collector accepted.
+        dead_lettered: Events that were written to the dead letters.
         returned: Events put back to the queue.
-        in_hand: Events held in memory.
+        spooled: Events on disk, to be delivered.
+        in_hand: Events held in memory only.
         dropped: Events that are gone, by reason; every reason has an entry.
     """
 
     received: int = 0
+    recovered: int = 0
     delivered: int = 0
+    dead_lettered: int = 0
     returned: int = 0
+    spooled: int = 0
     in_hand: int = 0
     dropped: dict[DropReason, int] = field(default_factory=_no_drops)
 
@@ -54,33 +66,56 @@ class Accounting:
         self.received += count
         self.in_hand += count
 
-    def deliver(self, count: int) -> None:
-        """Count events that the collector accepted."""
+    def recover(self, count: int) -> None:
+        """Count events that an earlier run left in the spool."""
+        self.received += count
+        self.recovered += count
+        self.spooled += count
+
+    def spool(self, count: int) -> None:
+        """Count events in memory that are on disk now."""
         self.in_hand -= count
+        self.spooled += count
+
+    def deliver(self, count: int, *, spooled: bool = False) -> None:
+        """Count events, from memory or from the spool, that the collector accepted."""
+        self._leave(count, spooled=spooled)
         self.delivered += count
+
+    def dead_letter(self, count: int, *, spooled: bool = False) -> None:
+        """Count events, from memory or from the spool, that are dead letters now."""
+        self._leave(count, spooled=spooled)
+        self.dead_lettered += count
 
     def give_back(self, count: int) -> None:
         """Count events that went from memory back to the queue."""
-        self.in_hand -= count
+        self._leave(count, spooled=False)
         self.returned += count
 
-    def drop(self, reason: DropReason, count: int) -> None:
-        """Count events that are gone from memory."""
-        self.in_hand -= count
+    def drop(self, reason: DropReason, count: int, *, spooled: bool = False) -> None:
+        """Count events, from memory or from the spool, that are gone."""
+        self._leave(count, spooled=spooled)
         self.dropped[reason] += count
+
+    def _leave(self, count: int, *, spooled: bool) -> None:
+        if spooled:
+            self.spooled -= count
+        else:
+            self.in_hand -= count
 
     @property
     def balanced(self) -> bool:
         """Whether every event received has exactly one fate."""
-        fates = self.delivered + self.returned + self.in_hand + sum(self.dropped.values())
-        return self.received == fates and self.in_hand >= 0
+        ended = self.delivered + self.dead_lettered + self.returned + sum(self.dropped.values())
+        held = self.spooled + self.in_hand
+        return self.received == ended + held and self.spooled >= 0 and self.in_hand >= 0
 
     def __str__(self) -> str:
-        drops = [f"{count} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
-        fates = [
-            f"{self.delivered} delivered",
-            f"{self.returned} returned",
-            f"{self.in_hand} in hand",
-            *drops,
-        ]
-        return f"{self.received} events received = {', '.join(fates)}"
+        """One line for a log: every fate that an event had, and always those that matter most."""
+        parts = [f"{self.delivered} delivered"]
+        parts += [f"{self.dead_lettered} dead letters"] if self.dead_lettered else []
+        parts += [f"{self.returned} returned", *([f"{self.spooled} spooled"] if self.spooled else [])]
+        parts += [f"{self.in_hand} in hand"]
+        parts += [f"{count} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
+        recovered = f" ({self.recovered} of them recovered)" if self.recovered else ""
+        return f"{self.received} events received{recovered} = {', '.join(parts)}"

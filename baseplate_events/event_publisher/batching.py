@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..errors import EventEmptyError, EventTooLargeError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -70,7 +68,7 @@ class Batch:
 
 
 class Batcher:
-    """Gathers events and closes a batch when the next event doesn't fit.
+    """Gathers events until one more doesn't fit.
 
     Args:
         body_format: How the body is written, which decides what it weighs.
@@ -82,6 +80,7 @@ class Batcher:
     def __init__(self, body_format: BatchFormat, *, max_size: int, max_events: int, max_age: float) -> None:
         self._format = body_format
         self._max_size = max_size
+        self._taught_size = max_size
         self._max_events = max_events
         self._max_age = max_age
         self._events: list[bytes] = []
@@ -98,39 +97,42 @@ class Batcher:
         return self._format.size(len(self._events), self._events_size) if self._events else 0
 
     @property
+    def opened_at(self) -> float | None:
+        """When the first event of the open batch came; None while it is empty."""
+        return self._opened_at if self._events else None
+
+    @property
     def due_at(self) -> float | None:
         """When the open batch is due, in seconds of the monotonic clock; None while it is empty."""
         return self._opened_at + self._max_age if self._events else None
 
-    def add(self, event: bytes, now: float) -> Batch | None:
-        """Take an event in.
+    @property
+    def full(self) -> bool:
+        """Whether the open batch holds as many events as it may."""
+        return len(self._events) >= self._max_events
+
+    def can_hold(self, event: bytes) -> bool:
+        """Whether any batch could hold the event."""
+        return self._format.size(1, len(event)) <= self._max_size
+
+    def fits(self, event: bytes) -> bool:
+        """Whether there is room for the event in the open batch."""
+        if not self._events:
+            return self.can_hold(event)
+        size = self._format.size(len(self._events) + 1, self._events_size + len(event))
+        return size <= self._taught_size and not self.full
+
+    def add(self, event: bytes, now: float) -> None:
+        """Take in an event that fits.
 
         Args:
             event: A serialized event.
             now: Seconds of the monotonic clock.
-
-        Returns:
-            The batch that is complete now: the one that was closed to make room for the event, or the one
-            that the event filled to `max_events`. None while there is room.
-
-        Raises:
-            EventEmptyError: The event has no bytes. It isn't taken in; nothing else changed.
-            EventTooLargeError: The event alone exceeds `max_size`. It isn't taken in; nothing else changed.
         """
-        if not event:
-            raise EventEmptyError
-        closed = None
-        if self._format.size(len(self._events) + 1, self._events_size + len(event)) > self._max_size:
-            if self._format.size(1, len(event)) > self._max_size:
-                raise EventTooLargeError(len(event), self._max_size - self._format.size(1, 0))
-            closed = self.take()
         if not self._events:
             self._opened_at = now
         self._events.append(event)
         self._events_size += len(event)
-        if len(self._events) >= self._max_events and closed is None:
-            return self.take()
-        return closed
 
     def take(self) -> Batch | None:
         """Close the open batch and return it; None if there is no event in it."""
@@ -140,3 +142,17 @@ class Batcher:
         self._events = []
         self._events_size = 0
         return batch
+
+    def learn(self, max_size: int) -> None:
+        """Make bodies of several events no larger than this from now on: a collector takes no larger ones."""
+        self._taught_size = min(self._taught_size, max_size)
+
+    def split(self, batch: Batch) -> tuple[Batch, Batch]:
+        """Split a batch of at least two events in halves of the same age, the older events first."""
+        middle = len(batch.events) // 2
+        first, second = batch.events[:middle], batch.events[middle:]
+        return self.batch(first, batch.opened_at), self.batch(second, batch.opened_at)
+
+    def batch(self, events: tuple[bytes, ...], opened_at: float) -> Batch:
+        """Make a batch of one or more events that were gathered before."""
+        return Batch(events, self._format.size(len(events), sum(map(len, events))), opened_at)

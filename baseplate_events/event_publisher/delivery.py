@@ -1,84 +1,138 @@
 """The policy of delivery: what is sent when, and what becomes of it. Pure.
 
 Events come in by `offer`, batches go out by `next_attempt`, and `finish` takes what became of an attempt.
-Time is an argument, chance a random source that is passed in; nothing here waits or opens anything.
+Time is an argument; chance, the spool and the dead letters are passed in, so that all of it can be driven by
+simulated ones.
 
 Rules:
 
-1. Nothing is given up but what the collector refuses for its content; every other batch is tried until it is
-   accepted.
-2. After a failed attempt all sending pauses: the n-th failure in a row waits a random time up to
-   `min(cap, base * 2**(n-1))` seconds (exponential backoff with full jitter), and never less than the
-   collector asked for by Retry-After. While attempts fail, one batch probes at a time; the first success
-   opens the way for all.
-3. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
-   in that order.
-4. What is in hand is bounded: `(concurrency + 1)` batches by size. And as long as the collector has not
-   proven that it takes batches (at the start, and after a failure), no more events than the queue could take
-   back.
-5. A dying collector is not a reason to drain: while attempts fail, nothing is received beyond rule 4.
+1. Nothing is given up but what the collector refuses when it is alone, and what is older than `max_age` where
+   that is set; such events become dead letters. Every other batch is tried until it is accepted, at the pace
+   of `backoff`.
+2. A batch that is refused for its content or size is split in halves until the offender is alone. A 413 for
+   several events teaches the batcher a smaller size.
+3. A batch that got `SUSPICION` answers of 5xx, or hang-ups, while others went through is treated as refused:
+   an event that crashes the collector must not block the line. For others to go through, the next probe after
+   such an answer is another batch.
+4. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
+   in that order, but for batches that rule 2 or 3 sets aside.
+5. With a spool an event is on disk before the next is received, and its segment is deleted when every event
+   of it has found its fate. An event that the disk doesn't take is held, and no more are received until it
+   does.
+6. What is in memory is bounded: `(concurrency + 1)` batches by size. Without a spool, and as long as the
+   collector has not proven that it takes batches (at the start, and after a failure), no more events than the
+   queue could take back.
+7. An event that can't be written to the dead letters is held, and no more are received until it can.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ..errors import EventEmptyError, EventTooLargeError
+from ..errors import EventError
 from ..exhaustive import assert_never
 from .accounting import Accounting, DropReason
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .backoff import Gate
     from .batching import Batch, Batcher
+    from .spool import Segment
+
+#: Answers of 5xx, or hang-ups, that a batch gets until it is suspected, if others go through meanwhile.
+SUSPICION: Final = 5
+
+#: Seconds until a disk that failed is tried again.
+DISK_PAUSE: Final = 1.0
 
 
-class RandomSource(Protocol):
-    """The part of `random.Random` that jitter needs."""
+class Store(Protocol):
+    """The spool, as the policy uses it; see `spool.Spool` for what each method does."""
 
-    def uniform(self, a: float, b: float, /) -> float:
-        """Return a number between `a` and `b`."""
+    def has_room(self, event_size: int, /) -> bool:
+        """Whether an event of that size could be appended."""
+        ...
+
+    def append(self, event: bytes, /) -> None:
+        """Write an event to the open segment."""
+        ...
+
+    def close_segment(self) -> Segment | None:
+        """Close the open segment."""
+        ...
+
+    def load(self, segment: Segment, /) -> tuple[bytes, ...]:
+        """Read the events of a closed segment."""
+        ...
+
+    def release(self, number: int, /) -> None:
+        """Delete a closed segment."""
         ...
 
 
-class Backoff:
-    """How long to wait after failures in a row: exponential backoff with full jitter.
+class Cemetery(Protocol):
+    """The dead letters, as the policy uses them."""
 
-    Args:
-        base: Seconds that the first wait takes at most.
-        cap: Seconds that any wait takes at most.
-        random_source: Where chance comes from.
+    def bury(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> object:
+        """Write an event to the dead letters; raise an `EventError` if that can't be done."""
+        ...
 
-    See "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, for why the jitter is full.
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why an event is given up.
+
+    Attributes:
+        fate: How it is counted where there are no dead letters.
+        reason: What happened, in words.
+        status: The HTTP status that decided it, or None.
+        excerpt: The beginning of the response's body.
     """
 
-    def __init__(self, base: float, cap: float, random_source: RandomSource) -> None:
-        self._base = base
-        self._cap = cap
-        self._random = random_source
-
-    def ceiling(self, failures: int) -> float:
-        """Tell how many seconds the wait after `failures` failures in a row, at least 1, takes at most."""
-        # 2**63 seconds exceed every cap; a larger exponent would only overflow the float.
-        return float(min(self._cap, self._base * 2.0 ** min(failures - 1, 63)))
-
-    def wait(self, failures: int) -> float:
-        """Draw the seconds to wait after `failures` failures in a row, at least 1."""
-        return self._random.uniform(0.0, self.ceiling(failures))
+    fate: DropReason
+    reason: str
+    status: int | None = None
+    excerpt: bytes = b""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A batch on its way, or a part of one.
+
+    Attributes:
+        order: What it is sorted by: the number of its batch, and of its first event in that.
+        count: Events in it.
+        opened_at: When its first event came, in seconds of the monotonic clock.
+        batch: Its events, or None while they are on disk only.
+        segment: Where they are on disk, or None without a spool.
+        suspicions: Answers of 5xx and hang-ups that it got.
+        passed: Batches that had been accepted in all when it got the first of these.
+    """
+
+    order: tuple[int, int]
+    count: int
+    opened_at: float
+    batch: Batch | None
+    segment: Segment | None
+    suspicions: int = 0
+    passed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to deliver a batch.
 
     Attributes:
-        sequence: Number of the batch, in the order in which batches were closed.
+        parcel: What it is a part of.
         batch: What to send.
         started_at: Seconds of the monotonic clock.
     """
 
-    sequence: int
+    parcel: Parcel
     batch: Batch
     started_at: float
 
@@ -88,77 +142,173 @@ class Delivery:
 
     Args:
         batcher: Gathers events to batches.
-        backoff: How long to wait after failures.
+        gate: Says when attempts may start.
         concurrency: Attempts under way at the same time, at least 1.
-        max_size: Bytes of a batch at most; what is in hand is bounded by `(concurrency + 1)` times that.
+        max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 1)` times that.
         queue_capacity: Events that the queue can hold.
+        queue_message_size: Bytes of the largest event that the queue can hold.
+        store: The spool, or None.
+        recovered: Segments that an earlier run left in the spool, oldest first.
+        cemetery: The dead letters, or None: then what would become one is dropped.
+        max_age: Seconds after which an event that can't be delivered is given up, or None: never.
+        now: Seconds of the monotonic clock.
+
+    Attributes:
+        accounting: The fates of all events.
+        queue_capacity: Events that the queue can hold; to be set when the queue was made anew.
+        queue_message_size: Bytes of the largest event that it can hold; likewise.
+        disk_trouble: What the disk said when it last failed, None once it works again.
     """
 
     def __init__(
-        self, batcher: Batcher, backoff: Backoff, *, concurrency: int, max_size: int, queue_capacity: int
+        self,
+        batcher: Batcher,
+        gate: Gate,
+        *,
+        concurrency: int,
+        max_size: int,
+        queue_capacity: int,
+        queue_message_size: int,
+        store: Store | None = None,
+        recovered: Iterable[Segment] = (),
+        cemetery: Cemetery | None = None,
+        max_age: float | None = None,
+        now: float = 0.0,
     ) -> None:
         self.accounting: Accounting = Accounting()
-        self.queue_capacity = queue_capacity
+        self.queue_capacity: int = queue_capacity
+        self.queue_message_size: int = queue_message_size
+        self.disk_trouble: str | None = None
+        self.gate: Gate = gate
         self._batcher = batcher
-        self._backoff = backoff
-        self._concurrency = concurrency
-        self._max_in_hand = (concurrency + 1) * max_size
-        self._waiting: list[tuple[int, Batch]] = []  # a heap by sequence
-        self._closed_size = 0  # bytes of the batches that wait or are under way
-        self._under_way: dict[int, Attempt] = {}
-        self._sequence = 0
-        self._failures = 0
-        self._failed_at = float("-inf")
-        self._gate_opens_at = float("-inf")
-        self._proven = False
-
-    @property
-    def failures(self) -> int:
-        """Failed attempts in a row; 0 while the collector takes what it gets."""
-        return self._failures
-
-    @property
-    def gate_opens_at(self) -> float:
-        """When the pause after the last failure ends, in seconds of the monotonic clock."""
-        return self._gate_opens_at
+        self._max_memory = (concurrency + 1) * max_size
+        self._store = store
+        self._cemetery = cemetery
+        self._max_age = max_age
+        self._waiting: list[tuple[tuple[int, int], Parcel]] = []  # a heap
+        self._under_way: dict[tuple[int, int], Attempt] = {}
+        self._memory = 0  # bytes of the batches that wait or are under way, as far as they are in memory
+        self._parts: dict[int, int] = {}  # parcels on their way, by segment
+        self._doomed: list[tuple[bytes, Verdict, Segment | None]] = []  # events that couldn't be buried yet
+        self._held: bytes | None = None  # an event that couldn't be spooled yet
+        self._disk_at = float("-inf")  # when the disk is to be tried again
+        self._number = 0
+        self._passed = 0
+        for segment in recovered:
+            self.accounting.recover(segment.count)
+            self._send(Parcel(self._next_order(), segment.count, now, None, segment))
 
     @property
     def wants_events(self) -> bool:
         """Whether there is a safe place for one more event from the queue."""
-        if not self._proven and self.accounting.in_hand >= self.queue_capacity:
+        if self._held is not None or self._doomed:
             return False
-        return self._closed_size + self._batcher.size < self._max_in_hand
+        if self._store is not None:
+            return self._store.has_room(self.queue_message_size)
+        if not self.gate.proven and self._exposed >= self.queue_capacity:
+            return False
+        return self._memory + self._batcher.size < self._max_memory
 
-    def offer(self, event: bytes, now: float) -> DropReason | None:
+    @property
+    def _exposed(self) -> int:
+        """Events in memory, without those of suspects: others must come before they can be convicted."""
+        return self.accounting.in_hand - sum(parcel.count for _, parcel in self._waiting if parcel.suspicions)
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest event that is still to be delivered came; None if there is none."""
+        times = [parcel.opened_at for _, parcel in self._waiting]
+        times += [attempt.parcel.opened_at for attempt in self._under_way.values()]
+        if self._batcher.opened_at is not None:
+            times.append(self._batcher.opened_at)
+        return min(times, default=None)
+
+    def offer(self, event: bytes, now: float) -> Verdict | None:
         """Take an event that came from the queue.
 
         Returns:
-            Why the event can't be sent at all and was dropped, which is counted; None where it was taken in.
+            Why the event can't be sent at all and was given up, which is counted; None where it was taken in.
         """
         self.accounting.receive(1)
+        verdict = self._judge(event)
+        if verdict is not None:
+            self._give_up(event, verdict, None, now)
+            return verdict
+        self._held = event
+        self._take_in(now)
+        return None
+
+    def _judge(self, event: bytes) -> Verdict | None:
+        if not (event.startswith(b"{") and event.endswith(b"}")) and not _may_be_json(event):
+            return Verdict(DropReason.INVALID, "not JSON")
+        if not self._batcher.can_hold(event):
+            return Verdict(DropReason.OVERSIZE, "larger than batch.max_size")
+        return None
+
+    def _take_in(self, now: float) -> None:
+        """Take in the event that is held, as far as the disk allows."""
+        event = self._held
+        if event is None:
+            return
         try:
-            closed = self._batcher.add(event, now)
-        except EventEmptyError:
-            reason = DropReason.EMPTY
-        except EventTooLargeError:
-            reason = DropReason.OVERSIZE
-        else:
-            if closed is not None:
-                self._enqueue(closed)
-            return None
-        self.accounting.drop(reason, 1)
-        return reason
+            if not self._batcher.fits(event):
+                self._close()
+            if self._store is not None:
+                self._store.append(event)
+                self.accounting.spool(1)
+        except EventError as exc:
+            self._note_disk(str(exc), now)
+            return
+        self._held = None
+        self.disk_trouble = None
+        self._batcher.add(event, now)
+        if self._batcher.full:
+            self.flush(now)
 
-    def flush(self) -> None:
-        """Close the open batch now, whatever its age."""
+    def flush(self, now: float) -> None:
+        """Close the open batch now, whatever its age, if the disk allows."""
+        try:
+            self._close()
+        except EventError as exc:
+            self._note_disk(str(exc), now)
+
+    def _close(self) -> None:
+        """Close the open batch and its segment; raise an `EventError` if the disk doesn't let it."""
+        segment = self._store.close_segment() if self._store is not None else None
+        self.disk_trouble = None
         batch = self._batcher.take()
-        if batch is not None:
-            self._enqueue(batch)
+        if batch is None:
+            return
+        in_memory = segment is None or self._memory + batch.size <= self._max_memory
+        self._send(
+            Parcel(
+                self._next_order(),
+                len(batch.events),
+                batch.opened_at,
+                batch if in_memory else None,
+                segment,
+            )
+        )
 
-    def _enqueue(self, batch: Batch) -> None:
-        heapq.heappush(self._waiting, (self._sequence, batch))
-        self._sequence += 1
-        self._closed_size += batch.size
+    def _next_order(self) -> tuple[int, int]:
+        self._number += 1
+        return self._number, 0
+
+    def _send(self, parcel: Parcel) -> None:
+        """Put a new parcel in the line."""
+        if parcel.segment is not None:
+            number = parcel.segment.number
+            self._parts[number] = self._parts.get(number, 0) + 1
+        self._requeue(parcel)
+
+    def _requeue(self, parcel: Parcel) -> None:
+        if parcel.batch is not None:
+            self._memory += parcel.batch.size
+        heapq.heappush(self._waiting, (parcel.order, parcel))
+
+    def _note_disk(self, trouble: str, now: float) -> None:
+        self.disk_trouble = trouble
+        self._disk_at = now + DISK_PAUSE
 
     def next_attempt(self, now: float) -> Attempt | None:
         """Start an attempt if there is a batch to send and a reason not to wait any longer.
@@ -167,78 +317,215 @@ class Delivery:
             What to send now; its end must be told to `finish`. None if there is nothing to do before
             `wake_at`, an event or the end of an attempt.
         """
-        if not self._may_start or now < self._gate_opens_at:
+        self._retry_disk(now)
+        while len(self._under_way) < self.gate.width and now >= self.gate.opens_at:
+            due_at = self._batcher.due_at
+            # Suspects don't count: it is the others that convict or acquit them.
+            others_wait = any(not parcel.suspicions for _, parcel in self._waiting)
+            if not others_wait and due_at is not None and now >= max(due_at, self._disk_at):
+                self.flush(now)
+            if not self._waiting:
+                return None
+            parcel = self._pick()
+            batch = parcel.batch if parcel.batch is not None else self._load(parcel, now)
+            if batch is None:
+                continue
+            attempt = Attempt(parcel, batch, now)
+            self._under_way[parcel.order] = attempt
+            return attempt
+        return None
+
+    def _pick(self) -> Parcel:
+        """Take the parcel out of the line that is to be sent next."""
+        if not self.gate.failures:
+            return heapq.heappop(self._waiting)[1]
+        # A suspect waits until those that are less so have been tried.
+        item = min(self._waiting, key=lambda item: (item[1].suspicions, item[0]))
+        self._waiting.remove(item)
+        heapq.heapify(self._waiting)
+        return item[1]
+
+    def _load(self, parcel: Parcel, now: float) -> Batch | None:
+        """Read a parcel's events from the disk; None if that can't be done now, or there are none."""
+        if self._store is None or parcel.segment is None:
+            raise AssertionError("a parcel has its events in memory or a segment")
+        try:
+            events = self._store.load(parcel.segment)
+        except EventError as exc:
+            self._requeue(parcel)
+            self._note_disk(str(exc), now)
+            self.gate.opens_at = max(self.gate.opens_at, self._disk_at)
             return None
-        due_at = self._batcher.due_at
-        if not self._waiting and due_at is not None and now >= due_at:
-            self.flush()
-        if not self._waiting:
+        self.disk_trouble = None
+        lost = parcel.count - len(events)
+        if lost:
+            self.accounting.drop(DropReason.DAMAGED, lost, spooled=True)
+        if not events:
+            self._settle(parcel.segment)
             return None
-        sequence, batch = heapq.heappop(self._waiting)
-        attempt = Attempt(sequence, batch, now)
-        self._under_way[sequence] = attempt
-        return attempt
+        batch = self._batcher.batch(events, parcel.opened_at)
+        self._memory += batch.size
+        return batch
 
     def wake_at(self) -> float | None:
         """Tell when `next_attempt` is to be asked again at the latest, in seconds of the monotonic clock.
 
         None where only an event or the end of an attempt can change anything.
         """
-        # A batch that is due stays open, and fills up, until it can be sent.
-        ready_at = float("-inf") if self._waiting else self._batcher.due_at
-        if ready_at is None or not self._may_start:
-            return None
-        return max(ready_at, self._gate_opens_at)
-
-    @property
-    def _may_start(self) -> bool:
-        return len(self._under_way) < (1 if self._failures else self._concurrency)
+        times = [self._disk_at] if self._held is not None or self._doomed else []
+        if len(self._under_way) < self.gate.width:
+            # A batch that is due stays open, and fills up, until it can be sent.
+            if self._waiting:
+                times.append(self.gate.opens_at)
+            elif self._batcher.due_at is not None:
+                times.append(max(self._batcher.due_at, self.gate.opens_at, self._disk_at))
+        return min(times, default=None)
 
     def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Take what became of an attempt: count the fate of its events, or keep them for the next attempt."""
-        del self._under_way[attempt.sequence]
-        self._closed_size -= attempt.batch.size
-        count = len(attempt.batch.events)
+        """Take what became of an attempt: settle the fate of its events, or keep them for the next one."""
+        del self._under_way[attempt.parcel.order]
+        parcel = replace(attempt.parcel, batch=attempt.batch, count=len(attempt.batch.events))
+        self._memory -= attempt.batch.size
         match outcome:
             case Accepted():
-                self.accounting.deliver(count)
-                self._succeed()
-            case TooLarge() | Refused():
-                # The collector is there and reads what it gets, so the way is open for the others.
-                self.accounting.drop(DropReason.REFUSED, count)
-                self._succeed()
-            case Retryable() | Misconfigured():
-                heapq.heappush(self._waiting, (attempt.sequence, attempt.batch))
-                self._closed_size += attempt.batch.size
-                self._fail(attempt, outcome.retry_after, now)
+                self._passed += 1
+                self.gate.succeed()
+                self.accounting.deliver(parcel.count, spooled=parcel.segment is not None)
+                self._settle(parcel.segment)
+            case TooLarge(reason=reason, status=status, excerpt=excerpt):
+                if parcel.count > 1:
+                    self._batcher.learn(attempt.batch.size // 2)
+                self.gate.succeed()  # the collector is there and reads what it gets
+                self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
+            case Refused(reason=reason, status=status, excerpt=excerpt):
+                self.gate.succeed()
+                self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
+            case Retryable():
+                self.gate.fail(attempt.started_at, outcome.retry_after, now)
+                if outcome.suspect:
+                    parcel = self._suspect(parcel)
+                if parcel.suspicions >= SUSPICION and self._passed > parcel.passed:
+                    reason = f"{outcome.reason}, {SUSPICION} times while other batches went through"
+                    self._isolate(parcel, Verdict(DropReason.REFUSED, reason, outcome.status), now)
+                else:
+                    self._keep(parcel, outcome.reason, outcome.status, now)
+            case Misconfigured():
+                self.gate.fail(attempt.started_at, outcome.retry_after, now)
+                self._keep(parcel, outcome.reason, None, now)
             case _:
                 assert_never(outcome)
 
-    def _succeed(self) -> None:
-        self._proven = True
-        self._failures = 0
-        self._gate_opens_at = float("-inf")
+    def _suspect(self, parcel: Parcel) -> Parcel:
+        passed = parcel.passed if parcel.suspicions else self._passed
+        return replace(parcel, suspicions=parcel.suspicions + 1, passed=passed)
 
-    def _fail(self, attempt: Attempt, retry_after: float, now: float) -> None:
-        self._proven = False
-        if attempt.started_at >= self._failed_at:  # others that were under way then are the same failure
-            self._failures += 1
-            self._failed_at = now
-            self._gate_opens_at = now + self._backoff.wait(self._failures)
-        self._gate_opens_at = max(self._gate_opens_at, now + retry_after)
+    def _keep(self, parcel: Parcel, reason: str, status: int | None, now: float) -> None:
+        """Put a parcel back in the line, unless its time is over."""
+        if self._max_age is None or now - parcel.opened_at < self._max_age:
+            self._requeue(parcel)
+        else:
+            self._end(parcel, Verdict(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status), now)
+
+    def _isolate(self, parcel: Parcel, verdict: Verdict, now: float) -> None:
+        """Split a parcel that was refused in halves, or give its only event up."""
+        if parcel.batch is None or parcel.count == 1:
+            self._end(parcel, verdict, now)
+            return
+        number, start = parcel.order
+        # A half of a suspect is nearly convicted; a single event gets the whole trial again.
+        suspicions = SUSPICION - 1 if parcel.suspicions >= SUSPICION else 0
+        for part in self._batcher.split(parcel.batch):
+            count = len(part.events)
+            self._send(
+                replace(
+                    parcel,
+                    order=(number, start),
+                    count=count,
+                    batch=part,
+                    suspicions=suspicions if count > 1 else 0,
+                    passed=self._passed,
+                )
+            )
+            start += count
+        self._settle(parcel.segment)
+
+    def _end(self, parcel: Parcel, verdict: Verdict, now: float) -> None:
+        """Give up every event of a parcel."""
+        if parcel.batch is None:
+            raise AssertionError("only what was sent is given up")
+        for event in parcel.batch.events:
+            if parcel.segment is not None:
+                self._parts[parcel.segment.number] += 1
+            self._give_up(event, verdict, parcel.segment, now)
+        self._settle(parcel.segment)
+
+    def _give_up(self, event: bytes, verdict: Verdict, segment: Segment | None, now: float) -> None:
+        """Make an event a dead letter, or drop it where there are none; hold it if the disk fails."""
+        spooled = segment is not None
+        if self._cemetery is None:
+            self.accounting.drop(verdict.fate, 1, spooled=spooled)
+        else:
+            try:
+                self._cemetery.bury(
+                    event, status=verdict.status, reason=verdict.reason, excerpt=verdict.excerpt
+                )
+            except EventError as exc:
+                self._note_disk(str(exc), now)
+                self._doomed.append((event, verdict, segment))
+                return
+            self.accounting.dead_letter(1, spooled=spooled)
+        self._settle(segment)
+
+    def _settle(self, segment: Segment | None) -> None:
+        """Note that a part of a segment needs it no longer; the last one deletes it."""
+        if segment is None or self._store is None:
+            return
+        self._parts[segment.number] -= 1
+        if not self._parts[segment.number]:
+            del self._parts[segment.number]
+            self._store.release(segment.number)
+
+    def _retry_disk(self, now: float) -> None:
+        """Try again what a disk didn't take."""
+        if now < self._disk_at:
+            return
+        doomed, self._doomed = self._doomed, []
+        if doomed:
+            self.disk_trouble = None
+        for event, verdict, segment in doomed:
+            self._give_up(event, verdict, segment, now)
+        self._take_in(now)
 
     def surrender(self) -> list[bytes]:
-        """Give up everything in hand, so that it can go back to the queue.
+        """Give up everything that is in memory only, so that it can go back to the queue.
 
-        Attempts under way count as failed: the collector may have taken their batches or not.
+        Attempts under way count as failed: the collector may have taken their batches or not. What is in the
+        spool stays there. To be called once, at the end; nothing else may be called afterwards.
 
         Returns:
             The events, oldest batch first. They stay `in_hand` in the accounting until their fate is told to
             it.
         """
-        self.flush()
-        batches = self._waiting + [(attempt.sequence, attempt.batch) for attempt in self._under_way.values()]
-        self._waiting = []
-        self._under_way = {}
-        self._closed_size = 0
-        return [event for _, batch in sorted(batches, key=lambda item: item[0]) for event in batch.events]
+        parcels = [parcel for _, parcel in self._waiting]
+        parcels += [replace(attempt.parcel, batch=attempt.batch) for attempt in self._under_way.values()]
+        last = self._batcher.take() if self._store is None else None
+        events = [
+            event
+            for parcel in sorted(parcels, key=lambda parcel: parcel.order)
+            if parcel.segment is None and parcel.batch is not None
+            for event in parcel.batch.events
+        ]
+        events += last.events if last is not None else ()
+        events += [event for event, _, segment in self._doomed if segment is None]
+        events += [self._held] if self._held is not None else []
+        self._waiting, self._under_way, self._doomed, self._held = [], {}, [], None
+        return events
+
+
+def _may_be_json(event: bytes) -> bool:
+    """Look at both ends of a message: enough to find what is empty, cut off, or binary."""
+    text = event.strip(b" \t\r\n")
+    first, last = text[:1], text[-1:]
+    if first in {b"{", b"[", b'"'}:
+        return len(text) > 1 and last == {b"{": b"}", b"[": b"]", b'"': b'"'}[first]
+    return first.isdigit() or first in {b"-", b"t", b"f", b"n"}

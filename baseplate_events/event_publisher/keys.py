@@ -15,6 +15,8 @@ Kind: TypeAlias = Literal[
     "choice",
     "span",
     "path",
+    "folder",
+    "statuses",
     "proxy",
     "text",
     "base64",
@@ -30,6 +32,9 @@ BATCH_WRAPPER_SIZE: Final = 64
 #: Seconds: the bounds of most spans. Less than a millisecond is none, more than an hour is surely a mistake.
 _MILLISECOND: Final = 0.001
 _HOUR: Final = 3_600.0
+_YEAR: Final = 366 * 24 * _HOUR
+#: Bytes: a disk of today's largest.
+_LARGEST_SPOOL: Final = 1 << 45
 #: Bounds of a queue whose maker has CAP_SYS_RESOURCE: HARD_MSGMAX and HARD_MSGSIZEMAX of mq_overview(7).
 _HARD_MSGMAX: Final = 65_536
 _HARD_MSGSIZEMAX: Final = 16_777_216
@@ -172,6 +177,62 @@ KEYS: Final = (
         "The longest wait before any retry; at least `retry.base`.",
         _MILLISECOND,
         _HOUR,
+    ),
+    Key(
+        "retry.codes",
+        "statuses",
+        "",
+        "Statuses that are tried again besides those of the rules, separated by commas, such as `400, 404`.",
+    ),
+    Key(
+        "retry.max_age",
+        "span",
+        "",
+        "The age at which an event that can't be delivered is given up; without it, never.",
+        1,
+        _YEAR,
+    ),
+    Key(
+        "delivery.concurrency",
+        "count",
+        "1",
+        "The requests under way at the same time; with more than 1 the order of batches isn't kept.",
+        1,
+        64,
+    ),
+    Key(
+        "spool.directory",
+        "folder",
+        "",
+        "A folder of this publisher alone, where events are safe until they are delivered; without it, off.",
+    ),
+    Key(
+        "spool.max_size",
+        "bytes",
+        "1073741824",
+        "The most that the spool takes; then the publisher stops draining the queue.",
+        1_000_000,
+        _LARGEST_SPOOL,
+    ),
+    Key(
+        "spool.fsync",
+        "choice",
+        "never",
+        "When events are forced onto the disk: `never`, with each `batch`, or with each `event`.",
+    ),
+    Key(
+        "dead_letters.directory",
+        "folder",
+        "",
+        "A folder for events that the collector refuses; by default `rejected` in the spool's.",
+    ),
+    Key(
+        "dead_letters.max_size",
+        "bytes",
+        "104857600",
+        "The most that dead letters take; then the oldest are dropped.",
+        100_000,
+        _LARGEST_SPOOL,
     ),
     Key(
         "shutdown.grace",

@@ -18,7 +18,7 @@ delivery.
 from __future__ import annotations
 
 import email.utils
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..exhaustive import assert_never
@@ -62,25 +62,45 @@ class Retryable:
         reason: What happened, in words for a log.
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
+        status: The HTTP status, or None where there was no response.
+        suspect: Whether the batch itself may be the reason: the collector answered 5xx, or hung up on it.
     """
 
     reason: str
     from_collector: bool
     retry_after: float = 0.0
+    status: int | None = None
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TooLarge:
-    """The collector doesn't take a body of this size."""
+    """The collector doesn't take a body of this size.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        status: The HTTP status.
+        excerpt: The beginning of the response's body, for the dead letters; never for a log.
+    """
 
     reason: str
+    status: int
+    excerpt: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The collector doesn't take this content."""
+    """The collector doesn't take this content.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        status: The HTTP status.
+        excerpt: The beginning of the response's body, for the dead letters; never for a log.
+    """
 
     reason: str
+    status: int
+    excerpt: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +124,26 @@ class Misconfigured:
 Outcome = Accepted | Retryable | TooLarge | Refused | Misconfigured
 
 
-def classify(reply: Reply) -> Outcome:
-    """Tell what a reply means. Takes any status, even one that HTTP doesn't know."""
+def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outcome:
+    """Tell what a reply means.
+
+    Args:
+        reply: How the attempt ended, with any status, even one that HTTP doesn't know.
+        also_retryable: Statuses that count as `Retryable` besides those of the rules (`retry.codes`); a 2xx
+            among them means nothing.
+    """
     if isinstance(reply, Failure):
         return _classify_failure(reply)
     status = reply.status
     reason = f"{status} {reply.reason}".rstrip()
     if 200 <= status <= 299:
         return Accepted(status)
+    if status in also_retryable:
+        return _retryable(reply, reason)
     if status == 413:
-        return TooLarge(reason)
+        return TooLarge(reason, status, reply.excerpt)
     if status in _REFUSED:
-        return Refused(reason)
+        return Refused(reason, status, reply.excerpt)
     if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:
         return Misconfigured(
             reason=reason,
@@ -123,7 +151,17 @@ def classify(reply: Reply) -> Outcome:
             from_collector=True,
             retry_after=retry_after(reply),
         )
-    return Retryable(reason=reason, from_collector=True, retry_after=retry_after(reply))
+    return _retryable(reply, reason)
+
+
+def _retryable(response: Response, reason: str) -> Retryable:
+    return Retryable(
+        reason=reason,
+        from_collector=True,
+        retry_after=retry_after(response),
+        status=response.status,
+        suspect=500 <= response.status <= 599,
+    )
 
 
 def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
@@ -136,7 +174,8 @@ def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
         case (
             FailureKind.UNREACHABLE | FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED
         ):
-            return Retryable(reason=reason, from_collector=False)
+            suspect = failure.kind is FailureKind.INTERRUPTED
+            return Retryable(reason=reason, from_collector=False, suspect=suspect)
         case _:
             assert_never(failure.kind)
     return Misconfigured(reason=reason, remedy=remedy, from_collector=False)

@@ -23,29 +23,30 @@ import logging
 import os
 import queue
 import select
-import threading
 import time
-import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError, EventQueueFullError, EventQueueRemovedError
 from ..exhaustive import assert_never
+from ..message_queue import MessageQueue
+from ..statsd import Client
 from .accounting import DropReason
+from .backoff import Backoff, Gate
 from .batching import FORMATS, Batcher
-from .delivery import Backoff, Delivery
-from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge, classify
-from .wire import build_request
+from .dead_letters import DeadLetters
+from .delivery import Delivery
+from .outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
+from .sender import Finished, Sender
+from .spool import Folder, Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..message_queue import MessageQueue
-    from ..statsd import Client
     from .accounting import Accounting
-    from .collector import Collector
-    from .delivery import Attempt, RandomSource
+    from .backoff import RandomSource
+    from .delivery import Attempt
     from .settings import PublisherSettings
+    from .spool import Segment
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -59,6 +60,9 @@ _WATCH_INTERVAL: Final = 1.0
 #: Seconds for which a queue that was unlinked is still received from, for producers that were about to put.
 _ORPHAN_LINGER: Final = 5.0
 
+#: Seconds between two reports of gauges and fates; the flush interval of the usual statsd.
+_REPORT_INTERVAL: Final = 10.0
+
 #: Priority of events that go back to the queue; producers put at 0, and the highest is received first.
 RETURN_PRIORITY: Final = 1
 
@@ -70,100 +74,60 @@ _RETURN_SHARE: Final = 0.1
 _RETURN_SECONDS: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """An attempt that ended."""
-
-    attempt: Attempt
-    outcome: Outcome
-    seconds: float
-
-
-class _Sender(threading.Thread):
-    """Compresses, signs and posts one attempt after the other, over a connection of its own."""
-
-    def __init__(
-        self,
-        settings: PublisherSettings,
-        collector: Collector,
-        jobs: queue.SimpleQueue[Attempt],
-        report: Callable[[_Finished], None],
-    ) -> None:
-        # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
-        super().__init__(name="sender", daemon=True)
-        self._settings = settings
-        self._collector = collector
-        self._format = FORMATS[settings.collector.version]
-        self._jobs = jobs
-        self._report = report
-
-    def run(self) -> None:
-        while True:
-            attempt = self._jobs.get()
-            started_at = time.monotonic()
-            try:
-                outcome = self._post(attempt)
-            except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
-                # Only where it happened: the text of an exception might quote an event.
-                frame = traceback.extract_tb(exc.__traceback__)[-1]
-                reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
-                outcome = Retryable(reason=reason, from_collector=False)
-            self._report(_Finished(attempt, outcome, time.monotonic() - started_at))
-
-    def _post(self, attempt: Attempt) -> Outcome:
-        request = build_request(
-            self._format.join(attempt.batch.events),
-            key_name=self._settings.key.name,
-            secret=self._settings.key.secret.reveal(),
-            level=self._settings.compression_level,
-            wall_time=time.time(),
-        )
-        return classify(self._collector.post(request))
-
-
 class EventPublisher:
     """Takes events from a queue and delivers them to a collector until it is told to stop.
 
     Args:
-        settings: What to send where, and how.
-        open_queue: Opens the queue, or makes it; called at the start and whenever the queue was unlinked.
-        make_collector: Makes a way to the collector; called once for each sender.
-        metrics: Where metrics go.
+        load_settings: Reads the settings; called at the start, and again for each `reload`.
         random_source: Where jitter comes from.
-        concurrency: Attempts under way at the same time.
 
     Raises:
-        EventError: The queue can't be opened.
+        ConfigurationError: The settings can't be used.
+        EventError: The queue, the spool or the dead letters can't be opened.
     """
 
-    def __init__(
-        self,
-        settings: PublisherSettings,
-        *,
-        open_queue: Callable[[], MessageQueue],
-        make_collector: Callable[[], Collector],
-        metrics: Client,
-        random_source: RandomSource,
-        concurrency: int = 1,
-    ) -> None:
-        self._settings = settings
-        self._metrics = metrics
-        self._open_queue = open_queue
-        self._queue = open_queue()
+    def __init__(self, load_settings: Callable[[], PublisherSettings], random_source: RandomSource) -> None:
+        self._load_settings = load_settings
+        self._settings = settings = load_settings()
+        self._metrics = _make_metrics(settings)
+        self._queue = _open_queue(settings)
         self._orphans: list[tuple[MessageQueue, float]] = []
         self._watch_at = 0.0
         self._queue_is_empty = False
-        self._delivery = Delivery(
+        self._spool: Spool | None = None
+        self._cemetery: DeadLetters | None = None
+        recovered: list[Segment] = []
+        if settings.spool is not None:
+            self._spool = Spool(
+                Folder(settings.spool.directory),
+                settings.spool.directory,
+                version=settings.collector.version,
+                max_size=settings.spool.max_size,
+                sync=settings.spool.sync,
+            )
+            recovered = self._spool.recover()
+        if settings.dead_letters is not None:
+            self._cemetery = DeadLetters(
+                settings.dead_letters.directory, max_size=settings.dead_letters.max_size
+            )
+        backoff = Backoff(settings.retry.base, settings.retry.cap, random_source)
+        self._delivery: Delivery = Delivery(
             Batcher(
                 FORMATS[settings.collector.version],
                 max_size=settings.batch.max_size,
                 max_events=settings.batch.max_events,
                 max_age=settings.batch.max_age,
             ),
-            Backoff(settings.retry.base, settings.retry.cap, random_source),
-            concurrency=concurrency,
+            Gate(backoff, settings.concurrency),
+            concurrency=settings.concurrency,
             max_size=settings.batch.max_size,
             queue_capacity=self._queue.max_messages,
+            queue_message_size=self._queue.max_message_size,
+            store=self._spool,
+            recovered=recovered,
+            cemetery=self._cemetery,
+            max_age=settings.retry.max_age,
+            now=time.monotonic(),
         )
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -171,10 +135,14 @@ class EventPublisher:
         self._stops = 0
         self._stopping = False
         self._stopped_at = 0.0
+        self._reload_wanted = False
+        self._trouble: str | None = None
+        self._report_at = 0.0
+        self._reported: dict[str, int] = {}
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
-        self._finished: collections.deque[_Finished] = collections.deque()
+        self._finished: collections.deque[Finished] = collections.deque()
         self._senders = [
-            _Sender(settings, make_collector(), self._jobs, self._report) for _ in range(concurrency)
+            Sender(lambda: self._settings, self._jobs, self._report) for _ in range(settings.concurrency)
         ]
 
     @property
@@ -189,25 +157,45 @@ class EventPublisher:
         self._stops += 1
         self._wake()
 
+    def reload(self) -> None:
+        """Ask to read the settings again. Safe to call from a signal handler or another thread.
+
+        What the senders use takes effect with the next attempt: `collector.*` but the version, `key.*`,
+        `compression.level` and `retry.codes`. The rest needs a restart. Settings with a mistake change
+        nothing, and the mistakes are logged.
+        """
+        self._reload_wanted = True
+        self._wake()
+
     def run(self) -> None:
         """Publish until `stop` is called.
 
-        Afterwards every event is delivered, back in the queue, or counted and logged as dropped.
+        Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
+        and logged as dropped.
         """
         for sender in self._senders:
             sender.start()
         logger.info("publishing events from %s to %s", self._queue.name, self._settings.collector.url)
+        if self._delivery.accounting.recovered:
+            logger.info("recovered %d events from the spool", self._delivery.accounting.recovered)
+        if self._spool is not None and self._spool.cut:
+            logger.error("cut off damaged ends of %d segments of the spool", self._spool.cut)
         try:
             while not self._step():
                 self._sleep()
         finally:
             self._give_back()
+            self._report_metrics(time.monotonic())
             logger.info("stopped: %s", self._delivery.accounting)
             for orphan, _ in self._orphans:
                 orphan.close()
             self._queue.close()
+            if self._spool is not None:
+                self._spool.close()
+            if self._cemetery is not None:
+                self._cemetery.close()
 
-    def _report(self, finished: _Finished) -> None:
+    def _report(self, finished: Finished) -> None:
         self._finished.append(finished)
         self._wake()
 
@@ -225,21 +213,29 @@ class EventPublisher:
         if stopping and not self._stopping:
             self._stopping = True
             logger.info("stopping: %d events in hand", self._delivery.accounting.in_hand)
+        if self._reload_wanted:
+            self._reload()
         now = time.monotonic()
         if now >= self._watch_at:
             self._watch_queue(now)
+        if now >= self._report_at:
+            self._report_metrics(now)
         self._receive(now)
         if stopping and self._queue_is_empty:
-            self._delivery.flush()
+            self._delivery.flush(now)
         while (attempt := self._delivery.next_attempt(now)) is not None:
             self._jobs.put(attempt)
+        self._note_trouble()
         if not stopping:
             return False
         return self._stops > 1 or now >= self._surrender_at or self._nothing_left(now)
 
     def _nothing_left(self, now: float) -> bool:
-        drained = self._queue_is_empty or not self._may_receive(now)
-        return drained and self._delivery.accounting.in_hand == 0
+        if not self._queue_is_empty and self._may_receive(now):
+            return False
+        accounting = self._delivery.accounting
+        # With a spool there is no reason to stay for a collector that is failing.
+        return accounting.in_hand == 0 and (accounting.spooled == 0 or self._delivery.gate.failures > 0)
 
     @property
     def _surrender_at(self) -> float:
@@ -250,7 +246,7 @@ class EventPublisher:
         if not self._stops:
             return True
         drain_until = self._stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE
-        return self._delivery.failures == 0 and now < drain_until
+        return self._delivery.gate.failures == 0 and now < drain_until
 
     def _receive(self, now: float) -> None:
         """Receive what there is and has a place, a burst at most."""
@@ -264,9 +260,11 @@ class EventPublisher:
             if message is None:
                 self._queue_is_empty = True
                 return
-            dropped = self._delivery.offer(message, now)
-            if dropped is not None:
-                logger.error("dropped an event of %d bytes: %s", len(message), dropped.value)
+            verdict = self._delivery.offer(message, now)
+            if verdict is not None:
+                logger.error(
+                    "can't send a message of %d bytes: %s; %s", len(message), verdict.reason, self._fate
+                )
 
     def _next_message(self) -> bytes | None:
         for orphan, _ in self._orphans:
@@ -275,8 +273,8 @@ class EventPublisher:
                 return message
         return self._queue.get(0.0)
 
-    def _take(self, finished: _Finished) -> None:
-        failures = self._delivery.failures
+    def _take(self, finished: Finished) -> None:
+        failures = self._delivery.gate.failures
         count = len(finished.attempt.batch.events)
         now = time.monotonic()
         self._delivery.finish(finished.attempt, finished.outcome, now)
@@ -289,7 +287,12 @@ class EventPublisher:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
                 self._metrics.counter("error.http").increment()
-                logger.error("the collector refuses %d events: %s; they are dropped", count, reason)
+                logger.error(
+                    "the collector refuses %d events: %s; %s",
+                    count,
+                    reason,
+                    self._fate if count == 1 else "looking for the offender",
+                )
             case Retryable(reason=reason, from_collector=from_collector):
                 self._note_failure(reason, count, now, from_collector=from_collector)
             case Misconfigured(reason=reason, remedy=remedy, from_collector=from_collector):
@@ -299,7 +302,7 @@ class EventPublisher:
 
     def _note_failure(self, reason: str, count: int, now: float, *, from_collector: bool) -> None:
         self._metrics.counter("error.http" if from_collector else "error.io").increment()
-        pause = max(0.0, self._delivery.gate_opens_at - now)
+        pause = max(0.0, self._delivery.gate.opens_at - now)
         logger.warning("can't deliver %d events: %s; next attempt in %.1f seconds", count, reason, pause)
 
     def _watch_queue(self, now: float) -> None:
@@ -312,7 +315,7 @@ class EventPublisher:
         if not self._queue.removed:
             return
         try:
-            fresh = self._open_queue()
+            fresh = _open_queue(self._settings)
         except EventError as exc:
             logger.error("the queue was unlinked, and can't be made anew: %s", exc)
             return
@@ -320,6 +323,60 @@ class EventPublisher:
         self._orphans.append((self._queue, now + _ORPHAN_LINGER))
         self._queue = fresh
         self._delivery.queue_capacity = fresh.max_messages
+        self._delivery.queue_message_size = fresh.max_message_size
+
+    @property
+    def _fate(self) -> str:
+        return "dropped" if self._cemetery is None else "kept in the dead letters"
+
+    def _reload(self) -> None:
+        self._reload_wanted = False
+        try:
+            fresh = self._load_settings()
+        except EventError as exc:
+            logger.error("the configuration has mistakes; going on with the old one:\n%s", exc)
+            return
+        if fresh.collector.version != self._settings.collector.version:
+            logger.error("collector.version needs a restart; going on with the old configuration")
+            return
+        self._settings = fresh
+        self._delivery.gate.opens_at = float("-inf")  # whatever was wrong may be mended
+        logger.info("read the configuration again")
+
+    def _note_trouble(self) -> None:
+        """Log when a disk begins to fail, fails in another way, or works again."""
+        trouble = self._delivery.disk_trouble
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble is None:
+            logger.warning("the disk takes events again")
+        else:
+            logger.error("%s; events wait in the queue meanwhile", trouble)
+
+    def _report_metrics(self, now: float) -> None:
+        """Send what the books say: gauges of what is held, counters of the fates since the last report."""
+        self._report_at = now + _REPORT_INTERVAL
+        accounting = self._delivery.accounting
+        oldest_at = self._delivery.oldest_at
+        with self._metrics.batch() as batch:
+            batch.gauge("queue.depth").replace(self._queue.current_messages)
+            batch.gauge("in_hand").replace(accounting.in_hand)
+            batch.gauge("oldest.age").replace(0 if oldest_at is None else round(now - oldest_at, 3))
+            if self._spool is not None:
+                batch.gauge("spooled").replace(accounting.spooled)
+                batch.gauge("spool.size").replace(self._spool.size)
+            fates = {
+                "received": accounting.received,
+                "recovered": accounting.recovered,
+                "delivered": accounting.delivered,
+                "dead_lettered": accounting.dead_lettered,
+                "returned": accounting.returned,
+                **{f"dropped.{reason.value}": count for reason, count in accounting.dropped.items()},
+            }
+            for name, count in fates.items():
+                batch.counter(name).increment(count - self._reported.get(name, 0))
+            self._reported = fates
 
     def _sleep(self) -> None:
         """Wait until an attempt ends, somebody asks to stop, an event can be received, or it is time."""
@@ -334,6 +391,7 @@ class EventPublisher:
             times.append(wake_at)
         if self._stops:
             times.append(self._surrender_at)
+        times.append(self._report_at)
         # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
         poller.poll(max(0, int((min(times) - now) * 1_000) + 1))
         with contextlib.suppress(BlockingIOError):
@@ -368,3 +426,18 @@ class EventPublisher:
         except EventQueueRemovedError:
             self._watch_queue(time.monotonic())
             self._queue.put(event, timeout, RETURN_PRIORITY)
+
+
+def _open_queue(settings: PublisherSettings) -> MessageQueue:
+    wanted = settings.queue
+    return MessageQueue(
+        f"/events-{wanted.name}",
+        max_messages=wanted.max_size,
+        max_message_size=wanted.max_event_size,
+        mode=wanted.mode,
+    )
+
+
+def _make_metrics(settings: PublisherSettings) -> Client:
+    metrics = settings.metrics
+    return Client(metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from ..config import Section, read_section
 from ..config_values import format_span
 from .keys import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS
+from .spool import Sync
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,10 +113,42 @@ class RetrySettings:
     Attributes:
         base: Seconds; the longest wait before the first retry (default 1).
         cap: Seconds; the longest wait before any, at least `base` (default 30).
+        codes: Statuses, 300 to 599, that are tried again besides those of the rules (default none).
+        max_age: Seconds after which an event that can't be delivered is given up; None, the default: never.
     """
 
     base: float
     cap: float
+    codes: frozenset[int]
+    max_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """Where events are on disk until they are delivered.
+
+    Attributes:
+        directory: The folder, this publisher's alone.
+        max_size: Bytes that it takes at most (default 1 GiB).
+        sync: When events are forced onto the disk (`spool.fsync`, default never).
+    """
+
+    directory: str
+    max_size: int
+    sync: Sync
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSettings:
+    """Where events go that the collector refuses.
+
+    Attributes:
+        directory: The folder (default `rejected` in the spool's).
+        max_size: Bytes that it takes at most; then the oldest are dropped (default 100 MiB).
+    """
+
+    directory: str
+    max_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +181,9 @@ class PublisherSettings:
             (230 MB/s) with smaller bodies (7.9:1), and twice as fast as 6 (8.9:1). There is no 0, which
             would send eight times as much.
         shutdown_grace: Seconds in which a publisher that was told to end still delivers (default 10).
+        concurrency: Requests under way at the same time, 1 to 64 (`delivery.concurrency`, default 1).
+        spool: Where events are safe until they are delivered, or None.
+        dead_letters: Where events go that are given up, or None: then they are dropped.
     """
 
     queue: QueueSettings
@@ -158,6 +194,9 @@ class PublisherSettings:
     metrics: MetricsSettings
     compression_level: int
     shutdown_grace: float
+    concurrency: int
+    spool: SpoolSettings | None
+    dead_letters: DeadLetterSettings | None
 
 
 def load_settings(
@@ -175,6 +214,7 @@ def load_settings(
     """
     defaults = {key.name: key.default for key in KEYS if key.default is not None}
     section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
+    spool = _spool(section)
     settings = PublisherSettings(
         queue=QueueSettings(
             name=queue_name,
@@ -204,7 +244,19 @@ def load_settings(
             max_age=_span(section, "batch.max_age"),
             max_events=_integer(section, "batch.max_events"),
         ),
-        retry=RetrySettings(base=_span(section, "retry.base"), cap=_span(section, "retry.cap")),
+        retry=RetrySettings(
+            base=_span(section, "retry.base"),
+            cap=_span(section, "retry.cap"),
+            codes=_codes(section, "retry.codes"),
+            max_age=section.optional_span(
+                "retry.max_age",
+                minimum=KEY_BY_NAME["retry.max_age"].minimum,
+                maximum=KEY_BY_NAME["retry.max_age"].maximum,
+            ),
+        ),
+        concurrency=_integer(section, "delivery.concurrency"),
+        spool=spool,
+        dead_letters=_dead_letters(section, spool),
         metrics=MetricsSettings(
             namespace=section.text(
                 "metrics.namespace",
@@ -231,6 +283,35 @@ def _span(section: Section, name: str) -> float:
 def _integer(section: Section, name: str) -> int:
     key = KEY_BY_NAME[name]
     return section.integer(name, minimum=int(key.minimum), maximum=int(key.maximum))
+
+
+def _codes(section: Section, name: str) -> frozenset[int]:
+    """Read statuses that are separated by commas."""
+    text = section.text(
+        name,
+        pattern=r"\s*[345][0-9]{2}\s*(,\s*[345][0-9]{2}\s*)*",
+        expected="statuses from 300 to 599, separated by commas, such as 400, 404",
+    )
+    return frozenset(map(int, re.findall(r"[0-9]+", text)))
+
+
+def _folder(section: Section, name: str) -> str:
+    return section.text(name, pattern=r"/[^\x00-\x1f\x7f]*", expected="the absolute path of a folder")
+
+
+def _spool(section: Section) -> SpoolSettings | None:
+    directory = _folder(section, "spool.directory")
+    max_size = _integer(section, "spool.max_size")
+    sync = section.choice("spool.fsync", tuple(sync.value for sync in Sync))
+    return SpoolSettings(directory, max_size, Sync(sync)) if directory else None
+
+
+def _dead_letters(section: Section, spool: SpoolSettings | None) -> DeadLetterSettings | None:
+    directory = _folder(section, "dead_letters.directory")
+    max_size = _integer(section, "dead_letters.max_size")
+    if not directory and spool is not None:
+        directory = f"{spool.directory}/rejected"
+    return DeadLetterSettings(directory, max_size) if directory else None
 
 
 def _ca_file(section: Section, name: str) -> str | None:

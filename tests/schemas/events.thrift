@@ -90,6 +90,7 @@ struct Defaults {
 struct StructKeys {
   1: optional map<list<i32>, string> by_list,
   2: optional map<FrozenPoint, i32> by_point,
+  3: optional Kind kind,
 }
 
 union Choice {

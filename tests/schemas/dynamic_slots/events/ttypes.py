@@ -292,18 +292,21 @@ class StructKeys(TBase):
     Attributes:
      - by_list
      - by_point
+     - kind
 
     """
 
     __slots__ = (
         'by_list',
         'by_point',
+        'kind',
     )
 
 
-    def __init__(self, by_list=None, by_point=None,):
+    def __init__(self, by_list=None, by_point=None, kind=None,):
         self.by_list = by_list
         self.by_point = by_point
+        self.kind = kind
 
 
 class Choice(TBase):
@@ -614,6 +617,7 @@ StructKeys.thrift_spec = (
     None,  # 0
     (1, TType.MAP, 'by_list', (TType.LIST, (TType.I32, None, False), TType.STRING, 'UTF8', False), None, ),  # 1
     (2, TType.MAP, 'by_point', (TType.STRUCT, [FrozenPoint, None], TType.I32, None, False), None, ),  # 2
+    (3, TType.I32, 'kind', None, None, ),  # 3
 )
 all_structs.append(Choice)
 Choice.thrift_spec = (

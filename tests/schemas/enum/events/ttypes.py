@@ -1117,13 +1117,15 @@ class StructKeys(object):
     Attributes:
      - by_list
      - by_point
+     - kind
 
     """
 
 
-    def __init__(self, by_list=None, by_point=None,):
+    def __init__(self, by_list=None, by_point=None, kind=None,):
         self.by_list = by_list
         self.by_point = by_point
+        self.kind = kind
 
     def read(self, iprot):
         if iprot._fast_decode is not None and isinstance(iprot.trans, TTransport.CReadableTransport) and self.thrift_spec is not None:
@@ -1161,6 +1163,11 @@ class StructKeys(object):
                     iprot.readMapEnd()
                 else:
                     iprot.skip(ftype)
+            elif fid == 3:
+                if ftype == TType.I32:
+                    self.kind = Kind(iprot.readI32()).name
+                else:
+                    iprot.skip(ftype)
             else:
                 iprot.skip(ftype)
             iprot.readFieldEnd()
@@ -1189,6 +1196,10 @@ class StructKeys(object):
                 kiter188.write(oprot)
                 oprot.writeI32(viter189)
             oprot.writeMapEnd()
+            oprot.writeFieldEnd()
+        if self.kind is not None:
+            oprot.writeFieldBegin('kind', TType.I32, 3)
+            oprot.writeI32(Kind[self.kind].value)
             oprot.writeFieldEnd()
         oprot.writeFieldStop()
         oprot.writeStructEnd()
@@ -2056,6 +2067,7 @@ StructKeys.thrift_spec = (
     None,  # 0
     (1, TType.MAP, 'by_list', (TType.LIST, (TType.I32, None, False), TType.STRING, 'UTF8', False), None, ),  # 1
     (2, TType.MAP, 'by_point', (TType.STRUCT, [FrozenPoint, None], TType.I32, None, False), None, ),  # 2
+    (3, TType.I32, 'kind', None, None, ),  # 3
 )
 all_structs.append(Choice)
 Choice.thrift_spec = (

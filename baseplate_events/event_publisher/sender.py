@@ -1,0 +1,102 @@
+"""A thread that compresses, signs and posts what it is given. It decides nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .batching import FORMATS
+from .collector import Collector
+from .outcome import Outcome, Retryable, classify
+from .wire import build_request
+
+if TYPE_CHECKING:
+    import queue
+    from collections.abc import Callable
+
+    from .delivery import Attempt
+    from .settings import PublisherSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An attempt that ended.
+
+    Attributes:
+        attempt: What was to be sent.
+        outcome: What became of it.
+        seconds: How long it took.
+    """
+
+    attempt: Attempt
+    outcome: Outcome
+    seconds: float
+
+
+class Sender(threading.Thread):
+    """Posts one attempt after the other, over a connection of its own.
+
+    Args:
+        current_settings: Gives the settings to use; asked before each attempt, so that new ones take effect
+            with the next.
+        jobs: Where attempts come from.
+        report: Takes what became of each, in this thread.
+    """
+
+    def __init__(
+        self,
+        current_settings: Callable[[], PublisherSettings],
+        jobs: queue.SimpleQueue[Attempt],
+        report: Callable[[Finished], None],
+    ) -> None:
+        # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
+        super().__init__(name="sender", daemon=True)
+        self._current_settings = current_settings
+        self._settings = current_settings()
+        self._collector: Collector = make_collector(self._settings)
+        self._jobs = jobs
+        self._report = report
+
+    def run(self) -> None:
+        """Post until the process ends."""
+        while True:
+            attempt = self._jobs.get()
+            started_at = time.monotonic()
+            try:
+                outcome = self._post(attempt)
+            except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
+                # Only where it happened: the text of an exception might quote an event.
+                frame = traceback.extract_tb(exc.__traceback__)[-1]
+                reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
+                outcome = Retryable(reason=reason, from_collector=False)
+            self._report(Finished(attempt, outcome, time.monotonic() - started_at))
+
+    def _post(self, attempt: Attempt) -> Outcome:
+        settings = self._current_settings()
+        if settings is not self._settings:
+            self._collector.close()
+            self._collector = make_collector(settings)
+            self._settings = settings
+        request = build_request(
+            FORMATS[settings.collector.version].join(attempt.batch.events),
+            key_name=settings.key.name,
+            secret=settings.key.secret.reveal(),
+            level=settings.compression_level,
+            wall_time=time.time(),
+        )
+        return classify(self._collector.post(request), settings.retry.codes)
+
+
+def make_collector(settings: PublisherSettings) -> Collector:
+    """Make a way to the collector of the settings."""
+    collector = settings.collector
+    return Collector(
+        collector.url,
+        timeout=collector.timeout,
+        deadline=collector.deadline,
+        ca_file=collector.ca_file,
+        proxy=collector.proxy,
+    )
