@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events.dev_collector import Accepted, check_batch
+from baseplate_events.event_publisher.service import EventPublisher
+from baseplate_events.event_publisher.settings import load_settings
 from baseplate_events.message_queue import MessageQueue
 
 if TYPE_CHECKING:
@@ -182,3 +187,32 @@ class Arrivals:
         """The events so far."""
         with self._lock:
             return list(self._events)
+
+
+def make_publisher(folder: Path, name: str, url: str, **overrides: str) -> EventPublisher:
+    """Make a publisher that isn't running yet."""
+    config_file = folder / f"{name}.ini"
+    config_file.write_text(config_text(name, url, **overrides))
+    return EventPublisher(partial(load_settings, config_file, name, os.environ), random.Random(0))
+
+
+def drain_and_end(folder: Path, name: str, url: str, **overrides: str) -> EventPublisher:
+    """Run a publisher that is told to stop as soon as it starts."""
+    publisher = make_publisher(folder, name, url, **overrides)
+    publisher.stop()
+    publisher.run()
+    return publisher
+
+
+@contextmanager
+def publishing(folder: Path, name: str, url: str, **overrides: str) -> Generator[EventPublisher]:
+    """Run a publisher in a thread of this process, and stop it at the end."""
+    publisher = make_publisher(folder, name, url, **overrides)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        yield publisher
+    finally:
+        publisher.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

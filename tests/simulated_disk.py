@@ -6,7 +6,7 @@ What it promises is no more than what POSIX and Linux do:
 2. A file that was synced survives a power cut, under its name if the names were synced after it was made.
    Of what wasn't, a power cut keeps a part: bytes up to anywhere, then nothing, zeros or garbage; the file as
    it was before it was truncated; a deletion or not.
-3. A sync that fails gives up what it should have forced: a later one succeeds, and nothing is there.
+3. A sync that fails gives up what it should have forced: later ones succeed without any effect.
 4. A full disk takes a part of a write, then fails.
 5. A process that crashes may leave any part of its last write.
 """
@@ -42,33 +42,23 @@ class _File:
     Attributes:
         content: What a process sees.
         durable: What a power cut leaves.
-        dirty_from: Where the bytes begin that the next sync forces.
-        lost: Where bytes begin and end that a failed sync gave up.
         past: What the content was before it was truncated, since the last sync.
+        spoiled: Whether a sync failed, after which none has an effect.
     """
 
     content: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
-    dirty_from: int = 0
-    lost: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     past: list[bytes] = field(default_factory=list[bytes])
+    spoiled: bool = False
 
     def sync(self) -> None:
-        self.durable = bytearray(self.content)
-        for start, end in self.lost:
-            self.durable[start:end] = bytes(end - start)
-        self.dirty_from = len(self.content)
-        self.past.clear()
-
-    def fail_to_sync(self) -> None:
-        self.lost.append((self.dirty_from, len(self.content)))
-        self.dirty_from = len(self.content)
+        if not self.spoiled:
+            self.durable = bytearray(self.content)
+            self.past.clear()
 
     def truncate(self, size: int) -> None:
         self.past.append(bytes(self.content))
         del self.content[size:]
-        self.dirty_from = min(self.dirty_from, size)
-        self.lost = [(start, min(end, size)) for start, end in self.lost if start < size]
 
     def cut_power(self, random: Random, garbage_from: int) -> _File:
         base = random.choice([bytes(self.content), *self.past])
@@ -80,7 +70,7 @@ class _File:
         if fill == "garbage":
             start = max(kept, garbage_from)
             data[start:] = random.getrandbits(8 * len(data[start:])).to_bytes(len(data[start:]), "big")
-        return _File(data, bytearray(data), len(data))
+        return _File(data, bytearray(data))
 
 
 class SimulatedDisk:
@@ -129,7 +119,7 @@ class SimulatedDisk:
 
     def put(self, name: str, data: bytes) -> None:
         """Make a file, or give it another content, that a power cut leaves alone."""
-        self._files[name] = self._durable[name] = _File(bytearray(data), bytearray(data), len(data))
+        self._files[name] = self._durable[name] = _File(bytearray(data), bytearray(data))
 
     def remove(self, name: str) -> None:
         """Delete a file, for good."""
@@ -244,7 +234,7 @@ class SimulatedDisk:
         try:
             dying = self._enter("sync")
         except OSError:
-            file.fail_to_sync()
+            file.spoiled = True
             raise
         if not dying or self._torn % 2:
             file.sync()

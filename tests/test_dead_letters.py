@@ -44,6 +44,7 @@ from baseplate_events.event_publisher.letters import (
     format_letter,
     parse_line,
 )
+from baseplate_events.message_queue import MessageQueue
 
 from .machines import check_machine
 from .publishers import PATIENCE
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from baseplate_events.event_publisher.letters import Entry
-    from baseplate_events.message_queue import MessageQueue
 
 #: Room for all letters of a test that isn't about the room.
 PLENTY = 1_000_000
@@ -1044,6 +1044,27 @@ def test_an_interrupted_replay_puts_nothing_twice(tmp_path: Path, number: signal
         assert (1, f"put {FEW} events on {queue.name}\n") == (process.returncode, out)
         assert err.startswith("interrupted")
         assert events == [*drain(queue), *events_in(path)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cant_come_between_a_put_and_its_deletion(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal right after a put lets that letter be deleted, and no other be put; handlers are put back."""
+    path = str(tmp_path)
+    put = MessageQueue.put
+
+    def put_and_raise(queue: MessageQueue, message: bytes, timeout: float = 0.0) -> None:
+        put(queue, message, timeout)
+        signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with writer(path) as letters, queue_of_name() as (name, queue):
+        bury_all(letters, [b"1", b"2"])
+        with mock.patch.object(MessageQueue, "put", put_and_raise):
+            said = replay(path, name)
+        assert (1, "interrupted") == (said.status, said.err.partition(";")[0])
+        assert [b"1"] == drain(queue)
+        assert [b"2"] == events_in(path)
+    assert before == signal.getsignal(number)
 
 
 def test_a_killed_replay_loses_nothing(tmp_path: Path) -> None:

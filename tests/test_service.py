@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import gzip
 import logging
-import os
-import random
 import socket
 import threading
 import uuid
-from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.collector import Collector
-from baseplate_events.event_publisher.service import EventPublisher
-from baseplate_events.event_publisher.settings import load_settings
 from baseplate_events.events import EventQueue
 from tests.fault_collector import (
     GARBAGE_STATUS_LINE,
@@ -34,17 +28,16 @@ from tests.publishers import (
     MAX_MESSAGES,
     PATIENCE,
     arrived,
-    config_text,
     drain,
     events_of,
     make_events,
     publisher_process,
+    publishing,
     put_all,
     small_queue,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
 
@@ -52,22 +45,6 @@ if TYPE_CHECKING:
 def name() -> str:
     """A queue name that no other test has."""
     return f"test-{uuid.uuid4().hex}"
-
-
-@contextmanager
-def publishing(folder: Path, name: str, url: str, **overrides: str) -> Generator[EventPublisher]:
-    """Run a publisher in a thread of this process, and stop it at the end."""
-    config_file = folder / f"{name}.ini"
-    config_file.write_text(config_text(name, url, **overrides))
-    publisher = EventPublisher(partial(load_settings, config_file, name, os.environ), random.Random(0))
-    thread = threading.Thread(target=publisher.run)
-    thread.start()
-    try:
-        yield publisher
-    finally:
-        publisher.stop()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
 
 
 transient = st.sampled_from(

@@ -97,9 +97,11 @@ class EventPublisher:
         self._spool: Spool | None = None
         self._cemetery: DeadLetters | None = None
         recovered: list[Segment] = []
+        self._folder: Folder | None = None
         if settings.spool is not None:
+            self._folder = Folder(settings.spool.directory)
             self._spool = Spool(
-                Folder(settings.spool.directory),
+                self._folder,
                 settings.spool.directory,
                 version=settings.collector.version,
                 max_size=settings.spool.max_size,
@@ -192,6 +194,8 @@ class EventPublisher:
             self._queue.close()
             if self._spool is not None:
                 self._spool.close()
+            if self._folder is not None:
+                self._folder.release()
             if self._cemetery is not None:
                 self._cemetery.close()
 
@@ -212,6 +216,7 @@ class EventPublisher:
         stopping = self._stops > 0
         if stopping and not self._stopping:
             self._stopping = True
+            self._watch_at = 0.0  # a queue that was made anew since the last look may hold events
             logger.info("stopping: %d events in hand", self._delivery.accounting.in_hand)
         if self._reload_wanted:
             self._reload()

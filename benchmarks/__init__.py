@@ -1,0 +1,1 @@
+"""Figures that the documentation tells, each from a command that anyone can run; not shipped."""
