@@ -525,7 +525,7 @@ def test_a_closed_writer_refuses(tmp_path: Path) -> None:
     """Closing twice does nothing; burying afterwards is an error."""
     with writer(str(tmp_path)) as letters:
         letters.close()
-        with pytest.raises(DeadLetterError, match="closed"):
+        with pytest.raises(DeadLetterError, match="was closed"):
             letters.bury(b"", status=None, reason="r")
 
 
@@ -637,6 +637,9 @@ def test_what_ends_taking_out_leaves_the_rest(tmp_path: Path) -> None:
         with pytest.raises(BrokenPipeError):
             take_out(path, 1, take)
         assert [b"3", b"4"] == events_in(path)
+        # Nothing of an event that is out is left, and what is left is JSON lines to others too.
+        lines = files(path)[0].read_bytes().split(b"\n")
+        assert [b"", b"", b"{", b"{", b""] == [line.strip()[:1] for line in lines]
         bury_all(letters, [b"5"])  # the lock was let go of
         assert [b"3", b"4", b"5"] == events_in(path)
         assert [1] == file_numbers(path)

@@ -291,7 +291,7 @@ class FolderSpoolMachine(SpoolMachine):
 
 def test_spool_on_a_disk_that_fails() -> None:
     """Whatever fails, crashes or loses power when: nothing is lost beyond the window, nothing made up."""
-    check_machine(SimulatedSpoolMachine)
+    check_machine(SimulatedSpoolMachine, examples=200)
 
 
 def test_spool_on_a_real_disk() -> None:
@@ -532,6 +532,34 @@ def test_a_failed_sync_isnt_believed_later(sync: Sync, call: Call, random: Rando
     assert b"one" in recovered(disk)[0]
 
 
+@given(random=strategies.chances)
+def test_an_event_that_wasnt_forced_spoils_its_file(random: Random) -> None:
+    """If fsync fails in mid-segment, what was forced before and what comes after survive a power cut."""
+    disk = SimulatedDisk()
+    spool = spool_on(disk, Sync.EVENT)
+    spool.append(b"one")
+    disk.fail("sync")
+    with pytest.raises(SpoolError):
+        spool.append(b"two")
+    spool.append(b"two")
+    disk.cut_power(random)
+    assert is_within([b"one", b"two"], recovered(disk)[0])
+
+
+@given(sync=strategies.syncs)
+def test_a_segment_that_didnt_close_well_is_written_anew(sync: Sync) -> None:
+    """A file whose close failed is closed and not trusted; its events come once."""
+    disk = SimulatedDisk()
+    spool = spool_on(disk, sync)
+    disk.fail("close", errno.EDQUOT)
+    with pytest.raises(SpoolError, match="quota"):
+        append_all(spool, [b"one", b"two"])
+    assert (segment := spool.close_segment()) is not None
+    assert (b"one", b"two") == spool.load(segment)
+    assert (1, 0) == (len(disk.names()), disk.open_handles)
+    assert spool.size == disk.used
+
+
 def test_a_file_that_cant_be_deleted_counts_until_it_is() -> None:
     """A segment that the disk keeps takes room until it can be deleted, which is tried when room is short."""
     disk = SimulatedDisk()
@@ -567,10 +595,30 @@ def test_a_segment_that_vanished_is_cut_once() -> None:
     assert segment is not None
     disk.put(FIRST, disk.content(FIRST)[:-1])
     assert ((b"one",), 1) == (spool.load(segment), spool.cut)
+    disk.put(FIRST, disk.content(FIRST) + b"." + SegmentFormat("2").frame(b"three"))
+    assert ((b"one",), 1) == (spool.load(segment), spool.cut)
     disk.remove(FIRST)
     assert ((), 1) == (spool.load(segment), spool.cut)
     spool.release(segment.number)
     assert 0 == spool.size
+
+
+def test_a_segment_has_no_more_events_than_it_had() -> None:
+    """Events that somebody added to a closed segment aren't given: nobody accounted for them."""
+    disk = SimulatedDisk()
+    spool = spool_on(disk)
+    segment = append_all(spool, [b"one"])
+    assert segment is not None
+    disk.put(FIRST, disk.content(FIRST) + SegmentFormat("2").frame(b"two"))
+    assert (b"one",) == spool.load(segment)
+
+
+@given(event=st.binary(max_size=40), claimed=st.integers(1, 2**31))
+def test_a_length_beyond_the_end_is_never_believed(event: bytes, claimed: int) -> None:
+    """A frame that says it goes on behind the end isn't whole, even if its CRC is that of what is there."""
+    frame = SegmentFormat("2").frame(event)
+    longer = (len(event) + claimed).to_bytes(4, "big") + frame[4:]
+    assert [] == list(SegmentFormat("2").spans(HEADER + longer))
 
 
 def test_reading_errors_name_the_file() -> None:

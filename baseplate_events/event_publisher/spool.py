@@ -106,7 +106,7 @@ class Spool:
         self._room = max_size - len(self._format.header) - FRAME_SIZE
         self._forces_events = sync is Sync.EVENT
         self._forces_segments = sync is Sync.BATCH  # with EVENT there is nothing left to force then
-        self.cut = 0
+        self.cut: int = 0
         self._next = 0
         # Sizes of files that aren't open, by number: `given_up` are not trusted and go when the events of the
         # open segment are elsewhere, `undeleted` could not be deleted yet.
