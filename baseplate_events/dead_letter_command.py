@@ -328,7 +328,7 @@ class _Replay:
             EventQueueFullError: The queue was full all of the time.
             EventQueueUnavailableError: The queue can't be used.
         """
-        if self.stopped or not isinstance(entry, Letter) or not self._selection.has(entry):
+        if not isinstance(entry, Letter) or not self._selection.has(entry):
             return False
         try:
             if not self._wait_and_put(entry.event):

@@ -1213,6 +1213,8 @@ def test_nobody_reading_on_is_no_traceback(tmp_path: Path) -> None:
             [sys.executable, "-m", "baseplate_events", "dead-letters", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # With a buffer, in which Python finds something to write once more at its end.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
         with process:
             assert process.stdout is not None

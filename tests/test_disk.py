@@ -150,6 +150,17 @@ def test_what_isnt_a_file_of_ours_isnt_read(place: Path, kind: str) -> None:
         assert path.is_symlink() or path.exists()
 
 
+def test_a_file_that_is_there_isnt_made(place: Path) -> None:
+    """A segment is never written over another."""
+    with folder_at(place) as folder:
+        append_all(spool_on(folder), [b"one"])
+        with pytest.raises(FileExistsError):
+            folder.create(FIRST)
+        with pytest.raises(SpoolError, match="File exists"):
+            spool_on(folder).append(b"two")
+        assert ([b"one"], 0) == recovered(folder)
+
+
 #: Appends numbers until it is killed; tells each that `append` returned for, so that nothing is in between.
 APPENDER = """
 import os, sys
@@ -236,6 +247,19 @@ def test_a_read_only_disk_can_be_read(place: Path) -> None:
                 spool.append(b"two")
             spool.release(segment.number)
             assert segment.size == spool.size
+
+
+@needs_root
+def test_a_read_only_folder_cant_be_closed_to_others(place: Path) -> None:
+    """A folder that can't be made its owner's alone isn't used, and is free for others afterwards."""
+    with small_file_system(place):
+        place.chmod(0o755)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        with pytest.raises(SpoolError, match="Read-only file system"):
+            Folder(str(place))
+        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        with folder_at(place):
+            assert 0o700 == mode(place)
 
 
 def test_a_quota_is_a_full_disk(place: Path) -> None:

@@ -532,16 +532,19 @@ def test_a_failed_sync_isnt_believed_later(sync: Sync, call: Call, random: Rando
     assert b"one" in recovered(disk)[0]
 
 
-@given(random=strategies.chances)
-def test_an_event_that_wasnt_forced_spoils_its_file(random: Random) -> None:
+@given(random=strategies.chances, truncates=st.booleans())
+def test_an_event_that_wasnt_forced_spoils_its_file(random: Random, *, truncates: bool) -> None:
     """If fsync fails in mid-segment, what was forced before and what comes after survive a power cut."""
     disk = SimulatedDisk()
     spool = spool_on(disk, Sync.EVENT)
     spool.append(b"one")
     disk.fail("sync")
+    disk.fail("truncate", times=0 if truncates else 1)
     with pytest.raises(SpoolError):
         spool.append(b"two")
+    assert spool.size == disk.used
     spool.append(b"two")
+    assert spool.size == disk.used
     disk.cut_power(random)
     assert is_within([b"one", b"two"], recovered(disk)[0])
 

@@ -50,6 +50,8 @@ class Accounting:
         spooled: Events on disk, to be delivered.
         in_hand: Events held in memory only.
         dropped: Events that are gone, by reason; every reason has an entry.
+        letters_dropped: Dead letters, of whatever run, that went to make room for newer ones. Not a part of
+            the equation: they had found their fate.
     """
 
     received: int = 0
@@ -60,6 +62,7 @@ class Accounting:
     spooled: int = 0
     in_hand: int = 0
     dropped: dict[DropReason, int] = field(default_factory=_no_drops)
+    letters_dropped: int = 0
 
     def receive(self, count: int) -> None:
         """Count events that came from the queue into memory."""
@@ -118,4 +121,5 @@ class Accounting:
         parts += [f"{self.in_hand} in hand"]
         parts += [f"{count} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
         recovered = f" ({self.recovered} of them recovered)" if self.recovered else ""
-        return f"{self.received} events received{recovered} = {', '.join(parts)}"
+        letters = f"; {self.letters_dropped} old dead letters made room" if self.letters_dropped else ""
+        return f"{self.received} events received{recovered} = {', '.join(parts)}{letters}"

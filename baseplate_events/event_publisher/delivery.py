@@ -77,8 +77,12 @@ class Store(Protocol):
 class Cemetery(Protocol):
     """The dead letters, as the policy uses them."""
 
-    def bury(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> object:
-        """Write an event to the dead letters; raise an `EventError` if that can't be done."""
+    def bury(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> int:
+        """Write an event to the dead letters; raise an `EventError` if that can't be done.
+
+        Returns:
+            How many old ones were dropped to make room.
+        """
         ...
 
 
@@ -466,7 +470,7 @@ class Delivery:
             self.accounting.drop(verdict.fate, 1, spooled=spooled)
         else:
             try:
-                self._cemetery.bury(
+                self.accounting.letters_dropped += self._cemetery.bury(
                     event, status=verdict.status, reason=verdict.reason, excerpt=verdict.excerpt
                 )
             except EventError as exc:

@@ -37,7 +37,7 @@ from .dead_letters import DeadLetters
 from .delivery import Delivery
 from .outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .sender import Finished, Sender
-from .spool import Folder, Spool
+from .spool import Folder, Spool, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,10 @@ class EventPublisher:
             recovered = self._spool.recover()
         if settings.dead_letters is not None:
             self._cemetery = DeadLetters(
-                settings.dead_letters.directory, max_size=settings.dead_letters.max_size
+                settings.dead_letters.directory,
+                max_size=settings.dead_letters.max_size,
+                # A letter must be as safe as the segment that is deleted for it.
+                sync=settings.spool is not None and settings.spool.sync is not Sync.NEVER,
             )
         backoff = Backoff(settings.retry.base, settings.retry.cap, random_source)
         self._delivery: Delivery = Delivery(
@@ -377,6 +380,7 @@ class EventPublisher:
                 "delivered": accounting.delivered,
                 "dead_lettered": accounting.dead_lettered,
                 "returned": accounting.returned,
+                "dead_letters.dropped": accounting.letters_dropped,
                 **{f"dropped.{reason.value}": count for reason, count in accounting.dropped.items()},
             }
             for name, count in fates.items():
