@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from baseplate_events.event_publisher.accounting import DropReason
-from baseplate_events.event_publisher.backoff import Backoff
+from baseplate_events.event_publisher.backoff import Backoff, Gate
 from baseplate_events.event_publisher.batching import Batch
 from baseplate_events.event_publisher.delivery import SUSPICION, Attempt, Delivery
 from baseplate_events.event_publisher.outcome import (
@@ -47,18 +48,65 @@ failures = st.one_of(
 )
 
 
-@given(st.integers(1, 10_000), st.floats(0.001, 100), st.floats(0.001, 1000), st.integers())
-def test_backoff_stays_below_its_ceiling(number: int, base: float, cap: float, seed: int) -> None:
-    """A wait is never negative, never above the cap, and its ceiling never shrinks with more failures."""
+@given(
+    base=st.floats(0.001, 100),
+    factor=st.floats(1, 1_000),
+    steps=st.lists(st.one_of(st.none(), st.floats(0, 300)), max_size=50),
+    seed=st.integers(),
+)
+def test_pauses_stay_between_their_bounds(
+    base: float, factor: float, steps: list[float | None], seed: int
+) -> None:
+    """Failures never shorten the longest pause, successes never lengthen it, and no pause exceeds the cap."""
+    cap = base * factor
     backoff = Backoff(base, cap, random.Random(seed))
-    assert 0.0 <= backoff.wait(number) <= backoff.ceiling(number) <= cap
-    assert backoff.ceiling(number) <= backoff.ceiling(number + 1)
+    ceiling = 0.0
+    for asked in steps:
+        before, ceiling = (
+            ceiling,
+            backoff.lowered(ceiling) if asked is None else backoff.raised(ceiling, asked),
+        )
+        assert (ceiling <= before) if asked is None else (before <= ceiling)
+        assert ceiling == 0.0 or base / 2.0 <= ceiling <= cap
+        assert 0.0 <= backoff.draw(ceiling) <= ceiling
 
 
-def test_backoff_ceilings_by_example() -> None:
-    """1, 2, 4, 8, 16 seconds, then 30."""
+def test_pauses_by_example() -> None:
+    """At most 1, 2, 4, 8, 16 seconds, then 30; two successes undo a failure, and the last pauses end."""
     backoff = Backoff(1.0, 30.0, random.Random(0))
-    assert [1, 2, 4, 8, 16, 30, 30] == [backoff.ceiling(number) for number in range(1, 8)]
+    raised = [0.0]
+    for _ in range(7):
+        raised.append(backoff.raised(raised[-1]))
+    assert [0, 1, 2, 4, 8, 16, 30, 30] == raised
+    assert math.isclose(backoff.lowered(backoff.lowered(16.0)), 8.0)
+    assert backoff.lowered(0.7) == 0.0
+
+
+@given(st.floats(0, 300), st.integers())
+def test_what_the_collector_asks_for_has_jitter_on_top(retry_after: float, seed: int) -> None:
+    """Those who were told the same moment don't come back in the same moment, nor before it."""
+    gate = Gate(Backoff(BASE, CAP, random.Random(seed)), 1)
+    gate.fail(0.0, retry_after, 0.0)
+    assert retry_after <= gate.opens_at <= retry_after + max(BASE, min(CAP, retry_after))
+
+
+def test_a_gate_that_is_reopened_has_no_pauses() -> None:
+    """After `reopen` an attempt may start at once, and its success is followed by no pause."""
+    gate = Gate(Backoff(3_600.0, 3_600.0, random.Random(0)), 2)
+    gate.fail(0.0, 0.0, 0.0)
+    gate.reopen()
+    assert (True, 2, True) == (gate.opens_at <= 1.0, gate.width, gate.is_open)
+    gate.succeed(1.0, 2.0)
+    assert gate.opens_at <= 2.0
+
+
+def test_the_success_of_an_older_attempt_ends_no_pause() -> None:
+    """An attempt that began before the last failure tells nothing about the collector since then."""
+    gate = Gate(Backoff(BASE, CAP, random.Random(1)), 3)
+    gate.fail(5.0, 60.0, 10.0)
+    opens_at = gate.opens_at
+    gate.succeed(6.0, 11.0)
+    assert (opens_at, 1, False) == (gate.opens_at, gate.failures, gate.proven)
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -182,7 +230,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.suspected.update(attempt.batch.events)
         if isinstance(outcome, Retryable | Misconfigured):
             opens_at = self.delivery.gate.opens_at
-            assert self.now + outcome.retry_after <= opens_at <= self.now + max(CAP, 300.0)
+            assert self.now + outcome.retry_after <= opens_at <= self.now + 300.0 + CAP
             assert failures_before <= self.delivery.gate.failures <= failures_before + 1
             assert self.delivery.gate.failures > 0
 
@@ -357,17 +405,19 @@ def test_a_poison_event_costs_only_itself(
         max_size=2_000, max_events=20, cemetery=cemetery, store=store, concurrency=concurrency
     )
     events = [make_event(number, kind if number in poisons else "good") for number in range(count)]
-    pending = [*events, *(make_event(count + number) for number in range(400))]
+    pending = deque(events)
     arrived: list[bytes] = []
     now = 0.0
-    for _ in range(5_000):
-        while pending and delivery.wants_events and delivery.accounting.in_hand < 60:
-            delivery.offer(pending.pop(0), now)
-            if store is not None and len(store.events) > 60:
-                break
+    for number in range(count, count + 20_000):
+        while pending and delivery.wants_events:
+            delivery.offer(pending.popleft(), now)
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
+        if not pending and delivery.gate.failures and delivery.wants_events:
+            delivery.offer(
+                make_event(number), now
+            )  # life goes on, which convicts what the collector falls over
         now = max(now, wake_at)
         attempt = delivery.next_attempt(now)
         if attempt is not None:

@@ -384,7 +384,7 @@ def test_an_impossible_url_is_retried_for_5_minutes(hostname: str, name: str, tm
 
 def test_a_fleet_without_jitter_retries_in_step() -> None:
     """Publishers that fail together come back at different times, spread over the whole wait."""
-    waits = [Backoff(1.0, 30.0, random.Random(seed)).wait(5) for seed in range(200)]
+    waits = [Backoff(1.0, 30.0, random.Random(seed)).draw(16.0) for seed in range(200)]
     in_each_quarter = [sum(place * 4 <= wait < place * 4 + 4 for wait in waits) for place in range(4)]
     assert min(in_each_quarter) > 25
     assert sum(in_each_quarter) == len(waits)

@@ -2,17 +2,22 @@
 
 Rules:
 
-1. After the n-th failure in a row nothing is sent for a random time up to `min(cap, base * 2**(n-1))`
-   seconds, and never for less than the collector asked for by Retry-After.
-2. While attempts fail, one attempt at a time probes; the first success opens the way for all.
-3. Attempts that were under way together and fail together are one failure.
+1. Between attempts lies a pause of a random length between 0 and a ceiling, and what the collector asked for
+   by Retry-After on top of it: those who were told the same moment must not come back in the same moment.
+2. A failure doubles the ceiling, from `base` up to `cap`, and makes it no less than what the collector asked
+   for, up to `cap`. A success shrinks it by `RELIEF`; below half of `base` there are no pauses any more.
+3. While there are pauses, one attempt at a time is under way.
+4. Attempts that were under way together and fail together are one failure.
+
+Were the pauses over with the first success, a thousand publishers with a backlog would offer a collector that
+just recovered some four times what it can serve.
 
 See "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, for why the jitter is full.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class RandomSource(Protocol):
@@ -23,12 +28,17 @@ class RandomSource(Protocol):
         ...
 
 
+#: What a success makes of the ceiling. Two successes undo one failure: a fleet that its collector can't
+#: serve all at once settles where a third of its requests are turned away, at 1.5 times what is served.
+RELIEF: Final = 0.5**0.5
+
+
 class Backoff:
-    """How long to wait after failures in a row.
+    """How long to pause.
 
     Args:
-        base: Seconds that the first wait takes at most.
-        cap: Seconds that any wait takes at most.
+        base: Seconds that the first pause takes at most.
+        cap: Seconds that any pause takes at most, beside what the collector asks for.
         random_source: Where chance comes from.
     """
 
@@ -37,14 +47,23 @@ class Backoff:
         self._cap = cap
         self._random = random_source
 
-    def ceiling(self, failures: int) -> float:
-        """Tell how many seconds the wait after `failures` failures in a row, at least 1, takes at most."""
-        # 2**63 seconds exceed every cap; a larger exponent would only overflow the float.
-        return float(min(self._cap, self._base * 2.0 ** min(failures - 1, 63)))
+    def raised(self, ceiling: float, asked: float = 0.0) -> float:
+        """Tell the longest pause after a failure, in seconds.
 
-    def wait(self, failures: int) -> float:
-        """Draw the seconds to wait after `failures` failures in a row, at least 1."""
-        return self._random.uniform(0.0, self.ceiling(failures))
+        Args:
+            ceiling: The longest pause before it, 0 for none.
+            asked: Seconds that the collector asked for.
+        """
+        return min(self._cap, max(self._base, 2.0 * ceiling, asked))
+
+    def lowered(self, ceiling: float) -> float:
+        """Tell the longest pause after a success, in seconds; 0 for none."""
+        ceiling *= RELIEF
+        return ceiling if ceiling > self._base / 2.0 else 0.0
+
+    def draw(self, ceiling: float) -> float:
+        """Draw a pause of at most `ceiling` seconds."""
+        return self._random.uniform(0.0, ceiling)
 
 
 class Gate:
@@ -56,7 +75,7 @@ class Gate:
 
     Attributes:
         failures: Failed attempts in a row; 0 while the collector takes what it gets.
-        opens_at: When the pause after the last failure ends, in seconds of the monotonic clock.
+        opens_at: When the current pause ends, in seconds of the monotonic clock.
         proven: Whether the last attempt that ended was a success.
     """
 
@@ -66,18 +85,35 @@ class Gate:
         self.failures: int = 0
         self.opens_at: float = float("-inf")
         self.proven: bool = False
+        self._ceiling = 0.0  # seconds of the longest pause between attempts; 0 where there is none
         self._failed_at = float("-inf")
 
     @property
     def width(self) -> int:
         """How many attempts may be under way."""
-        return 1 if self.failures else self._concurrency
+        return 1 if self._ceiling else self._concurrency
 
-    def succeed(self) -> None:
-        """Take a success: the way is open for all."""
+    @property
+    def is_open(self) -> bool:
+        """Whether attempts may follow each other without pauses."""
+        return not self._ceiling
+
+    def reopen(self) -> None:
+        """End all pauses, as somebody may have mended what was wrong."""
+        self._ceiling = 0.0
+        self.opens_at = float("-inf")
+
+    def succeed(self, started_at: float, now: float) -> None:
+        """Take the success of an attempt that began at `started_at`: pauses become shorter, then end.
+
+        One that began before the last failure tells nothing new, and leaves the pause as it is.
+        """
+        if started_at < self._failed_at:
+            return
         self.proven = True
         self.failures = 0
-        self.opens_at = float("-inf")
+        self._ceiling = self.backoff.lowered(self._ceiling)
+        self.opens_at = now + self.backoff.draw(self._ceiling)
 
     def fail(self, started_at: float, retry_after: float, now: float) -> None:
         """Take the failure of an attempt that began at `started_at`."""
@@ -85,5 +121,6 @@ class Gate:
         if started_at >= self._failed_at:
             self.failures += 1
             self._failed_at = now
-            self.opens_at = now + self.backoff.wait(self.failures)
+            self._ceiling = self.backoff.raised(self._ceiling, retry_after)
+            self.opens_at = now + retry_after + self.backoff.draw(self._ceiling)
         self.opens_at = max(self.opens_at, now + retry_after)

@@ -11,9 +11,11 @@ Rules:
    of `backoff`.
 2. A batch that is refused for its content or size is split in halves until the offender is alone. A 413 for
    several events teaches the batcher a smaller size.
-3. A batch that got `SUSPICION` answers of 5xx, or hang-ups, while others went through is treated as refused:
-   an event that crashes the collector must not block the line. For others to go through, the next probe after
-   such an answer is another batch.
+3. A batch that got `SUSPICION` answers of 5xx, or hang-ups, with others going through between each two, is
+   treated as refused: an event that crashes the collector must not block the line. A lone event is given up
+   after `LONE_SUSPICION` only, and not while other batches that got such answers are accepted later: then
+   the collector has troubles that aren't the event's. For others to go through, the next probe after such an
+   answer is another batch.
 4. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
    in that order, but for batches that rule 2 or 3 sets aside.
 5. With a spool an event is on disk before the next is received, and its segment is deleted when every event
@@ -43,8 +45,11 @@ if TYPE_CHECKING:
     from .batching import Batch, Batcher
     from .spool import Segment
 
-#: Answers of 5xx, or hang-ups, that a batch gets until it is suspected, if others go through meanwhile.
+#: Answers of 5xx, or hang-ups, that speak against a batch until it is split, and against a lone event until
+#: it is given up. A collector that turns away half of what it gets, at random, would get an innocent event
+#: given up in one of a million trials: others must go through at once between each two, (0.5 * 0.5)**10.
 SUSPICION: Final = 5
+LONE_SUSPICION: Final = 10
 
 #: Seconds until a disk that failed is tried again.
 DISK_PAUSE: Final = 1.0
@@ -113,8 +118,11 @@ class Parcel:
         opened_at: When its first event came, in seconds of the monotonic clock.
         batch: Its events, or None while they are on disk only.
         segment: Where they are on disk, or None without a spool.
-        suspicions: Answers of 5xx and hang-ups that it got.
-        passed: Batches that had been accepted in all when it got the first of these.
+        answers: Answers of 5xx and hang-ups that it got.
+        suspicions: Those of them that speak against it: others went through between each two.
+        passed: Batches that had been accepted in all at the last of these.
+        acquitted: Batches that had been accepted after such answers, in all, at the first of these.
+        is_part: Whether it is a part of a batch that was split.
     """
 
     order: tuple[int, int]
@@ -122,8 +130,11 @@ class Parcel:
     opened_at: float
     batch: Batch | None
     segment: Segment | None
+    answers: int = 0
     suspicions: int = 0
     passed: int = 0
+    acquitted: int = 0
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +209,7 @@ class Delivery:
         self._disk_at = float("-inf")  # when the disk is to be tried again
         self._number = 0
         self._passed = 0
+        self._acquitted = 0
         for segment in recovered:
             self.accounting.recover(segment.count)
             self._send(Parcel(self._next_order(), segment.count, now, None, segment))
@@ -216,7 +228,7 @@ class Delivery:
     @property
     def _exposed(self) -> int:
         """Events in memory, without those of suspects: others must come before they can be convicted."""
-        return self.accounting.in_hand - sum(parcel.count for _, parcel in self._waiting if parcel.suspicions)
+        return self.accounting.in_hand - sum(parcel.count for _, parcel in self._waiting if parcel.answers)
 
     @property
     def oldest_at(self) -> float | None:
@@ -325,7 +337,7 @@ class Delivery:
         while len(self._under_way) < self.gate.width and now >= self.gate.opens_at:
             due_at = self._batcher.due_at
             # Suspects don't count: it is the others that convict or acquit them.
-            others_wait = any(not parcel.suspicions for _, parcel in self._waiting)
+            others_wait = any(not parcel.answers for _, parcel in self._waiting)
             if not others_wait and due_at is not None and now >= max(due_at, self._disk_at):
                 self.flush(now)
             if not self._waiting:
@@ -341,10 +353,10 @@ class Delivery:
 
     def _pick(self) -> Parcel:
         """Take the parcel out of the line that is to be sent next."""
-        if not self.gate.failures:
+        if self.gate.is_open or not self._waiting[0][1].answers:
             return heapq.heappop(self._waiting)[1]
         # A suspect waits until those that are less so have been tried.
-        item = min(self._waiting, key=lambda item: (item[1].suspicions, item[0]))
+        item = min(self._waiting, key=lambda item: (item[1].answers, item[0]))
         self._waiting.remove(item)
         heapq.heapify(self._waiting)
         return item[1]
@@ -393,23 +405,26 @@ class Delivery:
         match outcome:
             case Accepted():
                 self._passed += 1
-                self.gate.succeed()
+                if parcel.answers and not parcel.is_part:
+                    self._acquitted += 1  # so such answers don't speak of contents these days
+                self.gate.succeed(attempt.started_at, now)
                 self.accounting.deliver(parcel.count, spooled=parcel.segment is not None)
                 self._settle(parcel.segment)
             case TooLarge(reason=reason, status=status, excerpt=excerpt):
                 if parcel.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
-                self.gate.succeed()  # the collector is there and reads what it gets
+                self.gate.succeed(attempt.started_at, now)  # the collector is there and reads what it gets
                 self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
             case Refused(reason=reason, status=status, excerpt=excerpt):
-                self.gate.succeed()
+                self.gate.succeed(attempt.started_at, now)
                 self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
             case Retryable():
                 self.gate.fail(attempt.started_at, outcome.retry_after, now)
                 if outcome.suspect:
                     parcel = self._suspect(parcel)
-                if parcel.suspicions >= SUSPICION and self._passed > parcel.passed:
-                    reason = f"{outcome.reason}, {SUSPICION} times while other batches went through"
+                enough = SUSPICION if parcel.count > 1 else LONE_SUSPICION
+                if parcel.suspicions >= enough:
+                    reason = f"{outcome.reason}, {enough} times while other batches went through"
                     self._isolate(parcel, Verdict(DropReason.REFUSED, reason, outcome.status), now)
                 else:
                     self._keep(parcel, outcome.reason, outcome.status, now)
@@ -420,8 +435,12 @@ class Delivery:
                 assert_never(outcome)
 
     def _suspect(self, parcel: Parcel) -> Parcel:
-        passed = parcel.passed if parcel.suspicions else self._passed
-        return replace(parcel, suspicions=parcel.suspicions + 1, passed=passed)
+        parcel = replace(parcel, answers=parcel.answers + 1)
+        if not parcel.suspicions or (parcel.count == 1 and parcel.acquitted != self._acquitted):
+            return replace(parcel, suspicions=1, passed=self._passed, acquitted=self._acquitted)
+        if self._passed > parcel.passed:
+            return replace(parcel, suspicions=parcel.suspicions + 1, passed=self._passed)
+        return parcel
 
     def _keep(self, parcel: Parcel, reason: str, status: int | None, now: float) -> None:
         """Put a parcel back in the line, unless its time is over."""
@@ -446,8 +465,11 @@ class Delivery:
                     order=(number, start),
                     count=count,
                     batch=part,
+                    answers=suspicions,
                     suspicions=suspicions if count > 1 else 0,
                     passed=self._passed,
+                    acquitted=self._acquitted,
+                    is_part=True,
                 )
             )
             start += count

@@ -348,7 +348,7 @@ class EventPublisher:
             logger.error("collector.version needs a restart; going on with the old configuration")
             return
         self._settings = fresh
-        self._delivery.gate.opens_at = float("-inf")  # whatever was wrong may be mended
+        self._delivery.gate.reopen()  # whatever was wrong may be mended
         logger.info("read the configuration again")
 
     def _note_trouble(self) -> None:
