@@ -160,7 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
             while arrivals.count < put and time.monotonic() < started_at + _PATIENCE:
                 arrivals.wait_for_change(0.1)
                 _show(put, arrivals)
-            print()
+            if sys.stdout.isatty():
+                print()
             for publisher in publishers:
                 publisher.terminate()
             statuses = [publisher.wait(_PATIENCE) for publisher in publishers]

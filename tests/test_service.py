@@ -121,6 +121,19 @@ def test_a_refused_connection_keeps_everything(name: str, tmp_path: Path) -> Non
                 assert arrived(server) == events
 
 
+def test_it_is_unready_while_nothing_is_delivered(name: str, tmp_path: Path) -> None:
+    """A publisher that gets nothing through says why, and is ready again with the first success."""
+    with FaultCollector([Respond(401)]) as server, small_queue(name) as queue:
+        with publishing(tmp_path, name, server.url) as publisher:
+            reasons = [publisher.unready]
+            queue.put(b"{}")
+            server.wait_for_requests(2)
+            reasons.append(publisher.unready)
+            server.change_script(Respond())
+        reasons.append(publisher.unready)
+    assert reasons == [None, "401 Scripted; check key.name and key.secret", None]
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_refused_content_is_counted_and_does_not_block_the_line(
     status: int, name: str, tmp_path: Path

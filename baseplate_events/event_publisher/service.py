@@ -142,6 +142,7 @@ class EventPublisher:
         self._stopped_at = 0.0
         self._reload_wanted = False
         self._trouble: str | None = None
+        self._unready: str | None = None
         self._report_at = 0.0
         self._reported: dict[str, int] = {}
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
@@ -154,6 +155,11 @@ class EventPublisher:
     def accounting(self) -> Accounting:
         """The fates of all events so far."""
         return self._delivery.accounting
+
+    @property
+    def unready(self) -> str | None:
+        """Why nothing is being delivered: what the last attempt ran into. None while nothing is wrong."""
+        return self._unready
 
     def stop(self) -> None:
         """Ask to stop, by a second call at once. Safe to call from a signal handler or another thread."""
@@ -287,6 +293,8 @@ class EventPublisher:
         now = time.monotonic()
         self._delivery.finish(finished.attempt, finished.outcome, now)
         self._metrics.timer("post").send(finished.seconds)
+        if not isinstance(finished.outcome, Retryable | Misconfigured):
+            self._unready = None
         match finished.outcome:
             case Accepted():
                 self._metrics.counter("sent").increment(count)
@@ -310,6 +318,7 @@ class EventPublisher:
 
     def _note_failure(self, reason: str, count: int, now: float, *, from_collector: bool) -> None:
         self._metrics.counter("error.http" if from_collector else "error.io").increment()
+        self._unready = reason
         pause = max(0.0, self._delivery.gate.opens_at - now)
         logger.warning("can't deliver %d events: %s; next attempt in %.1f seconds", count, reason, pause)
 
