@@ -33,7 +33,7 @@ from tests.simulated_publisher import MemoryCemetery
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from baseplate_events.event_publisher.delivery import Attempt
+    from baseplate_events.event_publisher.parcels import Attempt
 
 #: Blocks of a full batch.
 BATCH_BLOCKS: Final = 10

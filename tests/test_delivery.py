@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, deque
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from baseplate_events.event_publisher.accounting import DropReason
 from baseplate_events.event_publisher.backoff import Backoff, Gate
 from baseplate_events.event_publisher.batching import Batch
-from baseplate_events.event_publisher.delivery import SUSPICION, Attempt, Delivery
+from baseplate_events.event_publisher.delivery import SUSPICION, Delivery
 from baseplate_events.event_publisher.outcome import (
     Accepted,
     Misconfigured,
@@ -34,6 +35,9 @@ from tests.simulated_publisher import (
     make_delivery,
     make_event,
 )
+
+if TYPE_CHECKING:
+    from baseplate_events.event_publisher.parcels import Attempt
 
 failures = st.one_of(
     st.builds(Retryable, st.just("503"), st.booleans(), st.sampled_from([0.0, 0.0, 5.0, 300.0])),

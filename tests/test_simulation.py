@@ -20,7 +20,8 @@ from tests.simulated_disk import Crashed, SimulatedDisk
 from tests.simulated_publisher import CAP, MemoryCemetery, judge, kind_of, make_delivery, make_event
 
 if TYPE_CHECKING:
-    from baseplate_events.event_publisher.delivery import Attempt, Delivery
+    from baseplate_events.event_publisher.delivery import Delivery
+    from baseplate_events.event_publisher.parcels import Attempt
 
 #: Events that the simulated queue holds, as on a stock Linux.
 QUEUE_CAPACITY = 10

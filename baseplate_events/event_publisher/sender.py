@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import queue
     from collections.abc import Callable
 
-    from .delivery import Attempt
+    from .parcels import Attempt
     from .settings import PublisherSettings
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from .accounting import Accounting
     from .backoff import RandomSource
-    from .delivery import Attempt
+    from .parcels import Attempt
     from .settings import PublisherSettings
     from .spool import Segment
 
