@@ -47,10 +47,12 @@ def name() -> str:
     return f"test-{uuid.uuid4().hex}"
 
 
+FIVES: tuple[Behaviour, ...] = (Respond(500), Respond(503, (("Retry-After", "0"),)))
+
 transient = st.sampled_from(
     [
-        Respond(500),
-        Respond(503, (("Retry-After", "0"),)),
+        *FIVES,
+        Respond(429),
         Respond(401),
         Respond(404),
         redirect("http://127.0.0.1:1/elsewhere"),
@@ -77,7 +79,9 @@ def test_every_event_arrives_whatever_fails_before(
             put_all(queue, events)
         received = arrived(server)
         assert sorted(received) == sorted(events)
-        assert concurrency > 1 or received == events
+        # A batch that the collector answers with 5xx, or hangs up on, may be overtaken by others.
+        overtaken = any(isinstance(step, Drop) or step in FIVES for step in script)
+        assert concurrency > 1 or overtaken or events == received
         assert publisher.accounting.balanced
         assert publisher.accounting.delivered == publisher.accounting.received == count
 
