@@ -31,8 +31,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from ..errors import EventError
-from .disk import Folder, SpoolError
+from .disk import Folder, SpoolError, StorageError
 from .letters import Number, Unreadable, format_letter, is_taken_out, parse_line
 
 if TYPE_CHECKING:
@@ -53,21 +52,10 @@ _LOCK_INTERVAL: Final = 0.01
 _NAME: Final = re.compile(r"letters-(\d{10})\.jsonl")
 
 
-class DeadLetterError(EventError):
-    """Raised when dead letters can't be written, read or taken out.
+class DeadLetterError(StorageError):
+    """Raised when dead letters can't be written, read or taken out."""
 
-    Attributes:
-        path: The file or folder.
-        problem: What is wrong, and what to do.
-    """
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(path, problem)
-        self.path = path
-        self.problem = problem
-
-    def __str__(self) -> str:
-        return f"Dead letters {self.path}: {self.problem}"
+    _what = "Dead letters"
 
 
 class DeadLetters:

@@ -315,14 +315,12 @@ class Delivery:
                 self.gate.succeed(attempt.started_at, now)
                 self.accounting.deliver(parcel.count, spooled=parcel.segment is not None)
                 self._settle(parcel.segment)
-            case TooLarge(reason=reason, status=status, excerpt=excerpt):
-                if parcel.count > 1:
+            case TooLarge() | Refused():
+                if isinstance(outcome, TooLarge) and parcel.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
                 self.gate.succeed(attempt.started_at, now)  # the collector is there and reads what it gets
-                self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
-            case Refused(reason=reason, status=status, excerpt=excerpt):
-                self.gate.succeed(attempt.started_at, now)
-                self._isolate(parcel, Verdict(DropReason.REFUSED, reason, status, excerpt), now)
+                verdict = Verdict(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
+                self._isolate(parcel, verdict, now)
             case Retryable():
                 self.gate.fail(attempt.started_at, outcome.retry_after, now)
                 if outcome.suspect:

@@ -19,18 +19,20 @@ import fcntl
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ..errors import EventError
 
 
-class SpoolError(EventError):
-    """Raised when the spool can't take, give or open what it should.
+class StorageError(EventError):
+    """Raised when a folder of the publisher can't take, give or open what it should.
 
     Attributes:
         path: The file or folder.
         problem: What is wrong, and what to do.
     """
+
+    _what: ClassVar[str] = "Storage"
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(path, problem)
@@ -38,7 +40,13 @@ class SpoolError(EventError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"Spool {self.path}: {self.problem}"
+        return f"{self._what} {self.path}: {self.problem}"
+
+
+class SpoolError(StorageError):
+    """Raised when the spool can't take, give or open what it should."""
+
+    _what = "Spool"
 
 
 class Disk(Protocol):
