@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from time import monotonic
@@ -48,8 +47,6 @@ _REASONS = (
     (EventNotSerializableError, "not_serializable"),
     (EventQueueUnavailableError, "unavailable"),
 )
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -169,29 +166,40 @@ class EventQueue(Generic[T_contra]):
             EventError: Whatever else the serializer raises of that kind, or is wrong with the queue.
         """
         try:
-            try:
-                message = self._serialize(event)
-            except EventError:
-                raise
-            except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
-                problem = _describe(exc)
-            else:
-                if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
-                    raise self._refusal(message)
-                queue = self._queue
-                if monotonic() < queue.trusted_until:  # what queue.put does, mostly, less its cost
-                    descriptor = queue.descriptor
-                    try:
-                        descriptor.send(message, None, 0)
-                    except Exception as exc:
-                        if not descriptor.refused(exc):
-                            raise
-                        queue.put(message, self._put_timeout)
+            message = self._serialize(event)
+        except EventError as error:
+            self._count(error)
+            raise
+        except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
+            problem = _describe(exc)
+        else:
+            queue = self._queue
+            descriptor = queue.descriptor  # held by this name as long as it is in use
+            if (
+                type(message) is bytes
+                and 0 < len(message) <= self._max_event_size
+                and monotonic() < queue.trusted_until
+            ):
+                try:
+                    descriptor.send(message)
+                except Exception as exc:
+                    if not descriptor.refused(exc):
+                        raise
                 else:
-                    queue.put(message, self._put_timeout)
-                return
-            # Outside of the handler: not to be chained to an error that may hold what is in the event.
-            raise EventNotSerializableError("", problem)
+                    return
+            self._put_slowly(message)
+            return
+        # Outside of the handler: not to be chained to an error that may hold what is in the event.
+        refusal = EventNotSerializableError("", problem)
+        self._count(refusal)
+        raise refusal
+
+    def _put_slowly(self, message: object) -> None:
+        """Put what couldn't be sent at once: the queue wasn't looked at lately, or there is a problem."""
+        try:
+            if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
+                raise self._refusal(message)
+            self._queue.put(message, self._put_timeout)
         except EventError as error:
             self._count(error)
             raise
@@ -261,7 +269,11 @@ class EventQueue(Generic[T_contra]):
                     batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
                     self._reported[reason] = count
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
-            logger.debug("Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__)
+            import logging  # noqa: PLC0415 - a slow import, as in message_queue
+
+            logging.getLogger(__name__).debug(
+                "Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__
+            )
 
 
 def _queue_name(name: str) -> str:

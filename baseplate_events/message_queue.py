@@ -16,7 +16,6 @@ Rules:
 
 from __future__ import annotations
 
-import logging
 import math
 import select
 from time import monotonic
@@ -54,9 +53,9 @@ ALL_PERMISSIONS = 0o777
 #: The highest priority of a message (MQ_PRIO_MAX of Linux, less one).
 MAX_PRIORITY = 32_767
 
-#: Seconds for which a producer trusts that its queue wasn't removed. Asking costs more than sending: so a
-#: burst asks once in some 15 puts, and a put on its own always.
-TRUST = 20e-6
+#: Seconds for which a producer trusts that its queue wasn't removed. Asking costs as much as sending: so a
+#: burst asks once in some 50 puts, and a put on its own always.
+TRUST = 100e-6
 
 #: Seconds that a full queue is polled before a producer asks again if it was removed, which wakes no poll.
 _SLICE = 0.1
@@ -68,8 +67,6 @@ _LONGEST_POLL = 3_600.0
 _OPEN_ATTEMPTS = 100
 
 _Self = TypeVar("_Self", bound="MessageQueue")
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 #: Queues and sizes that this process has warned about.
 _warned: set[tuple[str, QueueSize]] = set()
@@ -240,33 +237,32 @@ class MessageQueue:
             EventQueuePermissionError: The queue was opened only to put.
             EventQueueUnavailableError: The queue can't be used for another reason.
         """
-        descriptor = self.descriptor
-        try:
-            message, _ = descriptor.receive()
-        except Exception as exc:
-            if not descriptor.refused(exc):
-                raise
-            received = self._get_slowly(timeout)
-            if received is None:
-                return None
-            message = received
-        # A copy: some releases of posix_ipc give a message that keeps all of its receive buffer allocated.
-        return b"".join((message, b""))
-
-    def _get_slowly(self, timeout: float | None) -> bytes | None:
         deadline = math.inf if timeout is None else monotonic() + timeout
         while True:
-            self._check_open()
-            descriptor = self.descriptor
-            try:
-                message = descriptor.try_receive()
-            except EventQueueUnavailableError:
-                self._check_open()  # it may have been closed in the middle by another thread
-                raise
+            message = next(iter(self.get_many(1)), None)
             remaining = deadline - monotonic()
             if message is not None or not remaining > 0:
                 return message
-            _wait(descriptor.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
+            _wait(self.descriptor.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
+
+    def get_many(self, limit: int) -> list[bytes]:
+        """Take messages as `get` does, `limit` at most, without waiting.
+
+        Returns:
+            Those that were there, in the order of `get`; fewer than `limit` if the queue was found empty.
+
+        Raises:
+            EventQueueClosedError: The queue was closed.
+            EventQueuePermissionError: The queue was opened only to put.
+            EventQueueUnavailableError: The queue can't be used for another reason. Nothing was taken.
+        """
+        self._check_open()
+        descriptor = self.descriptor
+        try:
+            return descriptor.try_receive_many(limit)
+        except EventQueueUnavailableError:
+            self._check_open()  # it may have been closed in the middle by another thread
+            raise
 
     def unlink(self) -> None:
         """Remove whichever queue has this name now, if one has; who has it open can go on using it.
@@ -356,8 +352,11 @@ class MessageQueue:
     def _warn(self, negotiation: Negotiation, got: QueueSize, *, found: bool) -> None:
         """Log that the queue is smaller than asked, once for each size."""
         if (self._name, got) not in _warned:
+            import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
+
             _warned.add((self._name, got))
-            logger.warning("Event queue %s: %s", self._name, self._explain(negotiation, got, found=found))
+            explanation = self._explain(negotiation, got, found=found)
+            logging.getLogger(__name__).warning("Event queue %s: %s", self._name, explanation)
 
     def _explain(self, negotiation: Negotiation, got: QueueSize | None, *, found: bool) -> str:
         neighbours = queues_of_user(other_than=self._name) if negotiation.crowded else ()

@@ -38,6 +38,10 @@ _ERROR_NUMBERS = (
     ("Insufficient space", errno.ENOSPC),
 )
 
+#: Bytes of a queue's largest message up to which received ones are kept as they come. Some releases of
+#: `posix_ipc` give a message that keeps all of its receive buffer allocated, so from larger ones a copy is.
+_LEAN_MESSAGE_SIZE = 1_024
+
 
 class PosixQueue(Protocol):
     """The part of `posix_ipc.MessageQueue` that is used here."""
@@ -56,6 +60,12 @@ class PosixQueue(Protocol):
 
     def close(self) -> None:
         """Close the descriptor."""
+
+
+class _Send(Protocol):
+    """`PosixQueue.send`."""
+
+    def __call__(self, message: bytes, timeout: float | None = None, priority: int = 0, /) -> None: ...
 
 
 class PosixIpc(Protocol):
@@ -119,9 +129,9 @@ class Descriptor:
     Attributes:
         fd: Its number; it keeps the number when it is closed.
         size: The size of the queue, which never changes.
-        send: Add a message without waiting, given message (bytes, or `posix_ipc` crashes), None and priority.
-            For speed, it raises what `posix_ipc` raises: where `refused` knows that, `try_send` gives or
-            raises the right thing.
+        send: Add a message without waiting, given message (bytes, or `posix_ipc` crashes), and None and
+            priority where that isn't 0. For speed, it raises what `posix_ipc` raises: where `refused` knows
+            that, `try_send` gives or raises the right thing.
         receive: Take a message out without waiting, with its priority; see `try_receive` in the same way.
     """
 
@@ -134,7 +144,7 @@ class Descriptor:
         self._queue = queue
         self.fd: int = queue.mqd
         self.size: QueueSize = QueueSize(queue.max_messages, queue.max_message_size)
-        self.send: Callable[[bytes, float | None, int], None] = queue.send
+        self.send: _Send = queue.send
         self.receive: Callable[[], tuple[bytes, int]] = queue.receive
         status = os.fstat(self.fd)
         self._device, self._inode = status.st_dev, status.st_ino
@@ -184,18 +194,36 @@ class Descriptor:
             EventQueuePermissionError: The descriptor was opened only to send.
             EventQueueUnavailableError: The descriptor can't be used.
         """
+        return next(iter(self.try_receive_many(1)), None)
+
+    def try_receive_many(self, limit: int) -> list[bytes]:
+        """Take messages out of the queue without waiting, `limit` at most.
+
+        Returns:
+            Those that were taken, in their order; fewer than `limit` if the queue became empty.
+
+        Raises:
+            EventQueuePermissionError: The descriptor was opened only to send.
+            EventQueueUnavailableError: The descriptor can't be used, and nothing was taken.
+        """
+        messages: list[bytes] = []
+        add, receive = messages.append, self.receive
         try:
-            message, _ = self.receive()
+            for _ in range(limit):
+                add(receive()[0])
         except (self._ipc.BusyError, self._ipc.SignalError):
-            return None
+            pass
         except self._ipc.PermissionsError as exc:
             problem = "it was opened only to put; open it with read=True to get"
             raise EventQueuePermissionError(self._name, problem) from exc
         except Exception as exc:
             if not self.refused(exc):
                 raise
-            raise self._unusable(exc) from exc
-        return message
+            if not messages:
+                raise self._unusable(exc) from exc
+        if self.size.max_message_size > _LEAN_MESSAGE_SIZE:
+            return [b"".join((message, b"")) for message in messages]
+        return messages
 
     def removed(self) -> bool:
         """Tell whether the queue was unlinked, or the descriptor closed or lost."""

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
 from json import JSONEncoder
 from math import isfinite
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from .errors import EventNotSerializableError
 from .thrift_json import write_struct
+
+if TYPE_CHECKING:
+    from dataclasses import Field
 
 #: Characters of a field's path that a message holds; a container within itself has no end.
 _MAX_PATH: Final = 300
@@ -92,8 +94,11 @@ def _members(value: object) -> dict[object, object] | None:
     """Return what becomes a JSON object as a dict; None for anything else."""
     if isinstance(value, dict):
         return cast("dict[object, object]", value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if hasattr(type(value), "__dataclass_fields__"):
+        # A slow import, which whoever has a dataclass has paid for already.
+        from dataclasses import fields  # noqa: PLC0415
+
+        return {field.name: getattr(value, field.name) for field in fields(cast("DataclassInstance", value))}
     if isinstance(value, Mapping):
         return dict(cast("Mapping[object, object]", value))
     return None

@@ -19,7 +19,6 @@ written.
 
 from __future__ import annotations
 
-import dis
 import keyword
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -202,14 +201,22 @@ def _shape_of_write(cls: type, fields: AbstractSet[str]) -> _Shape:
     enums = {name: _numbers(write.__globals__.get(name)) for name in names - _KNOWN_NAMES - fields}
     if not _GENERATED_NAMES | fields <= names:
         raise _UnknownShapeError
+    return _Shape(validates="validate" in names, enums=_enums_written(write, enums) if enums else ())
+
+
+def _enums_written(
+    write: FunctionType, enums: Mapping[str, Mapping[str, int]]
+) -> list[Mapping[str, int] | None]:
+    import dis  # noqa: PLC0415 - a slow import, for the output of some compilers only
+
     found: list[Mapping[str, int] | None] = []
-    for instruction in dis.get_instructions(write) if enums else ():
+    for instruction in dis.get_instructions(write):
         # As in `oprot.writeI32(Kind[self.kind].value)`.
         if instruction.argval == "writeI32":
             found.append(None)
         elif instruction.opname == "LOAD_GLOBAL" and instruction.argval in enums and found:
             found[-1] = enums[instruction.argval]
-    return _Shape(validates="validate" in names, enums=found)
+    return found
 
 
 def _numbers(enum: object) -> Mapping[str, int]:

@@ -214,7 +214,7 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
         inner.trusted_until = float("inf")
         real_send = inner.descriptor.send
 
-        def send(message: bytes, timeout: float | None, priority: int) -> None:
+        def send(message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
             real_send(message, timeout, priority)
             raise raised
 
