@@ -59,7 +59,7 @@ class BatcherMachine(RuleBasedStateMachine):
     @rule(event=strategies.messages, step=st.sampled_from([0.0, 0.01, 1.0]))
     def add(self, event: bytes, step: float) -> None:
         self.now += step
-        assert self.batcher.can_hold(event) == (self.weight(event) <= self.max_size)
+        assert (len(event) <= self.batcher.largest_event) == (self.weight(event) <= self.max_size)
         weight = self.weight(*(each for each, _ in self.open), event)
         if self.open:
             fits = weight <= self.taught_size and len(self.open) < self.max_events
@@ -69,6 +69,14 @@ class BatcherMachine(RuleBasedStateMachine):
         if fits:
             self.batcher.add(event, self.now)
             self.open.append((event, self.now))
+
+    @rule(events=st.lists(strategies.messages, max_size=12), step=st.sampled_from([0.0, 0.01, 1.0]))
+    def add_many(self, events: list[bytes], step: float) -> None:
+        self.now += step
+        events = [event for event in events if self.weight(event) <= self.max_size]
+        taken = self.batcher.add_many(events, self.now)
+        self.open += [(event, self.now) for event in events[:taken]]
+        assert taken == len(events) or not self.batcher.fits(events[taken])
 
     @rule()
     def take(self) -> None:

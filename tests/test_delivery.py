@@ -164,28 +164,38 @@ class DeliveryMachine(RuleBasedStateMachine):
         )
         self.under_way: list[Attempt] = []
 
-    @rule(pad=st.integers(0, 60), kind=st.sampled_from(["good", "good", "good", "refused", "crash"]))
-    def offer(self, pad: int, kind: str) -> None:
-        if not self.delivery.wants_events:
-            return
-        event = make_event(self.number, kind, pad)
-        self.number += 1
-        assert self.delivery.offer(event, self.now) is None
-        self.offered.append(event)
-        self.ever_offered.add(event)
+    @rule(
+        kinds=st.lists(
+            st.tuples(st.sampled_from(["good", "good", "good", "refused", "crash"]), st.integers(0, 60)),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    def offer(self, kinds: list[tuple[str, int]]) -> None:
+        kinds = kinds[: self.delivery.room]
+        events = [make_event(number, *kind) for number, kind in enumerate(kinds, self.number)]
+        self.number += len(events)
+        assert self.delivery.offer(events, self.now) == []
+        self.offered += events
+        self.ever_offered.update(events)
 
     @rule(
         message=st.sampled_from(
-            [b"", b"  ", b"\0\1", b'{"cut', b'["cut"', b"?", b'{"p":"' + b"x" * 600 + b'"}']
-        )
+            [b"", b"  ", b"\0\1", b'{"cut', b'["cut"', b"?", b"{", b"}", b'{"p":"' + b"x" * 600 + b'"}']
+        ),
+        before=st.integers(0, 3),
     )
-    def offer_what_cannot_be_sent(self, message: bytes) -> None:
-        if not self.delivery.wants_events:
+    def offer_what_cannot_be_sent(self, message: bytes, before: int) -> None:
+        if not self.delivery.room:
             return
-        verdict = self.delivery.offer(message, self.now)
-        assert verdict is not None
+        events = [make_event(self.number + index) for index in range(min(before, self.delivery.room - 1))]
+        self.number += len(events)
+        ((size, verdict),) = self.delivery.offer([*events, message], self.now)
+        assert len(message) == size
         expected = DropReason.OVERSIZE if len(message) > 600 else DropReason.INVALID
         assert verdict.fate is expected
+        self.offered += events
+        self.ever_offered.update(events)
 
     @rule(seconds=st.sampled_from([0.001, 0.5, 1.0, 30.0, 300.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -302,8 +312,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             while self.under_way:
                 finished = self.under_way.pop()
                 self.end(finished, judge(finished.batch))
-            if self.delivery.gate.failures and step % 2 and self.delivery.wants_events:
-                self.offer(0, "good")  # life goes on, which convicts what the collector falls over
+            if self.delivery.gate.failures and step % 2 and self.delivery.room:
+                self.offer([("good", 0)])  # life goes on, which convicts what the collector falls over
             wake_at = self.delivery.wake_at()
             if wake_at is None:
                 break
@@ -356,8 +366,8 @@ def test_one_sender_keeps_the_order(sizes: list[int], seed: int, data: st.DataOb
     pending = list(events)
     faults = failures.filter(lambda outcome: isinstance(outcome, Misconfigured) or not outcome.suspect)
     while len(arrived) < len(events):
-        while pending and delivery.wants_events:
-            delivery.offer(pending.pop(0), now)
+        while pending and delivery.room:
+            delivery.offer([pending.pop(0)], now)
         wake_at = delivery.wake_at()
         assert wake_at is not None
         now = max(now, wake_at)
@@ -375,7 +385,7 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
     """While the collector is down there is one attempt a pause, and pauses grow to the cap."""
     delivery = make_delivery(seed=seed, concurrency=4)
     for index in range(8):
-        delivery.offer(make_event(index), 0.0)
+        delivery.offer([make_event(index)], 0.0)
     delivery.flush(0.0)
     now = 0.0
     for failure in range(1, number + 1):
@@ -413,15 +423,14 @@ def test_a_poison_event_costs_only_itself(
     arrived: list[bytes] = []
     now = 0.0
     for number in range(count, count + 20_000):
-        while pending and delivery.wants_events:
-            delivery.offer(pending.popleft(), now)
+        while pending and delivery.room:
+            delivery.offer([pending.popleft()], now)
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
-        if not pending and delivery.gate.failures and delivery.wants_events:
-            delivery.offer(
-                make_event(number), now
-            )  # life goes on, which convicts what the collector falls over
+        if not pending and delivery.gate.failures and delivery.room:
+            # Life goes on, which convicts what the collector falls over.
+            delivery.offer([make_event(number)], now)
         now = max(now, wake_at)
         attempt = delivery.next_attempt(now)
         if attempt is not None:
@@ -439,8 +448,8 @@ def test_a_413_teaches_a_smaller_size() -> None:
     """After a 413 for several events, batches of several are no larger than half of what was refused."""
     delivery = make_delivery(max_size=1_000, max_events=100)
     for number in range(100):
-        if delivery.wants_events:
-            delivery.offer(make_event(number, pad=20), 0.0)
+        if delivery.room:
+            delivery.offer([make_event(number, pad=20)], 0.0)
     delivery.flush(0.0)
     first = delivery.next_attempt(0.0)
     assert first is not None
@@ -448,7 +457,7 @@ def test_a_413_teaches_a_smaller_size() -> None:
     while (attempt := delivery.next_attempt(0.0)) is not None:
         delivery.finish(attempt, Accepted(200), 0.0)
     for number in range(100):
-        delivery.offer(make_event(number, pad=20), 1.0)
+        delivery.offer([make_event(number, pad=20)], 1.0)
         attempt = delivery.next_attempt(1.0)
         if attempt is not None:
             assert attempt.batch.size <= first.batch.size // 2
@@ -461,11 +470,11 @@ def test_5xx_convicts_only_while_others_go_through(others_pass: bool) -> None:
     cemetery = MemoryCemetery()
     delivery = make_delivery(max_events=1, cemetery=cemetery)
     suspect, other = make_event(0), make_event(1)
-    delivery.offer(suspect, 0.0)
+    delivery.offer([suspect], 0.0)
     now = 0.0
     for number in range(10 * SUSPICION):
         if number % 2 and not cemetery.letters:
-            delivery.offer(other, now)
+            delivery.offer([other], now)
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
@@ -483,8 +492,8 @@ def test_an_outage_fills_the_spool_not_the_memory() -> None:
     store = MemoryStore()
     delivery = make_delivery(store=store, queue_capacity=1)
     for number in range(1_000):
-        assert delivery.wants_events
-        delivery.offer(make_event(number), 0.0)
+        assert delivery.room
+        delivery.offer([make_event(number)], 0.0)
         attempt = delivery.next_attempt(float(number))
         if attempt is not None:
             delivery.finish(attempt, Retryable("503", from_collector=True), float(number))
@@ -499,23 +508,23 @@ def test_a_full_spool_stops_the_draining() -> None:
     """At its limit the spool takes no more, and goes on once there is room."""
     store = MemoryStore(room=1_000)
     delivery = make_delivery(store=store)
-    while delivery.wants_events:
-        delivery.offer(make_event(0), 0.0)
+    while delivery.room:
+        delivery.offer([make_event(0)], 0.0)
     assert 0 < store.size <= 1_000
     settle(delivery)
-    assert delivery.wants_events
+    assert delivery.room
 
 
 def intake(delivery: Delivery) -> tuple[str | None, bool]:
     """Return what the disk says, and whether events are wanted."""
-    return delivery.disk_trouble, delivery.wants_events
+    return delivery.disk_trouble, delivery.room > 0
 
 
 def test_a_broken_disk_holds_one_event_and_stops_the_draining() -> None:
     """An event that the disk doesn't take is held in memory, and goes on once the disk works."""
     store = MemoryStore(broken=True)
     delivery = make_delivery(store=store)
-    delivery.offer(make_event(0), 0.0)
+    delivery.offer([make_event(0)], 0.0)
     assert intake(delivery) == ("the disk is broken", False)
     assert delivery.accounting.in_hand == 1
     store.broken = False
@@ -528,13 +537,13 @@ def test_dead_letters_that_cannot_be_written_are_held() -> None:
     """An event that can't be buried is held, and nothing more received, until the disk works."""
     cemetery = MemoryCemetery(broken=True)
     delivery = make_delivery(cemetery=cemetery)
-    delivery.offer(b"\0 no JSON", 0.0)
-    assert not delivery.wants_events
+    delivery.offer([b"\0 no JSON"], 0.0)
+    assert not delivery.room
     assert delivery.accounting.in_hand == 1
     cemetery.broken = False
     settle(delivery)
     assert [b"\0 no JSON"] == cemetery.letters
-    assert (1, True) == (delivery.accounting.dead_lettered, delivery.wants_events)
+    assert (1, True) == (delivery.accounting.dead_lettered, delivery.room > 0)
 
 
 @given(age=st.floats(0, 100), limit=st.one_of(st.none(), st.floats(1, 50)))
@@ -542,7 +551,7 @@ def test_only_a_limit_gives_up_for_age(age: float, limit: float | None) -> None:
     """An event that can't be delivered is kept for ever, unless `max_age` is set and over."""
     cemetery = MemoryCemetery()
     delivery = make_delivery(give_up_after=limit, cemetery=cemetery)
-    delivery.offer(make_event(0), 0.0)
+    delivery.offer([make_event(0)], 0.0)
     delivery.flush(0.0)
     attempt = delivery.next_attempt(0.0)
     assert attempt is not None
@@ -559,8 +568,8 @@ def test_a_failing_collector_stops_the_draining(outcome: Outcome) -> None:
 
     def fill() -> int:
         count = 0
-        while delivery.wants_events:
-            delivery.offer(make_event(count), 0.0)
+        while delivery.room:
+            delivery.offer([make_event(count)], 0.0)
             count += 1
         return count
 
@@ -581,7 +590,7 @@ def test_a_failing_collector_stops_the_draining(outcome: Outcome) -> None:
 def test_a_due_batch_goes_without_another_event() -> None:
     """A batch is sent `max_age` after its first event, though nothing else comes."""
     delivery = make_delivery(max_age=1.0)
-    delivery.offer(make_event(0), 10.0)
+    delivery.offer([make_event(0)], 10.0)
     assert delivery.wake_at() == 11.0
     assert delivery.next_attempt(10.999) is None
     attempt = delivery.next_attempt(11.0)
@@ -593,7 +602,7 @@ def test_failures_under_way_count_once() -> None:
     """Attempts that were under way together and fail together are one failure, not a jump in the backoff."""
     delivery = make_delivery(concurrency=3, max_events=1)
     for index in range(3):
-        delivery.offer(make_event(index), 0.0)
+        delivery.offer([make_event(index)], 0.0)
     attempts = [delivery.next_attempt(0.0) for _ in range(3)]
     for attempt in attempts:
         assert attempt is not None
@@ -604,7 +613,7 @@ def test_failures_under_way_count_once() -> None:
 def test_a_refused_single_event_is_dropped_where_there_are_no_dead_letters() -> None:
     """Without dead letters an offender is dropped and counted."""
     delivery = make_delivery(max_events=1)
-    delivery.offer(make_event(0, "refused"), 0.0)
+    delivery.offer([make_event(0, "refused")], 0.0)
     settle(delivery)
     assert delivery.accounting.dropped[DropReason.REFUSED] == 1
     attempt = delivery.next_attempt(0.0)

@@ -214,7 +214,7 @@ def test_5xx_for_5_minutes_drops_the_batch(status: int) -> None:
     delivery = make_delivery()
     events = [make_event(number) for number in range(4)]
     for event in events:
-        assert delivery.offer(event, 0.0) is None
+        assert delivery.offer([event], 0.0) == []
     now = 1.0
     outcome: Outcome = Retryable(str(status), from_collector=True, status=status, suspect=True)
     attempts = 0
@@ -253,7 +253,7 @@ def test_one_poison_event_loses_its_whole_batch() -> None:
     delivery = make_delivery(max_events=8, max_size=10_000)
     events = [make_event(number, "refused" if number == 5 else "good") for number in range(8)]
     for event in events:
-        delivery.offer(event, 0.0)
+        delivery.offer([event], 0.0)
     delivered: list[bytes] = []
     while (attempt := delivery.next_attempt(1.0)) is not None:
         if events[5] in attempt.batch.events:

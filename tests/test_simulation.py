@@ -126,9 +126,10 @@ class PublisherMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, QUEUE_CAPACITY))
     def receive(self, count: int) -> None:
-        for _ in range(count):
-            if self.queue and self.delivery.wants_events:
-                self.delivery.offer(self.queue.popleft(), self.now)
+        while count and self.queue and (room := self.delivery.room):
+            events = [self.queue.popleft() for _ in range(min(count, room, len(self.queue)))]
+            self.delivery.offer(events, self.now)
+            count -= len(events)
 
     @rule(count=st.integers(1, 6), calls=st.integers(0, 6), torn=st.integers(0, 80))
     def receive_and_crash_on_the_way(self, count: int, calls: int, torn: int) -> None:
@@ -136,10 +137,10 @@ class PublisherMachine(RuleBasedStateMachine):
         self.disk.crash_after(calls, torn)
         try:
             for _ in range(count):
-                if self.queue and self.delivery.wants_events:
+                if self.queue and self.delivery.room:
                     event = self.queue.popleft()
                     self.unforced.add(event)
-                    self.delivery.offer(event, self.now)
+                    self.delivery.offer([event], self.now)
                     self.unforced.discard(event)
             self.send()
         except Crashed:
@@ -272,8 +273,8 @@ class PublisherMachine(RuleBasedStateMachine):
                     self.committed.update(attempt.batch.events)
                 self.delivery.finish(attempt, outcome, self.now)
             self.under_way = []
-            while self.queue and self.delivery.wants_events:
-                self.delivery.offer(self.queue.popleft(), self.now)
+            while self.queue and self.delivery.room:
+                self.delivery.offer([self.queue.popleft()], self.now)
             wake_at = self.delivery.wake_at()
             if wake_at is None and not self.queue:
                 break

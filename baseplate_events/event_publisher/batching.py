@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +111,15 @@ class Batcher:
         """Whether the open batch holds as many events as it may."""
         return len(self._events) >= self._max_events
 
-    def can_hold(self, event: bytes) -> bool:
-        """Whether any batch could hold the event."""
-        return self._format.size(1, len(event)) <= self._max_size
+    @property
+    def largest_event(self) -> int:
+        """Bytes of the largest event that any batch could hold."""
+        return self._max_size - self._format.size(1, 0)
 
     def fits(self, event: bytes) -> bool:
         """Whether there is room for the event in the open batch."""
         if not self._events:
-            return self.can_hold(event)
+            return len(event) <= self.largest_event
         size = self._format.size(len(self._events) + 1, self._events_size + len(event))
         return size <= self._taught_size and not self.full
 
@@ -133,6 +134,34 @@ class Batcher:
             self._opened_at = now
         self._events.append(event)
         self._events_size += len(event)
+
+    def add_many(self, events: Sequence[bytes], now: float) -> int:
+        """Take in events from the first one on, as long as they fit and the batch isn't full.
+
+        Args:
+            events: Serialized events, none larger than `largest_event`.
+            now: Seconds of the monotonic clock.
+
+        Returns:
+            How many were taken in; fewer than all only if the next one doesn't fit.
+        """
+        count = len(self._events) + len(events)
+        events_size = self._events_size + sum(map(len, events))
+        if (
+            events
+            and count <= self._max_events
+            and self._format.size(count, events_size) <= self._taught_size
+        ):
+            if not self._events:
+                self._opened_at = now
+            self._events += events
+            self._events_size = events_size
+            return len(events)
+        for taken, event in enumerate(events):
+            if not self.fits(event):
+                return taken
+            self.add(event, now)
+        return len(events)
 
     def take(self) -> Batch | None:
         """Close the open batch and return it; None if there is no event in it."""

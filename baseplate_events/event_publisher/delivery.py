@@ -40,7 +40,7 @@ from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLa
 from .parcels import Attempt, Parcel, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from .backoff import Gate
     from .batching import Batch, Batcher
@@ -52,6 +52,10 @@ if TYPE_CHECKING:
 #: given up in one of a million trials: others must go through at once between each two, (0.5 * 0.5)**10.
 SUSPICION: Final = 5
 LONE_SUSPICION: Final = 10
+
+#: The bytes at the ends of a JSON object.
+_OPENS: Final = ord("{")
+_CLOSES: Final = ord("}")
 
 #: Seconds until a disk that failed is tried again.
 DISK_PAUSE: Final = 1.0
@@ -120,15 +124,19 @@ class Delivery:
             self._send(Parcel(self._next_order(), segment.count, now, None, segment))
 
     @property
-    def wants_events(self) -> bool:
-        """Whether there is a safe place for one more event from the queue."""
+    def room(self) -> int:
+        """How many events from the queue there is a safe place for, whatever their sizes."""
         if self._held is not None or self._doomed:
-            return False
+            return 0
         if self._store is not None:
-            return self._store.has_room(self.queue_message_size)
-        if not self.gate.proven and self._exposed >= self.queue_capacity:
-            return False
-        return self._memory + self._batcher.size < self._max_memory
+            # One by one, so that no more than one is ever on its way between queue and disk.
+            return int(self._store.has_room(self.queue_message_size))
+        memory = self._max_memory - self._memory - self._batcher.size
+        # Any memory that is left is room for one, which may take a bit more.
+        room = (memory + self.queue_message_size - 1) // self.queue_message_size
+        if not self.gate.proven:
+            room = min(room, self.queue_capacity - self._exposed)
+        return max(0, room)
 
     @property
     def _exposed(self) -> int:
@@ -144,25 +152,49 @@ class Delivery:
             times.append(self._batcher.opened_at)
         return min(times, default=None)
 
-    def offer(self, event: bytes, now: float) -> Verdict | None:
-        """Take an event that came from the queue.
+    def offer(self, events: Sequence[bytes], now: float) -> list[tuple[int, Verdict]]:
+        """Take events that came from the queue, no more than there is `room` for.
 
         Returns:
-            Why the event can't be sent at all and was given up, which is counted; None where it was taken in.
+            Those that can't be sent at all and were given up, which is counted: the size of each, and why.
         """
-        self.accounting.receive(1)
-        verdict = self._judge(event)
-        if verdict is not None:
-            self._give_up(event, verdict, None, now)
-            return verdict
-        self._held = event
-        self._take_in(now)
-        return None
+        self.accounting.receive(len(events))
+        largest = self._batcher.largest_event
+        refused: list[tuple[int, Verdict]] = []
+        # Nearly all events are objects; looking at their two ends in place is what a burst can afford.
+        if [e for e in events if not (e and e[0] == _OPENS and e[-1] == _CLOSES and len(e) <= largest)]:
+            events, refused = self._sort_out(events, now)
+        if self._store is not None:
+            for event in events:
+                self._held = event
+                self._take_in(now)
+            return refused
+        while events:
+            taken = self._batcher.add_many(events, now)
+            if taken < len(events) or self._batcher.full:
+                self._close()
+            events = events[taken:]
+        return refused
+
+    def _sort_out(
+        self, events: Sequence[bytes], now: float
+    ) -> tuple[Sequence[bytes], list[tuple[int, Verdict]]]:
+        """Give up those events that can't be sent at all; return the others, and the verdicts."""
+        good: list[bytes] = []
+        refused: list[tuple[int, Verdict]] = []
+        for event in events:
+            verdict = self._judge(event)
+            if verdict is None:
+                good.append(event)
+            else:
+                refused.append((len(event), verdict))
+                self._give_up(event, verdict, None, now)
+        return good, refused
 
     def _judge(self, event: bytes) -> Verdict | None:
-        if not (event.startswith(b"{") and event.endswith(b"}")) and not _may_be_json(event):
+        if not _may_be_json(event):
             return Verdict(DropReason.INVALID, "not JSON")
-        if not self._batcher.can_hold(event):
+        if len(event) > self._batcher.largest_event:
             return Verdict(DropReason.OVERSIZE, "larger than batch.max_size")
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import traceback
@@ -14,7 +15,6 @@ from .outcome import Outcome, Retryable, classify
 from .wire import build_request
 
 if TYPE_CHECKING:
-    import queue
     from collections.abc import Callable
 
     from .parcels import Attempt
@@ -26,11 +26,13 @@ class Finished:
     """An attempt that ended.
 
     Attributes:
+        sender: Who sent it, and is idle now.
         attempt: What was to be sent.
         outcome: What became of it.
         seconds: How long it took.
     """
 
+    sender: Sender
     attempt: Attempt
     outcome: Outcome
     seconds: float
@@ -42,23 +44,23 @@ class Sender(threading.Thread):
     Args:
         current_settings: Gives the settings to use; asked before each attempt, so that new ones take effect
             with the next.
-        jobs: Where attempts come from.
         report: Takes what became of each, in this thread.
     """
 
     def __init__(
-        self,
-        current_settings: Callable[[], PublisherSettings],
-        jobs: queue.SimpleQueue[Attempt],
-        report: Callable[[Finished], None],
+        self, current_settings: Callable[[], PublisherSettings], report: Callable[[Finished], None]
     ) -> None:
         # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
         super().__init__(name="sender", daemon=True)
         self._current_settings = current_settings
         self._settings = current_settings()
         self._collector: Collector = make_collector(self._settings)
-        self._jobs = jobs
+        self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._report = report
+
+    def post(self, attempt: Attempt) -> None:
+        """Have an attempt posted, after those that were given before; called by any thread."""
+        self._jobs.put(attempt)
 
     def run(self) -> None:
         """Post until the process ends."""
@@ -72,7 +74,8 @@ class Sender(threading.Thread):
                 frame = traceback.extract_tb(exc.__traceback__)[-1]
                 reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
                 outcome = Retryable(reason=reason, from_collector=False)
-            self._report(Finished(attempt, outcome, time.monotonic() - started_at))
+            self._report(Finished(self, attempt, outcome, time.monotonic() - started_at))
+            del attempt  # rather than keep its events while there is nothing to do
 
     def _post(self, attempt: Attempt) -> Outcome:
         settings = self._current_settings()

@@ -21,7 +21,6 @@ import collections
 import contextlib
 import logging
 import os
-import queue
 import select
 import time
 from typing import TYPE_CHECKING, Final
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
     from .accounting import Accounting
     from .backoff import RandomSource
-    from .parcels import Attempt
     from .settings import PublisherSettings
     from .spool import Segment
 
@@ -145,11 +143,8 @@ class EventPublisher:
         self._unready: str | None = None
         self._report_at = 0.0
         self._reported: dict[str, int] = {}
-        self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._finished: collections.deque[Finished] = collections.deque()
-        self._senders = [
-            Sender(lambda: self._settings, self._jobs, self._report) for _ in range(settings.concurrency)
-        ]
+        self._idle_senders: list[Sender] = []
 
     @property
     def accounting(self) -> Accounting:
@@ -184,8 +179,6 @@ class EventPublisher:
         Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
         and logged as dropped.
         """
-        for sender in self._senders:
-            sender.start()
         logger.info("publishing events from %s to %s", self._queue.name, self._settings.collector.url)
         if self._delivery.accounting.recovered:
             logger.info("recovered %d events from the spool", self._delivery.accounting.recovered)
@@ -238,11 +231,19 @@ class EventPublisher:
         if stopping and self._queue_is_empty:
             self._delivery.flush(now)
         while (attempt := self._delivery.next_attempt(now)) is not None:
-            self._jobs.put(attempt)
+            self._idle_sender().post(attempt)
         self._note_trouble()
         if not stopping:
             return False
         return self._stops > 1 or now >= self._surrender_at or self._nothing_left(now)
+
+    def _idle_sender(self) -> Sender:
+        """Give the sender that was busy last, whose connection is the freshest, or a new one."""
+        if self._idle_senders:
+            return self._idle_senders.pop()
+        sender = Sender(lambda: self._settings, self._report)
+        sender.start()
+        return sender
 
     def _nothing_left(self, now: float) -> bool:
         if not self._queue_is_empty and self._may_receive(now):
@@ -267,27 +268,27 @@ class EventPublisher:
         self._queue_is_empty = False
         if not self._may_receive(now):
             return
-        for _ in range(_BURST):
-            if not self._delivery.wants_events:
-                return
-            message = self._next_message()
-            if message is None:
+        left = _BURST
+        while left and (room := self._delivery.room):
+            limit = min(room, left)
+            messages = self._next_messages(limit)
+            for size, verdict in self._delivery.offer(messages, now) if messages else ():
+                logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
+            # An orphan that gave a few tells nothing of the others.
+            if len(messages) < limit and not (messages and self._orphans):
                 self._queue_is_empty = True
                 return
-            verdict = self._delivery.offer(message, now)
-            if verdict is not None:
-                logger.error(
-                    "can't send a message of %d bytes: %s; %s", len(message), verdict.reason, self._fate
-                )
+            left -= limit
 
-    def _next_message(self) -> bytes | None:
+    def _next_messages(self, limit: int) -> list[bytes]:
+        """Receive some messages, orphans' first; fewer than `limit` if there are no more in one of them."""
         for orphan, _ in self._orphans:
-            message = orphan.get(0.0)
-            if message is not None:
-                return message
-        return self._queue.get(0.0)
+            if messages := orphan.get_many(limit):
+                return messages
+        return self._queue.get_many(limit)
 
     def _take(self, finished: Finished) -> None:
+        self._idle_senders.append(finished.sender)
         failures = self._delivery.gate.failures
         count = len(finished.attempt.batch.events)
         now = time.monotonic()
@@ -401,7 +402,7 @@ class EventPublisher:
         now = time.monotonic()
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
-        if self._delivery.wants_events and self._may_receive(now):
+        if self._may_receive(now) and self._delivery.room:
             poller.register(self._queue.fileno(), select.POLLIN)
         times = [self._watch_at]
         wake_at = self._delivery.wake_at()
