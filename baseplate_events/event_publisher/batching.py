@@ -42,7 +42,10 @@ class BatchFormat:
     def join(self, events: tuple[bytes, ...]) -> bytes:
         """Put one or more events together to a body."""
         counter = b"%d," % len(events) if self.counted else b""
-        return b"%b%b%b%b" % (self.prefix, counter, b",".join(events), self.suffix)
+        parts = [*events]  # so that what is large is copied once
+        parts[0] = self.prefix + counter + parts[0]
+        parts[-1] += self.suffix
+        return b",".join(parts)
 
 
 #: Formats of a body by `collector.version`.
@@ -75,17 +78,27 @@ class Batcher:
         max_size: Bytes of a body at most, uncompressed.
         max_events: Events of a batch at most, at least 1.
         max_age: Seconds from a batch's first event until it is due.
+
+    Attributes:
+        largest_event: Bytes of the largest event that any batch could hold.
     """
 
     def __init__(self, body_format: BatchFormat, *, max_size: int, max_events: int, max_age: float) -> None:
+        self.largest_event: int = max_size - body_format.size(1, 0)
         self._format = body_format
-        self._max_size = max_size
         self._taught_size = max_size
         self._max_events = max_events
         self._max_age = max_age
         self._events: list[bytes] = []
         self._events_size = 0
         self._opened_at = 0.0
+        # Bytes that one more event may have for sure: quicker to ask than what it would weigh to the byte.
+        self._spare = self._whole_spare()
+
+    def _whole_spare(self) -> int:
+        """Tell the `_spare` of an empty batch, with a counter as wide as it gets."""
+        commas = self._max_events - 1
+        return self._taught_size - (self._format.size(self._max_events, 0) - commas)
 
     def __len__(self) -> int:
         """Number of events in the open batch."""
@@ -111,13 +124,10 @@ class Batcher:
         """Whether the open batch holds as many events as it may."""
         return len(self._events) >= self._max_events
 
-    @property
-    def largest_event(self) -> int:
-        """Bytes of the largest event that any batch could hold."""
-        return self._max_size - self._format.size(1, 0)
-
     def fits(self, event: bytes) -> bool:
         """Whether there is room for the event in the open batch."""
+        if len(event) <= self._spare:
+            return len(self._events) < self._max_events
         if not self._events:
             return len(event) <= self.largest_event
         size = self._format.size(len(self._events) + 1, self._events_size + len(event))
@@ -133,7 +143,9 @@ class Batcher:
         if not self._events:
             self._opened_at = now
         self._events.append(event)
-        self._events_size += len(event)
+        size = len(event)
+        self._events_size += size
+        self._spare -= size + 1
 
     def add_many(self, events: Sequence[bytes], now: float) -> int:
         """Take in events from the first one on, as long as they fit and the batch isn't full.
@@ -145,17 +157,14 @@ class Batcher:
         Returns:
             How many were taken in; fewer than all only if the next one doesn't fit.
         """
-        count = len(self._events) + len(events)
-        events_size = self._events_size + sum(map(len, events))
-        if (
-            events
-            and count <= self._max_events
-            and self._format.size(count, events_size) <= self._taught_size
-        ):
+        size = sum(map(len, events))
+        commas = len(events)
+        if events and size + commas <= self._spare and len(self._events) + len(events) <= self._max_events:
             if not self._events:
                 self._opened_at = now
             self._events += events
-            self._events_size = events_size
+            self._events_size += size
+            self._spare -= size + commas
             return len(events)
         for taken, event in enumerate(events):
             if not self.fits(event):
@@ -170,11 +179,13 @@ class Batcher:
         batch = Batch(tuple(self._events), self.size, self._opened_at)
         self._events = []
         self._events_size = 0
+        self._spare = self._whole_spare()
         return batch
 
     def learn(self, max_size: int) -> None:
         """Make bodies of several events no larger than this from now on: a collector takes no larger ones."""
         self._taught_size = min(self._taught_size, max_size)
+        self._spare = self._whole_spare() - self._events_size - len(self._events)
 
     def split(self, batch: Batch) -> tuple[Batch, Batch]:
         """Split a batch of at least two events in halves of the same age, the older events first."""

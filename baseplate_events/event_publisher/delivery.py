@@ -203,19 +203,20 @@ class Delivery:
         event = self._held
         if event is None:
             return
+        batcher, store = self._batcher, self._store
         try:
-            if not self._batcher.fits(event):
+            if not batcher.fits(event):
                 self._close()
-            if self._store is not None:
-                self._store.append(event)
+            if store is not None:
+                store.append(event)
                 self.accounting.spool(1)
         except EventError as exc:
             self._note_disk(str(exc), now)
             return
         self._held = None
         self.disk_trouble = None
-        self._batcher.add(event, now)
-        if self._batcher.full:
+        batcher.add(event, now)
+        if batcher.full:
             self.flush(now)
 
     def flush(self, now: float) -> None:

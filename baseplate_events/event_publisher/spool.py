@@ -193,8 +193,9 @@ class Spool:
                 self._write_anew([*self._events, event])
             else:
                 frame = self._format.frame(event)
-                self._open_size += self._disk.write(handle, frame)
-                if self._open_size < before + len(frame):
+                size = before + len(frame)
+                self._open_size = before + self._disk.write(handle, frame)
+                if self._open_size < size:
                     self._write(handle, frame[self._open_size - before :])
                 if self._forces_events:
                     self._disk.sync(handle)
