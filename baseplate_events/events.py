@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 from .errors import (
     EventEmptyError,
@@ -40,13 +40,13 @@ MAX_QUEUE_SIZE = 10_000
 _PREFIX = "/events-"
 
 #: What a refusal is called in metrics.
-_REASONS = (
-    (EventTooLargeError, "too_large"),
-    (EventQueueFullError, "full"),
-    (EventEmptyError, "empty"),
-    (EventNotSerializableError, "not_serializable"),
-    (EventQueueUnavailableError, "unavailable"),
-)
+_REASONS: dict[type, str] = {
+    EventTooLargeError: "too_large",
+    EventQueueFullError: "full",
+    EventEmptyError: "empty",
+    EventNotSerializableError: "not_serializable",
+    EventQueueUnavailableError: "unavailable",
+}
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
@@ -116,6 +116,9 @@ class EventQueue(Generic[T_contra]):
         EventQueueUnavailableError: The queue can't be opened or made; the subclass says why.
     """
 
+    #: What carries the bytes; the queue for tests has one that stays in memory.
+    _transport: ClassVar[type[MessageQueue]] = MessageQueue
+
     def __init__(
         self,
         name: str,
@@ -134,7 +137,7 @@ class EventQueue(Generic[T_contra]):
         self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
         self._max_event_size = max_event_size
         self._put_timeout = put_timeout
-        self._queue = MessageQueue(
+        self._queue: MessageQueue = self._transport(
             queue_name,
             max_messages=max_queue_size,
             max_message_size=max_event_size,
@@ -175,37 +178,46 @@ class EventQueue(Generic[T_contra]):
         else:
             queue = self._queue
             descriptor = queue.descriptor  # held by this name as long as it is in use
+            full = False
             if (
                 type(message) is bytes
                 and 0 < len(message) <= self._max_event_size
-                and monotonic() < queue.trusted_until
+                and (monotonic() < queue.trusted_until or queue.confirm())
             ):
                 try:
                     descriptor.send(message)
                 except Exception as exc:
                     if not descriptor.refused(exc):
                         raise
+                    full = descriptor.is_full(exc)
                 else:
                     return
-            self._put_slowly(message)
+            self._put_slowly(message, full=full)
             return
         # Outside of the handler: not to be chained to an error that may hold what is in the event.
         refusal = EventNotSerializableError("", problem)
         self._count(refusal)
         raise refusal
 
-    def _put_slowly(self, message: object) -> None:
-        """Put what couldn't be sent at once: the queue wasn't looked at lately, or there is a problem."""
+    def _put_slowly(self, message: object, *, full: bool) -> None:
+        """Put what couldn't be sent at once, as the queue was `full` just now or has another problem."""
         try:
             if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
                 raise self._refusal(message)
-            self._queue.put(message, self._put_timeout)
+            queue = self._queue
+            if full and not self._put_timeout and queue.confirm():
+                raise EventQueueFullError(queue.name, queue.max_messages)
+            queue.put(message, self._put_timeout)
         except EventError as error:
             self._count(error)
             raise
 
     def _count(self, error: EventError) -> None:
-        reason = next((word for kind, word in _REASONS if isinstance(error, kind)), "other")
+        reason = "other"
+        for kind in type(error).__mro__:
+            if kind in _REASONS:
+                reason = _REASONS[kind]
+                break
         # No waiting, and no deadlock in a child that was forked meanwhile: a count may get lost instead.
         locked = self._lock.acquire(blocking=False)
         self._refused[reason] = self._refused.get(reason, 0) + 1

@@ -53,6 +53,9 @@ ALL_PERMISSIONS = 0o777
 #: The highest priority of a message (MQ_PRIO_MAX of Linux, less one).
 MAX_PRIORITY = 32_767
 
+#: Priority of events that were received and go back; producers put at 0, and the highest is received first.
+RETURN_PRIORITY = 1
+
 #: Seconds for which a producer trusts that its queue wasn't removed. Asking costs as much as sending: so a
 #: burst asks once in some 50 puts, and a put on its own always.
 TRUST = 100e-6
@@ -97,8 +100,8 @@ class MessageQueue:
 
     Attributes:
         descriptor: What the queue is open by now, for `EventQueue.put`, which can't afford to ask `put`.
-        trusted_until: Time of the monotonic clock until which that may be sent to without asking `put`, for
-            the same.
+        trusted_until: Time of the monotonic clock until which that may be sent to without another `confirm`,
+            for the same.
     """
 
     def __init__(
@@ -164,6 +167,14 @@ class MessageQueue:
         self._check_open()
         return self.descriptor.fd
 
+    def confirm(self) -> bool:
+        """Look whether the queue was removed; if it wasn't, it is trusted for a while."""
+        now = monotonic()
+        if self.descriptor.removed():
+            return False
+        self.trusted_until = now + TRUST
+        return True
+
     def put(self, message: bytes, timeout: float = 0.0, priority: int = 0) -> None:
         """Add a message to the queue; after any error it isn't in the queue.
 
@@ -189,11 +200,8 @@ class MessageQueue:
         """
         if type(message) is not bytes:  # posix_ipc crashes the process if it isn't given bytes
             message = bytes(memoryview(message))
-        now = monotonic()
-        if now >= self.trusted_until:
-            if self.descriptor.removed():
-                self._move()
-            self.trusted_until = now + TRUST
+        if monotonic() >= self.trusted_until and not self.confirm():
+            self._move()
         descriptor = self.descriptor  # held by this name as long as it is in use
         try:
             descriptor.send(message, None, priority)

@@ -164,6 +164,10 @@ class Descriptor:
         """
         return isinstance(exc, self._ipc.Error) or type(exc) in {ValueError, OverflowError, OSError}
 
+    def is_full(self, exc: Exception) -> bool:
+        """Tell whether an exception of `send` says that the queue is full, and nothing else."""
+        return isinstance(exc, self._ipc.BusyError)
+
     def try_send(self, message: bytes, priority: int) -> bool:
         """Add a message to the queue without waiting.
 

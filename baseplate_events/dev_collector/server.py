@@ -70,8 +70,8 @@ class Collector:
     Args:
         keys: Secrets by the names of their keys.
         on_batch: Takes each batch before it is answered with 200; called in the thread of its connection, so
-            for several batches at a time. An OSError that it raises is answered with 500, and the batch
-            counts as refused.
+            for several batches at a time. A refusal that it returns is the answer instead, as is 500 where
+            it raises an OSError.
         on_rejected: Takes each refusal before it is answered; called like `on_batch`.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
@@ -85,7 +85,7 @@ class Collector:
     def __init__(
         self,
         keys: Mapping[str, bytes],
-        on_batch: Callable[[Accepted], None],
+        on_batch: Callable[[Accepted], Rejected | None],
         *,
         on_rejected: Callable[[Rejected], None] = lambda _: None,
         host: str = "127.0.0.1",
@@ -132,11 +132,12 @@ class Collector:
             self.reject(verdict)
             return verdict
         try:
-            self._on_batch(verdict)
+            refusal = self._on_batch(verdict)
         except OSError as exc:
-            failure = Rejected(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
-            self.reject(failure)
-            return failure
+            refusal = Rejected(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
+        if refusal is not None:
+            self.reject(refusal)
+            return refusal
         with self._lock:
             was = self._counts
             self._counts = Counts(was.batches + 1, was.events + len(verdict.events), was.rejected)

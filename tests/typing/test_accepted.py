@@ -32,6 +32,7 @@ from baseplate_events import (
     serialize_v2_event,
     serialize_v2j_event,
 )
+from baseplate_events.testing import EventCollector, InMemoryEventQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import assert_type
 
     from baseplate_events.events import Gauge, MetricsBatch
+    from baseplate_events.pytest_plugin import EventQueueFactory
     from baseplate_events.serializers import DataclassInstance
 else:
 
@@ -215,6 +217,43 @@ class FrameworkBatch:
         """Give the gauge."""
         del name, tags
         return FrameworkGauge()
+
+
+def queues_in_memory(make_event_queue: EventQueueFactory) -> None:
+    """A queue in memory serves where a queue is asked for, and knows the type of its events."""
+    clicks: InMemoryEventQueue[Click] = InMemoryEventQueue("main", serialize_v2j_event)
+    clicks.put(LongClick(action="click", seconds=1.5))
+    assert_type(clicks.events, list[Click])
+    assert_type(clicks.only_event(), Click)
+    assert_type(clicks.messages, list[bytes])
+    assert_type(clicks.errors, list[EventError])
+    clicks.fail_with(EventQueueFullError())
+    clicks.fail_with(None)
+    _clicks: EventQueue[Click] = clicks
+    _long_clicks: EventQueue[LongClick] = clicks
+    _factory: ContextFactory = clicks
+    points = InMemoryEventQueue(
+        "main", serialize_point, max_queue_size=1, max_event_size=20, put_timeout=1, mode=0, strict_size=True
+    )
+    assert_type(points, InMemoryEventQueue[Point])
+    with points as same:
+        assert_type(same, InMemoryEventQueue[Point])
+    assert_type(make_event_queue(serialize_point), InMemoryEventQueue[Point])
+    made: InMemoryEventQueue[Click] = make_event_queue(serialize_v2j_event, name="main", max_queue_size=1)
+    made.put(Click(action="click"))
+    kind: type[EventQueue[Click]] = InMemoryEventQueue[Click]
+    kind("main", serialize_v2j_event).put({"action": "click"})
+
+
+def collectors(collector: EventCollector) -> None:
+    """What a collector has taken are JSON objects, whatever was put."""
+    assert_type(collector.wait_for(1, refusals=1, timeout=0.5), list[dict[str, object]])
+    assert_type(collector.events, list[dict[str, object]])
+    assert_type(collector.messages, list[bytes])
+    assert_type([(refusal.status, refusal.reason) for refusal in collector.refusals], list[tuple[int, str]])
+    assert_type(collector.publisher_config("main", version="2j", retry__cap="1 second"), str)
+    collector.answer_with(503)
+    collector.answer_with(None)
 
 
 def facts_of_errors() -> None:

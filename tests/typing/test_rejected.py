@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from baseplate_events import EventQueue, ThriftStruct, serialize_v2_event, serialize_v2j_event
+from baseplate_events.testing import InMemoryEventQueue
 
 if TYPE_CHECKING:
     from typing import IO
 
     from baseplate_events import ContextFactory, EventTooLargeError
+    from baseplate_events.pytest_plugin import EventQueueFactory
+    from baseplate_events.testing import EventCollector
 
 
 class Click(TypedDict):
@@ -139,6 +142,35 @@ def wrong_arguments() -> None:
     EventQueue("main", serialize_v2_event, put_timeout=None)  # type: ignore[arg-type]
     EventQueue("main")  # type: ignore[call-arg]
     EventQueue(b"main", serialize_v2_event)  # type: ignore[arg-type]
+
+
+def wrong_events_in_memory(clicks: InMemoryEventQueue[Click], make_event_queue: EventQueueFactory) -> None:
+    """A queue in memory is as strict, wherever it comes from."""
+    clicks.put("text")  # type: ignore[arg-type]
+    clicks.put({"action": 1})  # type: ignore[typeddict-item]
+    clicks.put(Vote(1))  # type: ignore[arg-type]
+    InMemoryEventQueue("main", serialize_v2_event).put("text")  # type: ignore[arg-type]
+    InMemoryEventQueue[Click]("main", serialize_v2_event)  # type: ignore[arg-type]
+    make_event_queue(serialize_v2j_event).put("text")  # type: ignore[arg-type]
+    make_event_queue(b"")  # type: ignore[arg-type]
+
+
+def not_in_place_of(clicks: InMemoryEventQueue[Click], weighted: InMemoryEventQueue[WeightedVote]) -> None:
+    """A queue in memory doesn't serve for another type, nor for a supertype, nor a real one for it."""
+    _votes: EventQueue[Vote] = clicks  # type: ignore[assignment]
+    _wider: EventQueue[Vote] = weighted  # type: ignore[assignment]
+    _wider_too: InMemoryEventQueue[Vote] = weighted  # type: ignore[assignment]
+    _memory: InMemoryEventQueue[Click] = EventQueue("main", serialize_v2j_event)  # type: ignore[assignment]
+
+
+def wrong_tests(clicks: InMemoryEventQueue[Click], collector: EventCollector) -> None:
+    """What a test tells a queue or a collector, and what it is told, has types too."""
+    clicks.fail_with(ValueError())  # type: ignore[arg-type]
+    clicks.only_event()["noun"]  # type: ignore[typeddict-item]
+    clicks.events = []  # type: ignore[misc]
+    collector.answer_with("503")  # type: ignore[arg-type]
+    collector.wait_for(1, 2)  # type: ignore[call-arg]
+    collector.publisher_config("main", max_queue_size=10)  # type: ignore[call-arg, arg-type]
 
 
 def not_what_they_seem(queue: EventQueue[Vote], error: EventTooLargeError) -> None:
