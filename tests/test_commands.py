@@ -123,7 +123,9 @@ def test_the_demo_delivers_everything() -> None:
     assert "every event that was put arrived, once" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["publish", "collect", "dead-letters", "demo"])
+@pytest.mark.parametrize(
+    "command", ["publish", "collect", "dead-letters", "queue", "doctor", "status", "demo"]
+)
 def test_every_command_has_a_help_page(command: str) -> None:
     """`--help` of each command describes it; the collector's says that it is for development."""
     result = run("-m", "baseplate_events", command, "--help")

@@ -1,0 +1,88 @@
+"""What the commands share: exit statuses, kinds of arguments, and how a command is told to a user.
+
+Exit statuses of every command: 0; 1 for what failed or was left undone; 2 for a mistake in the command line
+or in a configuration that the command can't do without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from typing import Final
+
+from .config_values import MistakeError, parse_span
+from .message_queue import MAX_NAME_SIZE
+
+#: Exit status for what failed or was left undone.
+EXIT_FAILURE: Final = 1
+
+#: Exit status for a mistake in the command line or in a configuration; argparse's own.
+EXIT_USAGE: Final = 2
+
+#: Seconds of the longest span that an option takes.
+_LONGEST_SPAN: Final = 100 * 365 * 86_400.0
+
+#: Seconds of the shortest time in which something can happen.
+_SHORTEST_TIMEOUT: Final = 0.001
+
+#: What the POSIX name of an event queue begins with.
+_EVENTS: Final = "/events-"
+
+_POSIX_NAME: Final = re.compile(r"/(?!\.{1,2}\Z)[^/\0]+")
+
+
+def command(*words: str) -> str:
+    """Write a command of this package as a user would type it in a shell, in backquotes."""
+    return f"`python -m {__package__} {shlex.join(words)}`"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: `1 event`, `2,000 events`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def say(line: str) -> None:
+    """Write a line to stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def span(text: str, minimum: float = 0.0) -> float:
+    """Read an argument that is a span of time, in seconds, of at least so many."""
+    try:
+        return parse_span(text, minimum, _LONGEST_SPAN)
+    except MistakeError as exc:
+        message = f"{text!a} {exc}; expected a span of time such as '30 seconds' or '7 days'"
+        raise argparse.ArgumentTypeError(message) from exc
+
+
+def timeout(text: str) -> float:
+    """Read an argument that is the longest time for something, in seconds: a span that isn't zero."""
+    return span(text, _SHORTEST_TIMEOUT)
+
+
+def posix_queue_name(text: str) -> str:
+    """Read an argument that names a queue: `v2` is the event queue `/events-v2`, `/other` any POSIX queue."""
+    name = text if text.startswith("/") else _EVENTS + text
+    if _POSIX_NAME.fullmatch(name) is None or name == _EVENTS or len(os.fsencode(name)) > MAX_NAME_SIZE:
+        raise argparse.ArgumentTypeError(
+            f"{text!a} can't name a queue; expected the NAME of an event queue, such as v2, or the POSIX "
+            f"name of any, such as /events-v2, with no further slash and at most {MAX_NAME_SIZE} bytes in all"
+        )
+    return name
+
+
+def short_queue_name(name: str) -> str:
+    """Give what `posix_queue_name` reads as this POSIX name, as short as possible."""
+    return name.removeprefix(_EVENTS)
+
+
+def event_queue_name(text: str) -> str:
+    """Read an argument that is the NAME of the event queue `/events-NAME`, and give it as it is."""
+    if text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!a} is a POSIX name; expected the NAME of /events-NAME")
+    posix_queue_name(text)
+    return text

@@ -1,0 +1,40 @@
+"""Work that may hang, such as asking for the address of a host: done for a limited time."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_T = TypeVar("_T")
+
+
+def within(seconds: float, work: Callable[[], _T]) -> _T:
+    """Do some work in a thread and give what it gives.
+
+    Args:
+        seconds: How long it may take. After that it goes on in a daemon thread, for nobody.
+        work: What is to be done.
+
+    Raises:
+        TimeoutError: It takes longer.
+        Exception: Whatever the work raises.
+    """
+    future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def perform() -> None:
+        try:
+            future.set_result(work())
+        except Exception as exc:  # noqa: BLE001 - raised by `result` in the thread that asked
+            future.set_exception(exc)
+
+    threading.Thread(target=perform, name="doctor", daemon=True).start()
+    try:
+        return future.result(seconds)
+    except concurrent.futures.TimeoutError:
+        if future.done():
+            raise  # the work's own
+        raise TimeoutError(f"no answer within {seconds:g} seconds") from None

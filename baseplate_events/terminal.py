@@ -1,0 +1,155 @@
+"""How commands write to a terminal: colour where it is wanted, tables, and the progress of long work.
+
+Rules:
+
+1. Colour goes only to a terminal, and never where the environment has NO_COLOR (https://no-color.org) or a
+   terminal that is `dumb`.
+2. Progress goes only to a terminal, rewrites one line, and does so ten times a second at most.
+3. What comes from elsewhere - a file, a collector - is passed through `printable`, so that it can neither
+   move the cursor nor break a table.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import re
+import shutil
+import time
+from typing import TYPE_CHECKING, Final, TextIO, final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+#: Seconds between two lines of progress: fluent to the eye, and nothing beside the work.
+_INTERVAL: Final = 0.1
+
+#: Blanks between two columns of a table.
+_GAP: Final = 2
+
+#: Erases from the cursor to the end of the line (ECMA-48, EL).
+_ERASE: Final = "\x1b[K"
+
+#: What `paint` adds to a text (ECMA-48, SGR).
+_STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Colour(enum.Enum):
+    """A colour, or another way to set off a text; the value is its parameter of SGR."""
+
+    RED = "31"
+    GREEN = "32"
+    YELLOW = "33"
+    BOLD = "1"
+    DIM = "2"
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether what is written to a stream may be coloured."""
+    return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def paint(text: str, colour: Colour) -> str:
+    """Put a text in a colour."""
+    return f"\x1b[{colour.value}m{text}\x1b[0m"
+
+
+def visible_length(text: str) -> int:
+    """Count the characters of a text that show, whatever it was painted with."""
+    return len(_STYLE.sub("", text))
+
+
+def printable(text: str) -> str:
+    """Escape whatever of a text doesn't show as a character of its own, line breaks included."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the columns of a table to the left; rows may be of different lengths.
+
+    Returns:
+        A line for each row, without blanks at its end.
+    """
+    lengths = [[visible_length(cell) for cell in row] for row in rows]
+    widths = [max(column) for column in itertools.zip_longest(*lengths, fillvalue=0)]
+    return [
+        "".join(
+            cell + " " * (width - length + _GAP)
+            for cell, length, width in zip(row, row_lengths, widths, strict=False)
+        ).rstrip(" ")
+        for row, row_lengths in zip(rows, lengths, strict=True)
+    ]
+
+
+def format_progress(label: str, done: int, total: int | None, seconds: float) -> str:
+    """Say how far a work has come.
+
+    Args:
+        label: What is counted, such as `events replayed`.
+        done: How many are done.
+        total: How many there are, or None where that isn't known.
+        seconds: How long it has taken.
+    """
+    rate = f" ({done / seconds:,.0f} a second)" if seconds >= 1 else ""
+    if total is None:
+        return f"{done:,} {label}{rate}"
+    share = f", {done * 100 // total} %" if total > 0 else ""
+    return f"{done:,} of {total:,} {label}{share}{rate}"
+
+
+@final
+class Progress:
+    """The progress of a long work on the terminal of a user; nothing where there is none. A context manager.
+
+    Args:
+        stream: Where it is shown, stderr as a rule, so that it doesn't mix with what a command gives.
+        label: What is counted, such as `events replayed`.
+        total: How many there are, or None where that isn't known.
+        clock: The monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        label: str,
+        total: int | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._label = label
+        self._total = total
+        self._clock = clock
+        self._shows: bool = stream.isatty()
+        self._started_at = self._due_at = clock() if self._shows else 0.0
+        self._written = False
+
+    def show(self, done: int) -> None:
+        """Tell how many are done by now; cheap enough to be called for each."""
+        if not self._shows:
+            return
+        now = self._clock()
+        if now < self._due_at:
+            return
+        self._due_at = now + _INTERVAL
+        self._written = True
+        line = format_progress(self._label, done, self._total, now - self._started_at)
+        # One that wraps couldn't be rewritten.
+        self._stream.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Take the line away, before something else is written."""
+        if self._written:
+            self._written = False
+            self._stream.write(f"\r{_ERASE}")
+            self._stream.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
