@@ -1,0 +1,185 @@
+"""How long an event is under way, from its put to when it has arrived at the collector.
+
+Rules:
+
+1. Producer, publisher and collector are processes of their own, and the monotonic clock is that of the host.
+2. An event is stamped with the time at which it is due, not with that of its put: a put that waits for room
+   in the queue, and all that come late because of it, count in full.
+3. Events are due at random moments, the same ones for all publishers, and go on for a while when enough were
+   counted: neither a rhythm nor an end decides how long a batch waits to fill.
+4. At half load all publishers get the same rate: half of what the slowest of them manages with this producer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.publishers import MAX_MESSAGES, PATIENCE
+
+from .ages import collector_process, event_bodies, stamped
+from .peers import PUBLISHERS, publisher, queue_for
+from .report import Line, Report
+from .rounds import interleave, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from baseplate_events.message_queue import MessageQueue
+
+    from .ages import CollectorProcess
+    from .peers import Publisher
+    from .scale import Scale
+
+#: Events a second of a service with little to tell.
+_LOW_RATE: Final = 20.0
+
+#: The age at which a batch is sent, where ours is asked for less than the second that both have by default.
+_SOON: Final = "50 milliseconds"
+
+#: Different events that are put in turn.
+_BODIES: Final = 2_000
+
+#: Our publisher with that.
+_OURS_SOON: Final = "ours, soon"
+
+#: Seconds between two looks at what the collector has.
+_GLANCE: Final = 0.02
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What came of one run.
+
+    Attributes:
+        ages: Seconds under way of each event.
+        rate: Events a second that were put.
+    """
+
+    ages: list[float]
+    rate: float
+
+
+@dataclass
+class _Chain:
+    """A queue with a publisher and a collector of its own.
+
+    Attributes:
+        put: Events that were put so far; all arrive, in this order but for batches under way together.
+    """
+
+    queue: MessageQueue
+    process: Publisher
+    collector: CollectorProcess
+    put: int = 0
+
+    def run(self, bodies: list[bytes], rate: float, seconds: float, afterwards: float) -> _Run:
+        """Put events, and wait until those that count have arrived.
+
+        Args:
+            bodies: What is put in turn.
+            rate: Events a second, on average, at random moments; 0 for as many as there is room for.
+            seconds: How long.
+            afterwards: Seconds for which the same goes on, and doesn't count.
+        """
+        ages: list[float] = []
+        began = time.monotonic()
+        count = self._put(bodies, rate, seconds)
+        taken = time.monotonic() - began
+        more = self._put(bodies, rate, afterwards)
+
+        def arrived() -> bool:
+            time.sleep(_GLANCE)
+            ages[:] = self.collector.ages(self.put)
+            return len(ages) >= count
+
+        self.process.wait_until(arrived)
+        self.put += count + more
+        return _Run(ages[:count], count / taken)
+
+    def _put(self, bodies: list[bytes], rate: float, seconds: float) -> int:
+        chance = random.Random(0)
+        number = 0
+        due = time.monotonic_ns()
+        end = due + round(seconds * 1e9)
+        while due < end or not number:
+            now = time.monotonic_ns()
+            if due > now:
+                time.sleep((due - now) / 1e9)
+            self.queue.put(stamped(bodies[number % len(bodies)], due), timeout=PATIENCE)
+            number += 1
+            due = due + round(chance.expovariate(rate) * 1e9) if rate else time.monotonic_ns()
+        return number
+
+
+@contextlib.contextmanager
+def _chain(whose: str, **settings: str) -> Generator[_Chain]:
+    name = f"benchmark-{secrets.token_hex(8)}"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        queue_for(name) as queue,
+        collector_process() as collector,
+        publisher(whose, Path(folder), name, collector.url, **settings) as process,
+    ):
+        yield _Chain(queue, process, collector)
+
+
+def run(scale: Scale) -> Report:
+    """Measure at a low rate and at half load."""
+    bodies = event_bodies(_BODIES)
+    rounds = scale.pick(full=3, quick=1, tiny=1)
+    afterwards = scale.pick(full=1.2, quick=1.0, tiny=0.0)
+    ours = scale.pick(full={}, quick={}, tiny={"batch__max_age": _SOON})
+    with contextlib.ExitStack() as stack:
+        chains = {
+            "ours": stack.enter_context(_chain("ours", **ours)),
+            _OURS_SOON: stack.enter_context(_chain("ours", batch__max_age=_SOON)),
+        }
+        if "original" in PUBLISHERS:
+            chains["original"] = stack.enter_context(_chain("original"))
+
+        def measure(rate: float, seconds: float, rounds: int, afterwards: float) -> dict[str, list[_Run]]:
+            return interleave(
+                {
+                    name: partial(chain.run, bodies, rate, seconds, afterwards)
+                    for name, chain in chains.items()
+                },
+                rounds,
+            )
+
+        measure(0.0, scale.pick(full=0.5, quick=0.2, tiny=0.0), 1, 0.0)  # to warm up
+        capacity = measure(0.0, scale.pick(full=3.0, quick=0.5, tiny=0.05), 1, 0.0)
+        half_rate = min(runs[0].rate for runs in capacity.values()) / 2
+        low = measure(_LOW_RATE, scale.pick(full=6.0, quick=1.5, tiny=0.1), rounds, afterwards)
+        half = measure(half_rate, scale.pick(full=4.0, quick=1.0, tiny=0.1), rounds, afterwards)
+    return Report(
+        "From put to the collector",
+        (*_lines(f"{_LOW_RATE:g} events/s", low), *_lines(f"{half_rate:,.0f} events/s", half)),
+        notes=(
+            "From when an event is due, at random, to when the collector has read all of its batch.",
+            "Both publishers send a batch that isn't full after 1 second, by default.",
+            f"{half_rate:,.0f} events/s is half of what the slowest of them manages here.",
+            f"The queue holds {MAX_MESSAGES} events, as on a stock Linux; waiting for room counts.",
+        ),
+    )
+
+
+def _lines(what: str, found: dict[str, list[_Run]]) -> list[Line]:
+    lines: list[Line] = []
+    for percent in (50, 99):
+        figures = {
+            name: 1e3 * percentile([age for run in runs for age in run.ages], percent)
+            for name, runs in found.items()
+        }
+        original = figures.get("original")
+        lines.append(Line(f"{what}, p{percent}", "ms", figures["ours"], original))
+        note = f"with batch.max_age = {_SOON}"
+        lines.append(Line(f"{what}, p{percent}, ours {note}", "ms", figures[_OURS_SOON], original))
+    return lines

@@ -1,0 +1,136 @@
+"""A collector that does as little as one can, so that it never is what is measured.
+
+It reads a request, notes when it came and how it begins, waits, and answers. It neither decompresses nor
+checks: what is in the requests is looked at when the measurement is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+#: Bytes of a request's body that are kept: more than gzip takes to say how it encodes, and the first words.
+_KEPT: Final = 4_096
+
+#: How a body of version 2 begins, and bytes of it that hold the number.
+_COUNT: Final = re.compile(rb'\{"1":\{"lst":\["rec",(\d+),')
+_BEGINNING: Final = 64
+
+#: A window of 32 KiB in the format of gzip, for zlib.
+GZIP: Final = 31
+
+_ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+_LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+
+#: Bytes that are read at a time; several batches.
+_READ: Final = 1 << 18
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A batch that is done with.
+
+    Attributes:
+        at: When, in seconds of the monotonic clock.
+        events: Events in it.
+        size: Bytes of it, compressed.
+    """
+
+    at: float
+    events: int
+    size: int
+
+
+def count_events(body: bytes) -> int:
+    """Tell the number of events in a compressed body of version 2, of which the beginning is enough.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        found = _COUNT.match(zlib.decompressobj(GZIP).decompress(body, _BEGINNING))
+    except zlib.error:
+        found = None
+    if found is None:
+        raise ValueError("the request holds no batch of version 2")
+    return int(found[1])
+
+
+class LightCollector:
+    """Takes whatever it is sent, from construction to `close`.
+
+    Args:
+        latency: Seconds from the end of a request to its answer.
+    """
+
+    def __init__(self, latency: float = 0.0) -> None:
+        self._latency = latency
+        self._requests: list[tuple[float, int, bytes]] = []
+        self._arrivals: list[Arrival] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._connections: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def hostname(self) -> str:
+        """Host and port."""
+        return "{}:{}".format(*self._listener.getsockname())
+
+    def __len__(self) -> int:
+        """Number of requests that have come."""
+        return len(self._requests)
+
+    def arrivals(self) -> list[Arrival]:
+        """Return what has come. This takes some time, but each request's only once."""
+        for at, size, body in self._requests[len(self._arrivals) :]:
+            self._arrivals.append(Arrival(at, count_events(body), size))
+        return list(self._arrivals)
+
+    def close(self) -> None:
+        """End all connections."""
+        for connection in (self._listener, *self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it was closed
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._connections.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the publisher was killed, or this was closed
+            while self._take(connection):
+                if self._latency:
+                    time.sleep(self._latency)
+                connection.sendall(_ANSWER)
+
+    def _take(self, connection: socket.socket) -> bool:
+        """Read a request and note it; tell whether there was one."""
+        head, end, body = b"", b"", b""
+        while not end:
+            data = connection.recv(_READ)
+            if not data:
+                return False
+            head, end, body = (head + data).partition(b"\r\n\r\n")
+        length = _LENGTH.search(head)
+        size = int(length[1]) if length is not None else 0
+        left = size - len(body)
+        while left > 0:
+            data = connection.recv(min(left, _READ))
+            if not data:
+                return False
+            left -= len(data)
+            if len(body) < _KEPT:
+                body += data
+        self._requests.append((time.monotonic(), size, body[:_KEPT]))
+        return True

@@ -1,0 +1,88 @@
+"""Publishers to measure, ours and the original's, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from baseplate_events.message_queue import MessageQueue
+from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, config_text
+
+from .original import is_installed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+#: Seconds between two looks at a condition: less than what is measured that way is told in.
+_GLANCE: Final = 0.0005
+
+#: Modules that run as publishers, by whose they are.
+PUBLISHERS: Final = {
+    "ours": "baseplate_events.event_publisher",
+    **({"original": "baseplate.sidecars.event_publisher"} if is_installed() else {}),
+}
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """A publisher in a process of its own.
+
+    Attributes:
+        process: Its process.
+        log: What it writes to stderr.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Look again and again until a condition holds.
+
+        Raises:
+            TimeoutError: It doesn't come to hold, or the publisher has ended.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > give_up_at or self.process.poll() is not None:
+                raise TimeoutError(f"a publisher doesn't publish; it says {self.log.read_text()[-1_000:]!r}")
+            time.sleep(_GLANCE)
+
+
+@contextlib.contextmanager
+def publisher(whose: str, folder: Path, name: str, url: str, **settings: str) -> Generator[Publisher]:
+    """Run a publisher, and kill it in the end.
+
+    Args:
+        whose: One of `PUBLISHERS`.
+        folder: Where its files may be.
+        name: NAME of the queue `/events-NAME`, which exists: the original would make a larger one.
+        url: Scheme, host and port of the collector.
+        settings: Settings besides those of both by default; `__` stands for the dot.
+    """
+    config_file = folder / f"{name}.ini"
+    defaults = {"batch__max_age": "1 second", "retry__base": "1 second", "retry__cap": "30 seconds"}
+    config_file.write_text(config_text(name, url, **{**defaults, **settings}))
+    command = [sys.executable, "-W", "ignore", "-m", PUBLISHERS[whose], "--queue-name", name]
+    log = config_file.with_suffix(".log")
+    with log.open("wb") as stderr, subprocess.Popen([*command, str(config_file)], stderr=stderr) as process:
+        try:
+            yield Publisher(process, log)
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def queue_for(name: str) -> Generator[MessageQueue]:
+    """Make the queue `/events-NAME`, as deep as a stock Linux allows, and remove it in the end."""
+    with MessageQueue(
+        f"/events-{name}", max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE
+    ) as queue:
+        try:
+            yield queue
+        finally:
+            queue.unlink()

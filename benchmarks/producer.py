@@ -1,0 +1,114 @@
+"""A process that puts ready-made rich events into a queue: the load of the publisher's benchmarks.
+
+It makes its events first and says `ready` on stdout. Then it reads lines from stdin, each with a number of
+events to put, 0 for no end, and waits for room where the queue is full.
+
+With `--refuse` it puts from one line to the next as a service does, through `EventQueue`. An event that finds
+the queue full is refused, and a pause of a millisecond follows, as a service has other things to do. Then it
+says in a line of JSON how many were put and refused, and may be told to put again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from baseplate_events import EventQueue, EventQueueFullError
+
+from .deep_queue import bare_queue
+from .varied_events import make_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+#: Bytes of the largest event.
+MAX_EVENT_SIZE: Final = 1_024
+
+#: Seconds of a pause while a deep queue is full. Emptying it takes several of these, so that the publisher
+#: neither finds it empty nor has to wake a producer with each event that it takes.
+_PAUSE: Final = 0.000_5
+
+#: Events of a queue from which on a pause is short enough.
+_DEEP: Final = 300
+
+#: Seconds of a pause after an event that was refused.
+_REFUSED_PAUSE: Final = 0.001
+
+
+def wait_for_room(depth: int) -> Callable[[], None]:
+    """Return what a producer does while a queue of this depth is full; it ends with the process above it."""
+    above = os.getppid()
+
+    def wait() -> None:
+        if depth < _DEEP:
+            os.sched_yield()
+        else:
+            time.sleep(_PAUSE)
+        if os.getppid() != above:
+            sys.exit("nobody measures any more")
+
+    return wait
+
+
+def fill(name: str, events: Sequence[bytes], counts: Iterable[int]) -> None:
+    """Put so many events at a time, as fast as there is room."""
+    queue, busy = bare_queue(name, read=False)
+    send, wait = queue.send, wait_for_room(queue.max_messages)
+    endless = itertools.cycle(events)
+    for count in counts:
+        for event in itertools.islice(endless, count or None):
+            while True:
+                try:
+                    send(event)
+                except busy:
+                    wait()
+                else:
+                    break
+
+
+def put(name: str, events: Sequence[bytes], keeps_on: Callable[[], bool]) -> tuple[int, int]:
+    """Put events as a service does, as long as it is told to; return how many were put, and refused."""
+    queue = EventQueue[bytes](
+        name.removeprefix("/events-"), bytes, max_queue_size=1, max_event_size=MAX_EVENT_SIZE
+    )
+    done = refused = 0
+    for event in itertools.cycle(events):
+        try:
+            queue.put(event)
+        except EventQueueFullError:
+            refused += 1
+            time.sleep(_REFUSED_PAUSE)
+        else:
+            done += 1
+        if not keeps_on():
+            break
+    queue.close()
+    return done, refused
+
+
+def main() -> None:
+    """Run the process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="POSIX name of the queue")
+    parser.add_argument("--refuse", action="store_true", help="put as a service does")
+    arguments = parser.parse_args()
+    events = make_events()
+    print("ready", flush=True)
+    if arguments.refuse:
+        while sys.stdin.readline():
+            end = threading.Thread(target=sys.stdin.readline, daemon=True)
+            end.start()
+            done, refused = put(arguments.name, events, end.is_alive)
+            print(json.dumps({"put": done, "refused": refused}), flush=True)
+    else:
+        fill(arguments.name, events, map(int, sys.stdin))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What a benchmark found, as a table in Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_HEAD: Final = (
+    "| | unit | ours | original | floor | times the original | of the floor |\n|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing that was measured, of all candidates in the same rounds.
+
+    Attributes:
+        what: What was measured.
+        unit: Unit of the figures.
+        ours: Our figure.
+        original: That of baseplate 2.7.1, or of what it uses; None where it has nothing to compare.
+        floor: What the machine allows without us; None where there is no such thing.
+        more_is_better: Whether a larger figure is better, as with events a second; else a smaller one is, as
+            with times and bytes.
+    """
+
+    what: str
+    unit: str
+    ours: float
+    original: float | None = None
+    floor: float | None = None
+    more_is_better: bool = False
+
+    @property
+    def times_original(self) -> float | None:
+        """How many times better ours is than the original's."""
+        return self._ratio(self.original)
+
+    @property
+    def of_floor(self) -> float | None:
+        """How good ours is as a share of the floor, 1 being as good."""
+        return self._ratio(self.floor)
+
+    def _ratio(self, other: float | None) -> float | None:
+        if not other or not self.ours:
+            return None
+        return self.ours / other if self.more_is_better else other / self.ours
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio or figure that should be reached.
+
+    Attributes:
+        what: What of.
+        found: The figure that was found.
+        bound: The figure that it should reach.
+        at_least: Whether `found` should be `bound` or more; else `bound` or less.
+    """
+
+    what: str
+    found: float
+    bound: float
+    at_least: bool = True
+
+    @property
+    def reached(self) -> bool:
+        """Whether it was reached."""
+        return self.found >= self.bound if self.at_least else self.found <= self.bound
+
+    def __str__(self) -> str:
+        word = "at least" if self.at_least else "at most"
+        verdict = "reached" if self.reached else "MISSED"
+        return f"{verdict}: {self.what}: {number(self.found)} ({word} {number(self.bound)})"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one benchmark found.
+
+    Attributes:
+        title: What was measured.
+        lines: The figures.
+        targets: What they should reach.
+        notes: What a reader must know to make sense of them, one sentence each.
+    """
+
+    title: str
+    lines: tuple[Line, ...]
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"### {self.title}\n", _HEAD, *map(_row, self.lines)]
+        if self.notes:
+            parts += ["", *(f"- {note}" for note in self.notes)]
+        if self.targets:
+            parts += ["", *(f"- {target}" for target in self.targets)]
+        return "\n".join(parts) + "\n"
+
+
+def number(value: float | None) -> str:
+    """Write a figure with three significant digits, or all before the point; nothing for None."""
+    if value is None:
+        return ""
+    if abs(value) >= 100:  # noqa: PLR2004 - three digits
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _row(line: Line) -> str:
+    times, share = line.times_original, line.of_floor
+    cells: Iterable[str] = (
+        line.what,
+        line.unit,
+        number(line.ours),
+        number(line.original),
+        number(line.floor),
+        "" if times is None else f"{number(times)}x",
+        "" if share is None else f"{share:.0%}",
+    )
+    return f"| {' | '.join(cells)} |"
