@@ -1,0 +1,203 @@
+"""The pod's manifest: by Kubernetes' own schemas, and by what a sidecar of this kind needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import pytest
+
+from baseplate_events.event_publisher.settings import load_settings
+from baseplate_events.queue_limits import QueueSize
+from tests.deploy.systems import DEPLOY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from baseplate_events.event_publisher.settings import PublisherSettings
+
+MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"
+
+#: Where native sidecars are on by default, and the newest whose schemas there are.
+VERSIONS: Final = ("1.29.0", "1.37.0")
+
+#: Bytes of RLIMIT_MSGQUEUE that a container gets (getrlimit(2) says since when it is so many).
+DEFAULT_RLIMIT: Final = 819_200
+
+#: Pods of one service that run side by side on a node during a rollout.
+SIDE_BY_SIDE: Final = 2
+
+
+class Node:
+    """A value of the manifest."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __getitem__(self, key: str) -> Node:
+        return Node(self._mapping[key])
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._mapping
+
+    def items(self) -> list[Node]:
+        items = cast("list[object]", self.value)
+        assert isinstance(items, list), items
+        return [Node(item) for item in items]
+
+    def named(self, name: str) -> Node:
+        """Return the item of a list that has this name."""
+        (found,) = [item for item in self.items() if item["name"].value == name]
+        return found
+
+    @property
+    def _mapping(self) -> dict[str, object]:
+        mapping = cast("dict[str, object]", self.value)
+        assert isinstance(mapping, dict), mapping
+        return mapping
+
+    @property
+    def text(self) -> str:
+        assert isinstance(self.value, str), self.value
+        return self.value
+
+    @property
+    def number(self) -> int:
+        assert isinstance(self.value, int), self.value
+        return self.value
+
+
+@pytest.fixture(scope="module")
+def documents() -> dict[str, Node]:
+    """The documents of the manifest, by their kinds."""
+    convert = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
+    with MANIFEST.open() as manifest:
+        converted = subprocess.check_output([sys.executable, "-c", convert], stdin=manifest)
+    return {node["kind"].text: node for node in Node(json.loads(converted)).items()}
+
+
+@pytest.fixture(scope="module")
+def pod(documents: dict[str, Node]) -> Node:
+    """What the pod is made of."""
+    return documents["Pod"]["spec"]
+
+
+@pytest.fixture(scope="module")
+def sidecar(pod: Node) -> Node:
+    """The publisher's container."""
+    return pod["initContainers"].named("event-publisher")
+
+
+@pytest.fixture(scope="module")
+def settings(documents: dict[str, Node], tmp_path_factory: pytest.TempPathFactory) -> PublisherSettings:
+    """What the publisher reads, with the secret of the example."""
+    path = tmp_path_factory.mktemp("configuration") / "v2.ini"
+    path.write_text(documents["ConfigMap"]["data"]["v2.ini"].text)
+    secret = documents["Secret"]["stringData"]["key-secret"].text
+    return load_settings(path, "v2", {"EVENT_KEY_SECRET": secret})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_schema_is_kept(version: str) -> None:
+    """The manifest has the form that Kubernetes asks for, with no key that it doesn't know."""
+    validate = Path(sysconfig.get_path("scripts")) / "kubernetes-validate"
+    done = subprocess.run(
+        [validate, "--strict", "--kubernetes-version", version, MANIFEST],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert 3 == (done.stdout + done.stderr).count(" passed for ")
+
+
+def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
+    """It starts before the service and ends after it, and has the time to."""
+    assert "Always" == sidecar["restartPolicy"].text
+    assert 1 == len(pod["initContainers"].items())
+
+
+def test_it_has_the_time_to_end(pod: Node, settings: PublisherSettings) -> None:
+    """Half of the time to end is the service's."""
+    assert pod["terminationGracePeriodSeconds"].number / 2 > settings.shutdown_grace
+
+
+def test_the_queue_fits(pod: Node, settings: PublisherSettings) -> None:
+    """The queue is within the sysctls of the pod and the limit of the user, also during a rollout."""
+    size = QueueSize(settings.queue.max_size, settings.queue.max_event_size)
+    sysctls = pod["securityContext"]["sysctls"]
+    assert settings.queue.max_size <= int(sysctls.named("fs.mqueue.msg_max")["value"].text)
+    assert settings.queue.max_event_size <= int(sysctls.named("fs.mqueue.msgsize_max")["value"].text)
+    assert size.bytes_charged * SIDE_BY_SIDE <= DEFAULT_RLIMIT
+
+
+def test_the_volume_holds_the_spool(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
+    """The spool is in a folder below the volume, whose limit is above all that may be in it."""
+    assert settings.spool is not None
+    assert settings.dead_letters is not None
+    mount = sidecar["volumeMounts"].named("spool")["mountPath"].text
+    assert mount == str(Path(settings.spool.directory).parent)
+    limit = pod["volumes"].named("spool")["emptyDir"]["sizeLimit"].text
+    assert limit.endswith("Mi")
+    assert settings.spool.max_size + settings.dead_letters.max_size < int(limit[:-2]) * 1024 * 1024
+
+
+def test_everything_is_locked_down(pod: Node, sidecar: Node) -> None:
+    """What Kubernetes calls a restricted pod, but for the sysctls, and nothing can be written but volumes."""
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"].value is True
+    assert context["runAsUser"].number > 0
+    assert "RuntimeDefault" == context["seccompProfile"]["type"].text
+    for container in (sidecar, *pod["containers"].items()):
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"].value is False
+        assert own["readOnlyRootFilesystem"].value is True
+        assert ["ALL"] == own["capabilities"]["drop"].value
+        assert "runAsUser" not in own
+
+
+def test_a_collector_that_is_down_takes_nothing_out_of_service(sidecar: Node) -> None:
+    """There is no readiness probe."""
+    assert "readinessProbe" not in sidecar
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe"])
+def test_probes_ask_for_life(sidecar: Node, settings: PublisherSettings, probe: str) -> None:
+    """A probe succeeds if and only if /healthz of the configured address says 200."""
+    command = [argument.text for argument in sidecar[probe]["exec"]["command"].items()]
+    assert "/opt/event-publisher/bin/python" == command[0]
+    assert f"http://{settings.health}/healthz" in command[-1]
+    for status, expected in ((200, True), (503, False)):
+        with answering(status) as address:
+            arguments = [argument.replace(str(settings.health), address) for argument in command[1:]]
+            done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+            assert expected == (done.returncode == 0)
+
+
+@contextmanager
+def answering(status: int) -> Generator[str]:
+    """Serve /healthz with this status, and give where."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,288 @@
+"""The units: as systemd's own tools see them, and tried under a real systemd."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.deploy.guide import guide
+from tests.deploy.systems import DEPLOY, PROJECT
+from tests.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, config_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.deploy.systems import System
+
+UNIT: Final = DEPLOY / "systemd" / "event-publisher@.service"
+DROP_IN: Final = DEPLOY / "systemd" / "service-drop-in.conf"
+
+#: Of 10. What is left is the network, which it is for, and what the unit says that it leaves out.
+HIGHEST_EXPOSURE: Final = 1.5
+
+#: The collector of the system, whose loopback is its own.
+COLLECTOR: Final = "127.0.0.1:8080"
+ARRIVED: Final = "/run/arrived.jsonl"
+
+SHOP: Final = f"""
+import sys
+from baseplate_events import EventQueue, serialize_v2j_event
+name, *events = sys.argv[1:]
+with EventQueue(name, serialize_v2j_event, mode=0o660, put_timeout=30,
+                max_queue_size={MAX_MESSAGES}, max_event_size={MAX_MESSAGE_SIZE}) as queue:
+    for event in events:
+        queue.put({{"id": event}})
+"""
+
+_numbers = itertools.count()
+
+
+def analyze(*arguments: str) -> str:
+    """Run systemd-analyze, which has to succeed, and return what it writes."""
+    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return output
+
+
+@pytest.mark.usefixtures("systemd_analyze")
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    """The unit and the drop-in of a service have no mistake that systemd can find."""
+    # The command has to be there, which it isn't on this host.
+    text = UNIT.read_text().replace("/opt/event-publisher/bin/python", "/bin/true")
+    (tmp_path / UNIT.name).write_text(text)
+    service = tmp_path / "shop.service"
+    service.write_text("[Service]\nExecStart=/bin/true\n" + DROP_IN.read_text())
+    assert "" == analyze("verify", "--man=no", str(service), str(tmp_path / UNIT.name))
+
+
+@pytest.mark.usefixtures("systemd_analyze")
+def test_the_unit_is_locked_down() -> None:
+    """What systemd calls exposure stays low."""
+    report = analyze("security", "--offline=true", "--no-pager", str(UNIT))
+    level = re.search(r"Overall exposure level for .*: ([0-9.]+)", report)
+    assert level is not None, report
+    assert float(level[1]) <= HIGHEST_EXPOSURE, report
+
+
+class Host:
+    """A system that was prepared as docs/operations.md says, with a collector.
+
+    Attributes:
+        output: What the commands wrote that prepared it.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.output = ""
+
+    def prepare(self) -> None:
+        """Paste the commands of docs/operations.md, but those that need a package registry."""
+        for block in guide("On a Debian host with systemd"):
+            if "apt-get" not in block and "/pip " not in block and " doctor " not in block:
+                self.output += self.system.run("sh", "-euc", f"cd {PROJECT}\n{block}")
+        self.system.run("systemctl", "stop", "event-publisher@v2")
+        self.system.run("systemd-sysusers", "--inline", "u shop -")
+        self.system.write("/opt/shop.py", SHOP)
+
+    def collect(self, *, key: bytes = SECRET) -> None:
+        """Start the collector, which takes batches that were signed with this key."""
+        secret = base64.b64encode(key).decode()
+        self.system.run(
+            *("systemd-run", "--unit=collector", "--collect", "/opt/event-publisher/bin/python", "-m"),
+            *("baseplate_events", "collect", "--bind", COLLECTOR, "--key", f"{KEY_NAME}={secret}"),
+            *("--output", ARRIVED),
+        )
+
+    def stop_collecting(self) -> None:
+        """Stop the collector, if there is one."""
+        self.system.run("systemctl", "stop", "collector", check=False)
+
+    def configure(self, **overrides: str) -> str:
+        """Write the configuration of a new instance, and return its name."""
+        name = f"q{next(_numbers)}"
+        defaults = {
+            "queue__mode": "0660",
+            "spool__directory": f"/var/lib/event-publisher/{name}",
+            "shutdown__grace": "100 milliseconds",
+        }
+        text = config_text(name, f"http://{COLLECTOR}", **{**defaults, **overrides})
+        self.system.write(f"/etc/event-publisher/{name}.ini", text, owner="event-publisher", mode="0400")
+        return name
+
+    def service(self, name: str, *events: str) -> str:
+        """Make a service with the drop-in of `deploy/` that puts these events, and return its unit."""
+        unit = f"shop-{name}.service"
+        command = f"/opt/event-publisher/bin/python /opt/shop.py {name} {' '.join(events)}"
+        self.system.write(
+            f"/etc/systemd/system/{unit}", f"[Service]\nType=oneshot\nUser=shop\nExecStart={command}\n"
+        )
+        drop_in = DROP_IN.read_text().replace("@v2", f"@{name}")
+        self.system.write(f"/etc/systemd/system/{unit}.d/events.conf", drop_in)
+        self.system.run("systemctl", "daemon-reload")
+        return unit
+
+    def put(self, name: str, *events: str) -> None:
+        """Put events as a service would."""
+        self.system.run("systemctl", "start", self.service(name, *events))
+
+    def wait_for_restarts(self, unit: str, count: int) -> None:
+        """Wait until a unit is up after so many restarts."""
+        self.system.wait(
+            f"restart {count}",
+            lambda: (
+                (self.system.show(unit, "NRestarts"), self.system.show(unit, "ActiveState"))
+                == (str(count), "active")
+            ),
+        )
+
+    def arrived(self, name: str) -> list[str]:
+        """Return the ids of an instance's events, in the order in which they came."""
+        return re.findall(rf'"id": ?"({name}-[^"]+)"', self.system.read(ARRIVED))
+
+
+@pytest.fixture(scope="module")
+def prepared(system: System) -> Host:
+    """The host, prepared once."""
+    host = Host(system)
+    host.prepare()
+    return host
+
+
+@pytest.fixture
+def host(prepared: Host) -> Host:
+    """The host, with no collector."""
+    prepared.stop_collecting()
+    return prepared
+
+
+def test_the_guide_works(host: Host) -> None:
+    """Who pastes the commands of the guide, one after the other, sees the test event arrive."""
+    assert '{"1":{"str":"a test"}}\n' in host.output
+    assert "Active: active (running)" in host.output
+    assert "enabled\n" == host.system.run("systemctl", "is-enabled", "event-publisher@v2")
+
+
+def test_limits_are_lifted(host: Host) -> None:
+    """The sysctl file allows queues of full size."""
+    assert "10000\n" == host.system.read("/proc/sys/fs/mqueue/msg_max")
+    assert "102400\n" == host.system.read("/proc/sys/fs/mqueue/msgsize_max")
+
+
+def test_events_are_delivered(host: Host) -> None:
+    """A service of another user starts the publisher and puts events; they arrive, and a stop is clean."""
+    name = host.configure()
+    host.collect()
+    events = [f"{name}-{number}" for number in range(30)]
+    host.put(name, *events)
+    host.system.wait("all events arrive", lambda: host.arrived(name) == events)
+    unit = f"event-publisher@{name}"
+    assert "active" == host.system.show(unit, "ActiveState")
+    assert "" != host.system.show(unit, "StatusText")
+    host.system.run("systemctl", "stop", unit)
+    assert "success" == host.system.show(unit, "Result")
+
+
+def test_started_means_that_the_queue_is_there(host: Host) -> None:
+    """When the unit has started, the queue is made, open to the group and to nobody else."""
+    name = host.configure()
+    host.system.run("systemctl", "start", f"event-publisher@{name}")
+    made = host.system.run("stat", "--format=%U:%G %a", f"/dev/mqueue/events-{name}")
+    assert "event-publisher:events 660\n" == made
+
+
+def test_folders_are_its_own(host: Host) -> None:
+    """The spool and the folder of the health endpoint belong to the publisher alone."""
+    name = host.configure()
+    host.system.run("systemctl", "start", f"event-publisher@{name}")
+    for folder in (f"/var/lib/event-publisher/{name}", f"/run/event-publisher/{name}"):
+        assert "event-publisher:events 700\n" == host.system.run("stat", "--format=%U:%G %a", folder)
+
+
+def test_a_stop_leaves_nothing_behind(host: Host) -> None:
+    """With the collector down, a stop spools what was put; the next start delivers it."""
+    name = host.configure()
+    unit = f"event-publisher@{name}"
+    events = [f"{name}-{number}" for number in range(20)]
+    host.put(name, *events)
+    host.system.run("systemctl", "stop", unit)
+    assert [] == host.arrived(name)
+    host.collect()
+    host.system.run("systemctl", "start", unit)
+    host.system.wait("all events arrive", lambda: sorted(host.arrived(name)) == sorted(events))
+
+
+def test_it_is_started_again(host: Host) -> None:
+    """A publisher that was killed is started again, any number of times, and goes on."""
+    name = host.configure()
+    unit = f"event-publisher@{name}"
+    host.system.write(f"/run/systemd/system/{unit}.service.d/fast.conf", "[Service]\nRestartSec=0\n")
+    host.system.run("systemctl", "daemon-reload")
+    host.system.run("systemctl", "start", unit)
+    for count in range(1, 8):  # more often than systemd's own limit of starts, which is 5 in 10 seconds
+        host.system.run("systemctl", "kill", "--signal=SIGKILL", unit)
+        host.wait_for_restarts(unit, count)
+    host.collect()
+    host.put(name, f"{name}-after")
+    host.system.wait("the event arrives", lambda: host.arrived(name) == [f"{name}-after"])
+
+
+def test_a_stuck_publisher_is_replaced(host: Host) -> None:
+    """A publisher that doesn't answer is killed by the watchdog and started again."""
+    name = host.configure()
+    unit = f"event-publisher@{name}"
+    host.system.write(
+        f"/run/systemd/system/{unit}.service.d/fast.conf", "[Service]\nRestartSec=0\nWatchdogSec=2s\n"
+    )
+    host.system.run("systemctl", "daemon-reload")
+    host.system.run("systemctl", "start", unit)
+    host.system.run("systemctl", "kill", f"--signal={signal.SIGSTOP.name}", unit)
+    host.wait_for_restarts(unit, 1)
+    assert "watchdog" in host.system.run("journalctl", "--no-pager", f"--unit={unit}").lower()
+
+
+def test_a_mistake_ends_it(host: Host) -> None:
+    """A configuration with a mistake isn't tried again and again; the journal says what is wrong."""
+    name = host.configure(collector__version="9")
+    unit = f"event-publisher@{name}"
+    host.system.run("systemctl", "start", unit, check=False)
+    host.system.wait("it gives up", lambda: host.system.show(unit, "ActiveState") == "failed")
+    assert ("2", "0") == (host.system.show(unit, "ExecMainStatus"), host.system.show(unit, "NRestarts"))
+    assert "collector.version" in host.system.run("journalctl", "--no-pager", f"--unit={unit}")
+
+
+def test_a_key_is_rotated_by_a_reload(host: Host) -> None:
+    """Events that are refused for their key arrive once the file has the new one, without a restart."""
+    name = host.configure()
+    unit = f"event-publisher@{name}"
+    host.collect(key=b"another secret")
+    host.put(name, f"{name}-1")
+    pid = host.system.show(unit, "MainPID")
+    text = host.system.read(f"/etc/event-publisher/{name}.ini")
+    fresh = re.sub("(?m)^key.secret = .*$", "key.secret = YW5vdGhlciBzZWNyZXQ=", text)
+    host.system.write(f"/etc/event-publisher/{name}.ini", fresh, owner="event-publisher", mode="0400")
+    host.system.wait(
+        "it is refused", lambda: "401" in host.system.run("journalctl", "--no-pager", f"--unit={unit}")
+    )
+    host.system.run("systemctl", "reload", unit)
+    host.system.wait("the event arrives", lambda: host.arrived(name) == [f"{name}-1"])
+    assert pid == host.system.show(unit, "MainPID")
+
+
+def test_a_secret_of_the_environment(host: Host) -> None:
+    """The secret may be a variable of the file beside the configuration, which only root can read."""
+    name = host.configure(key__secret="$EVENT_KEY_SECRET")
+    host.system.write(
+        f"/etc/event-publisher/{name}.env",
+        f"EVENT_KEY_SECRET={base64.b64encode(SECRET).decode()}\n",
+        mode="0600",
+    )
+    host.collect()
+    host.put(name, f"{name}-1")
+    host.system.wait("the event arrives", lambda: host.arrived(name) == [f"{name}-1"])
