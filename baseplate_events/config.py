@@ -34,6 +34,7 @@ from .config_values import (
     format_span,
     is_variable,
     parse_base64,
+    parse_bind,
     parse_boolean,
     parse_choice,
     parse_endpoint,
@@ -181,6 +182,11 @@ class Section:
     def endpoint(self, key: str) -> Endpoint | None:
         """Read where datagrams go, `HOST:PORT` or a path with a slash in it; None where it isn't set."""
         return self._read(key, parse_endpoint, None, "HOST:PORT or the path of a Unix datagram socket")
+
+    def bind(self, key: str) -> Endpoint | None:
+        """Read where to listen for this host alone; None where it isn't set."""
+        expected = "a port of this host alone, such as 127.0.0.1:9102, or the path of a Unix socket"
+        return self._read(key, parse_bind, None, expected)
 
     def finish(self) -> None:
         """Look for misspelt keys, after all others were read.

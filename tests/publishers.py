@@ -56,6 +56,7 @@ def config_text(queue_name: str, url: str, **overrides: str) -> str:
         "max_queue_size": str(MAX_MESSAGES),
         "max_event_size": str(MAX_MESSAGE_SIZE),
         "batch.max_age": "20 milliseconds",
+        "delivery.concurrency": "1",  # so that events arrive in their order
         "retry.base": "10 milliseconds",
         "retry.cap": "50 milliseconds",
         **{name.replace("__", "."): value for name, value in overrides.items()},

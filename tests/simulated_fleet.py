@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from baseplate_events.event_publisher.backoff import Backoff, Gate
 from baseplate_events.event_publisher.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.delivery import Delivery
+from baseplate_events.event_publisher.keys import KEY_BY_NAME
 from baseplate_events.event_publisher.outcome import Outcome, classify
 from baseplate_events.event_publisher.spool import Segment
 from baseplate_events.event_publisher.wire import Failure, FailureKind, Response
@@ -40,6 +41,9 @@ BATCH_BLOCKS: Final = 10
 
 #: Settings of the publishers, the defaults: `batch.max_age`, `retry.base`, `retry.cap`, in seconds.
 MAX_AGE, BASE, CAP = 1.0, 1.0, 30.0
+
+#: The same of `delivery.concurrency`.
+CONCURRENCY: Final = int(KEY_BY_NAME["delivery.concurrency"].default or 0)
 
 #: Seconds between two blocks of a publisher: a batch is due just before the next block comes, so that a
 #: publisher sends a request a second when all is well.
@@ -155,8 +159,8 @@ class Fleet:
         batch_size = FORMATS["2j"].size(batch_blocks, batch_blocks * _BLOCK_SIZE)
         delivery = Delivery(
             Batcher(FORMATS["2j"], max_size=batch_size, max_events=batch_blocks, max_age=MAX_AGE),
-            Gate(Backoff(BASE, CAP, random.Random(self._random.getrandbits(64))), 1),
-            concurrency=1,
+            Gate(Backoff(BASE, CAP, random.Random(self._random.getrandbits(64))), CONCURRENCY),
+            concurrency=CONCURRENCY,
             max_size=batch_size,
             queue_capacity=10_000,
             queue_message_size=_BLOCK_SIZE,

@@ -15,6 +15,10 @@ from hypothesis import strategies as st
 
 from baseplate_events import errors
 from baseplate_events.config import InternetEndpoint, Secret, UnixEndpoint
+from baseplate_events.doctor.checks import Check, Verdict
+from baseplate_events.event_publisher.accounting import Accounting, DropReason
+from baseplate_events.event_publisher.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
+from baseplate_events.event_publisher.snapshot import Attempts, Snapshot, SpoolLevel
 from baseplate_events.event_publisher.spool import Sync
 from baseplate_events.queue_limits import HARD_MAX_MESSAGE_SIZE, HARD_MAX_MESSAGES, HostLimits, QueueSize
 
@@ -106,6 +110,9 @@ host_names = st.one_of(
 
 ports = st.integers(1, 65_535)
 
+#: Addresses of loopback.
+loopback_hosts = st.one_of(st.ip_addresses(network="127.0.0.0/8").map(str), st.just("::1"))
+
 #: A unit of time, and its seconds as factor and divisor.
 _time_units = st.sampled_from(
     [("millisecond", 1, 1_000), ("second", 1, 1), ("minute", 60, 1), ("hour", 3_600, 1), ("day", 86_400, 1)]
@@ -160,6 +167,10 @@ def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
         addresses = st.builds(InternetEndpoint, host_names, ports)
         paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
         values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
+    elif key.kind == "bind":
+        addresses = st.builds(InternetEndpoint, loopback_hosts, ports)
+        paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
+        values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
     elif key.kind == "proxy":
         values = hosts.map(lambda host: (f"http://{host}", f"http://{host}"))
     elif key.kind == "host":
@@ -190,6 +201,8 @@ def broken_values(key: Key, secret: str) -> st.SearchStrategy[str]:
         broken += ["https://events.test", "user:password@events.test", "events.test/v2", "h:0", "::1", "a..b"]
     elif key.kind == "endpoint":
         broken += ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200]
+    elif key.kind == "bind":
+        broken += ["9102", "0.0.0.0:9102", "[::]:9102", "127.0.0.1", "health.test:9102", "http://[::1]:9102"]
     elif key.kind == "proxy":
         broken += ["proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"]
     elif key.kind == "mode":
@@ -506,3 +519,92 @@ syncs = st.sampled_from(Sync)
 
 #: Chance that can be shrunk.
 chances = st.randoms(use_true_random=False)
+
+# --- terminal ---
+
+#: Rows of a table: printable cells, some empty, in rows of different lengths.
+table_rows = st.lists(
+    st.lists(texts.map(lambda text: "".join(char for char in text if char.isprintable())), max_size=4),
+    max_size=5,
+)
+
+# --- doctor ---
+
+#: What a terminal or a table could stumble over, from a collector or a file.
+checks = st.builds(Check, st.sampled_from(["queue", "collector TLS"]), st.sampled_from(Verdict), texts, texts)
+
+# --- health ---
+
+#: What can become of an attempt.
+outcomes = st.one_of(
+    st.builds(Accepted, st.just(200)),
+    st.builds(TooLarge, texts, st.just(413)),
+    st.builds(Refused, texts, st.sampled_from([400, 422])),
+    st.builds(Retryable, reason=texts, from_collector=st.booleans()),
+    st.builds(Misconfigured, reason=texts, remedy=texts, from_collector=st.booleans()),
+)
+
+#: Seconds that an attempt takes, on the bounds of the classes too.
+durations = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.005, 0.25, 10.0, 10.001]))
+
+
+@st.composite
+def balanced_books(draw: st.DrawFn) -> Accounting:
+    """Books in which every event has a fate."""
+    counts = st.integers(0, 10**12)
+    books = Accounting(
+        delivered=draw(counts),
+        dead_lettered=draw(counts),
+        returned=draw(counts),
+        spooled=draw(counts),
+        in_hand=draw(counts),
+        dropped={reason: draw(counts) for reason in DropReason},
+        letters_dropped=draw(counts),
+    )
+    ended = books.delivered + books.dead_lettered + books.returned + sum(books.dropped.values())
+    books.received = ended + books.spooled + books.in_hand
+    books.recovered = draw(st.integers(0, books.received))
+    return books
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """What a publisher can be doing, seen at a moment from 0 to 1,000."""
+    made_at = draw(st.floats(0, 1_000))
+    attempts = Attempts()
+    for outcome, seconds in draw(st.lists(st.tuples(outcomes, durations), max_size=5)):
+        attempts.note(outcome, seconds, draw(st.floats(0, made_at)))
+    return Snapshot(
+        queue_name=draw(texts.filter(bool)),
+        version=draw(texts),
+        started_at=draw(st.floats(0, made_at)),
+        made_at=made_at,
+        accounting=draw(balanced_books()),
+        queue_depth=draw(st.integers(0, 65_536)),
+        queue_capacity=draw(st.integers(1, 65_536)),
+        attempts=attempts.counts(),
+        failures=draw(st.integers(0, 10**6)),
+        oldest_at=draw(st.none() | st.floats(0, made_at)),
+        spool=draw(st.none() | st.builds(SpoolLevel, st.integers(0, 1 << 45), st.integers(1, 1 << 45))),
+        disk_trouble=draw(st.none() | texts),
+        stopping=draw(st.booleans()),
+        metrics_dropped=draw(st.integers(0, 10**9)),
+    )
+
+
+# --- testing ---
+
+#: Events for `tests.test_testing.serialize`: what it returns as it is, and what it fails with.
+puttable_events: st.SearchStrategy[object] = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([None, "text", 7, bytearray(b"x"), memoryview(b"x")]),
+    st.sampled_from(
+        [
+            ValueError("bug"),
+            RecursionError(),
+            errors.EventError("own"),
+            errors.EventNotSerializableError("user.tags[3]", "a set"),
+            errors.EventTooLargeError(5, 4),
+        ]
+    ),
+)

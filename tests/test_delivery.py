@@ -99,9 +99,25 @@ def test_a_gate_that_is_reopened_has_no_pauses() -> None:
     gate = Gate(Backoff(3_600.0, 3_600.0, random.Random(0)), 2)
     gate.fail(0.0, 0.0, 0.0)
     gate.reopen()
-    assert (True, 2, True) == (gate.opens_at <= 1.0, gate.width, gate.is_open)
+    assert (True, 1, True) == (gate.opens_at <= 1.0, gate.width, gate.is_open)
     gate.succeed(1.0, 2.0)
-    assert gate.opens_at <= 2.0
+    assert (True, 2) == (gate.opens_at <= 2.0, gate.width)
+
+
+@given(concurrency=st.integers(1, 64), seed=st.integers())
+def test_senders_come_back_one_by_one(concurrency: int, seed: int) -> None:
+    """After a failure there is one sender; a round of successes adds one at most, in the end all are back."""
+    gate = Gate(Backoff(BASE, CAP, random.Random(seed)), concurrency)
+    assert concurrency == gate.width
+    now = 0.0
+    gate.fail(now, 0.0, now)
+    for _ in range(100):
+        before = gate.width
+        for _ in range(before):
+            now = max(now, gate.opens_at) + 1.0
+            gate.succeed(now, now)
+        assert before <= gate.width <= before + 1
+    assert concurrency == gate.width
 
 
 def test_the_success_of_an_older_attempt_ends_no_pause() -> None:

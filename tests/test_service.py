@@ -86,6 +86,24 @@ def test_every_event_arrives_whatever_fails_before(
         assert publisher.accounting.delivered == publisher.accounting.received == count
 
 
+def test_senders_work_side_by_side(name: str, tmp_path: Path) -> None:
+    """As many requests as `delivery.concurrency` are under way at once, and what they fail to send arrives."""
+    events = make_events(5)
+    with (
+        FaultCollector([Respond(), Hang(), Hang(), Hang(), Hang(), Respond()]) as server,
+        small_queue(name) as queue,
+        publishing(tmp_path, name, server.url, batch__max_events="1", delivery__concurrency="4") as publisher,
+    ):
+        queue.put(events[0])
+        server.wait_for_requests(1)
+        put_all(queue, events[1:])
+        server.wait_for_starts(5)  # the first, and four that all wait for their answers
+        server.release()
+        server.wait_for_requests(9)
+    assert sorted(arrived(server)) == sorted(events)
+    assert publisher.accounting.delivered == len(events)
+
+
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from baseplate_events.config import InternetEndpoint, Secret, UnixEndpoint
 from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.keys import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS, Key
-from baseplate_events.event_publisher.settings import MAX_QUEUE_NAME_SIZE, PublisherSettings, load_settings
+from baseplate_events.event_publisher.settings import (
+    MAX_QUEUE_NAME_SIZE,
+    PublisherSettings,
+    load_health,
+    load_settings,
+)
 
-from .strategies import broken_values, key_values, misspellings
+from .strategies import broken_values, host_names, key_values, loopback_hosts, misspellings, ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,6 +72,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "metrics.endpoint": lambda settings: settings.metrics.endpoint,
     "metrics.log_if_unconfigured": lambda settings: settings.metrics.log_if_unconfigured,
     "metrics.swallow_network_errors": lambda _: None,
+    "health.bind": lambda settings: settings.health,
 }
 
 _SETTABLE = [key for key in KEYS if key.name != "collector.ca_file"]
@@ -221,6 +227,36 @@ def test_variables_of_the_environment_are_values(folder: Path) -> None:
     assert load(folder, values, environ={"EVENTS_SECRET": _SECRET_TEXT}).key.secret.reveal() == _SECRET
     (problem,) = mistakes(folder, values)
     assert problem.startswith("key.secret: the environment variable EVENTS_SECRET isn't set")
+
+
+@given(loopback_hosts | st.sampled_from(["localhost", "LOCALHOST"]), ports)
+def test_the_health_endpoint_is_this_hosts_alone(folder: Path, host: str, port: int) -> None:
+    """An address of loopback is taken, `localhost` is 127.0.0.1, and `load_health` reads the same."""
+    text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    expected = InternetEndpoint("127.0.0.1" if host.lower() == "localhost" else host, port)
+    assert expected == load(folder, {**_REQUIRED, "health.bind": text}).health
+    assert expected == load_health(folder / "publisher.ini", "v2", {})
+
+
+@given(host_names, ports)
+def test_an_endpoint_for_others_is_refused(folder: Path, host: str, port: int) -> None:
+    """Every host that isn't loopback by its address is a mistake, whatever its name stands for."""
+    assume(not host.startswith("127.") and host != "localhost")
+    (problem,) = mistakes(folder, {**_REQUIRED, "health.bind": f"{host}:{port}"})
+    assert "isn't an address of loopback" in problem
+
+
+def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
+    """Whoever looks at a publisher needs to have set none of the variables of its configuration."""
+    with pytest.raises(ConfigurationError):
+        load(folder, {"key.secret": "$UNSET_VARIABLE", "health.bind": "./health.sock"})
+    assert load_health(folder / "publisher.ini", "v2", {}) == UnixEndpoint("./health.sock")
+    load(folder, _REQUIRED)
+    assert load_health(folder / "publisher.ini", "v2", {}) is None
+    with pytest.raises(ConfigurationError):
+        load(folder, {"health.bind": "9102"})
+    with pytest.raises(ConfigurationError, match="no section"):
+        load_health(folder / "publisher.ini", "v3", {})
 
 
 # --- what is not ---

@@ -7,7 +7,6 @@ the queue can't be opened; 2 for a mistake in the command line or the configurat
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import random
 import signal
@@ -16,6 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigurationError, EventError
+from .log_format import FORMATS, configure_logging
+from .notify import Notifier
 from .service import EventPublisher
 from .settings import load_settings
 
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
     parser.add_argument("--queue-name", default="main", metavar="NAME", help="default: main")
     parser.add_argument("--debug", action="store_true", help="log every batch")
+    parser.add_argument("--log-format", choices=FORMATS, default=FORMATS[0], help="default: text")
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
 
 
@@ -50,17 +52,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     Must be called from the main thread; SIGTERM and SIGINT are handled from then on.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    configure_logging(arguments.log_format, debug=arguments.debug)
     load = partial(load_settings, arguments.config_file, arguments.queue_name, os.environ)
     try:
         if arguments.check:
             load()
             print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
             return 0
-        publisher = EventPublisher(load, random.Random())  # noqa: S311  jitter is no secret
+        # Jitter is no secret.
+        publisher = EventPublisher(load, random.Random(), Notifier(os.environ))  # noqa: S311
     except ConfigurationError as exc:
         print(exc, file=sys.stderr)
         return EXIT_USAGE

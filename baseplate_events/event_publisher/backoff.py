@@ -6,13 +6,15 @@ Rules:
    by Retry-After on top of it: those who were told the same moment must not come back in the same moment.
 2. A failure doubles the ceiling, from `base` up to `cap`, and makes it no less than what the collector asked
    for, up to `cap`. A success shrinks it by `RELIEF`; below half of `base` there are no pauses any more.
-3. While there are pauses, one attempt at a time is under way.
+3. While there are pauses, one attempt at a time is under way. Afterwards each round of successes adds one, up
+   to `concurrency`, until the next failure.
 4. Attempts that were under way together and fail together are one failure.
 
 Were the pauses over with the first success, a thousand publishers with a backlog would offer a collector that
-just recovered some four times what it can serve.
+just recovered some four times what it can serve; and were all 16 senders of each back then, three times.
 
-See "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, for why the jitter is full.
+See "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, for why the jitter is full, and RFC 5681,
+section 3.1, whose congestion avoidance rule 3 is.
 """
 
 from __future__ import annotations
@@ -85,13 +87,14 @@ class Gate:
         self.failures: int = 0
         self.opens_at: float = float("-inf")
         self.proven: bool = False
+        self._width = float(concurrency)
         self._ceiling = 0.0  # seconds of the longest pause between attempts; 0 where there is none
         self._failed_at = float("-inf")
 
     @property
     def width(self) -> int:
         """How many attempts may be under way."""
-        return 1 if self._ceiling else self._concurrency
+        return 1 if self._ceiling else int(self._width)
 
     @property
     def is_open(self) -> bool:
@@ -112,6 +115,8 @@ class Gate:
             return
         self.proven = True
         self.failures = 0
+        if not self._ceiling:
+            self._width = min(self._width + 1.0 / self._width, float(self._concurrency))
         self._ceiling = self.backoff.lowered(self._ceiling)
         self.opens_at = now + self.backoff.draw(self._ceiling)
 
@@ -120,6 +125,7 @@ class Gate:
         self.proven = False
         if started_at >= self._failed_at:
             self.failures += 1
+            self._width = 1.0
             self._failed_at = now
             self._ceiling = self.backoff.raised(self._ceiling, retry_after)
             self.opens_at = now + retry_after + self.backoff.draw(self._ceiling)

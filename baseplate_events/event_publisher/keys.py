@@ -24,6 +24,7 @@ Kind: TypeAlias = Literal[
     "bytes",
     "mode",
     "endpoint",
+    "bind",
     "boolean",
 ]
 
@@ -195,8 +196,8 @@ KEYS: Final = (
     Key(
         "delivery.concurrency",
         "count",
-        "1",
-        "The requests under way at the same time; with more than 1 the order of batches isn't kept.",
+        "16",
+        "The most requests under way at the same time; with more than 1 the order of batches isn't kept.",
         1,
         64,
     ),
@@ -262,6 +263,12 @@ KEYS: Final = (
         "boolean",
         "false",
         "Accepted for configurations of the original. Metrics never disturb the publisher.",
+    ),
+    Key(
+        "health.bind",
+        "bind",
+        "",
+        "Where `/healthz`, `/readyz` and `/metrics` are: `127.0.0.1:PORT` or a Unix socket's path; else off.",
     ),
 )
 

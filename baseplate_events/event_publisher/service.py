@@ -20,23 +20,29 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import math
 import os
 import select
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ..errors import EventError, EventQueueFullError, EventQueueRemovedError
+from .. import __version__
+from ..errors import EventError, EventQueueFullError
 from ..exhaustive import assert_never
 from ..message_queue import MessageQueue
-from ..statsd import Client
 from .accounting import DropReason
 from .backoff import Backoff, Gate
 from .batching import FORMATS, Batcher
 from .dead_letters import DeadLetters
 from .delivery import Delivery
+from .intake import Intake
+from .notify import Notifier
 from .outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .sender import Finished, Sender
+from .snapshot import Snapshot, SpoolLevel, trouble_of
 from .spool import Folder, Spool, Sync
+from .telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,19 +56,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: Events received at a time before other duties get their turn. Some milliseconds of work.
 _BURST: Final = 1_000
-
-#: Seconds between looks at whether the queue was unlinked. A producer that finds its queue unlinked makes a
-#: new one, so this is how long events can wait unseen in a new queue.
-_WATCH_INTERVAL: Final = 1.0
-
-#: Seconds for which a queue that was unlinked is still received from, for producers that were about to put.
-_ORPHAN_LINGER: Final = 5.0
-
-#: Seconds between two reports of gauges and fates; the flush interval of the usual statsd.
-_REPORT_INTERVAL: Final = 10.0
-
-#: Priority of events that go back to the queue; producers put at 0, and the highest is received first.
-RETURN_PRIORITY: Final = 1
 
 #: Share of the grace for which a stopping publisher goes on receiving.
 _DRAIN_SHARE: Final = 0.8
@@ -78,19 +71,22 @@ class EventPublisher:
     Args:
         load_settings: Reads the settings; called at the start, and again for each `reload`.
         random_source: Where jitter comes from.
+        notifier: Tells systemd how it goes; by default nobody is told.
 
     Raises:
         ConfigurationError: The settings can't be used.
-        EventError: The queue, the spool or the dead letters can't be opened.
+        EventError: The queue, the spool, the dead letters or the health endpoint can't be opened.
     """
 
-    def __init__(self, load_settings: Callable[[], PublisherSettings], random_source: RandomSource) -> None:
+    def __init__(
+        self,
+        load_settings: Callable[[], PublisherSettings],
+        random_source: RandomSource,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._load_settings = load_settings
         self._settings = settings = load_settings()
-        self._metrics = _make_metrics(settings)
-        self._queue = _open_queue(settings)
-        self._orphans: list[tuple[MessageQueue, float]] = []
-        self._watch_at = 0.0
+        self._intake = Intake(lambda: _open_queue(self._settings))
         self._queue_is_empty = False
         self._spool: Spool | None = None
         self._cemetery: DeadLetters | None = None
@@ -124,8 +120,8 @@ class EventPublisher:
             Gate(backoff, settings.concurrency),
             concurrency=settings.concurrency,
             max_size=settings.batch.max_size,
-            queue_capacity=self._queue.max_messages,
-            queue_message_size=self._queue.max_message_size,
+            queue_capacity=self._intake.capacity,
+            queue_message_size=self._intake.message_size,
             store=self._spool,
             recovered=recovered,
             cemetery=self._cemetery,
@@ -140,11 +136,10 @@ class EventPublisher:
         self._stopped_at = 0.0
         self._reload_wanted = False
         self._trouble: str | None = None
-        self._unready: str | None = None
-        self._report_at = 0.0
-        self._reported: dict[str, int] = {}
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
+        self._started_at = time.monotonic()
+        self._telemetry = Telemetry(settings, notifier if notifier is not None else Notifier({}), self._look)
 
     @property
     def accounting(self) -> Accounting:
@@ -154,7 +149,7 @@ class EventPublisher:
     @property
     def unready(self) -> str | None:
         """Why nothing is being delivered: what the last attempt ran into. None while nothing is wrong."""
-        return self._unready
+        return self._telemetry.attempts.trouble
 
     def stop(self) -> None:
         """Ask to stop, by a second call at once. Safe to call from a signal handler or another thread."""
@@ -179,21 +174,22 @@ class EventPublisher:
         Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
         and logged as dropped.
         """
-        logger.info("publishing events from %s to %s", self._queue.name, self._settings.collector.url)
+        logger.info("publishing events from %s to %s", self._intake.name, self._settings.collector.url)
         if self._delivery.accounting.recovered:
             logger.info("recovered %d events from the spool", self._delivery.accounting.recovered)
         if self._spool is not None and self._spool.cut:
             logger.error("cut off damaged ends of %d segments of the spool", self._spool.cut)
+        health = self._telemetry.start(time.monotonic())
+        if health is not None:
+            logger.info("healthy and ready or not is told at %s", health)
         try:
             while not self._step():
                 self._sleep()
         finally:
             self._give_back()
-            self._report_metrics(time.monotonic())
             logger.info("stopped: %s", self._delivery.accounting)
-            for orphan, _ in self._orphans:
-                orphan.close()
-            self._queue.close()
+            self._telemetry.close(time.monotonic())
+            self._intake.close()
             if self._spool is not None:
                 self._spool.close()
             if self._folder is not None:
@@ -218,15 +214,15 @@ class EventPublisher:
         stopping = self._stops > 0
         if stopping and not self._stopping:
             self._stopping = True
-            self._watch_at = 0.0  # a queue that was made anew since the last look may hold events
+            self._look_after_queue(time.monotonic())  # one that was made anew just now may hold events
+            self._telemetry.stopping(time.monotonic())
             logger.info("stopping: %d events in hand", self._delivery.accounting.in_hand)
         if self._reload_wanted:
             self._reload()
         now = time.monotonic()
-        if now >= self._watch_at:
-            self._watch_queue(now)
-        if now >= self._report_at:
-            self._report_metrics(now)
+        if now >= self._intake.look_at:
+            self._look_after_queue(now)
+        self._telemetry.tell(now)
         self._receive(now)
         if stopping and self._queue_is_empty:
             self._delivery.flush(now)
@@ -271,21 +267,12 @@ class EventPublisher:
         left = _BURST
         while left and (room := self._delivery.room):
             limit = min(room, left)
-            messages = self._next_messages(limit)
+            messages, self._queue_is_empty = self._intake.receive(limit)
             for size, verdict in self._delivery.offer(messages, now) if messages else ():
                 logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
-            # An orphan that gave a few tells nothing of the others.
-            if len(messages) < limit and not (messages and self._orphans):
-                self._queue_is_empty = True
+            if self._queue_is_empty:
                 return
             left -= limit
-
-    def _next_messages(self, limit: int) -> list[bytes]:
-        """Receive some messages, orphans' first; fewer than `limit` if there are no more in one of them."""
-        for orphan, _ in self._orphans:
-            if messages := orphan.get_many(limit):
-                return messages
-        return self._queue.get_many(limit)
 
     def _take(self, finished: Finished) -> None:
         self._idle_senders.append(finished.sender)
@@ -293,55 +280,33 @@ class EventPublisher:
         count = len(finished.attempt.batch.events)
         now = time.monotonic()
         self._delivery.finish(finished.attempt, finished.outcome, now)
-        self._metrics.timer("post").send(finished.seconds)
-        if not isinstance(finished.outcome, Retryable | Misconfigured):
-            self._unready = None
+        self._telemetry.note(finished.outcome, count, finished.seconds, now)
         match finished.outcome:
             case Accepted():
-                self._metrics.counter("sent").increment(count)
                 logger.debug("delivered %d events", count)
                 if failures:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
-                self._metrics.counter("error.http").increment()
                 logger.error(
                     "the collector refuses %d events: %s; %s",
                     count,
                     reason,
                     self._fate if count == 1 else "looking for the offender",
                 )
-            case Retryable(reason=reason, from_collector=from_collector):
-                self._note_failure(reason, count, now, from_collector=from_collector)
-            case Misconfigured(reason=reason, remedy=remedy, from_collector=from_collector):
-                self._note_failure(f"{reason}; {remedy}", count, now, from_collector=from_collector)
+            case Retryable() | Misconfigured():
+                logger.warning(
+                    "can't deliver %d events: %s; next attempt in %.1f seconds",
+                    count,
+                    trouble_of(finished.outcome),
+                    max(0.0, self._delivery.gate.opens_at - now),
+                )
             case _:
                 assert_never(finished.outcome)
 
-    def _note_failure(self, reason: str, count: int, now: float, *, from_collector: bool) -> None:
-        self._metrics.counter("error.http" if from_collector else "error.io").increment()
-        self._unready = reason
-        pause = max(0.0, self._delivery.gate.opens_at - now)
-        logger.warning("can't deliver %d events: %s; next attempt in %.1f seconds", count, reason, pause)
-
-    def _watch_queue(self, now: float) -> None:
-        """Follow the queue when it was unlinked, and let go of orphans that have been drained."""
-        self._watch_at = now + _WATCH_INTERVAL
-        for orphan, until in list(self._orphans):
-            if now >= until and not orphan.current_messages:
-                orphan.close()
-                self._orphans.remove((orphan, until))
-        if not self._queue.removed:
-            return
-        try:
-            fresh = _open_queue(self._settings)
-        except EventError as exc:
-            logger.error("the queue was unlinked, and can't be made anew: %s", exc)
-            return
-        logger.warning("the queue %s was unlinked; going on with the new one", fresh.name)
-        self._orphans.append((self._queue, now + _ORPHAN_LINGER))
-        self._queue = fresh
-        self._delivery.queue_capacity = fresh.max_messages
-        self._delivery.queue_message_size = fresh.max_message_size
+    def _look_after_queue(self, now: float) -> None:
+        if self._intake.look(now):
+            self._delivery.queue_capacity = self._intake.capacity
+            self._delivery.queue_message_size = self._intake.message_size
 
     @property
     def _fate(self) -> str:
@@ -349,6 +314,11 @@ class EventPublisher:
 
     def _reload(self) -> None:
         self._reload_wanted = False
+        self._telemetry.reloading()
+        self._read_settings()
+        self._telemetry.ready()
+
+    def _read_settings(self) -> None:
         try:
             fresh = self._load_settings()
         except EventError as exc:
@@ -372,47 +342,45 @@ class EventPublisher:
         else:
             logger.error("%s; events wait in the queue meanwhile", trouble)
 
-    def _report_metrics(self, now: float) -> None:
-        """Send what the books say: gauges of what is held, counters of the fates since the last report."""
-        self._report_at = now + _REPORT_INTERVAL
+    def _look(self, now: float) -> Snapshot:
+        """See what the publisher is doing, for other threads to read."""
         accounting = self._delivery.accounting
-        oldest_at = self._delivery.oldest_at
-        with self._metrics.batch() as batch:
-            batch.gauge("queue.depth").replace(self._queue.current_messages)
-            batch.gauge("in_hand").replace(accounting.in_hand)
-            batch.gauge("oldest.age").replace(0 if oldest_at is None else round(now - oldest_at, 3))
-            if self._spool is not None:
-                batch.gauge("spooled").replace(accounting.spooled)
-                batch.gauge("spool.size").replace(self._spool.size)
-            fates = {
-                "received": accounting.received,
-                "recovered": accounting.recovered,
-                "delivered": accounting.delivered,
-                "dead_lettered": accounting.dead_lettered,
-                "returned": accounting.returned,
-                "dead_letters.dropped": accounting.letters_dropped,
-                **{f"dropped.{reason.value}": count for reason, count in accounting.dropped.items()},
-            }
-            for name, count in fates.items():
-                batch.counter(name).increment(count - self._reported.get(name, 0))
-            self._reported = fates
+        settings = self._settings.spool
+        level = SpoolLevel(self._spool.size, settings.max_size) if self._spool and settings else None
+        return Snapshot(
+            queue_name=self._settings.queue.name,
+            version=__version__,
+            started_at=self._started_at,
+            made_at=now,
+            accounting=replace(accounting, dropped=dict(accounting.dropped)),
+            queue_depth=self._intake.depth,
+            queue_capacity=self._intake.capacity,
+            attempts=self._telemetry.attempts.counts(),
+            failures=self._delivery.gate.failures,
+            oldest_at=self._delivery.oldest_at,
+            spool=level,
+            disk_trouble=self._delivery.disk_trouble,
+            stopping=self._stops > 0,
+            metrics_dropped=self._telemetry.metrics_dropped,
+        )
 
     def _sleep(self) -> None:
         """Wait until an attempt ends, somebody asks to stop, an event can be received, or it is time."""
         now = time.monotonic()
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
-        if self._may_receive(now) and self._delivery.room:
-            poller.register(self._queue.fileno(), select.POLLIN)
-        times = [self._watch_at]
+        self._intake.register(poller, receiving=self._may_receive(now) and self._delivery.room > 0)
+        times = [self._intake.look_at, self._telemetry.tell_at]
         wake_at = self._delivery.wake_at()
         if wake_at is not None:
             times.append(wake_at)
         if self._stops:
             times.append(self._surrender_at)
-        times.append(self._report_at)
+        first = min(times)
         # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
-        poller.poll(max(0, int((min(times) - now) * 1_000) + 1))
+        timeout = None if first == math.inf else max(0, int((first - now) * 1_000) + 1)
+        for descriptor, _ in poller.poll(timeout):
+            self._intake.woken(descriptor)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_reader, 1_024)
 
@@ -423,7 +391,8 @@ class EventPublisher:
         lost = 0
         for event in events:
             try:
-                self._put_back(event, 0.0 if lost else max(0.0, give_up_at - time.monotonic()))
+                now = time.monotonic()
+                self._intake.put_back(event, 0.0 if lost else max(0.0, give_up_at - now), now)
             except EventQueueFullError:
                 lost += 1
             except EventError as exc:
@@ -431,20 +400,13 @@ class EventPublisher:
                 logger.error("can't put an event back: %s", exc)
         self._delivery.accounting.give_back(len(events) - lost)
         self._delivery.accounting.drop(DropReason.QUEUE_FULL, lost)
-        name = self._queue.name
+        name = self._intake.name
         if lost:
             logger.error(
                 "lost %d events: they could not be delivered, and %s has no room for them", lost, name
             )
         if len(events) > lost:
             logger.warning("put %d events back into %s", len(events) - lost, name)
-
-    def _put_back(self, event: bytes, timeout: float) -> None:
-        try:
-            self._queue.put(event, timeout, RETURN_PRIORITY)
-        except EventQueueRemovedError:
-            self._watch_queue(time.monotonic())
-            self._queue.put(event, timeout, RETURN_PRIORITY)
 
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:
@@ -455,8 +417,3 @@ def _open_queue(settings: PublisherSettings) -> MessageQueue:
         max_message_size=wanted.max_event_size,
         mode=wanted.mode,
     )
-
-
-def _make_metrics(settings: PublisherSettings) -> Client:
-    metrics = settings.metrics
-    return Client(metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured)

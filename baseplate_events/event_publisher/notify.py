@@ -1,0 +1,118 @@
+"""Tells systemd how the publisher is doing, by datagrams to the socket that $NOTIFY_SOCKET names.
+
+    READY=1                          it publishes; `systemctl start` of a Type=notify unit ends
+    RELOADING=1, MONOTONIC_USEC=…    it reads its configuration again; READY=1 follows
+    STOPPING=1                       it ends
+    STATUS=…                         a line for `systemctl status`
+    WATCHDOG=1                       it isn't stuck; WatchdogSec= has it killed where this stays away
+
+Rules:
+
+1. Nothing here raises or waits. A datagram that can't be sent is lost.
+2. Without $NOTIFY_SOCKET nothing happens at all.
+3. The watchdog is fed by the thread that decides, at half of the time that systemd allows, so that a thread
+   beside it can't hide that it is stuck.
+
+See sd_notify(3) and sd_watchdog_enabled(3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: Bytes of a status line; `systemctl status` shows one line.
+_STATUS_SIZE: Final = 500
+
+
+class Notifier:
+    """Sends notifications. Used by one thread.
+
+    Args:
+        environ: The environment variables: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+        clock: The monotonic clock, in seconds, from which systemd's is taken too.
+
+    Attributes:
+        alive_at: When `alive` is to be called next, by that clock; infinite where systemd expects nothing.
+    """
+
+    def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._socket: socket.socket | None = None
+        self._status = ""
+        self._interval = _watchdog_interval(environ) if self._address is not None else math.inf
+        self.alive_at: float = clock() if math.isfinite(self._interval) else math.inf
+        if self._address is not None:
+            with contextlib.suppress(OSError):
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._socket.setblocking(False)
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody is told."""
+        return self._socket is not None
+
+    def ready(self) -> None:
+        """Tell that the publisher publishes, for the first time or after `reloading`."""
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """Tell that the publisher reads its configuration again."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={self._clock() * 1_000_000:.0f}")
+
+    def stopping(self) -> None:
+        """Tell that the publisher ends."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """Tell what the publisher is doing, if that is something else than the last time."""
+        if text == self._status:
+            return
+        self._status = text
+        line = "".join(char if char.isprintable() else " " for char in text)
+        self._send("STATUS=" + line.encode()[:_STATUS_SIZE].decode(errors="ignore"))
+
+    def alive(self) -> None:
+        """Tell that the publisher isn't stuck, if it is time to; cheap enough for each step."""
+        now = self._clock()
+        if now >= self.alive_at:
+            self.alive_at = now + self._interval
+            self._send("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Close the socket; nothing is sent any more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: str) -> None:
+        if self._socket is not None and self._address is not None:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(message.encode(), self._address)
+
+
+def _address(text: str) -> str | None:
+    """Read $NOTIFY_SOCKET; None where it is nothing that datagrams can be sent to."""
+    if "\0" in text or not text.startswith(("/", "@")):
+        return None
+    return "\0" + text[1:] if text.startswith("@") else text
+
+
+def _watchdog_interval(environ: Mapping[str, str]) -> float:
+    """Give half of the seconds after which systemd takes this process for stuck; infinite if never."""
+    pid = environ.get("WATCHDOG_PID", "")
+    if pid not in {"", str(os.getpid())}:
+        return math.inf
+    with contextlib.suppress(ValueError):
+        microseconds = int(environ.get("WATCHDOG_USEC", ""))
+        if microseconds > 0:
+            return microseconds / 2_000_000
+    return math.inf

@@ -1,0 +1,144 @@
+r"""Prometheus' text exposition format, version 0.0.4: what a scraper reads. Pure.
+
+    # HELP NAME What it is.
+    # TYPE NAME counter
+    NAME{label="value",other="value"} 5
+
+One metric after the other, each line with its end. In a help text `\` and line feeds are escaped, in the
+value of a label `"` too. `parse_samples` reads what `format_metrics` writes, and no more of the format than
+that: no timestamps, no blanks between the parts.
+
+https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .snapshot import Distribution
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+#: Names and values of labels, in the order in which they are written.
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+
+#: The media type of a scrape.
+MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", '"': '\\"'}
+_UNESCAPES: Final = {escaped: char for char, escaped in _ESCAPES.items()}
+_LABEL: Final = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\[\\n"])*)"(?:,|\Z)')
+_SAMPLE: Final = re.compile(r'([a-z_]+)(?:\{((?:[^"}\n]|"(?:[^"\\\n]|\\[\\n"])*")*)\})? (\S+)')
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A number.
+
+    Attributes:
+        labels: What tells it from others of its metric.
+        value: The number.
+        suffix: What its name has beside that of the metric, such as `_bucket`.
+    """
+
+    labels: Labels
+    value: float
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Numbers of one name.
+
+    Attributes:
+        name: Lower-case letters and underscores; of a counter it ends in `_total`.
+        kind: What it is.
+        meaning: What it says, for people.
+        samples: Its numbers; without any the metric isn't written.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    samples: tuple[Sample, ...]
+
+
+def histogram_samples(distribution: Distribution, labels: Labels) -> tuple[Sample, ...]:
+    """Give the samples of a histogram: how many values are up to each bound, their sum and number."""
+    bounds = [*distribution.bounds, math.inf]
+    buckets = zip(bounds, itertools.accumulate(distribution.counts), strict=True)
+    return (
+        *(Sample((*labels, ("le", _format_number(bound))), count, "_bucket") for bound, count in buckets),
+        Sample(labels, distribution.total, "_sum"),
+        Sample(labels, distribution.count, "_count"),
+    )
+
+
+def format_metrics(metrics: Iterable[Metric]) -> str:
+    """Write metrics."""
+    lines: list[str] = []
+    for metric in metrics:
+        if metric.samples:
+            lines.append(f"# HELP {metric.name} {_escape(metric.meaning, quoted=False)}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+        for sample in metric.samples:
+            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels)
+            braces = f"{{{labels}}}" if labels else ""
+            lines.append(f"{metric.name}{sample.suffix}{braces} {_format_number(sample.value)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def parse_samples(text: str) -> Mapping[tuple[str, Labels], float]:
+    """Read the numbers that `format_metrics` wrote, by name and labels.
+
+    Raises:
+        ValueError: It isn't such a text, or ends in the middle of a line.
+    """
+    samples: dict[tuple[str, Labels], float] = {}
+    lines = text.split("\n")
+    if lines.pop():
+        raise ValueError("metrics end in the middle of a line")
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#"):
+            continue
+        match = _SAMPLE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"line {number} of the metrics isn't a sample")
+        samples[match[1], _parse_labels(match[2] or "", number)] = _parse_number(match[3], number)
+    return samples
+
+
+def _parse_labels(text: str, line: int) -> Labels:
+    labels: list[tuple[str, str]] = []
+    at = 0
+    while at < len(text):
+        match = _LABEL.match(text, at)
+        if match is None:
+            raise ValueError(f"line {line} of the metrics has labels that can't be read")
+        labels.append((match[1], re.sub(r"\\.", lambda escape: _UNESCAPES[escape[0]], match[2])))
+        at = match.end()
+    return tuple(labels)
+
+
+def _parse_number(text: str, line: int) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError as exc:
+        raise ValueError(f"line {line} of the metrics has no number") from exc
+
+
+def _format_number(number: float) -> str:
+    if number in {math.inf, -math.inf}:
+        return "+Inf" if number > 0 else "-Inf"
+    return str(number)
+
+
+def _escape(text: str, *, quoted: bool = True) -> str:
+    pattern = r'[\\\n"]' if quoted else r"[\\\n]"
+    return re.sub(pattern, lambda match: _ESCAPES[match[0]], text)
