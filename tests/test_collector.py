@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
 import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
@@ -204,6 +206,38 @@ def test_a_kept_connection_that_breaks_is_retried_at_once() -> None:
         assert isinstance(collector.post(REQUEST), Response)
         assert isinstance(collector.post(REQUEST), Response)
         assert [request.connection for request in server.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError,
+        BrokenPipeError,
+        http.client.RemoteDisconnected,
+        ssl.SSLEOFError,
+        ssl.SSLZeroReturnError,
+    ],
+)
+def test_however_a_kept_connection_ends_it_is_replaced(
+    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever tells that a kept connection is gone, the request goes out again; a new one's is a failure."""
+    with serving(Respond()) as (server, collector):
+        assert isinstance(collector.post(REQUEST), Response)
+        send = http.client.HTTPConnection.request
+
+        def break_once(*_args: object, **_kwargs: object) -> None:
+            monkeypatch.setattr(http.client.HTTPConnection, "request", send)
+            raise error("gone")
+
+        monkeypatch.setattr(http.client.HTTPConnection, "request", break_once)
+        assert isinstance(collector.post(REQUEST), Response)
+        assert [request.connection for request in server.requests] == [1, 2]
+        collector.close()
+        monkeypatch.setattr(http.client.HTTPConnection, "request", break_once)
+        reply = collector.post(REQUEST)
+        assert isinstance(reply, Failure)
+        assert reply.kind is FailureKind.INTERRUPTED
 
 
 def test_nobody_listens() -> None:

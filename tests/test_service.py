@@ -87,7 +87,7 @@ def test_every_event_arrives_whatever_fails_before(
 
 
 def test_senders_work_side_by_side(name: str, tmp_path: Path) -> None:
-    """As many requests as `delivery.concurrency` are under way at once, and what they fail to send arrives."""
+    """As many requests as `delivery.concurrency` are under way at once; what they fail to send arrives."""
     events = make_events(5)
     with (
         FaultCollector([Respond(), Hang(), Hang(), Hang(), Hang(), Respond()]) as server,

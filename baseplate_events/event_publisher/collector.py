@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+#: What a connection raises that the collector has closed, or that broke; TLS has errors of its own for it.
+_GONE: Final = (
+    ConnectionResetError,
+    BrokenPipeError,
+    http.client.RemoteDisconnected,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+)
+
 #: Bytes of a response's body that are read at most. Enough for an error text; a larger body costs the
 #: connection.
 MAX_EXCERPT: Final = 8 * 1024
@@ -158,7 +167,7 @@ class _KeepAliveHandler(urllib.request.BaseHandler):
         connection = kept or self._connect(request)
         try:
             return _exchange(connection, request, selector)
-        except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
+        except _GONE:
             # The collector may close an idle connection at the moment when we use it; a new one can't be
             # idle.
             if kept is None:
@@ -288,9 +297,9 @@ def _failure_kind(exc: Exception) -> FailureKind:
             return FailureKind.UNKNOWN_NAME
         case TimeoutError():
             return FailureKind.TIMED_OUT
-        case http.client.RemoteDisconnected() | ConnectionResetError() | BrokenPipeError():
-            return FailureKind.INTERRUPTED
         case http.client.IncompleteRead():
+            return FailureKind.INTERRUPTED
+        case _ if isinstance(exc, _GONE):
             return FailureKind.INTERRUPTED
         case http.client.HTTPException() | ValueError():
             return FailureKind.MALFORMED

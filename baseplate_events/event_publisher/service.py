@@ -284,7 +284,7 @@ class EventPublisher:
         match finished.outcome:
             case Accepted():
                 logger.debug("delivered %d events", count)
-                if failures:
+                if failures and not self._delivery.gate.failures:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
                 logger.error(

@@ -12,7 +12,8 @@ A batch goes out as
 
 with the gzipped body of the batch. HEX is the HMAC-SHA256, in lower-case hexadecimal, of the *uncompressed*
 body under the shared secret. It depends on nothing else, so it is the same on every attempt to deliver a
-batch, and a collector can tell by it that it has seen the batch before.
+batch, unless the secret was rotated in between, and a collector can tell by it that it has seen the batch
+before.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Tests beside real peers: nginx, statsd, and a collector in another language."""

@@ -1,0 +1,129 @@
+"""The real statsd daemon reads what we send as it was meant."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baseplate_events.config import InternetEndpoint
+from baseplate_events.statsd import Client
+from tests.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
+from tests.publishers import arrived, make_events, publisher_process, put_all, small_queue
+from tests.queues import fresh_name
+
+from .daemons import Statsd, statsd, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+Value = TypeVar("Value")
+
+#: Few names, so that measurements meet.
+_names = st.sampled_from(["a", "b.c", "d_e-f"])
+_numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
+_counts = st.lists(st.tuples(_names, _numbers), max_size=8)
+_gauges = st.lists(st.tuples(_names, st.sampled_from(["set", "change"]), _numbers), max_size=8)
+#: Seconds, in whole microseconds.
+_timings = st.lists(st.tuples(_names, st.integers(0, 10**9).map(lambda micros: micros / 10**6)), max_size=8)
+
+_namespaces = (f"example{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Generator[Statsd]:
+    """A statsd daemon for all tests; each has names of its own."""
+    with statsd(tmp_path_factory.mktemp("statsd")) as daemon:
+        yield daemon
+
+
+@settings(max_examples=25)
+@given(counts=_counts, gauges=_gauges, timings=_timings)
+def test_the_daemon_reads_what_was_measured(
+    daemon: Statsd,
+    counts: list[tuple[str, float]],
+    gauges: list[tuple[str, str, float]],
+    timings: list[tuple[str, float]],
+) -> None:
+    """Counters are the sums, gauges the last values and timers all samples of whatever was measured."""
+    namespace = next(_namespaces)
+    client = Client(namespace, InternetEndpoint("127.0.0.1", daemon.port))
+    sums: dict[str, float] = {}
+    levels: dict[str, float] = {}
+    samples: dict[str, list[float]] = {}
+    for name, number in counts:
+        client.counter(f"counter.{name}").increment(number)
+        sums[f"{namespace}.counter.{name}"] = sums.get(f"{namespace}.counter.{name}", 0) + number
+    for name, operation, number in gauges:
+        gauge = client.gauge(f"gauge.{name}")
+        key = f"{namespace}.gauge.{name}"
+        if operation == "set":
+            gauge.replace(number)
+            levels[key] = number
+        else:
+            gauge.increment(number)
+            levels[key] = levels.get(key, 0) + number
+    for name, seconds in timings:
+        client.timer(f"timer.{name}").send(seconds)
+        samples.setdefault(f"{namespace}.timer.{name}", []).append(seconds * 1_000)
+    client.gauge("last").replace(1)
+    client.close()
+    # Datagrams of loopback keep their order.
+    wait_until(lambda: f"{namespace}.last" in daemon.gauges(), "the last measurement doesn't come")
+    assert sums == pytest.approx(of(namespace + ".counter", daemon.counters()), abs=1e-6)
+    assert levels == pytest.approx(of(namespace + ".gauge", daemon.gauges()), abs=1e-6)
+    found = of(namespace + ".timer", daemon.timers())
+    assert samples.keys() == found.keys()
+    for key, expected in samples.items():
+        assert sorted(expected) == pytest.approx(sorted(found[key]))
+    assert daemon.counters()["statsd.bad_lines_seen"] == 0
+
+
+def of(namespace: str, values: dict[str, Value]) -> dict[str, Value]:
+    """Return what is under a namespace."""
+    return {name: value for name, value in values.items() if name.startswith(f"{namespace}.")}
+
+
+def test_the_publishers_metrics_are_right(daemon: Statsd, tmp_path: Path) -> None:
+    """Of a publisher's life the daemon knows every attempt, every fate, and what is left at its end."""
+    events = make_events(30)
+    namespace = next(_namespaces)
+    with (
+        fresh_name("/events-") as queue_name,
+        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        FaultCollector([Respond(503), GARBAGE_STATUS_LINE, OK]) as collector,
+        publisher_process(
+            tmp_path,
+            name,
+            collector.url,
+            delivery__concurrency="1",
+            metrics__namespace=namespace,
+            metrics__endpoint=f"127.0.0.1:{daemon.port}",
+        ) as publisher,
+    ):
+        put_all(queue, events)
+        publisher.wait_until(lambda: len(arrived(collector)) == len(events))
+        assert publisher.stop() == 0
+    wait_until(lambda: f"{namespace}.received" in daemon.counters(), "the books don't come")
+    counters = of(namespace, daemon.counters())
+    attempts = collector.started
+    assert {
+        f"{namespace}.sent": len(events),
+        f"{namespace}.received": len(events),
+        f"{namespace}.delivered": len(events),
+        f"{namespace}.error.http": 1,
+        f"{namespace}.error.io": 1,
+    } == {name: count for name, count in counters.items() if count}
+    timers = of(namespace, daemon.timers())
+    assert list(timers) == [f"{namespace}.post"]
+    assert len(timers[f"{namespace}.post"]) == attempts
+    assert all(milliseconds > 0 for milliseconds in timers[f"{namespace}.post"])
+    assert {
+        f"{namespace}.queue.depth": 0,
+        f"{namespace}.in_hand": 0,
+        f"{namespace}.oldest.age": 0,
+    } == of(namespace, daemon.gauges())
