@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import uuid
@@ -146,7 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
             ),
             _flow("2j", serialize_v2j_event, collector, secret, Path(folder)) as (json_queue, json_publisher),
         ):
-            print(f"collector for development at {collector.url}")
+            print(f"collector for development at {collector.url}, two queues, a publisher for each")
             publishers = [thrift_publisher, json_publisher]
             put = 0
             for _ in range(_EVENTS):
@@ -215,11 +216,18 @@ def _flow(
             name,
             str(config_file),
         ]
-        with subprocess.Popen(command) as publisher:  # noqa: S603  our own publisher
+        log_file = folder / f"{name}.log"
+        with (
+            log_file.open("wb") as log,
+            subprocess.Popen(command, stderr=log) as publisher,  # noqa: S603  our own publisher
+        ):
             try:
                 yield queue, publisher
             finally:
                 publisher.terminate()
+                publisher.wait(_PATIENCE)
+                print(f"publisher of /events-{name}:")
+                print(textwrap.indent(log_file.read_text(encoding="utf-8").rstrip(), "  "))
     finally:
         queue.close()
         unlink_queue(f"/events-{name}")
