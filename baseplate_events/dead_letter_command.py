@@ -22,12 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .config_values import MistakeError, parse_span
+from .command_line import EXIT_FAILURE, EXIT_USAGE, say, span
 from .errors import ConfigurationError, EventError, EventQueueFullError, EventTooLargeError
 from .event_publisher.dead_letters import file_numbers, read_letters, take_out
 from .event_publisher.letters import Letter, Number, Unreadable, format_time
 from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from .message_queue import MessageQueue
+from .terminal import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,18 +36,8 @@ if TYPE_CHECKING:
 
     from .event_publisher.letters import Entry
 
-#: Exit statuses; that for a mistake in the command line is argparse's own.
-_EXIT_FAILURE: Final = 1
-_EXIT_USAGE: Final = 2
-
 #: Seconds that a full queue is waited for before looking whether somebody asked to stop.
 _SLICE: Final = 0.1
-
-#: Seconds between two lines of progress.
-_PROGRESS_INTERVAL: Final = 0.2
-
-#: Seconds of the longest span that an option takes.
-_LONGEST_SPAN: Final = 100 * 365 * 86_400.0
 
 #: A row of `list`: number, time, status, size in bytes, reason.
 _ROW: Final = "{:<8}  {:<24}  {:>6}  {:>8}  {}\n"
@@ -88,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--timeout",
         metavar="SPAN",
-        type=_span,
+        type=span,
         default="30 seconds",
         help="how long a full queue is waited for (default: %(default)s)",
     )
@@ -109,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     purge = add("purge", _purge, "delete letters for good")
     purge.add_argument(
-        "--older-than", metavar="SPAN", type=_span, help='only letters older than this, such as "7 days"'
+        "--older-than", metavar="SPAN", type=span, help='only letters older than this, such as "7 days"'
     )
     purge.add_argument("--yes", action="store_true", help="don't ask")
 
@@ -141,24 +132,24 @@ def run(arguments: argparse.Namespace) -> int:
     directory: str = arguments.directory
     perform: Callable[[argparse.Namespace], int] = arguments.perform
     if not Path(directory).is_dir():
-        _say(f"{directory}: there is no such folder")
-        return _EXIT_USAGE
+        say(f"{directory}: there is no such folder")
+        return EXIT_USAGE
     try:
         status = perform(arguments)
         sys.stdout.flush()
     except ConfigurationError as exc:
-        _say(str(exc))
-        return _EXIT_USAGE
+        say(str(exc))
+        return EXIT_USAGE
     except EventError as exc:
-        _say(str(exc))
-        return _EXIT_FAILURE
+        say(str(exc))
+        return EXIT_FAILURE
     except KeyboardInterrupt:
-        _say("interrupted")
-        return _EXIT_FAILURE
+        say("interrupted")
+        return EXIT_FAILURE
     except BrokenPipeError:
         # Nobody reads on, as after `| head`; Python would complain about that once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_FAILURE
+        return EXIT_FAILURE
     return status
 
 
@@ -174,7 +165,7 @@ def _list(arguments: argparse.Namespace) -> int:
             write(entry, first)
             first = False
     if unreadable:
-        _say(f"{unreadable} lines can't be read: torn by a crash, being written right now, or damaged")
+        say(f"{unreadable} lines can't be read: torn by a crash, being written right now, or damaged")
     return 0
 
 
@@ -227,9 +218,9 @@ def _replay(arguments: argparse.Namespace) -> int:
                 signal.signal(number, handler)
             replay.report()
     if replay.stopped:
-        _say("interrupted; the letters that weren't put are where they were")
-        return _EXIT_FAILURE
-    return selection.complain() or (_EXIT_FAILURE if replay.failed else 0)
+        say("interrupted; the letters that weren't put are where they were")
+        return EXIT_FAILURE
+    return selection.complain() or (EXIT_FAILURE if replay.failed else 0)
 
 
 def _purge(arguments: argparse.Namespace) -> int:
@@ -251,8 +242,8 @@ def _purge(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"Delete {len(meant)} letters of {directory} for good? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-            _say("nothing was deleted")
-            return _EXIT_FAILURE
+            say("nothing was deleted")
+            return EXIT_FAILURE
     purged = 0
 
     def take(entry: Entry) -> bool:
@@ -295,8 +286,8 @@ class _Selection:
     def complain(self) -> int:
         """Say which of those named weren't found, and return the exit status for that."""
         for number in sorted(self._missing):
-            _say(f"there is no letter {number}")
-        return _EXIT_FAILURE if self._missing else 0
+            say(f"there is no letter {number}")
+        return EXIT_FAILURE if self._missing else 0
 
 
 class _Replay:
@@ -312,8 +303,7 @@ class _Replay:
         self._timeout = timeout
         self._selection = selection
         self._count = 0
-        self._has_progress = False
-        self._progress_at = time.monotonic() + _PROGRESS_INTERVAL
+        self._progress = Progress(sys.stderr, "events put")
         self.stopped = False
         self.failed = False
 
@@ -334,17 +324,16 @@ class _Replay:
             if not self._wait_and_put(entry.event):
                 return False
         except EventTooLargeError as exc:
-            _say(f"letter {entry.number} stays where it is: {exc}")
+            say(f"letter {entry.number} stays where it is: {exc}")
             self.failed = True
             return False
         self._count += 1
-        self._show_progress()
+        self._progress.show(self._count)
         return True
 
     def report(self) -> None:
         """Write how many were put."""
-        if self._has_progress:
-            sys.stderr.write("\n")
+        self._progress.close()
         sys.stdout.write(f"put {self._count} events on {self._queue.name}\n")
 
     def _wait_and_put(self, event: bytes) -> bool:
@@ -356,18 +345,10 @@ class _Replay:
             except EventQueueFullError:
                 if remaining <= _SLICE:
                     raise
-                self._show_progress()
+                self._progress.show(self._count)
             else:
                 return True
         return False
-
-    def _show_progress(self) -> None:
-        now = time.monotonic()
-        if now >= self._progress_at and sys.stderr.isatty():
-            self._has_progress = True
-            self._progress_at = now + _PROGRESS_INTERVAL
-            sys.stderr.write(f"\rput {self._count} events; {self._queue.current_messages} in the queue ")
-            sys.stderr.flush()
 
 
 def _open_queue(arguments: argparse.Namespace) -> MessageQueue:
@@ -392,15 +373,3 @@ def _number(text: str) -> Number:
         return Number.parse(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!a} {exc}") from exc
-
-
-def _span(text: str) -> float:
-    try:
-        return parse_span(text, 0, _LONGEST_SPAN)
-    except MistakeError as exc:
-        message = f"{text!a} {exc}; expected a span of time such as '30 seconds' or '7 days'"
-        raise argparse.ArgumentTypeError(message) from exc
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

@@ -57,6 +57,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: Events received at a time before other duties get their turn. Some milliseconds of work.
 _BURST: Final = 1_000
 
+#: Seconds after which a publisher that is stopping tells how much is left.
+_REST_INTERVAL: Final = 2.0
+
 #: Share of the grace for which a stopping publisher goes on receiving.
 _DRAIN_SHARE: Final = 0.8
 
@@ -134,6 +137,7 @@ class EventPublisher:
         self._stops = 0
         self._stopping = False
         self._stopped_at = 0.0
+        self._tell_rest_at = 0.0
         self._reload_wanted = False
         self._trouble: str | None = None
         self._finished: collections.deque[Finished] = collections.deque()
@@ -216,7 +220,14 @@ class EventPublisher:
             self._stopping = True
             self._look_after_queue(time.monotonic())  # one that was made anew just now may hold events
             self._telemetry.stopping(time.monotonic())
-            logger.info("stopping: %d events in hand", self._delivery.accounting.in_hand)
+        if stopping and time.monotonic() >= self._tell_rest_at:
+            self._tell_rest_at = time.monotonic() + _REST_INTERVAL
+            logger.info(
+                "stopping: %d events in hand, %d in the queue, %d in the spool",
+                self._delivery.accounting.in_hand,
+                self._intake.depth,
+                self._delivery.accounting.spooled,
+            )
         if self._reload_wanted:
             self._reload()
         now = time.monotonic()
@@ -375,7 +386,7 @@ class EventPublisher:
         if wake_at is not None:
             times.append(wake_at)
         if self._stops:
-            times.append(self._surrender_at)
+            times += [self._surrender_at, self._tell_rest_at]
         first = min(times)
         # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
         timeout = None if first == math.inf else max(0, int((first - now) * 1_000) + 1)
