@@ -147,6 +147,19 @@ def publisher_process(
                 process.kill()
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return as soon as a condition holds that nothing can be waited on for.
+
+    Raises:
+        TimeoutError: It didn't.
+    """
+    give_up_at = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError("it doesn't come true")
+        time.sleep(0.01)
+
+
 def make_events(count: int, pad: int = 50) -> list[bytes]:
     """Return distinct JSON events of different sizes."""
     return [json.dumps({"id": number, "pad": "x" * (number % pad)}).encode() for number in range(count)]

@@ -45,6 +45,7 @@ from baseplate_events.doctor.checks import (
 from baseplate_events.doctor.command import format_check
 from baseplate_events.doctor.metrics import check_metrics
 from baseplate_events.doctor.patience import within
+from baseplate_events.doctor.publisher import check_publisher
 from baseplate_events.errors import EventQueueLimitError
 from baseplate_events.event_publisher.dead_letters import DeadLetters
 from baseplate_events.event_publisher.disk import Folder
@@ -67,7 +68,7 @@ from .fault_collector import (
     stranger_tls,
     trusted_tls,
 )
-from .publishers import KEY_NAME, SECRET, config_text
+from .publishers import KEY_NAME, PATIENCE, SECRET, config_text, publishing, wait_until
 from .queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
 from .spools import append_all, spool_on
 from .strategies import host_limits, queue_sizes
@@ -76,9 +77,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from baseplate_events.doctor.checks import Check
-
-#: Seconds until something that was expected is given up.
-PATIENCE = 30.0
 
 #: A user of the host who isn't the one of the tests, if that is root.
 NOBODY = 65_534
@@ -164,12 +162,14 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
             dead_letters__max_size="100000",
         )
     assert (0, "ok") == (table.status, table.verdict), table.text
-    assert {check["verdict"] for check in table.checks} == {"ok"}
+    assert table["publisher"][0] == "skipped"  # it can't be asked
+    assert {check["verdict"] for check in table.checks if check["name"] != "publisher"} == {"ok"}
     assert {check["remedy"] for check in table.checks} == {None}
     names = {
         *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
         *("signed probe", "clock", "metrics", "spool folder", "spool space", "dead letters folder"),
+        "publisher",
     }
     assert names == {check["name"] for check in table.checks}
 
@@ -1019,6 +1019,22 @@ def test_permissions_are_those_of_the_user_who_asks(tmp_path: Path) -> None:
             assert remedy in text_remedy
 
 
+@needs_root
+def test_a_disk_that_is_read_only_is_a_problem(tmp_path: Path) -> None:
+    """A spool on a disk that can't be written to is told as that, and not as one without permission."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,mode=0700", "tmpfs", str(disk)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
+        pytest.skip("this user may not mount")
+    try:
+        verdict, found, remedy = folders_of(tmp_path, disk)["spool folder"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert ("problem", f"{disk} is on a disk that is read-only") == (verdict, found)
+    assert "mount that disk to be written" in remedy
+
+
 def test_a_spool_in_use_is_left_alone(tmp_path: Path) -> None:
     """A publisher's lock is seen and stays the publisher's; where there is none, none is left behind."""
     folder = Folder(str(tmp_path / "spool"))
@@ -1129,6 +1145,38 @@ def test_dead_letters_that_cant_be_read_are_a_problem(tmp_path: Path) -> None:
     verdict, found, _ = diagnose(tmp_path, *words, dead_letters__directory=str(path))["dead letters"]
     assert verdict == "problem"
     assert "letters-0000000001.jsonl" in found
+
+
+# --- a publisher that runs ---
+
+
+def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
+    """One that delivers is ok, one that fails a problem in its own words, a silent address a warning."""
+    socket_path = str(tmp_path / "health.sock")
+    endpoint = UnixEndpoint(socket_path)
+    nobody = check_publisher(endpoint)
+    assert nobody.verdict is Verdict.WARNING
+    assert f"nobody answers at {socket_path}" in nobody.found
+    assert "health.bind" in nobody.remedy
+    with fresh_name("/events-test-") as name, FaultCollector([Respond(), Respond(403)]) as server:
+        short = name.removeprefix("/events-")
+        with (
+            publishing(tmp_path, short, server.url, health__bind=socket_path) as publisher,
+            MessageQueue(name, max_messages=1, max_message_size=10) as queue,
+        ):
+            queue.put(b"{}")
+            wait_until(lambda: check_publisher(endpoint).found == "it runs, and has delivered 1 events")
+            assert check_publisher(endpoint).verdict is Verdict.OK
+            queue.put(b"{}", timeout=PATIENCE)
+            wait_until(lambda: check_publisher(endpoint).verdict is Verdict.PROBLEM)
+            assert "403" in check_publisher(endpoint).found
+            server.change_script(Respond())
+            wait_until(lambda: publisher.accounting.delivered == 2)
+
+
+def test_without_an_endpoint_a_publisher_is_not_asked() -> None:
+    """Where `health.bind` isn't set there is nobody to ask, which is nothing wrong."""
+    assert check_publisher(None).verdict is Verdict.SKIPPED
 
 
 # --- how it is shown ---

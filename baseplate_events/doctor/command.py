@@ -27,6 +27,7 @@ from .checks import Verdict, judge_secret, ok, overall, problem, skipped
 from .host import check_process, check_queue
 from .metrics import check_metrics
 from .network import check_collector
+from .publisher import check_publisher
 from .storage import check_dead_letters, check_spool
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     if config_file is None:
         return
     if settings is None:
-        for name in ("key", "collector", "metrics", "spool", "dead letters"):
+        for name in ("key", "collector", "metrics", "spool", "dead letters", "publisher"):
             yield skipped(name, "needs a configuration without mistakes")
         return
     patience: float = arguments.timeout
@@ -211,6 +212,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield check_metrics(settings.metrics.endpoint, timeout=patience)
     yield from check_spool(settings.spool, settings.collector.version)
     yield from check_dead_letters(settings.dead_letters)
+    yield check_publisher(settings.health)
 
 
 def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
