@@ -181,8 +181,9 @@ class EventQueue(Generic[T_contra]):
             full = False
             if (
                 type(message) is bytes
-                and 0 < len(message) <= self._max_event_size
-                and (monotonic() < queue.trusted_until or queue.confirm())
+                and message
+                and len(message) <= self._max_event_size
+                and ((now := monotonic()) < queue.trusted_until or queue.confirm(now))
             ):
                 try:
                     descriptor.send(message)
@@ -205,7 +206,7 @@ class EventQueue(Generic[T_contra]):
             if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
                 raise self._refusal(message)
             queue = self._queue
-            if full and not self._put_timeout and queue.confirm():
+            if full and not self._put_timeout and queue.confirm(monotonic()):
                 raise EventQueueFullError(queue.name, queue.max_messages)
             queue.put(message, self._put_timeout)
         except EventError as error:

@@ -57,8 +57,9 @@ MAX_PRIORITY = 32_767
 RETURN_PRIORITY = 1
 
 #: Seconds for which a producer trusts that its queue wasn't removed. Asking costs as much as sending: so a
-#: burst asks once in some 50 puts, and a put on its own always.
-TRUST = 100e-6
+#: burst asks once in some 500 puts, and a put on its own always. What is put in that time is lost with all
+#: that was in the queue, if nobody receives from it any more.
+TRUST = 1e-3
 
 #: Seconds that a full queue is polled before a producer asks again if it was removed, which wakes no poll.
 _SLICE = 0.1
@@ -167,9 +168,8 @@ class MessageQueue:
         self._check_open()
         return self.descriptor.fd
 
-    def confirm(self) -> bool:
+    def confirm(self, now: float) -> bool:
         """Look whether the queue was removed; if it wasn't, it is trusted for a while."""
-        now = monotonic()
         if self.descriptor.removed():
             return False
         self.trusted_until = now + TRUST
@@ -179,8 +179,8 @@ class MessageQueue:
         """Add a message to the queue; after any error it isn't in the queue.
 
         A producer whose queue was unlinked moves to the queue that has the name now, or makes it. (In a
-        burst, a queue that was unlinked less than 100 µs ago may go unnoticed: the message is in the orphan
-        then.)
+        burst, a queue that was unlinked less than a millisecond ago may go unnoticed: the message is in the
+        orphan then.)
 
         Args:
             message: What to add.
@@ -200,7 +200,8 @@ class MessageQueue:
         """
         if type(message) is not bytes:  # posix_ipc crashes the process if it isn't given bytes
             message = bytes(memoryview(message))
-        if monotonic() >= self.trusted_until and not self.confirm():
+        now = monotonic()
+        if now >= self.trusted_until and not self.confirm(now):
             self._move()
         descriptor = self.descriptor  # held by this name as long as it is in use
         try:
