@@ -69,6 +69,11 @@ class Accounting:
         self.received += count
         self.in_hand += count
 
+    def receive_spooled(self) -> None:
+        """Count an event that came from the queue and is on disk already."""
+        self.received += 1
+        self.spooled += 1
+
     def recover(self, count: int) -> None:
         """Count events that an earlier run left in the spool."""
         self.received += count

@@ -81,6 +81,7 @@ class Batcher:
 
     Attributes:
         largest_event: Bytes of the largest event that any batch could hold.
+        full: Whether the open batch holds as many events as it may.
     """
 
     def __init__(self, body_format: BatchFormat, *, max_size: int, max_events: int, max_age: float) -> None:
@@ -89,6 +90,7 @@ class Batcher:
         self._taught_size = max_size
         self._max_events = max_events
         self._max_age = max_age
+        self.full: bool = False
         self._events: list[bytes] = []
         self._events_size = 0
         self._opened_at = 0.0
@@ -119,15 +121,10 @@ class Batcher:
         """When the open batch is due, in seconds of the monotonic clock; None while it is empty."""
         return self._opened_at + self._max_age if self._events else None
 
-    @property
-    def full(self) -> bool:
-        """Whether the open batch holds as many events as it may."""
-        return len(self._events) >= self._max_events
-
     def fits(self, event: bytes) -> bool:
         """Whether there is room for the event in the open batch."""
         if len(event) <= self._spare:
-            return len(self._events) < self._max_events
+            return not self.full
         if not self._events:
             return len(event) <= self.largest_event
         size = self._format.size(len(self._events) + 1, self._events_size + len(event))
@@ -140,12 +137,14 @@ class Batcher:
             event: A serialized event.
             now: Seconds of the monotonic clock.
         """
-        if not self._events:
+        events = self._events
+        if not events:
             self._opened_at = now
-        self._events.append(event)
+        events.append(event)
         size = len(event)
         self._events_size += size
         self._spare -= size + 1
+        self.full = len(events) >= self._max_events
 
     def add_many(self, events: Sequence[bytes], now: float) -> int:
         """Take in events from the first one on, as long as they fit and the batch isn't full.
@@ -165,6 +164,7 @@ class Batcher:
             self._events += events
             self._events_size += size
             self._spare -= size + commas
+            self.full = len(self._events) >= self._max_events
             return len(events)
         for taken, event in enumerate(events):
             if not self.fits(event):
@@ -177,6 +177,7 @@ class Batcher:
         if not self._events:
             return None
         batch = Batch(tuple(self._events), self.size, self._opened_at)
+        self.full = False
         self._events = []
         self._events_size = 0
         self._spare = self._whole_spare()

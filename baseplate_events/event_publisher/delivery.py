@@ -130,7 +130,7 @@ class Delivery:
             return 0
         if self._store is not None:
             # One by one, so that no more than one is ever on its way between queue and disk.
-            return int(self._store.has_room(self.queue_message_size))
+            return 1 if self._store.has_room(self.queue_message_size) else 0
         memory = self._max_memory - self._memory - self._batcher.size
         # Any memory that is left is room for one, which may take a bit more.
         room = (memory + self.queue_message_size - 1) // self.queue_message_size
@@ -158,7 +158,6 @@ class Delivery:
         Returns:
             Those that can't be sent at all and were given up, which is counted: the size of each, and why.
         """
-        self.accounting.receive(len(events))
         largest = self._batcher.largest_event
         refused: list[tuple[int, Verdict]] = []
         # Nearly all events are objects; looking at their two ends in place is what a burst can afford.
@@ -167,8 +166,12 @@ class Delivery:
         if self._store is not None:
             for event in events:
                 self._held = event
-                self._take_in(now)
+                if self._take_in(now):
+                    self.accounting.receive_spooled()
+                else:
+                    self.accounting.receive(1)
             return refused
+        self.accounting.receive(len(events))
         while events:
             taken = self._batcher.add_many(events, now)
             if taken < len(events) or self._batcher.full:
@@ -188,6 +191,7 @@ class Delivery:
                 good.append(event)
             else:
                 refused.append((len(event), verdict))
+                self.accounting.receive(1)
                 self._give_up(event, verdict, None, now)
         return good, refused
 
@@ -198,26 +202,24 @@ class Delivery:
             return Verdict(DropReason.OVERSIZE, "larger than batch.max_size")
         return None
 
-    def _take_in(self, now: float) -> None:
-        """Take in the event that is held, as far as the disk allows."""
-        event = self._held
-        if event is None:
-            return
-        batcher, store = self._batcher, self._store
+    def _take_in(self, now: float) -> bool:
+        """Take in the event that is held, with a spool; tell whether the disk allowed it."""
+        batcher, store, event = self._batcher, self._store, self._held
+        if store is None or event is None:
+            return False
         try:
             if not batcher.fits(event):
                 self._close()
-            if store is not None:
-                store.append(event)
-                self.accounting.spool(1)
+            store.append(event)
         except EventError as exc:
             self._note_disk(str(exc), now)
-            return
+            return False
         self._held = None
         self.disk_trouble = None
         batcher.add(event, now)
         if batcher.full:
             self.flush(now)
+        return True
 
     def flush(self, now: float) -> None:
         """Close the open batch now, whatever its age, if the disk allows."""
@@ -456,7 +458,8 @@ class Delivery:
             self.disk_trouble = None
         for event, verdict, segment in doomed:
             self._give_up(event, verdict, segment, now)
-        self._take_in(now)
+        if self._take_in(now):
+            self.accounting.spool(1)
 
     def surrender(self) -> list[bytes]:
         """Give up everything that is in memory only, so that it can go back to the queue.
