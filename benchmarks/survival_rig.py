@@ -376,8 +376,8 @@ class Rig:
             self.queue = _open_queue(self.name)
 
     def segments(self) -> list[Path]:
-        """Name the files in the spool."""
-        return sorted(self.spool.glob("segment-*"))
+        """Name the files in the spool that have events: a journal without any begins with a zero."""
+        return sorted(path for path in self.spool.glob("*-*") if _first_byte(path).strip(b"\0"))
 
     def settle(self, publisher: PublisherProcess) -> None:
         """Let a publisher empty queue and spool, and stop it."""
@@ -464,3 +464,11 @@ def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
 
 def _open_queue(name: str) -> MessageQueue:
     return MessageQueue(f"/events-{name}", max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE)
+
+
+def _first_byte(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1)
+    except FileNotFoundError:  # deleted in the meantime
+        return b""

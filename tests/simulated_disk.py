@@ -8,7 +8,9 @@ What it promises is no more than what POSIX and Linux do:
    it was before it was truncated; a deletion or not.
 3. A sync that fails gives up what it should have forced: later ones succeed without any effect.
 4. A full disk takes a part of a write, then fails.
-5. A process that crashes may leave any part of its last write.
+5. A process that crashes may leave any part of its last write, and of its last copy to a mapped file.
+6. A copy to a mapped file is there for the next process at once and never fails. A power cut keeps of each
+   page, by itself, what was synced or what it held at any moment since.
 """
 
 from __future__ import annotations
@@ -23,12 +25,28 @@ if TYPE_CHECKING:
     from random import Random
 
 Call: TypeAlias = Literal[
-    "names", "read", "create", "write", "truncate", "sync", "sync_names", "close", "delete"
+    "names",
+    "read",
+    "create",
+    "write",
+    "map",
+    "truncate",
+    "cut",
+    "sync",
+    "sync_names",
+    "close",
+    "delete",
+    "copy",
 ]
-CALLS: tuple[Call, ...] = get_args(Call)
+
+#: Calls that can fail; a copy to memory can't.
+CALLS: tuple[Call, ...] = tuple(call for call in get_args(Call) if call != "copy")
 
 #: Calls that a file system refuses when it is read-only.
-_CHANGES: frozenset[Call] = frozenset({"create", "write", "truncate", "delete"})
+_CHANGES: frozenset[Call] = frozenset({"create", "write", "truncate", "cut", "delete"})
+
+#: Bytes of a page of a mapped file; few, so that small files have many.
+PAGE = 32
 
 
 class Crashed(BaseException):
@@ -43,27 +61,56 @@ class _File:
         content: What a process sees.
         durable: What a power cut leaves.
         past: What the content was before it was truncated, since the last sync.
+        moments: What the content was before and after each copy to it, since the last sync.
         spoiled: Whether a sync failed, after which none has an effect.
     """
 
     content: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
     past: list[bytes] = field(default_factory=list[bytes])
+    moments: list[bytes] = field(default_factory=list[bytes])
     spoiled: bool = False
 
     def sync(self) -> None:
         if not self.spoiled:
             self.durable = bytearray(self.content)
             self.past.clear()
+            self.moments.clear()
 
     def truncate(self, size: int) -> None:
         self.past.append(bytes(self.content))
         del self.content[size:]
 
+    def copy(self, position: int, data: bytes) -> None:
+        assert position + len(data) <= len(self.content), "a copy behind the end of the file ends the process"
+        if not self.moments:
+            self.moments.append(bytes(self.content))
+        self.content[position : position + len(data)] = data
+        self.moments.append(bytes(self.content))
+
+    def _mix(self, random: Random, base: bytes) -> bytes:
+        """Take each page from any moment; one may have been written in the midst of a copy."""
+        pages: list[bytes] = []
+        for start in range(0, len(base), PAGE):
+            if start >= len(self.durable) and start >= min(map(len, self.moments)):
+                pages.append(base[start : start + PAGE])
+                continue
+            later = random.randrange(len(self.moments))
+            ends = [self.moments[max(0, later - 1)], self.moments[later]]
+            if random.random() < 0.3:
+                ends = [bytes(self.durable), bytes(self.durable)]
+            middle = start + random.choice([0, PAGE, random.randint(0, PAGE)])
+            page = ends[1][start:middle] + ends[0][middle : start + PAGE]
+            pages.append(page.ljust(PAGE, b"\0")[: len(base) - start])
+        return b"".join(pages)
+
     def cut_power(self, random: Random, garbage_from: int) -> _File:
         base = random.choice([bytes(self.content), *self.past])
         kept = random.randint(len(self.durable), max(len(self.durable), len(base)))
         data = self.durable + base[len(self.durable) : kept]
+        if self.moments:
+            base = self._mix(random, base)
+            data = bytearray(base[:kept])
         fill = random.choice(["none", "zeros", "garbage"])
         if fill != "none":
             data += bytes(random.randint(0, max(0, len(base) - kept)))
@@ -81,12 +128,14 @@ class SimulatedDisk:
 
     Attributes:
         capacity: As given; may be changed.
+        maps: Whether files can be mapped.
         read_only: Whether nothing can be changed.
         calls: How often each call was made.
     """
 
     def __init__(self, capacity: int | None = None) -> None:
         self.capacity = capacity
+        self.maps = True
         self.read_only = False
         self.calls: Counter[Call] = Counter()
         self._files: dict[str, _File] = {}
@@ -139,7 +188,8 @@ class SimulatedDisk:
 
         Args:
             calls: Calls that are still made.
-            torn: How much of the last one is done: bytes of a write, of others whether it is (odd) or not.
+            torn: How much of the last one is done: bytes of a write; of a copy to memory half of that from
+                its beginning, or (odd) its end; of others whether it is (odd) or not.
         """
         self._crash_in, self._torn = calls, torn
 
@@ -218,6 +268,31 @@ class SimulatedDisk:
         file.content += data[:size]
         self._leave(dying=dying)
         return size
+
+    def map(self, handle: int, /) -> SimulatedMemory:
+        """Map a file that is open, and was written to its end."""
+        file = self._opened(handle)
+        self._leave(dying=self._enter("map"))
+        return SimulatedMemory(self, file)
+
+    def copy(self, file: _File, position: int, data: bytes) -> None:
+        """Copy to a file that is mapped."""
+        dying = self._enter("copy")
+        if dying:
+            size = self._torn // 2 % (len(data) + 1)
+            skipped = len(data) - size if self._torn % 2 else 0
+            position, data = position + skipped, data[skipped : skipped + size]
+        file.copy(position, data)
+        self._leave(dying=dying)
+
+    def cut(self, name: str, size: int, /) -> None:
+        """Cut a file that isn't open to its first `size` bytes."""
+        dying = self._enter("cut")
+        file = self._file(name)
+        assert size <= len(file.content), "a file is never made longer"
+        if not dying or self._torn % 2:
+            file.truncate(size)
+        self._leave(dying=dying)
 
     def truncate(self, handle: int, size: int, /) -> None:
         """Cut a file that is open to its first `size` bytes."""
@@ -302,6 +377,37 @@ class SimulatedDisk:
     def _opened(self, handle: int) -> _File:
         assert handle in self._handles, "only what is open is used"
         return self._handles[handle]
+
+
+class SimulatedMemory:
+    """A file that is mapped, until it is closed or the process ends."""
+
+    def __init__(self, disk: SimulatedDisk, file: _File) -> None:
+        self._disk = disk
+        self._file: _File | None = file
+        self._position = 0
+
+    def seek(self, position: int, /) -> None:
+        """Let the next write begin there."""
+        assert self._file is not None
+        assert 0 <= position <= len(self._file.content)
+        self._position = position
+
+    def write(self, data: bytes, /) -> None:
+        """Put bytes where the last write ended."""
+        assert self._file is not None, "only what is mapped is used"
+        self._disk.copy(self._file, self._position, data)
+        self._position += len(data)
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes from where the next write would begin."""
+        assert self._file is not None
+        start, self._position = self._position, self._position + size
+        return bytes(self._file.content[start : self._position])
+
+    def close(self) -> None:
+        """End the use of the memory."""
+        self._file = None
 
 
 def _error(number: int) -> OSError:

@@ -22,12 +22,22 @@ FIRST = "segment-0000000000"
 #: More bytes than any test writes.
 ROOM = 10**9
 
+#: Bytes of a journal for a few events, and of one that is too large for any spool.
+SMALL = 250
+NONE = ROOM
+
 
 def spool_on(
-    disk: Disk, sync: Sync = Sync.NEVER, *, max_size: int = ROOM, version: str = "2", path: str = "spool"
+    disk: Disk,
+    sync: Sync = Sync.NEVER,
+    *,
+    max_size: int = ROOM,
+    version: str = "2",
+    path: str = "spool",
+    journal_size: int = NONE,
 ) -> Spool:
-    """Make a spool that hasn't recovered anything yet."""
-    return Spool(disk, path, version=version, max_size=max_size, sync=sync)
+    """Make a spool that hasn't recovered anything yet, by default one without journals."""
+    return Spool(disk, path, version=version, max_size=max_size, sync=sync, journal_size=journal_size)
 
 
 def append_all(spool: Spool, events: Iterable[bytes]) -> Segment | None:
@@ -50,6 +60,11 @@ class TrackedFolder(Folder):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self.handles: set[int] = set()
+
+    @property
+    def maps(self) -> bool:
+        """Whatever the file system is: it is neither full nor failing while a file of it is mapped."""
+        return True
 
     def create(self, name: str, /) -> int:
         handle = super().create(name)

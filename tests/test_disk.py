@@ -16,7 +16,7 @@ import pytest
 
 from baseplate_events.event_publisher.spool import Folder, Segment, SpoolError, Sync
 from tests.queues import as_user, needs_root
-from tests.spools import FIRST, append_all, folder_at, recovered, spool_on
+from tests.spools import FIRST, NONE, append_all, folder_at, recovered, spool_on
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -196,10 +196,10 @@ def test_a_killed_process_loses_nothing(place: Path, sync: Sync) -> None:
 
 
 @contextlib.contextmanager
-def small_file_system(path: Path) -> Generator[None]:
-    """Mount a file system of 64 KiB."""
+def small_file_system(path: Path, kind: str = "tmpfs") -> Generator[None]:
+    """Mount a file system in memory, of 64 KiB if its kind has a limit."""
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs", str(path)]
+    mount = ["mount", "-t", kind, "-o", "size=64k,mode=0700", kind, str(path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
     try:
@@ -210,10 +210,11 @@ def small_file_system(path: Path) -> Generator[None]:
 
 @needs_root
 @pytest.mark.parametrize("sync", Sync)
-def test_a_real_disk_that_is_full(place: Path, sync: Sync) -> None:
+@pytest.mark.parametrize("journal_size", [NONE, 7_000, 20_000])
+def test_a_real_disk_that_is_full(place: Path, sync: Sync, journal_size: int) -> None:
     """A full disk refuses events until segments are released, keeps the others, and counts right."""
     with small_file_system(place), folder_at(place) as folder:
-        spool = spool_on(folder, sync)
+        spool = spool_on(folder, sync, journal_size=journal_size)
         appended: list[bytes] = []
         segments: list[Segment] = []
         for _ in range(3):
@@ -230,6 +231,34 @@ def test_a_real_disk_that_is_full(place: Path, sync: Sync) -> None:
             spool.release(segments.pop(0).number)
             del appended[: len(appended) - sum(segment.count for segment in segments)]
         assert (appended, 0) == recovered(folder)
+
+
+@needs_root
+@pytest.mark.parametrize(("kind", "maps"), [("tmpfs", True), ("ramfs", False)])
+def test_only_file_systems_that_are_known_are_mapped(place: Path, kind: str, *, maps: bool) -> None:
+    """Journals are used where a mapped file can always be written again, and nowhere else."""
+    with small_file_system(place, kind):
+        folder = Folder(str(place))
+        try:
+            assert maps == folder.maps
+            append_all(spool_on(folder, journal_size=1_000), [b"one"])
+            assert maps == folder.names()[0].startswith("journal-")
+            assert ([b"one"], 0) == recovered(folder)
+        finally:
+            folder.release()
+
+
+def test_a_file_is_cut_and_no_other(place: Path) -> None:
+    """Cutting a file that isn't open keeps its first bytes, makes none, and doesn't follow a link."""
+    with folder_at(place) as folder:
+        (place / "file").write_bytes(b"12345")
+        (place / "link").symlink_to(place / "file")
+        folder.cut("file", 3)
+        for name in ("link", "nothing"):
+            with pytest.raises(OSError, match=name):
+                folder.cut(name, 0)
+        assert b"123" == (place / "file").read_bytes()
+        assert {"file", "link"} == set(folder.names())
 
 
 @needs_root

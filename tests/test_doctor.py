@@ -50,6 +50,7 @@ from baseplate_events.errors import EventQueueLimitError
 from baseplate_events.event_publisher.dead_letters import DeadLetters
 from baseplate_events.event_publisher.disk import Folder
 from baseplate_events.event_publisher.outcome import Accepted, classify
+from baseplate_events.event_publisher.spool import Spool, Sync
 from baseplate_events.event_publisher.wire import Response, sign, signature_header
 from baseplate_events.message_queue import MessageQueue
 from baseplate_events.queue_facts import QueueFacts, look_at_queue
@@ -1051,6 +1052,22 @@ def test_a_spool_in_use_is_left_alone(tmp_path: Path) -> None:
     assert table["spool lock"] == ("ok", "no publisher uses it now", "")
     assert table["spool segments"][0] == "ok"
     Folder(str(tmp_path / "spool")).release()
+
+
+def test_events_in_a_journal_are_counted_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    """What is left in a journal counts as a segment; a journal without events doesn't."""
+    directory = tmp_path / "spool"
+    folder = Folder(str(directory))
+    spool = Spool(folder, str(directory), version="2j", max_size=2**30, sync=Sync.NEVER)
+    spool.append(b'{"a":1}')
+    assert "1, " in folders_of(tmp_path, directory)["spool segments"][1]
+    segment = spool.close_segment()
+    assert segment is not None
+    spool.release(segment.number)
+    assert list(directory.glob("journal-*"))
+    assert "1, " not in folders_of(tmp_path, directory)["spool segments"][1]
+    spool.close()
+    folder.release()
 
 
 def test_another_doctor_isnt_taken_for_a_publisher(tmp_path: Path) -> None:

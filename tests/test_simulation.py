@@ -45,11 +45,13 @@ class PublisherMachine(RuleBasedStateMachine):
         concurrency=st.integers(1, 3),
         seed=st.integers(),
         max_events=st.integers(1, 6),
+        sizes=st.sampled_from([(3_000, 10**9), (3_000, 180), (6_400, 400)]),
     )
-    def start(self, sync: Sync, concurrency: int, seed: int, max_events: int) -> None:
+    def start(self, sync: Sync, concurrency: int, seed: int, max_events: int, sizes: tuple[int, int]) -> None:
         self.sync = sync
         self.concurrency = concurrency
         self.max_events = max_events
+        self.max_size, self.journal_size = sizes
         self.random = random.Random(seed)
         self.disk = SimulatedDisk()
         self.cemetery = MemoryCemetery()
@@ -68,7 +70,14 @@ class PublisherMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         """Start a publisher on what is there."""
         self.disk.heal()
-        self.spool = Spool(self.disk, "spool", version="2j", max_size=3_000, sync=self.sync)
+        self.spool = Spool(
+            self.disk,
+            "spool",
+            version="2j",
+            max_size=self.max_size,
+            sync=self.sync,
+            journal_size=self.journal_size,
+        )
         self.delivery: Delivery = make_delivery(
             concurrency=self.concurrency,
             max_size=MAX_SIZE,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _FIRST_LINE: Final = 64
 
 _SEGMENTS: Final = "segment-*"
+_JOURNALS: Final = "journal-*"
 
 
 def check_spool(settings: SpoolSettings | None, version: str) -> Iterator[Check]:
@@ -52,7 +53,7 @@ def check_spool(settings: SpoolSettings | None, version: str) -> Iterator[Check]
     segments: dict[str, int] = {}
     if Path(settings.directory).is_dir():
         yield _check_lock(settings.directory)
-        segments = _sizes(settings.directory, _SEGMENTS)
+        segments = _sizes(settings.directory, _SEGMENTS) | _sizes(settings.directory, _JOURNALS, held=True)
         yield _check_segments(settings.directory, segments, version)
     yield judge_space(
         "spool space",
@@ -188,13 +189,23 @@ def _check_segments(path: str, sizes: dict[str, int], version: str) -> Check:
     )
 
 
-def _sizes(directory: str, pattern: str) -> dict[str, int]:
-    """Give the sizes of the files of a folder by their names."""
+def _sizes(directory: str, pattern: str, *, held: bool = False) -> dict[str, int]:
+    """Give the sizes of the files of a folder by name; with `held` of those that don't begin with zero."""
     sizes: dict[str, int] = {}
     for path in Path(directory).glob(pattern):
         with contextlib.suppress(FileNotFoundError):  # delivered in the meantime
-            sizes[path.name] = path.lstat().st_size
+            if not held or path.is_symlink() or _begins(path):
+                sizes[path.name] = path.lstat().st_size
     return sizes
+
+
+def _begins(path: Path) -> bool:
+    """Tell whether a journal holds events; a file that can't be read is looked at later."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) not in {b"", b"\0"}
+    except PermissionError:
+        return True
 
 
 def _existing(path: str) -> Path:

@@ -9,6 +9,9 @@ Rules:
    can enter and that isn't empty.
 4. Files are named within the open folder, and links aren't followed there, so that nothing outside of it is
    ever read or written, also if the folder is moved meanwhile.
+5. A file is mapped only on a file system that writes in place. There, what was written once has its blocks
+   for good; elsewhere a full disk could end the process by SIGBUS, in the midst of a copy. (Left is what no
+   process with a mapped file is safe from: others that cut it, and a dying disk that can't read it back.)
 """
 
 from __future__ import annotations
@@ -16,12 +19,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import stat
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from ..errors import EventError
+
+#: File systems of Linux that write in place, as /proc/self/mountinfo calls them.
+_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "tmpfs", "xfs"})
+
+#: Where the field of a line is that names the device; see proc_pid_mountinfo(5).
+_DEVICE: Final = 2
 
 
 class StorageError(EventError):
@@ -49,8 +59,33 @@ class SpoolError(StorageError):
     _what = "Spool"
 
 
+class Memory(Protocol):
+    """A file as memory. What was put there is in the file, also if the process is killed; nothing fails."""
+
+    def seek(self, position: int, /) -> object:
+        """Let the next write begin there."""
+        ...
+
+    def write(self, data: bytes, /) -> object:
+        """Put bytes where the last write ended; they must fit. A kill may leave any part of them."""
+        ...
+
+    def read(self, size: int, /) -> bytes:
+        """Return so many bytes from where the next write would begin."""
+        ...
+
+    def close(self) -> object:
+        """End the use of the memory; the file stays as it is."""
+        ...
+
+
 class Disk(Protocol):
     """A folder of files, as the spool uses it. Every method can raise `OSError`."""
+
+    @property
+    def maps(self) -> bool:
+        """Whether files can be mapped, and nothing can happen to who writes to the memory."""
+        ...
 
     def names(self) -> list[str]:
         """Name the files, in any order."""
@@ -68,8 +103,16 @@ class Disk(Protocol):
         """Write at the end of a file; return how many bytes were taken, which may be fewer."""
         ...
 
+    def map(self, handle: int, /) -> Memory:
+        """Map a file that is open, and was written to its end; only where the disk `maps`."""
+        ...
+
     def truncate(self, handle: int, size: int, /) -> None:
         """Cut a file that is open to its first `size` bytes."""
+        ...
+
+    def cut(self, name: str, size: int, /) -> None:
+        """Cut a file that isn't open to its first `size` bytes."""
         ...
 
     def sync(self, handle: int, /) -> None:
@@ -115,6 +158,7 @@ class Folder:
         try:
             self._lock(self._folder)
             self._check(self._folder)
+            self._maps: bool = _writes_in_place(os.fstat(self._folder).st_dev)
         except OSError as exc:
             self.release()
             raise SpoolError(path, f"can't be used: {exc.strerror}") from exc
@@ -154,6 +198,11 @@ class Folder:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return self._folder
 
+    @property
+    def maps(self) -> bool:
+        """Whether files can be mapped, and nothing can happen to who writes to the memory."""
+        return self._maps
+
     def names(self) -> list[str]:
         """Name the files, in any order."""
         return os.listdir(self._open)  # noqa: PTH208 - a path could be another folder by now
@@ -176,15 +225,27 @@ class Folder:
 
     def create(self, name: str, /) -> int:
         """Make a file that isn't there yet, and open it to write."""
-        return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600, dir_fd=self._open)
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600, dir_fd=self._open)
 
     def write(self, handle: int, data: bytes, /) -> int:
         """Write at the end of a file; return how many bytes were taken, which may be fewer."""
         return os.write(handle, data)
 
+    def map(self, handle: int, /) -> mmap.mmap:
+        """Map a file that is open, and was written to its end; only where the disk `maps`."""
+        return mmap.mmap(handle, 0)
+
     def truncate(self, handle: int, size: int, /) -> None:
         """Cut a file that is open to its first `size` bytes."""
         os.ftruncate(handle, size)
+
+    def cut(self, name: str, size: int, /) -> None:
+        """Cut a file that isn't open to its first `size` bytes."""
+        handle = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._open)
+        try:
+            os.ftruncate(handle, size)
+        finally:
+            os.close(handle)
 
     def sync(self, handle: int, /) -> None:
         """Force what was written to a file that is open onto the disk."""
@@ -224,3 +285,17 @@ def _make(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _writes_in_place(device: int) -> bool:
+    """Whether a file system is known to write in place; False where that can't be told."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="replace")
+    except OSError:
+        return False
+    for line in mounts.splitlines():
+        mount, _, system = line.partition(" - ")
+        if mount.split(" ")[_DEVICE] == number:
+            return system.split(" ")[0] in _IN_PLACE
+    return False
