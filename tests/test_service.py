@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher import service
 from baseplate_events.event_publisher.collector import Collector
 from baseplate_events.events import EventQueue
 from tests.fault_collector import (
@@ -29,6 +30,7 @@ from tests.publishers import (
     PATIENCE,
     arrived,
     drain,
+    drain_and_end,
     events_of,
     make_events,
     publisher_process,
@@ -368,3 +370,18 @@ def test_an_internal_error_costs_no_event(
         assert publisher.accounting.delivered == 1
     assert "internal error: ValueError in post" in caplog.text
     assert "private content" not in caplog.text
+
+
+def test_long_work_is_told(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recovery and a stop that take long tell how far they are."""
+    monkeypatch.setattr(service, "_REST_INTERVAL", 0.0)
+    caplog.set_level(logging.INFO)
+    with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
+        queue.put(b"{}")
+        for _ in range(2):
+            drain_and_end(tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"))
+    assert "recovering the spool: read 1 of 1 files" in caplog.text
+    assert "stopping: 0 events in hand, 1 in the queue, 0 in the spool" in caplog.text
+    assert "stopping: 0 events in hand, 0 in the queue, 1 in the spool" in caplog.text

@@ -713,3 +713,15 @@ def test_errors_hold_no_event() -> None:
     for error in (refused.value, foreign.value):
         assert "secret" not in f"{error}{error!r}{error.__cause__!r}"
     assert "secret" not in repr(spool)
+
+
+@given(count=st.integers(0, 6))
+def test_recovery_tells_how_far_it_is(count: int) -> None:
+    """After each file that was read it is told how many were, of how many."""
+    disk = SimulatedDisk()
+    spool = spool_on(disk)
+    for _ in range(count):
+        append_all(spool, [b"{}"])
+    told: list[tuple[int, int]] = []
+    assert count == len(spool_on(disk).recover(lambda done, total: told.append((done, total))))
+    assert [(done, count) for done in range(1, count + 1)] == told

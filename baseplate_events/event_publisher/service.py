@@ -57,7 +57,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: Events received at a time before other duties get their turn. Some milliseconds of work.
 _BURST: Final = 1_000
 
-#: Seconds after which a publisher that is stopping tells how much is left.
+#: Seconds after which a publisher that is stopping, or recovers its spool, tells how much is left.
 _REST_INTERVAL: Final = 2.0
 
 #: Share of the grace for which a stopping publisher goes on receiving.
@@ -104,7 +104,7 @@ class EventPublisher:
                 max_size=settings.spool.max_size,
                 sync=settings.spool.sync,
             )
-            recovered = self._spool.recover()
+            recovered = self._spool.recover(_Recovery().tell)
         if settings.dead_letters is not None:
             self._cemetery = DeadLetters(
                 settings.dead_letters.directory,
@@ -418,6 +418,20 @@ class EventPublisher:
             )
         if len(events) > lost:
             logger.warning("put %d events back into %s", len(events) - lost, name)
+
+
+class _Recovery:
+    """Tells how far the recovery of the spool is, once in a while: a large one takes minutes."""
+
+    def __init__(self) -> None:
+        self._tell_at = time.monotonic() + _REST_INTERVAL
+
+    def tell(self, done: int, total: int) -> None:
+        """Log how many files were read, if it is time to."""
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + _REST_INTERVAL
+            logger.info("recovering the spool: read %d of %d files", done, total)
 
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:

@@ -189,11 +189,14 @@ class Spool:
             self._delete_journals()
         return self._files.size + self._reserve + event_size <= self._room
 
-    def recover(self) -> list[Segment]:
+    def recover(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> list[Segment]:
         """Find the segments that an earlier publisher left behind, oldest first.
 
         Files without a whole event are deleted. To be called once, before anything is appended; it reads all
         of the spool.
+
+        Args:
+            progress: Told after each file how many were read, of how many.
 
         Raises:
             SpoolError: A segment can't be read, is of another version or format, or isn't one at all; its
@@ -204,7 +207,10 @@ class Spool:
         except OSError as exc:
             raise self._failure("can't be read", exc) from exc
         numbers = {name: number for name in names if (number := number_of(name)) is not None}
-        leftovers = [self._look_into(name, number) for name, number in numbers.items()]
+        leftovers: list[Leftover] = []
+        for name, number in numbers.items():
+            leftovers.append(self._look_into(name, number))
+            progress(len(leftovers), len(numbers))
         needed, useless = sort_out(leftovers)
         # What is less in one file than in another isn't lost.
         self.cut += sum(leftover.torn for leftover in needed)
