@@ -278,9 +278,10 @@ def test_a_queue_that_is_unlinked_and_made_anew_is_followed(name: str, tmp_path:
                 queue.unlink()
             producer.put(event)
         with small_queue(name) as renewed:
-            assert renewed.max_messages == 5
+            assert renewed.max_messages in {5, MAX_MESSAGES}  # as whoever came first has made it
             assert publisher.stop() == 0
         assert sorted(arrived(server)) == sorted(events)
+        assert "was unlinked; going on with the new one" in publisher.log
 
 
 def test_metrics_arrive_and_their_absence_does_not_matter(name: str, tmp_path: Path) -> None:
