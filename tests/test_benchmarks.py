@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -188,5 +189,6 @@ def test_each_benchmark_runs(run: Callable[[Scale], Report | list[Report]]) -> N
     found = run(Scale.TINY)
     for report in [found] if isinstance(found, Report) else found:
         assert report.lines
-        assert all(line.ours >= 0 for line in report.lines)
+        # What is told over something else can be less than nothing where little is measured.
+        assert all(math.isfinite(line.ours) for line in report.lines)
         assert str(report)
