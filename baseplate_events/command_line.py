@@ -11,10 +11,14 @@ import os
 import re
 import shlex
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .config_values import MistakeError, parse_span
+from .errors import ConfigurationError, EventError
 from .message_queue import MAX_NAME_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Exit status for what failed or was left undone.
 EXIT_FAILURE: Final = 1
@@ -48,6 +52,26 @@ def say(line: str) -> None:
     """Write a line to stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def told(perform: Callable[[], int]) -> int:
+    """Do the work of a command and return its exit status; say what it raises, and turn that into one."""
+    try:
+        return perform()
+    except ConfigurationError as exc:
+        say(str(exc))
+        return EXIT_USAGE
+    except EventError as exc:
+        say(str(exc))
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_FAILURE
+
+
+def leave_stdout() -> None:
+    """Write no more to a stdout that nobody reads; Python would complain about that once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def span(text: str, minimum: float = 0.0) -> float:

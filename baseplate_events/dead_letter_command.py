@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -22,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .command_line import EXIT_FAILURE, EXIT_USAGE, say, span
-from .errors import ConfigurationError, EventError, EventQueueFullError, EventTooLargeError
+from .command_line import EXIT_FAILURE, EXIT_USAGE, leave_stdout, say, span, told
+from .errors import ConfigurationError, EventQueueFullError, EventTooLargeError
 from .event_publisher.dead_letters import file_numbers, read_letters, take_out
 from .event_publisher.letters import Letter, Number, Unreadable, format_time
 from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
@@ -135,21 +134,14 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{directory}: there is no such folder")
         return EXIT_USAGE
     try:
-        status = perform(arguments)
-        sys.stdout.flush()
-    except ConfigurationError as exc:
-        say(str(exc))
-        return EXIT_USAGE
-    except EventError as exc:
-        say(str(exc))
+        return told(lambda: _flushed(perform(arguments)))
+    except BrokenPipeError:  # as after `| head`
+        leave_stdout()
         return EXIT_FAILURE
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_FAILURE
-    except BrokenPipeError:
-        # Nobody reads on, as after `| head`; Python would complain about that once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILURE
+
+
+def _flushed(status: int) -> int:
+    sys.stdout.flush()
     return status
 
 

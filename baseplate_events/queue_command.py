@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Final
 from . import queue_lines
 from .command_line import (
     EXIT_FAILURE,
-    EXIT_USAGE,
     command,
     counted,
     posix_queue_name,
     say,
     short_queue_name,
     span,
+    told,
 )
-from .errors import ConfigurationError, EventError
+from .errors import ConfigurationError
 from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from .message_queue import ALL_PERMISSIONS, MessageQueue, unlink_queue
 from .posix_queue import find_queue
@@ -172,17 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
     Must be called from the main thread. SIGINT and SIGTERM are handled while events are read or written.
     """
     perform: Callable[[argparse.Namespace], int] = arguments.perform
-    try:
-        return perform(arguments)
-    except ConfigurationError as exc:
-        say(str(exc))
-        return EXIT_USAGE
-    except EventError as exc:
-        say(str(exc))
-        return EXIT_FAILURE
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_FAILURE
+    return told(lambda: perform(arguments))
 
 
 class _Refused(argparse.Action):

@@ -17,7 +17,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Final
 
-from ..command_line import EXIT_FAILURE, command, counted, event_queue_name, timeout
+from ..command_line import EXIT_FAILURE, command, counted, event_queue_name, leave_stdout, timeout
 from ..errors import ConfigurationError
 from ..event_publisher.settings import load_settings
 from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
@@ -104,9 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         checks = _write_json(arguments) if arguments.json else _write_table(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads on, as after `| head`; Python would complain about that once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # as after `| head`
+        leave_stdout()
         return EXIT_FAILURE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
