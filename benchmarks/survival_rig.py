@@ -35,9 +35,9 @@ from tests.publishers import (
     MAX_MESSAGES,
     PATIENCE,
     SECRET,
-    drain,
     publisher_process,
 )
+from tests.queues import drain
 
 from .survival_ledger import Ledger, make_event, numbers_of
 

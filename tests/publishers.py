@@ -79,11 +79,6 @@ def small_queue(
             queue.unlink()
 
 
-def drain(queue: MessageQueue) -> list[bytes]:
-    """Take everything out of a queue."""
-    return list(iter(lambda: queue.get(0.0), None))
-
-
 @dataclass(frozen=True)
 class PublisherProcess:
     """A publisher in a process of its own."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FEW = 4
 SMALL = 32
 
+#: What stands before NAME in the POSIX name of an event queue.
+EVENTS = "/events-"
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -31,6 +34,13 @@ def fresh_name(prefix: str = "/test-") -> Generator[str]:
         yield name
     finally:
         unlink_queue(name)
+
+
+@contextlib.contextmanager
+def fresh_event_name() -> Generator[str]:
+    """Give the NAME of an event queue that doesn't exist, and remove the queue in the end if it does."""
+    with fresh_name(f"{EVENTS}test-") as posix_name:
+        yield posix_name.removeprefix(EVENTS)
 
 
 def producer(name: str, max_messages: int = FEW, max_message_size: int = SMALL) -> MessageQueue:

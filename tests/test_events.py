@@ -30,23 +30,14 @@ from baseplate_events import (
 )
 from baseplate_events.message_queue import MessageQueue, unlink_queue
 
-from .queues import FEW, SMALL, drain, fresh_name, outlast_trust, reader
+from .queues import EVENTS, FEW, SMALL, drain, fresh_event_name, outlast_trust, reader
 from .strategies import texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-PREFIX = "/events-"
+    from collections.abc import Callable
 
 #: What stands in events that no message may show.
 SECRET = "4111-1111-1111-1111"
-
-
-@pytest.fixture
-def name() -> Generator[str]:
-    """Give the name of an event queue of the test's own."""
-    with fresh_name(PREFIX) as name:
-        yield name.removeprefix(PREFIX)
 
 
 def same(event: bytes) -> bytes:
@@ -65,7 +56,7 @@ def small_queue(
 
 def publisher_side(name: str) -> MessageQueue:
     """Open the queue as the publisher does."""
-    return reader(PREFIX + name)
+    return reader(EVENTS + name)
 
 
 @given(st.lists(st.tuples(texts, st.integers()), max_size=FEW))
@@ -75,11 +66,9 @@ def test_what_is_put_is_what_the_serializer_made(events: list[tuple[str, int]]) 
     def serialize(event: tuple[str, int]) -> bytes:
         return json.dumps(event).encode()
 
-    with fresh_name(PREFIX) as full_name:
-        queue = EventQueue(
-            full_name.removeprefix(PREFIX), serialize, max_queue_size=FEW, max_event_size=1_024
-        )
-        with queue, MessageQueue(full_name, max_messages=1, max_message_size=1) as other:
+    with fresh_event_name() as name:
+        queue = EventQueue(name, serialize, max_queue_size=FEW, max_event_size=1_024)
+        with queue, MessageQueue(EVENTS + name, max_messages=1, max_message_size=1) as other:
             for event in events:
                 queue.put(event)
             assert [serialize(event) for event in events] == drain(other)
@@ -88,38 +77,40 @@ def test_what_is_put_is_what_the_serializer_made(events: list[tuple[str, int]]) 
 @given(st.lists(st.integers(0, SMALL + 5), max_size=3 * FEW), st.integers(1, SMALL), st.booleans())
 def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted: bool) -> None:
     """Of events of any sizes, those are in the queue that fit, and each other has its error."""
-    with fresh_name(PREFIX) as full_name, reader(full_name, FEW, min(limit, SMALL)) as other:
-        name = full_name.removeprefix(PREFIX)
-        with EventQueue(name, same, max_queue_size=FEW, max_event_size=SMALL) as queue:
-            expected: list[bytes] = []
-            for size in sizes:
-                event = b"e" * size
-                if not trusted:
-                    outlast_trust()
-                if size == 0:
-                    with pytest.raises(EventEmptyError):
-                        queue.put(event)
-                elif size > limit:
-                    with pytest.raises(EventTooLargeError, match=f"at most {limit}") as too_large:
-                        queue.put(event)
-                    assert (size, limit) == (too_large.value.size, too_large.value.limit)
-                elif len(expected) == FEW:
-                    with pytest.raises(EventQueueFullError) as full:
-                        queue.put(event)
-                    assert (full_name, FEW) == (full.value.name, full.value.capacity)
-                else:
+    with (
+        fresh_event_name() as name,
+        reader(EVENTS + name, FEW, min(limit, SMALL)) as other,
+        EventQueue(name, same, max_queue_size=FEW, max_event_size=SMALL) as queue,
+    ):
+        expected: list[bytes] = []
+        for size in sizes:
+            event = b"e" * size
+            if not trusted:
+                outlast_trust()
+            if size == 0:
+                with pytest.raises(EventEmptyError):
                     queue.put(event)
-                    expected.append(event)
-            assert expected == drain(other)
+            elif size > limit:
+                with pytest.raises(EventTooLargeError, match=f"at most {limit}") as too_large:
+                    queue.put(event)
+                assert (size, limit) == (too_large.value.size, too_large.value.limit)
+            elif len(expected) == FEW:
+                with pytest.raises(EventQueueFullError) as full:
+                    queue.put(event)
+                assert (EVENTS + name, FEW) == (full.value.name, full.value.capacity)
+            else:
+                queue.put(event)
+                expected.append(event)
+        assert expected == drain(other)
 
 
 @given(st.integers(1, SMALL), st.integers(1, SMALL))
 def test_the_limit_asked_for_holds_in_a_larger_queue(limit: int, size: int) -> None:
     """A queue that exists with larger messages takes no event beyond the size asked for."""
     with (
-        fresh_name(PREFIX) as full_name,
-        reader(full_name, FEW, SMALL),
-        EventQueue(full_name.removeprefix(PREFIX), same, max_queue_size=1, max_event_size=limit) as queue,
+        fresh_event_name() as name,
+        reader(EVENTS + name, FEW, SMALL),
+        EventQueue(name, same, max_queue_size=1, max_event_size=limit) as queue,
     ):
         if size <= limit:
             queue.put(b"e" * size)
@@ -231,14 +222,14 @@ def test_a_removed_queue_is_found_again(name: str, trusted: bool) -> None:
     with small_queue(name) as queue:
         for _ in range(3):
             queue.put(b"before")
-            unlink_queue(PREFIX + name)
+            unlink_queue(EVENTS + name)
             with publisher_side(name) as other:
                 if not trusted:
                     outlast_trust()
                     queue.put(b"after")
                     assert drain(other) == [b"after"]
                 queue._queue.trusted_until = 0.0  # pyright: ignore[reportPrivateUsage]
-            unlink_queue(PREFIX + name)
+            unlink_queue(EVENTS + name)
             queue.put(b"alone")
             with publisher_side(name) as other:
                 assert drain(other) == [b"alone"]
@@ -271,7 +262,7 @@ def test_an_impossible_timeout_is_refused(name: str, value: float) -> None:
     """`put_timeout` must be finite and not negative; nothing is made otherwise."""
     with pytest.raises(ValueError, match=f"put_timeout must be .* not {value}"):
         small_queue(name, put_timeout=value)
-    assert not unlink_queue(PREFIX + name)
+    assert not unlink_queue(EVENTS + name)
 
 
 @given(
@@ -287,14 +278,14 @@ def test_bad_names_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["x" * 247, ".", "..", "v2", "é", "a b\n"])
 def test_unusual_names_work(name: str) -> None:
     """Any other name works: these too, which aren't left behind here."""
-    if unlink_queue(PREFIX + name):
+    if unlink_queue(EVENTS + name):
         pytest.skip("somebody uses this name")
     try:
         with small_queue(name) as queue:
             queue.put(b"x")
             assert f"EventQueue({name!r})" == repr(queue)
     finally:
-        unlink_queue(PREFIX + name)
+        unlink_queue(EVENTS + name)
 
 
 @pytest.mark.parametrize(("queue_size", "event_size", "mode"), [(0, 1, 0), (1, 2**25, 0), (1, 1, 0o1777)])
@@ -381,8 +372,7 @@ def test_it_is_a_context_factory(name: str) -> None:
 @given(st.integers(0, FEW))
 def test_depth_and_capacity_are_reported(count: int) -> None:
     """The gauges are the number of events in the queue and the number that it holds."""
-    with fresh_name(PREFIX) as full_name:
-        name = full_name.removeprefix(PREFIX)
+    with fresh_event_name() as name:
         with small_queue(name) as queue:
             for _ in range(count):
                 queue.put(b"x")
@@ -404,8 +394,7 @@ def test_refusals_are_counted_by_reason_and_reported_once(messages: list[bytes])
 
     expected: Counted[str] = Counted()
     metrics = Metrics()
-    with fresh_name(PREFIX) as full_name:
-        name = full_name.removeprefix(PREFIX)
+    with fresh_event_name() as name:
         with EventQueue(name, serialize, max_queue_size=FEW, max_event_size=SMALL) as queue:
             for message in messages:
                 try:
@@ -451,8 +440,8 @@ def test_reporting_never_raises(name: str, caplog: pytest.LogCaptureFixture) -> 
 @given(st.integers(1, 3))
 def test_forked_workers_share_a_queue(workers: int) -> None:
     """Workers that were forked after the queue was made put through it, and each event arrives once."""
-    with fresh_name(PREFIX) as full_name, reader(full_name) as other:
-        queue = small_queue(full_name.removeprefix(PREFIX), put_timeout=60.0)
+    with fresh_event_name() as name, reader(EVENTS + name) as other:
+        queue = small_queue(name, put_timeout=60.0)
         children: list[int] = []
         for worker in range(workers):
             pid = os.fork()

@@ -16,7 +16,6 @@ import socket
 import stat
 import threading
 import time
-import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,6 @@ from tests.publishers import (
     PATIENCE,
     arrived,
     config_text,
-    drain,
     drain_and_end,
     events_of,
     make_events,
@@ -64,7 +62,7 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import as_user, needs_root
+from tests.queues import as_user, drain, needs_root
 from tests.simulated_publisher import make_delivery, make_event
 
 if TYPE_CHECKING:
@@ -77,12 +75,6 @@ STRANGER = 65_534
 
 #: Seconds of a day, for a simulated clock.
 DAY = 86_400.0
-
-
-@pytest.fixture
-def name() -> str:
-    """A name of a queue that no other test has."""
-    return f"test-{uuid.uuid4().hex}"
 
 
 def small_producer(name: str, max_queue_size: int = MAX_MESSAGES) -> EventQueue[bytes]:

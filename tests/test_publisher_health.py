@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,12 +35,6 @@ if TYPE_CHECKING:
     from baseplate_events.publisher_status import Look
 
     from .publishers import PublisherProcess
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue name that no other test has."""
-    return f"test-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import gzip
 import logging
 import socket
 import threading
-import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +28,6 @@ from tests.publishers import (
     MAX_MESSAGES,
     PATIENCE,
     arrived,
-    drain,
     drain_and_end,
     events_of,
     make_events,
@@ -38,15 +36,10 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
+from tests.queues import drain, fresh_event_name
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue name that no other test has."""
-    return f"test-{uuid.uuid4().hex}"
 
 
 FIVES: tuple[Behaviour, ...] = (Respond(500), Respond(503, (("Retry-After", "0"),)))
@@ -72,9 +65,12 @@ def test_every_event_arrives_whatever_fails_before(
     script: list[Behaviour], count: int, concurrency: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Whatever a collector does at first, once it takes events every event has arrived, in valid batches."""
-    name = f"test-{uuid.uuid4().hex}"
     events = make_events(count)
-    with FaultCollector([*script, Respond()]) as server, small_queue(name) as queue:
+    with (
+        fresh_event_name() as name,
+        FaultCollector([*script, Respond()]) as server,
+        small_queue(name) as queue,
+    ):
         with publishing(
             tmp_path_factory.mktemp("config"), name, server.url, delivery__concurrency=str(concurrency)
         ) as publisher:

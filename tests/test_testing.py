@@ -43,7 +43,7 @@ from baseplate_events.testing import EventCollector, InMemoryEventQueue
 
 from .machines import check_machine
 from .publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
-from .queues import FEW, SMALL, drain, fresh_name, outlast_trust, reader
+from .queues import EVENTS, FEW, SMALL, drain, fresh_event_name, fresh_name, outlast_trust, reader
 from .schema_samples import small_event
 from .strategies import json_objects, puttable_events, texts
 
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 __all__ = ["event_collector", "make_event_queue"]
 
 pytest_plugins = ["pytester"]
-
-PREFIX = "/events-"
 
 #: Bytes that an event of the twins may have: few, so that sizes around it are drawn.
 LIMIT = 8
@@ -143,7 +141,7 @@ class Twins(RuleBasedStateMachine):
 
     @initialize(limit=st.integers(1, LIMIT), timeout=st.sampled_from([0.0, 1e-9]))
     def make(self, limit: int, timeout: float) -> None:
-        self.context = fresh_name(PREFIX)
+        self.context = fresh_name(EVENTS)
         self.posix_name = self.context.__enter__()
         self.limit = limit
         self.reader = reader(self.posix_name, FEW, LIMIT)
@@ -154,7 +152,7 @@ class Twins(RuleBasedStateMachine):
         self.metrics = Metrics(), Metrics()
 
     def queue_of(self, kind: type[EventQueue[object]], timeout: float) -> EventQueue[object]:
-        name = self.posix_name.removeprefix(PREFIX)
+        name = self.posix_name.removeprefix(EVENTS)
         return kind(name, serialize, max_queue_size=FEW, max_event_size=self.limit, put_timeout=timeout)
 
     @rule(event=puttable_events, trusted=st.booleans())
@@ -224,11 +222,11 @@ def test_it_takes_the_arguments_of_the_real_queue(
             mode=mode,
         ).close()
 
-    with fresh_name(PREFIX) as posix_name:
+    with fresh_name(EVENTS) as posix_name:
         if name == "main":  # the only one that a real queue is made of here
-            name = posix_name.removeprefix(PREFIX)
+            name = posix_name.removeprefix(EVENTS)
         refusal = raised(lambda: make(InMemoryEventQueue[bytes], name))
-        if refusal or posix_name == PREFIX + name:
+        if refusal or posix_name == EVENTS + name:
             assert refusal == raised(lambda: make(EventQueue[bytes], name))
 
 
@@ -644,8 +642,7 @@ def test_the_fixtures_of_a_vendored_package(pytester: pytest.Pytester, conftest:
 
 def test_the_way_of_an_event_from_end_to_end(tmp_path: Path, event_collector: EventCollector) -> None:
     """With a real queue and a real publisher, what a service puts arrives, after an outage as well."""
-    with fresh_name(PREFIX) as posix_name, small_queue(posix_name.removeprefix(PREFIX)):
-        name = posix_name.removeprefix(PREFIX)
+    with fresh_event_name() as name, small_queue(name):
         config_file = tmp_path / "config.ini"
         config_file.write_text(
             event_collector.publisher_config(

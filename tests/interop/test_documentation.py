@@ -24,7 +24,8 @@ from baseplate_events import (
     EventTooLargeError,
     serialize_v2_event,
 )
-from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, drain, small_queue
+from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, small_queue
+from tests.queues import drain
 from tests.schema_samples import PLAIN
 
 from .original import Untyped, original
@@ -48,12 +49,6 @@ key.secret = {secret}
 metrics.namespace = a.name.to.put.metrics.under
 metrics.endpoint = the-statsd-host:1234
 """
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue name that no other test has; the documentation's are for one service a host."""
-    return f"documentation-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import threading
-import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,10 @@ from tests.publishers import (
     MAX_MESSAGES,
     PATIENCE,
     SECRET,
-    drain,
     publisher_process,
     small_queue,
 )
+from tests.queues import drain
 from tests.schema_samples import NEWER, SHAPES, rich_event, small_event
 
 from .original import Untyped, original, original_publisher
@@ -67,12 +66,6 @@ class Arrivals:
             if not self._changed.wait_for(lambda: len(self._events) >= number, PATIENCE):
                 raise TimeoutError(f"{len(self._events)} of {number} events came")
             return list(self._events)
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue name that no other test has."""
-    return f"interop-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import uuid
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -89,9 +88,8 @@ def events_of_producers(number: int) -> Counter[bytes]:
         pytest.param("theirs", ["ours", "theirs"] * 2, id="both services, their publisher"),
     ],
 )
-def test_all_events_arrive(publisher: str, kinds: list[str], *, tmp_path: Path) -> None:
+def test_all_events_arrive(publisher: str, kinds: list[str], *, name: str, tmp_path: Path) -> None:
     """Whoever puts and whoever publishes, each event arrives once, byte for byte, in a signed batch."""
-    name = f"load-{uuid.uuid4().hex}"
     count = Count()
     expected = events_of_producers(len(kinds))
     run = publisher_process if publisher == "ours" else original_publisher
@@ -106,9 +104,8 @@ def test_all_events_arrive(publisher: str, kinds: list[str], *, tmp_path: Path) 
     assert not collector.counts.rejected
 
 
-def test_both_publishers_share_a_queue(tmp_path: Path) -> None:
+def test_both_publishers_share_a_queue(name: str, tmp_path: Path) -> None:
     """With both publishers on one queue, as while a host is moved, each event arrives once."""
-    name = f"load-{uuid.uuid4().hex}"
     count = Count()
     kinds = ["ours", "theirs"] * 2
     expected = events_of_producers(len(kinds))

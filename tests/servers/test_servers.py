@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -29,12 +28,6 @@ WAITING = 5
 
 #: Loaded before the fork, and after.
 PRELOAD = [("--preload",), ()]
-
-
-@pytest.fixture
-def name() -> str:
-    """A queue name that no other test has."""
-    return f"servers-{secrets.token_hex(8)}"
 
 
 @pytest.fixture
