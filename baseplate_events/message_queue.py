@@ -42,6 +42,7 @@ from .queue_limits import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import TracebackType
 
 #: Bytes that the name of a queue may have, its slash included (mq_overview(7)).
@@ -248,27 +249,28 @@ class MessageQueue:
         """
         deadline = math.inf if timeout is None else monotonic() + timeout
         while True:
-            message = next(iter(self.get_many(1)), None)
+            message = next(self.drain(), None)
             remaining = deadline - monotonic()
             if message is not None or not remaining > 0:
                 return message
             _wait(self.descriptor.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
 
-    def get_many(self, limit: int) -> list[bytes]:
-        """Take messages as `get` does, `limit` at most, without waiting.
+    def drain(self) -> Generator[bytes]:
+        """Take messages as `get` does, without waiting, each when it is asked for.
 
-        Returns:
-            Those that were there, in the order of `get`; fewer than `limit` if the queue was found empty.
+        Yields:
+            What is there, in the order of `get`, until the queue is found empty.
 
         Raises:
             EventQueueClosedError: The queue was closed.
             EventQueuePermissionError: The queue was opened only to put.
-            EventQueueUnavailableError: The queue can't be used for another reason. Nothing was taken.
+            EventQueueUnavailableError: The queue can't be used for another reason, and nothing was taken. If
+                something was, it ends; the next call raises.
         """
         self._check_open()
         descriptor = self.descriptor
         try:
-            return descriptor.try_receive_many(limit)
+            yield from descriptor.receive_all()
         except EventQueueUnavailableError:
             self._check_open()  # it may have been closed in the middle by another thread
             raise

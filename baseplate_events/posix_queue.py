@@ -29,7 +29,7 @@ from .errors import (
 from .queue_limits import QueueSize, Refusal, queue_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 #: What `posix_ipc` says in place of an error number, in the same words in all of its releases.
 _ERROR_NUMBERS = (
@@ -198,23 +198,24 @@ class Descriptor:
             EventQueuePermissionError: The descriptor was opened only to send.
             EventQueueUnavailableError: The descriptor can't be used.
         """
-        return next(iter(self.try_receive_many(1)), None)
+        return next(self.receive_all(), None)
 
-    def try_receive_many(self, limit: int) -> list[bytes]:
-        """Take messages out of the queue without waiting, `limit` at most.
-
-        Returns:
-            Those that were taken, in their order; fewer than `limit` if the queue became empty.
+    def receive_all(self) -> Generator[bytes]:
+        """Take messages out of the queue without waiting, each when it is asked for, until there is none.
 
         Raises:
             EventQueuePermissionError: The descriptor was opened only to send.
-            EventQueueUnavailableError: The descriptor can't be used, and nothing was taken.
+            EventQueueUnavailableError: The descriptor can't be used, and nothing was taken. If something was,
+                it ends, so that nobody loses that.
         """
-        messages: list[bytes] = []
-        add, receive = messages.append, self.receive
+        receive = self.receive
+        is_lean = self.size.max_message_size <= _LEAN_MESSAGE_SIZE
+        is_first = True
         try:
-            for _ in range(limit):
-                add(receive()[0])
+            while True:
+                message = receive()[0]
+                yield message if is_lean else b"".join((message, b""))
+                is_first = False
         except (self._ipc.BusyError, self._ipc.SignalError):
             pass
         except self._ipc.PermissionsError as exc:
@@ -223,11 +224,8 @@ class Descriptor:
         except Exception as exc:
             if not self.refused(exc):
                 raise
-            if not messages:
+            if is_first:
                 raise self._unusable(exc) from exc
-        if self.size.max_message_size > _LEAN_MESSAGE_SIZE:
-            return [b"".join((message, b"")) for message in messages]
-        return messages
 
     def removed(self) -> bool:
         """Tell whether the queue was unlinked, or the descriptor closed or lost."""

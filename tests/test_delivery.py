@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter, deque
@@ -37,7 +38,9 @@ from tests.simulated_publisher import (
 )
 
 if TYPE_CHECKING:
-    from baseplate_events.event_publisher.parcels import Attempt
+    from collections.abc import Iterable, Iterator
+
+    from baseplate_events.event_publisher.parcels import Attempt, Verdict
 
 failures = st.one_of(
     st.builds(Retryable, st.just("503"), st.booleans(), st.sampled_from([0.0, 0.0, 5.0, 300.0])),
@@ -188,12 +191,22 @@ class DeliveryMachine(RuleBasedStateMachine):
         )
     )
     def offer(self, kinds: list[tuple[str, int]]) -> None:
-        kinds = kinds[: self.delivery.room]
         events = [make_event(number, *kind) for number, kind in enumerate(kinds, self.number)]
         self.number += len(events)
-        assert self.delivery.offer(events, self.now) == []
-        self.offered += events
-        self.ever_offered.update(events)
+        assert self.take(events) == []
+
+    def take(self, events: list[bytes]) -> list[tuple[int, Verdict]]:
+        """Offer events, and note those that were taken and can be sent; return the verdicts on the others."""
+        room = self.delivery.room
+        source = iter(events)
+        verdicts = self.delivery.offer(source, self.now)
+        taken = events[: len(events) - len(list(source))]
+        assert bool(taken) == bool(room)
+        good = [event for event in taken if b'"kind"' in event]
+        self.offered += good
+        self.ever_offered.update(good)
+        assert len(taken) - len(good) == len(verdicts)
+        return verdicts
 
     @rule(
         message=st.sampled_from(
@@ -202,16 +215,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         before=st.integers(0, 3),
     )
     def offer_what_cannot_be_sent(self, message: bytes, before: int) -> None:
-        if not self.delivery.room:
-            return
-        events = [make_event(self.number + index) for index in range(min(before, self.delivery.room - 1))]
-        self.number += len(events)
-        ((size, verdict),) = self.delivery.offer([*events, message], self.now)
-        assert len(message) == size
-        expected = DropReason.OVERSIZE if len(message) > 600 else DropReason.INVALID
-        assert verdict.fate is expected
-        self.offered += events
-        self.ever_offered.update(events)
+        events = [make_event(self.number + index) for index in range(before)]
+        self.number += len(events) + 1
+        for size, verdict in self.take([*events, message, make_event(self.number - 1), message]):
+            assert len(message) == size
+            assert verdict.fate is (DropReason.OVERSIZE if len(message) > 600 else DropReason.INVALID)
 
     @rule(seconds=st.sampled_from([0.001, 0.5, 1.0, 30.0, 300.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -529,6 +537,60 @@ def test_a_full_spool_stops_the_draining() -> None:
     assert 0 < store.size <= 1_000
     settle(delivery)
     assert delivery.room
+
+
+@given(
+    pads=st.lists(st.integers(0, 150), max_size=40),
+    room=st.integers(0, 5_000),
+    breaks_at=st.none() | st.integers(0, 40),
+)
+def test_with_a_spool_one_event_at_a_time_is_on_its_way(
+    pads: list[int], room: int, breaks_at: int | None
+) -> None:
+    """None is asked for before the last one is on the disk and there is room for another, however large."""
+    store = MemoryStore(room=room)
+    delivery = make_delivery(store=store)
+    asked: list[bytes] = []
+
+    def queue() -> Iterator[bytes]:
+        for number, pad in enumerate(pads):
+            assert asked == store.events
+            assert store.has_room(delivery.queue_message_size)
+            store.broken = number == breaks_at
+            asked.append(make_event(number, pad=pad))
+            yield asked[-1]
+
+    source = queue()
+    assert delivery.offer(source, 0.0) == []
+    in_hand = delivery.accounting.in_hand
+    assert asked[: len(asked) - in_hand] == store.events
+    assert in_hand == (breaks_at is not None and breaks_at < len(asked))
+    assert len(asked) == delivery.accounting.received
+    assert len(asked) == len(pads) or not delivery.room
+
+
+@given(
+    pads=st.lists(st.integers(0, 400), max_size=40),
+    cuts=st.lists(st.integers(1, 10), min_size=40, max_size=40),
+    spooled=st.booleans(),
+)
+def test_it_is_the_same_in_what_bursts_events_come(pads: list[int], cuts: list[int], spooled: bool) -> None:
+    """Events make the same batches whether they come one by one, in bursts, or all at once."""
+    events = [make_event(number, pad=pad) if pad % 7 else b"?" * pad for number, pad in enumerate(pads)]
+
+    def batches(bursts: Iterable[int]) -> tuple[list[tuple[bytes, ...]], list[int], str]:
+        store = MemoryStore() if spooled else None
+        delivery = make_delivery(concurrency=len(events) + 1, store=store)
+        source = iter(events)
+        refused = [
+            size for burst in bursts for size, _ in delivery.offer(itertools.islice(source, burst), 0.0)
+        ]
+        assert not list(source)
+        delivery.flush(0.0)
+        attempts = iter(lambda: delivery.next_attempt(0.0), None)
+        return [attempt.batch.events for attempt in attempts], refused, str(delivery.accounting)
+
+    assert batches([1] * 40) == batches(cuts) == batches([40])
 
 
 def intake(delivery: Delivery) -> tuple[str | None, bool]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
 import logging
 import os
 import re
@@ -141,12 +142,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert (held.pop(0)[1] if held else None) == self.reader.get()
 
     @rule(limit=st.integers(0, FEW + 1))
-    def get_many(self, limit: int) -> None:
+    def take_some(self, limit: int) -> None:
         held = self.named if self.orphan is None else self.orphan
         assert held is not None
         expected = [message for _, message in held[:limit]]
         del held[:limit]
-        assert expected == self.reader.get_many(limit)
+        assert expected == list(itertools.islice(self.reader.drain(), limit))
 
     @precondition(lambda self: self.orphan is None)
     @rule()

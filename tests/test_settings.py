@@ -181,7 +181,7 @@ def test_the_documented_configuration_gives_the_documented_defaults(folder: Path
         10_000,
     )
     assert (settings.retry.base, settings.retry.cap) == (1.0, 30.0)
-    assert (settings.compression_level, settings.shutdown_grace) == (3, 10.0)
+    assert (settings.compression_level, settings.shutdown_grace) == (2, 10.0)
     assert settings.metrics.namespace == "a.name.to.put.metrics.under"
     assert settings.metrics.endpoint == InternetEndpoint("the-statsd-host", 1234)
     assert not settings.metrics.log_if_unconfigured

@@ -14,6 +14,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ..command_line import EXIT_FAILURE, EXIT_USAGE, say
 from ..errors import ConfigurationError, EventError
 from .log_format import FORMATS, configure_logging
 from .notify import Notifier
@@ -22,12 +23,6 @@ from .settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-#: Exit status for a queue that can't be opened.
-EXIT_FAILURE: Final = 1
-
-#: Exit status for a mistake in the command line or the configuration; argparse's own.
-EXIT_USAGE: Final = 2
 
 _EPILOG: Final = """\
 SIGTERM or SIGINT stops the publisher: it delivers what is in the queue, puts back what it can't deliver
@@ -62,10 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         # Jitter is no secret.
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ))  # noqa: S311
     except ConfigurationError as exc:
-        print(exc, file=sys.stderr)
+        say(str(exc))
         return EXIT_USAGE
     except EventError as exc:
-        print(exc, file=sys.stderr)
+        say(str(exc))
         return EXIT_FAILURE
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: publisher.stop())

@@ -69,10 +69,10 @@ class Accounting:
         self.received += count
         self.in_hand += count
 
-    def receive_spooled(self) -> None:
-        """Count an event that came from the queue and is on disk already."""
-        self.received += 1
-        self.spooled += 1
+    def receive_spooled(self, count: int) -> None:
+        """Count events that came from the queue and are on disk already."""
+        self.received += count
+        self.spooled += count
 
     def recover(self, count: int) -> None:
         """Count events that an earlier run left in the spool."""

@@ -30,6 +30,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,7 @@ from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLa
 from .parcels import Attempt, Parcel, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .backoff import Gate
     from .batching import Batch, Batcher
@@ -152,48 +153,102 @@ class Delivery:
             times.append(self._batcher.opened_at)
         return min(times, default=None)
 
-    def offer(self, events: Sequence[bytes], now: float) -> list[tuple[int, Verdict]]:
-        """Take events that came from the queue, no more than there is `room` for.
+    def offer(self, events: Iterable[bytes], now: float) -> list[tuple[int, Verdict]]:
+        """Take events from the queue while there is `room`.
+
+        Args:
+            events: Gives them. None is asked for that there is no room for; with a spool none before the one
+                before it is on the disk.
+            now: Seconds of the monotonic clock.
 
         Returns:
             Those that can't be sent at all and were given up, which is counted: the size of each, and why.
         """
-        largest = self._batcher.largest_event
+        events = iter(events)
         refused: list[tuple[int, Verdict]] = []
+        if self._store is not None:
+            while self.room and self._spool(self._store, events, now, refused):
+                pass
+        else:
+            while (room := self.room) and (burst := list(itertools.islice(events, room))):
+                self._gather(burst, now, refused)
+        return refused
+
+    def _gather(self, events: Sequence[bytes], now: float, refused: list[tuple[int, Verdict]]) -> None:
+        """Take in events without a spool."""
+        largest = self._batcher.largest_event
         # Nearly all events are objects; looking at their two ends in place is what a burst can afford.
         if [e for e in events if not (e and e[0] == _OPENS and e[-1] == _CLOSES and len(e) <= largest)]:
-            events, refused = self._sort_out(events, now)
-        if self._store is not None:
-            for event in events:
-                self._held = event
-                if self._take_in(now):
-                    self.accounting.receive_spooled()
-                else:
-                    self.accounting.receive(1)
-            return refused
+            events = [event for event in events if not self._refuse(event, now, refused)]
         self.accounting.receive(len(events))
         while events:
             taken = self._batcher.add_many(events, now)
             if taken < len(events) or self._batcher.full:
                 self._close()
             events = events[taken:]
-        return refused
 
-    def _sort_out(
-        self, events: Sequence[bytes], now: float
-    ) -> tuple[Sequence[bytes], list[tuple[int, Verdict]]]:
-        """Give up those events that can't be sent at all; return the others, and the verdicts."""
-        good: list[bytes] = []
-        refused: list[tuple[int, Verdict]] = []
-        for event in events:
-            verdict = self._judge(event)
-            if verdict is None:
-                good.append(event)
+    def _spool(
+        self, store: Store, events: Iterator[bytes], now: float, refused: list[tuple[int, Verdict]]
+    ) -> bool:
+        """Take in events with a spool, up to the first that doesn't just follow in the open batch.
+
+        Returns:
+            Whether there was any.
+        """
+        run, other, trouble = self._write_run(store, events)
+        if run:
+            self.disk_trouble = None
+            self.accounting.receive_spooled(len(run))
+            self._batcher.add_many(run, now)
+            if self._batcher.full:
+                self.flush(now)
+        if other is None:
+            return bool(run)
+        if trouble is not None:
+            self._held = other
+            self.accounting.receive(1)
+            self._note_disk(trouble, now)
+        elif not self._refuse(other, now, refused):
+            self._held = other
+            if self._take_in(now):
+                self.accounting.receive_spooled(1)
             else:
-                refused.append((len(event), verdict))
                 self.accounting.receive(1)
-                self._give_up(event, verdict, None, now)
-        return good, refused
+        return True
+
+    def _write_run(
+        self, store: Store, events: Iterator[bytes]
+    ) -> tuple[list[bytes], bytes | None, str | None]:
+        """Write events to the disk one by one, as long as each just follows in the open batch and has room.
+
+        Returns:
+            Those; one more that is only in memory, if it doesn't follow or the disk failed; what that said.
+        """
+        append, has_room, message_size = store.append, store.has_room, self.queue_message_size
+        spare = self._batcher.spare
+        run: list[bytes] = []
+        for event in itertools.islice(events, self._batcher.events_left):
+            spare -= len(event) + 1
+            if spare < 0 or not (event and event[0] == _OPENS and event[-1] == _CLOSES):
+                return run, event, None
+            try:
+                append(event)
+            except EventError as exc:
+                return run, event, str(exc)
+            run.append(event)
+            if not has_room(message_size):
+                break
+        return run, None, None
+
+    def _refuse(self, event: bytes, now: float, refused: list[tuple[int, Verdict]]) -> bool:
+        """Give an event up if it can't be sent at all, and note the verdict; tell whether that was so."""
+        verdict = self._judge(event)
+        if verdict is None:
+            return False
+        refused.append((len(event), verdict))
+        self.accounting.receive(1)
+        self._give_up(event, verdict, None, now)
+        return True
 
     def _judge(self, event: bytes) -> Verdict | None:
         if not _may_be_json(event):

@@ -20,7 +20,7 @@ from ..message_queue import RETURN_PRIORITY
 from .removal import RemovalWatch, watch_removal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ..message_queue import MessageQueue
 
@@ -44,6 +44,7 @@ class Intake:
         EventError: The queue can't be opened.
 
     Attributes:
+        found_empty: Whether the last `receive` came to the end of what there was.
         look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
     """
 
@@ -52,6 +53,7 @@ class Intake:
         self._queue: MessageQueue = open_queue()
         self._watch: RemovalWatch | None = watch_removal(self._queue.fileno())
         self._orphans: list[tuple[MessageQueue, float]] = []
+        self.found_empty: bool = False
         self.look_at: float = -math.inf  # it may have been removed before it was watched
 
     @property
@@ -92,17 +94,17 @@ class Intake:
             self._watch.clear()
             self.look_at = -math.inf
 
-    def receive(self, limit: int) -> tuple[list[bytes], bool]:
-        """Take events, those of removed queues first.
+    def receive(self) -> Generator[bytes]:
+        """Take events, those of removed queues first, each when it is asked for.
 
-        Returns:
-            At most `limit` events, and whether the queues were found empty after these.
+        Yields:
+            What is there, until the queues are found empty, which `found_empty` tells then.
         """
+        self.found_empty = False
         for orphan, _ in self._orphans:
-            if messages := orphan.get_many(limit):
-                return messages, False
-        messages = self._queue.get_many(limit)
-        return messages, len(messages) < limit
+            yield from orphan.drain()
+        yield from self._queue.drain()
+        self.found_empty = True
 
     def look(self, now: float) -> bool:
         """Follow the queue if it was removed, and let go of what was removed before and is empty.

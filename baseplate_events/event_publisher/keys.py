@@ -158,7 +158,7 @@ KEYS: Final = (
     Key(
         "compression.level",
         "count",
-        "3",
+        "2",
         "The level of gzip: 1 is the fastest, 9 makes the smallest bodies.",
         1,
         9,

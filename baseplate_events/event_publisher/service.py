@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -275,15 +276,9 @@ class EventPublisher:
         self._queue_is_empty = False
         if not self._may_receive(now):
             return
-        left = _BURST
-        while left and (room := self._delivery.room):
-            limit = min(room, left)
-            messages, self._queue_is_empty = self._intake.receive(limit)
-            for size, verdict in self._delivery.offer(messages, now) if messages else ():
-                logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
-            if self._queue_is_empty:
-                return
-            left -= limit
+        for size, verdict in self._delivery.offer(itertools.islice(self._intake.receive(), _BURST), now):
+            logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
+        self._queue_is_empty = self._intake.found_empty
 
     def _take(self, finished: Finished) -> None:
         self._idle_senders.append(finished.sender)
