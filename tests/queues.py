@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import secrets
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,12 @@ def reader(name: str, max_messages: int = FEW, max_message_size: int = SMALL) ->
 def drain(queue: MessageQueue) -> list[bytes]:
     """Take everything out of a queue."""
     return list(iter(queue.get, None))
+
+
+def open_files() -> set[str]:
+    """Name the open descriptors of this process."""
+    # That of the listing itself is gone when it is looked at.
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
 
 def outlast_trust() -> None:

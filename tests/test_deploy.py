@@ -11,8 +11,9 @@ from typing import Final
 import pytest
 
 from baseplate_events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from baseplate_events.command_line import EXIT_USAGE
 from baseplate_events.config_values import parse_mode, parse_span
-from baseplate_events.event_publisher import __main__ as publisher_command
+from baseplate_events.event_publisher.__main__ import add_arguments
 from baseplate_events.event_publisher.keys import KEY_BY_NAME
 from baseplate_events.queue_limits import QueueSize
 
@@ -96,7 +97,7 @@ def test_the_unit_never_gives_up_but_for_a_mistake() -> None:
     """Every end but that for a mistake of the configuration is followed by another start."""
     said = settings_of(UNIT)
     assert (["always"], ["0"]) == (said["Restart"], said["StartLimitIntervalSec"])
-    assert [str(publisher_command.EXIT_USAGE)] == said["RestartPreventExitStatus"]
+    assert [str(EXIT_USAGE)] == said["RestartPreventExitStatus"]
     (watchdog,) = said["WatchdogSec"]
     assert seconds(watchdog) >= _SLOW_DISK
 
@@ -117,7 +118,7 @@ def test_commands_are_those_of_the_publisher() -> None:
     assert module == strings(entry[1])
     for arguments in (words[3:], strings(default[1]), strings(pod[1])):
         parser = argparse.ArgumentParser()
-        publisher_command.add_arguments(parser)
+        add_arguments(parser)
         read = parser.parse_args(arguments)
         assert read.config_file == f"/etc/event-publisher/{read.queue_name}.ini"
 

@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import select
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +18,7 @@ from baseplate_events.event_publisher.intake import Intake
 from baseplate_events.event_publisher.removal import RemovalWatch, watch_removal
 from baseplate_events.message_queue import MessageQueue, unlink_queue
 from tests.machines import check_machine
-from tests.queues import FEW, drain, fresh_name, outlast_trust, producer, reader
+from tests.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -30,11 +29,6 @@ def name() -> Generator[str]:
     """Give the name of a queue that doesn't exist."""
     with fresh_name() as fresh:
         yield fresh
-
-
-def open_files() -> set[str]:
-    """Name the open descriptors of this process."""
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def receive(intake: Intake, limit: int) -> tuple[list[bytes], bool]:

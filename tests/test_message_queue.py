@@ -52,6 +52,7 @@ from .queues import (
     drain,
     fresh_name,
     needs_root,
+    open_files,
     outlast_trust,
     producer,
     reader,
@@ -511,11 +512,6 @@ def test_an_orphan_is_let_go(name: str) -> None:
     del queue
     gc.collect()
     assert before == open_files()
-
-
-def open_files() -> set[Path]:
-    """Give the open descriptors of this process."""
-    return {entry for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
 
 
 def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:

@@ -36,7 +36,7 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import drain, fresh_event_name
+from tests.queues import drain, fresh_event_name, open_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,15 @@ def test_every_event_arrives_whatever_fails_before(
         assert concurrency > 1 or overtaken or events == received
         assert publisher.accounting.balanced
         assert publisher.accounting.delivered == publisher.accounting.received == count
+
+
+def test_a_publisher_that_ended_leaves_nothing_open(name: str, tmp_path: Path) -> None:
+    """Afterwards it has no descriptors, and who still tells it to stop hits nobody else's."""
+    before = open_files()
+    publisher = drain_and_end(tmp_path, name, "http://localhost:1", spool__directory=str(tmp_path / "spool"))
+    assert before == open_files()
+    publisher.stop()
+    publisher.reload()
 
 
 def test_senders_work_side_by_side(name: str, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The event publisher's shell: the threads, signals, clocks and descriptors around the policy in `delivery`.
 
 The thread that calls `run` receives events and takes every decision. Sender threads compress, sign and post,
-and decide nothing. A pipe wakes the deciding thread when an attempt ends or somebody asks it to stop;
-otherwise it sleeps until there is an event, or until the time comes that `Delivery.wake_at` names.
+and decide nothing. A pair of sockets wakes the deciding thread when an attempt ends or somebody asks it to
+stop; otherwise it sleeps until there is an event, or until the time comes that `Delivery.wake_at` names.
 
 Stopping, once `stop` was called:
 
@@ -22,8 +22,8 @@ import contextlib
 import itertools
 import logging
 import math
-import os
 import select
+import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -132,9 +132,10 @@ class EventPublisher:
             max_age=settings.retry.max_age,
             now=time.monotonic(),
         )
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
+        # Sockets rather than a pipe: a call that comes after they were closed hits nobody else's descriptor.
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
         self._stops = 0
         self._stopping = False
         self._stopped_at = 0.0
@@ -201,14 +202,18 @@ class EventPublisher:
                 self._folder.release()
             if self._cemetery is not None:
                 self._cemetery.close()
+            self._wake_reader.close()
+            self._wake_writer.close()
 
     def _report(self, finished: Finished) -> None:
         self._finished.append(finished)
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._wake_writer, b"!")
+        with contextlib.suppress(
+            OSError
+        ):  # it is full, which wakes as well, or closed
+            self._wake_writer.send(b"!")
 
     def _step(self) -> bool:
         """Do all that can be done now; tell whether the work is over."""
@@ -388,7 +393,7 @@ class EventPublisher:
         for descriptor, _ in poller.poll(timeout):
             self._intake.woken(descriptor)
         with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_reader, 1_024)
+            self._wake_reader.recv(1_024)
 
     def _give_back(self) -> None:
         """Put everything in hand back into the queue, ahead of what is there."""
