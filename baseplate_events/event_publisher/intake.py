@@ -44,7 +44,7 @@ class Intake:
         EventError: The queue can't be opened.
 
     Attributes:
-        found_empty: Whether the last `receive` came to the end of what there was.
+        found_empty: Whether the last `receive` found that nothing was left in any queue.
         look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
     """
 
@@ -95,16 +95,20 @@ class Intake:
             self.look_at = -math.inf
 
     def receive(self) -> Generator[bytes]:
-        """Take events, those of removed queues first, each when it is asked for.
+        """Take events of one queue, each when it is asked for: a removed one if something is left in any.
 
         Yields:
-            What is there, until the queues are found empty, which `found_empty` tells then.
+            What is there, until the queue is found empty.
+
+        Raises:
+            EventError: The queue can't be used, and nothing was taken.
         """
         self.found_empty = False
-        for orphan, _ in self._orphans:
-            yield from orphan.drain()
-        yield from self._queue.drain()
-        self.found_empty = True
+        source = next((orphan for orphan, _ in self._orphans if orphan.current_messages), self._queue)
+        yield from source.drain()
+        self.found_empty = source is self._queue
+        if not self.found_empty:
+            self.look_at = -math.inf  # nobody tells of what is in other removed queues
 
     def look(self, now: float) -> bool:
         """Follow the queue if it was removed, and let go of what was removed before and is empty.

@@ -210,9 +210,7 @@ class EventPublisher:
         self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # it is full, which wakes as well, or closed
+        with contextlib.suppress(OSError):  # it is full, which wakes as well, or closed
             self._wake_writer.send(b"!")
 
     def _step(self) -> bool:
@@ -389,7 +387,7 @@ class EventPublisher:
             times += [self._surrender_at, self._tell_rest_at]
         first = min(times)
         # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
-        timeout = None if first == math.inf else max(0, int((first - now) * 1_000) + 1)
+        timeout = None if first == math.inf else math.ceil(max(0.0, first - now) * 1_000)
         for descriptor, _ in poller.poll(timeout):
             self._intake.woken(descriptor)
         with contextlib.suppress(BlockingIOError):
