@@ -39,8 +39,8 @@ _POSIX_NAME: Final = re.compile(r"/(?!\.{1,2}\Z)[^/\0]+")
 
 
 def command(*words: str) -> str:
-    """Write a command of this package as a user would type it in a shell, in backquotes."""
-    return f"`python -m {__package__} {shlex.join(words)}`"
+    """Write a command of this package as it works in a shell, whatever its PATH, in backquotes."""
+    return f"`{shlex.join([sys.executable, '-m', __package__ or '', *words])}`"
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,11 +7,13 @@ import datetime as dt
 import email.utils
 import fcntl
 import gzip
-import importlib.metadata
+import importlib
 import json
 import os
+import platform
 import pty
 import re
+import resource
 import secrets
 import socket
 import ssl
@@ -20,7 +22,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -41,8 +43,10 @@ from baseplate_events.doctor.checks import (
     judge_space,
     judge_sysctls,
     overall,
+    problem,
 )
 from baseplate_events.doctor.command import format_check
+from baseplate_events.doctor.host import check_queue
 from baseplate_events.doctor.metrics import check_metrics
 from baseplate_events.doctor.patience import within
 from baseplate_events.doctor.publisher import check_publisher
@@ -53,14 +57,16 @@ from baseplate_events.event_publisher.outcome import Accepted, classify
 from baseplate_events.event_publisher.spool import Spool, Sync
 from baseplate_events.event_publisher.wire import Response, sign, signature_header
 from baseplate_events.message_queue import MessageQueue
-from baseplate_events.queue_facts import QueueFacts, look_at_queue
+from baseplate_events.queue_facts import QueueFacts, look_at_queue, user_name
 from baseplate_events.queue_limits import HostLimits, QueueSize, read_limits
 
 from . import strategies
 from .commands import Result, call
+from .doctors import NOBODY, Table, configured, diagnose, doctor, doctor_in, folders_of, unprivileged
 from .fault_collector import (
     GARBAGE_STATUS_LINE,
     Behaviour,
+    Drip,
     Drop,
     FaultCollector,
     Hang,
@@ -69,68 +75,20 @@ from .fault_collector import (
     stranger_tls,
     trusted_tls,
 )
-from .publishers import KEY_NAME, PATIENCE, SECRET, config_text, publishing, wait_until
-from .queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
+from .publishers import KEY_NAME, PATIENCE, SECRET, publishing, wait_until
+from .queues import bytes_of_queues, drain, fresh_name, needs_root
+from .sandbox import sandbox
 from .spools import append_all, spool_on
 from .strategies import host_limits, queue_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from baseplate_events.doctor.checks import Check
 
-#: A user of the host who isn't the one of the tests, if that is root.
-NOBODY = 65_534
-
 #: Another secret than the one of the tests.
 OTHER_SECRET = b"another secret of the tests"
-
-
-class Table:
-    """What the doctor found.
-
-    Attributes:
-        status: Its exit status.
-        verdict: Its verdict on all.
-        checks: What it says of each thing that it looked at.
-        text: All of it.
-    """
-
-    def __init__(self, result: Result) -> None:
-        report: dict[str, Any] = json.loads(result.out)
-        assert result.err == ""
-        self.status = result.status
-        self.verdict: str = report["verdict"]
-        self.checks: list[dict[str, str | None]] = report["checks"]
-        self.text = result.out
-
-    def __getitem__(self, name: str) -> tuple[str, str, str]:
-        """Give verdict, what was found, and the remedy of a check that was made once."""
-        found = [check for check in self.checks if check["name"] == name]
-        assert len(found) == 1, (name, self.checks)
-        check = found[0]
-        return str(check["verdict"]), str(check["found"]), check["remedy"] or ""
-
-
-def doctor(*words: str) -> Table:
-    """Run the doctor."""
-    return Table(call("doctor", "--json", *words))
-
-
-@contextlib.contextmanager
-def configured(tmp_path: Path, url: str = "http://127.0.0.1:9", **overrides: str) -> Generator[list[str]]:
-    """Give the arguments for a configuration of a queue that isn't there."""
-    with fresh_name("/events-test-") as name:
-        short = name.removeprefix("/events-")
-        path = tmp_path / "publisher.ini"
-        path.write_text(config_text(short, url, **overrides))
-        yield [str(path), "--queue-name", short, "--timeout", "5 seconds"]
-
-
-def diagnose(tmp_path: Path, url: str = "http://127.0.0.1:9", *words: str, **overrides: str) -> Table:
-    """Run the doctor for a configuration."""
-    with configured(tmp_path, url, **overrides) as arguments:
-        return doctor(*arguments, *words)
 
 
 def diagnose_reply(tmp_path: Path, behaviour: Behaviour, *words: str, **overrides: str) -> Table:
@@ -149,15 +107,15 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     date = email.utils.formatdate(usegmt=True)
     with (
         FaultCollector([Respond(headers=(("Date", date),))], ssl_context=tls) as server,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as statsd,
     ):
-        statsd.bind(("127.0.0.1", 0))
+        statsd.bind(str(tmp_path / "statsd"))
         table = diagnose(
             tmp_path,
             server.url,
             collector__ca_file=str(tmp_path / "ca.pem"),
             max_queue_size="1",
-            metrics__endpoint=f"127.0.0.1:{statsd.getsockname()[1]}",
+            metrics__endpoint=str(tmp_path / "statsd"),
             spool__directory=str(tmp_path / "spool"),
             spool__max_size="1000000",
             dead_letters__max_size="100000",
@@ -205,12 +163,16 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
 
 def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
     """There is no word of a collector; with a queue name there is one of the queue."""
+    table = doctor()
     assert {"process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue"} == {
-        check["name"] for check in doctor().checks
+        check["name"] for check in table.checks
     }
+    user = user_name(os.geteuid())
+    assert table["process"] == ("ok", f"Python {platform.python_version()}, as user {user}", "")
     with fresh_name("/events-test-") as name, MessageQueue(name, max_messages=2, max_message_size=32):
         table = doctor("--queue-name", name.removeprefix("/events-"))
         assert table["queue depth"] == ("ok", "0 of 2 events", "")
+        assert table["queue owner"] == ("ok", f"user {user}", "")
         assert table.status == 0
 
 
@@ -227,24 +189,38 @@ def test_mistakes_of_usage_end_with_2(words: list[str]) -> None:
 # --- this process ---
 
 
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without posix_ipc nothing works; without thrift Thrift events don't."""
-    monkeypatch.setitem(sys.modules, "posix_ipc", None)
-    monkeypatch.setitem(sys.modules, "thrift", None)
-    table = doctor()
+def doctor_with(folder: Path, packages: Iterable[str], *words: str) -> Table:
+    """Run the doctor in a Python that has the standard library, this package and these copies of others."""
+    for package in packages:
+        origin = importlib.import_module(package).__file__
+        assert origin is not None
+        found = Path(origin)
+        source = found.parent if found.name == "__init__.py" else found
+        (folder / source.name).symlink_to(source)
+    command = [sys.executable, "-S", "-m", "baseplate_events", "doctor", "--json", *words]
+    environ = {**os.environ, "PYTHONPATH": str(folder)}
+    result = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    return Table(Result(result.returncode, result.stdout, result.stderr))
+
+
+def test_missing_packages_are_named(tmp_path: Path) -> None:
+    """Without posix_ipc nothing works; without thrift Thrift events don't. Both are told with the command."""
+    table = doctor_with(tmp_path, ["baseplate_events"], "--queue-name", "v2")
     assert (table["posix_ipc"][0], table["thrift"][0], table.status) == ("problem", "warning", 1)
-    assert "pip install posix_ipc" in table["posix_ipc"][2]
-    assert "pip install thrift" in table["thrift"][2]
+    assert "the posix_ipc package can't be imported (No module named" in table["posix_ipc"][1]
+    assert f"`{sys.executable} -m pip install posix_ipc`" in table["posix_ipc"][2]
+    assert "it can't be imported (No module named" in table["thrift"][1]
+    assert table["thrift"][2] == f"`{sys.executable} -m pip install thrift`"
+    assert table["queue"][:2] == ("problem", f"/events-v2: {table['posix_ipc'][1]}")
+    assert table["queue"][2] == "install it with `pip install posix_ipc`"
 
 
-def test_a_package_without_metadata_is_there_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_metadata_is_there_all_the_same(tmp_path: Path) -> None:
     """A dependency that was copied somewhere has no version that could be told."""
-
-    def unknown(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", unknown)
-    assert doctor()["thrift"] == ("ok", "version unknown", "")
+    table = doctor_with(tmp_path, ["baseplate_events", "posix_ipc", "thrift"])
+    assert {table["posix_ipc"], table["thrift"]} == {("ok", "version unknown", "")}
 
 
 # --- limits and queues ---
@@ -263,6 +239,7 @@ def test_limits_that_are_too_low_are_named_with_the_commands(tmp_path: Path) -> 
     assert verdict == "warning"
     assert f"fs.mqueue.msg_max is {limits.msg_max:,} (65,536 needed)" in found
     assert "`sysctl -w fs.mqueue.msg_max=65536 fs.mqueue.msgsize_max=16777216`" in remedy
+    assert "`--sysctl fs.mqueue.msg_max=65536 --sysctl fs.mqueue.msgsize_max=16777216`" in remedy
     if limits.rlimit is not None:
         verdict, found, remedy = table["RLIMIT_MSGQUEUE"]
         charge = QueueSize(65_536, 16_777_216).bytes_charged
@@ -280,20 +257,35 @@ def test_no_room_at_all_is_a_problem() -> None:
     with bytes_of_queues(100):
         table = doctor()
     assert table.status == 1
-    assert "none at all" in table["queue"][1]
+    assert table["queue"] == ("problem", "an ordinary user gets none at all", "lift the limits above")
 
 
 @needs_root
-@given(st.sampled_from([0, 600, 5_000, 50_000, 300_000]), st.integers(1, 40), st.integers(1, 20_000))
+@given(
+    st.sampled_from([0, 600, 5_000, 50_000, 300_000]),
+    st.integers(1, 40),
+    st.integers(1, 20_000),
+    st.integers(0, 10),
+)
 @settings(max_examples=25)
 def test_the_expected_size_is_what_the_kernel_gives(
-    limit: int, max_messages: int, max_message_size: int
+    limit: int, max_messages: int, max_message_size: int, other: int
 ) -> None:
-    """An ordinary user without other queues gets just that, or none where none is expected."""
+    """An ordinary user gets just that beside another queue, or none where none is expected."""
     asked = QueueSize(max_messages, max_message_size)
     read_limits()  # another user may not be able to read what Python needs for that
-    with bytes_of_queues(limit), fresh_name() as name:
-        expected = expected_size(asked, read_limits())
+    with (
+        bytes_of_queues(limit),
+        fresh_name() as neighbour,
+        fresh_name() as name,
+        contextlib.ExitStack() as stack,
+    ):
+        taken = 0
+        if other:
+            with contextlib.suppress(EventQueueLimitError):
+                queue = stack.enter_context(MessageQueue(neighbour, max_messages=other, max_message_size=512))
+                taken = QueueSize(queue.max_messages, queue.max_message_size).bytes_charged
+        expected = expected_size(asked, read_limits(), taken)
         try:
             with MessageQueue(name, max_messages=max_messages, max_message_size=max_message_size) as queue:
                 got: QueueSize | None = QueueSize(queue.max_messages, queue.max_message_size)
@@ -303,9 +295,13 @@ def test_the_expected_size_is_what_the_kernel_gives(
         assert expected == got
 
 
-@given(queue_sizes, host_limits, st.sampled_from([(), ("/a", "/b")]))
+@given(
+    queue_sizes,
+    host_limits,
+    st.dictionaries(st.sampled_from(["/a", "/b"]), st.integers(0, 2**30), max_size=2),
+)
 def test_a_limit_is_ok_just_if_it_covers_the_need(
-    wanted: QueueSize, limits: HostLimits, neighbours: tuple[str, ...]
+    wanted: QueueSize, limits: HostLimits, neighbours: dict[str, int]
 ) -> None:
     """A limit that is too low is a warning whose remedy has the number that is needed; others are named."""
     sysctls = judge_sysctls(wanted, limits)
@@ -314,11 +310,14 @@ def test_a_limit_is_ok_just_if_it_covers_the_need(
     assert short[0] == (f"fs.mqueue.msg_max={wanted.max_messages}" in sysctls.remedy)
     assert short[1] == (f"fs.mqueue.msgsize_max={wanted.max_message_size}" in sysctls.remedy)
     rlimit = judge_rlimit(wanted, limits, neighbours)
-    is_short = limits.rlimit is not None and limits.rlimit < wanted.bytes_charged
+    need = wanted.bytes_charged + sum(neighbours.values())
+    is_short = limits.rlimit is not None and limits.rlimit < need
     assert is_short == (rlimit.verdict is Verdict.WARNING)
     numbers = [int(number) for number in re.findall(r"ulimit -q (\d+)", rlimit.remedy)]
-    assert all(number >= wanted.bytes_charged for number in numbers)
+    # Others that are seen took no more than the limit allowed.
+    assert all(number >= min(need, wanted.bytes_charged + (limits.rlimit or 0)) for number in numbers)
     assert is_short == bool(numbers)
+    assert (limits.rlimit is None) == rlimit.found.startswith("no limit")
     assert limits.rlimit is None or all(name in rlimit.found for name in neighbours)
 
 
@@ -354,22 +353,29 @@ def test_who_can_steal_is_named(tmp_path: Path, mode: int, wanted: str, verdict:
     assert verdict == table["queue access"][0]
     assert remedy in table["queue access"][2]
     assert ("every user" in table["queue access"][1]) == (verdict == "warning")
-    assert table["queue size"][0] == "ok"
+    room = "10 events of at most 1,024 bytes"
+    assert table["queue size"] == ("ok", f"{name} has room for {room} ({room} wanted)", "")
 
 
-@needs_root
-def test_a_queue_of_somebody_else_is_a_problem() -> None:
-    """Where the queue doesn't let this user in, that is said with what helps."""
-    doctor()  # another user may not be able to read the modules that this needs
+def test_a_queue_that_cant_be_opened_is_a_problem() -> None:
+    """Whatever else keeps this process from a queue is told, with what the error says of it."""
+    size = QueueSize(2, 32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with (
         fresh_name("/events-test-") as name,
         MessageQueue(name, max_messages=2, max_message_size=32),
-        as_user(NOBODY),
+        contextlib.ExitStack() as stack,
     ):
-        table = doctor("--queue-name", name.removeprefix("/events-"))
-    assert table.status == 1
-    assert f"doesn't let in this process of user {NOBODY}" in table["queue"][1]
-    assert "same user" in table["queue"][2]
+        with Path(os.devnull).open("rb") as file:
+            lowest = file.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        *_, check = check_queue(name, size, 0o600)
+    assert check == problem(
+        "queue",
+        f"{name}: this process has too many files open",
+        "close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
+    )
 
 
 def test_a_queue_that_is_nearly_full_is_named() -> None:
@@ -382,8 +388,12 @@ def test_a_queue_that_is_nearly_full_is_named() -> None:
             queue.put(b"{}")
         table = doctor("--queue-name", name.removeprefix("/events-"))
         assert len(drain(queue)) == 3
-    assert table["queue depth"][0] == "warning"
-    assert "publisher" in table["queue depth"][2]
+    verdict, found, remedy = table["queue depth"]
+    assert (verdict, found) == (
+        "warning",
+        "3 of 3 events: nearly full, so services get EventQueueFullError",
+    )
+    assert "see that a publisher of this queue runs" in remedy
 
 
 @given(queue_sizes, st.data())
@@ -470,23 +480,24 @@ def test_a_name_that_doesnt_exist_is_a_problem(tmp_path: Path) -> None:
     assert steps(table) == ["problem", "skipped", "skipped", "skipped", "skipped"]
     assert "collector.invalid" in table["collector name"][1]
     assert "getent hosts collector.invalid" in table["collector name"][2]
+    assert table["collector connection"][1] == "needs what failed above"
 
 
-def test_name_servers_that_dont_answer_are_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_servers_that_dont_answer_are_a_problem(tmp_path: Path) -> None:
     """Looking up a name is given up after the timeout, though the system's resolver can't be told to."""
-    answered = threading.Event()
-    real = socket.getaddrinfo
-
-    def hang(host: str, port: int, family: int, kind: int) -> list[tuple[Any, ...]]:
-        answered.wait(PATIENCE)
-        return [*real(host, port, family, kind)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
-    table = diagnose(tmp_path, "http://collector.test", "--timeout", "50 milliseconds")
-    answered.set()
-    assert steps(table)[0] == "problem"
-    assert "no answer within 0.05 seconds" in table["collector name"][1]
+    with sandbox(tmp_path) as place, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server:
+        name_server.bind((f"127.{secrets.randbelow(200) + 1}.{secrets.randbelow(250)}.1", 53))
+        name_server.settimeout(PATIENCE)
+        place.replace("/etc/nsswitch.conf", "hosts: dns\n")
+        place.replace("/etc/resolv.conf", f"nameserver {name_server.getsockname()[0]}\n")
+        with configured(tmp_path, "http://collector.test", metrics__endpoint="statsd.test:8125") as words:
+            table = doctor_in(place, *words, "--timeout", "50 milliseconds")
+        assert b"collector" in name_server.recv(512)
+    assert steps(table) == ["problem", "skipped", "skipped", "skipped", "skipped"]
+    assert table["collector name"][1] == "collector.test: no answer within 0.05 seconds"
     assert "resolv.conf" in table["collector name"][2]
+    assert table["metrics"][:2] == ("warning", "statsd.test: no answer within 0.05 seconds")
+    assert "getent hosts statsd.test" in table["metrics"][2]
 
 
 @contextlib.contextmanager
@@ -515,38 +526,77 @@ def test_an_address_without_a_way_is_a_problem(tmp_path: Path) -> None:
     assert "check the routes and firewalls" in table["metrics"][2]
 
 
-def test_packets_that_are_dropped_are_a_problem(tmp_path: Path) -> None:
-    """Where nothing answers at all, firewalls are what to look at."""
+@contextlib.contextmanager
+def silent_port(address: str = "127.0.0.1", port: int = 0) -> Generator[int]:
+    """Give a port from which nothing comes back."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((address, port))
         listener.listen(0)
         while True:  # until its queue of connections is full, whereupon Linux drops packets
             client = stack.enter_context(socket.socket())
-            client.settimeout(0.2)
+            client.settimeout(0.1)
             try:
                 client.connect(listener.getsockname())
             except TimeoutError:
                 break
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        table = diagnose(tmp_path, url, "--timeout", "200 milliseconds")
+        yield listener.getsockname()[1]
+
+
+def test_packets_that_are_dropped_are_a_problem(tmp_path: Path) -> None:
+    """Where nothing answers at all, firewalls are what to look at."""
+    with silent_port() as port:
+        table = diagnose(tmp_path, f"http://127.0.0.1:{port}", "--timeout", "100 milliseconds")
     assert steps(table)[1] == "problem"
-    assert "firewalls" in table["collector connection"][2]
+    assert f"have the firewalls let this host through to 127.0.0.1:{port}" in table["collector connection"][2]
 
 
-def test_an_address_that_doesnt_answer_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one of two addresses of a name is dead, attempts lose time on it, and events flow."""
-    real = socket.getaddrinfo
+@contextlib.contextmanager
+def nothing(*_: object) -> Generator[None]:
+    """Leave an address as it is."""
+    yield
 
-    def two(_host: str, port: int, family: int, kind: int) -> list[tuple[Any, ...]]:
-        [entry] = real("127.0.0.1", port, family, kind)
-        return [(*entry[:4], (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 
-    monkeypatch.setattr(socket, "getaddrinfo", two)
-    with FaultCollector() as server:
-        table = diagnose(tmp_path, server.url.replace("127.0.0.1", "collector.test"))
-    assert steps(table)[:2] == ["ok", "warning"]
-    assert "127.0.0.2" in table["collector connection"][1]
-    assert steps(table)[3] == "ok"
+@pytest.mark.parametrize(
+    ("dead", "make", "verdict", "words"),
+    [
+        ("127.0.0.2", nothing, "warning", "1 of 2 addresses don't answer: {}: 127.0.0.2: Connection refused"),
+        ("127.0.0.2", silent_port, "warning", "1 of 2 addresses don't answer: {}: 127.0.0.2: timed out"),
+        ("255.255.255.255", nothing, "ok", "connected to {} (this host has no way to 255.255.255.255)"),
+    ],
+)
+def test_an_address_that_doesnt_answer_is_a_warning(
+    tmp_path: Path,
+    dead: str,
+    make: Callable[[str, int], AbstractContextManager[object]],
+    verdict: str,
+    words: str,
+) -> None:
+    """Where one of two addresses of a name is dead, attempts lose time on it, and events flow.
+
+    None is lost on an address that this host has no way to, as on one of IPv6 where there is none.
+    """
+    with sandbox(tmp_path) as place, FaultCollector() as server, make(dead, server.address[1]):
+        place.replace("/etc/nsswitch.conf", "hosts: files\n")
+        place.replace("/etc/hosts", f"{dead} collector.test\n127.0.0.1 collector.test\n")
+        peer = f"collector.test:{server.address[1]}"
+        with configured(tmp_path, f"http://{peer}") as arguments:
+            table = doctor_in(place, *arguments, "--timeout", "300 milliseconds")
+    assert table["collector connection"][:2] == (verdict, words.format(peer))
+    assert ("taken out of DNS" in table["collector connection"][2]) == (verdict == "warning")
+    assert steps(table)[2:] == ["skipped", "ok", "skipped"]
+
+
+def test_the_likeliest_of_several_causes_is_told(tmp_path: Path) -> None:
+    """Where no address answers, one that refuses says more than one that this host has no way to."""
+    with sandbox(tmp_path) as place, refusing_port() as port:
+        place.replace("/etc/nsswitch.conf", "hosts: files\n")
+        place.replace("/etc/hosts", "255.255.255.255 collector.test\n127.0.0.1 collector.test\n")
+        with configured(tmp_path, f"http://collector.test:{port}") as arguments:
+            verdict, found, remedy = doctor_in(place, *arguments)["collector connection"]
+    assert verdict == "problem"
+    assert "255.255.255.255: Network is unreachable" in found
+    assert "127.0.0.1: Connection refused" in found
+    assert "nothing listens there" in remedy
 
 
 def leaf_tls(
@@ -578,7 +628,8 @@ def test_an_authority_that_nobody_knows_is_a_problem(tmp_path: Path) -> None:
         assert server.requests == []
         assert steps(table) == ["ok", "ok", "problem", "skipped", "skipped"]
         assert "set collector.ca_file" in table["collector TLS"][2]
-        assert "the system's certificates" in table["collector TLS"][2]
+        assert "now the system's certificates are asked" in table["collector TLS"][2]
+        assert table["collector TLS"][1].startswith("the certificate isn't accepted: unable to get local")
         _, wrong = leaf_tls(tmp_path)
         table = diagnose(tmp_path, server.url, collector__ca_file=wrong)
         assert wrong in table["collector TLS"][2]
@@ -603,20 +654,23 @@ def test_the_time_of_a_certificate_is_told(
     assert verdict == table["collector TLS"][0]
     assert words in table["collector TLS"][2]
     if verdict != "problem":
-        assert f"ends in {int(last)} days" in table["collector TLS"][1]
+        found = f", accepted by the certificates of {ca_file}; the certificate ends in {int(last)} days"
+        assert re.fullmatch(r"TLSv1\.[23]" + re.escape(found), table["collector TLS"][1])
 
 
-def test_a_certificate_for_another_name_is_a_problem(tmp_path: Path) -> None:
-    """It points to `collector.hostname`."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_certificate_for_another_name_is_a_problem(tmp_path: Path, host: str) -> None:
+    """It points to `collector.hostname`, be that an address or a name."""
     context, ca_file = leaf_tls(tmp_path, identity="other.test")
     with FaultCollector(ssl_context=context) as server:
-        table = diagnose(tmp_path, server.url, collector__ca_file=ca_file)
+        url = server.url.replace("127.0.0.1", host)
+        table = diagnose(tmp_path, url, collector__ca_file=ca_file)
     assert table["collector TLS"][0] == "problem"
-    assert "check collector.hostname" in table["collector TLS"][2]
+    assert "check collector.hostname: the certificate is for another name" == table["collector TLS"][2]
 
 
-def test_a_port_that_doesnt_speak_tls_is_a_problem(tmp_path: Path) -> None:
-    """An `http` port behind `https` points to the scheme."""
+def test_a_port_that_doesnt_speak_our_tls_is_a_problem(tmp_path: Path) -> None:
+    """An `http` port behind `https`, and TLS of old, point to the port and the scheme."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -632,19 +686,30 @@ def test_a_port_that_doesnt_speak_tls_is_a_problem(tmp_path: Path) -> None:
         thread.start()
         table = diagnose(tmp_path, f"https://127.0.0.1:{listener.getsockname()[1]}")
         thread.join(PATIENCE)
-    assert table["collector TLS"][0] == "problem"
-    assert "collector.scheme" in table["collector TLS"][2]
+    context, ca_file = leaf_tls(tmp_path)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with FaultCollector(ssl_context=context) as server:
+        old = diagnose(tmp_path, server.url, collector__ca_file=ca_file)
+    for found in (table, old):
+        assert found["collector TLS"][0] == "problem"
+        assert "collector.scheme: what answers there doesn't speak TLS 1.2" in found["collector TLS"][2]
 
 
 def test_a_handshake_that_hangs_or_breaks_is_a_problem(tmp_path: Path) -> None:
-    """A peer that says nothing is given up after the timeout."""
+    """A peer that says nothing is given up after the timeout, and one that hangs up is told."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        table = diagnose(tmp_path, url, "--timeout", "100 milliseconds")
-    assert table["collector TLS"][0] == "problem"
-    assert "timed out" in table["collector TLS"][1]
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        silent = diagnose(tmp_path, f"https://{host}", "--timeout", "100 milliseconds")["collector TLS"]
+    with FaultCollector([Drop()]) as server:
+        broken = diagnose(tmp_path, server.url.replace("http", "https"))["collector TLS"]
+    assert silent[:2] == ("problem", "the handshake fails: timed out")
+    assert f"check what answers at {host}, and its log: collector.hostname leads there" == silent[2]
+    assert broken[0] == "problem"
+    assert "and its log: collector.hostname leads there" in broken[2]
 
 
 @pytest.mark.parametrize("version", ["2", "2j"])
@@ -670,38 +735,88 @@ def test_the_probe_can_be_left_out(tmp_path: Path) -> None:
         table = diagnose(tmp_path, server.url, "--no-probe")
         assert server.requests == []
     assert steps(table) == ["ok", "ok", "skipped", "skipped", "skipped"]
-    assert "--no-probe" in table["signed probe"][1]
+    assert "left out by --no-probe, so" in table["signed probe"][1]
+    assert table["clock"][1] == "left out by --no-probe"
+    assert table["collector TLS"][1] == "collector.scheme is http: events travel unencrypted"
 
 
 @pytest.mark.parametrize(
     ("behaviour", "verdict", "words"),
     [
-        (Respond(400), "skipped", ""),
-        (Respond(422), "skipped", ""),
+        (Respond(200), "ok", ""),
+        (Respond(204), "ok", ""),
+        (redirect("http://127.0.0.1:9/", 301), "problem", "check collector.scheme and collector.hostname"),
+        (redirect("http://127.0.0.1:9/", 308), "problem", "check collector.scheme and collector.hostname"),
+        (Respond(400), "warning", "check collector.scheme, and the port in collector.hostname"),
+        (Respond(422), "warning", "check collector.scheme, and the port in collector.hostname"),
         (Respond(401), "problem", "check key.name and key.secret"),
         (Respond(403), "problem", "allows key.name to send"),
         (Respond(404), "problem", "check collector.hostname and collector.version"),
-        (redirect("http://127.0.0.1:9/", 302), "problem", "check collector.scheme and collector.hostname"),
+        (Respond(405), "problem", "doesn't look like an event collector"),
+        (Respond(407), "problem", "check collector.proxy: the proxy wants credentials"),
+        (Respond(408), "warning", "load of the collector"),
+        (Respond(411), "problem", "a proxy before the collector doesn't understand the request"),
         (Respond(413), "problem", "client_max_body_size"),
+        (Respond(415), "problem", "check collector.version"),
         (Respond(429), "warning", "load of the collector"),
         (Respond(500), "problem", "--no-probe"),
         (Respond(501), "problem", "doesn't look like an event collector"),
+        (Respond(502), "problem", "what stands before it"),
+        (Respond(503), "problem", "what stands before it"),
+        (Respond(504), "problem", "what stands before it"),
         (Drop(after_reading=True), "problem", "log of the collector"),
         (Hang(), "problem", "log of the collector"),
-        (GARBAGE_STATUS_LINE, "problem", "log of the collector"),
+        (Drip(), "problem", "log of the collector"),
+        (GARBAGE_STATUS_LINE, "problem", "and check the port in collector.hostname, and collector.scheme"),
     ],
 )
 def test_every_answer_to_the_probe_has_its_remedy(
     tmp_path: Path, behaviour: Behaviour, verdict: str, words: str
 ) -> None:
     """Whatever the collector does, the verdict is right and the remedy fits."""
-    hurry = ("--timeout", "200 milliseconds") if isinstance(behaviour, Hang) else ()
+    hurry = ("--timeout", "100 milliseconds") if isinstance(behaviour, Hang | Drip) else ()
     table = diagnose_reply(tmp_path, behaviour, *hurry)
     assert verdict == table["signed probe"][0]
     assert words in table["signed probe"][2]
     assert (verdict == "problem") == (table.status == 1)
-    if isinstance(behaviour, Respond) and behaviour.status != 302:
+    if isinstance(behaviour, Respond):
         assert str(behaviour.status) in table["signed probe"][1]
+    else:
+        assert table["clock"] == ("skipped", "needs a response", "")
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict", "words"),
+    [
+        (Respond(401), "ok", "accepts key {}: it refuses an empty batch for what is in it (400 Scripted)"),
+        (Respond(403), "ok", "one with a false signature for that (403 Scripted)"),
+        (Respond(400), "warning", "whether key {} is accepted isn't known, nor whether an event collector"),
+        (Respond(503), "skipped", "whether it accepts key {} isn't known"),
+        (Drop(), "skipped", "whether it accepts key {} isn't known"),
+    ],
+)
+def test_a_collector_that_takes_no_empty_batch_is_asked_with_a_false_signature(
+    tmp_path: Path, second: Behaviour, verdict: str, words: str
+) -> None:
+    """One that then refuses the signature accepts the key; with the same answer nothing is known."""
+    with FaultCollector([Respond(400), second]) as server:
+        table = diagnose(tmp_path, server.url)
+        first, *others = server.requests
+    assert verdict == table["signed probe"][0]
+    assert words.format(KEY_NAME) in table["signed probe"][1]
+    for other in others:
+        assert first.body == other.body
+        assert first.header("X-Signature") != other.header("X-Signature")
+        assert str(other.header("X-Signature")).startswith(f"key={KEY_NAME}, mac=")
+
+
+def test_a_port_of_tls_behind_http_is_a_problem(tmp_path: Path) -> None:
+    """It points to the scheme, whatever the port makes of a request that isn't TLS."""
+    with FaultCollector(ssl_context=stranger_tls()) as server:
+        table = diagnose(tmp_path, server.url.replace("https", "http"))
+        assert server.requests == []
+    assert table["signed probe"][0] == "problem"
+    assert "collector.scheme" in table["signed probe"][2]
 
 
 @given(st.integers(0, 999), st.text())
@@ -715,12 +830,12 @@ def test_every_status_has_a_verdict(status: int, reason: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "secret", "verdict"),
-    [(KEY_NAME, SECRET, "skipped"), (KEY_NAME, OTHER_SECRET, "problem"), ("Other", SECRET, "problem")],
+    [(KEY_NAME, SECRET, "ok"), (KEY_NAME, OTHER_SECRET, "problem"), ("Other", SECRET, "problem")],
 )
 def test_the_development_collector_knows_its_key(
     tmp_path: Path, name: str, secret: bytes, verdict: str
 ) -> None:
-    """A wrong secret or name is a problem; with the right ones it says that it takes no empty batches."""
+    """A wrong secret or name is a problem; the right ones are accepted, though no empty batch is."""
     with Collector({name: secret}, lambda _: None) as collector:
         table = diagnose(tmp_path, collector.url)
     assert verdict == table["signed probe"][0]
@@ -783,11 +898,18 @@ def test_a_proxy_is_what_is_connected_to(tmp_path: Path) -> None:
     with refusing_port() as port:
         table = diagnose(tmp_path, "http://collector.invalid", collector__proxy=f"http://127.0.0.1:{port}")
     assert "check the port in collector.proxy" in table["collector connection"][2]
-    with FaultCollector([Respond(407)]) as proxy:
-        table = diagnose(tmp_path, "https://collector.invalid", collector__proxy=proxy.url)
-    assert table["collector TLS"][0] == "problem"
-    assert "407" in table["collector TLS"][1]
-    assert "a proxy may refuse the tunnel" in table["collector TLS"][2]
+    for answer, words in (
+        (Respond(407), "407 Scripted"),
+        (Respond(502), "502 Scripted"),
+        (Drop(after_reading=True), "closed connection"),
+        (GARBAGE_STATUS_LINE, "the proxy answers something else than HTTP"),
+    ):
+        with FaultCollector([answer]) as proxy:
+            table = diagnose(tmp_path, "https://collector.invalid", collector__proxy=proxy.url)
+            assert [request.method for request in proxy.requests] == ["CONNECT"]
+        assert table["collector TLS"][0] == "problem"
+        assert words in table["collector TLS"][1]
+        assert "and its log: collector.proxy leads there" in table["collector TLS"][2]
 
 
 def test_work_within_a_time_gives_or_raises_what_it_does() -> None:
@@ -816,8 +938,10 @@ def test_a_statsd_server_gets_nothing_that_it_would_count(tmp_path: Path) -> Non
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(PATIENCE)
-        verdict, _, _ = metrics_of(tmp_path, f"127.0.0.1:{server.getsockname()[1]}")
+        endpoint = f"127.0.0.1:{server.getsockname()[1]}"
+        verdict, found, _ = metrics_of(tmp_path, endpoint)
         assert verdict == "ok"
+        assert f"{endpoint} doesn't refuse datagrams (whether it takes them can't be known)" == found
         assert [server.recv(100), server.recv(100)] == [b"\n", b"\n"]
 
 
@@ -841,20 +965,18 @@ def test_a_statsd_name_that_doesnt_exist_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "verdict", "words"),
+    ("kind", "words", "remedy"),
     [
-        ("nothing", "warning", "isn't there"),
-        ("file", "warning", "nobody listens"),
-        ("left behind", "warning", "nobody listens"),
-        ("stream", "warning", "is a stream socket"),
-        ("folder in a file", "warning", "Not a directory"),
-        ("server", "ok", "a server listens"),
+        ("nothing", "isn't there", "start the statsd server, or correct metrics.endpoint"),
+        ("file", "nobody listens", "start the statsd server"),
+        ("left behind", "nobody listens", "start the statsd server"),
+        ("stream", "is a stream socket", "have the statsd server listen for datagrams there"),
+        ("folder in a file", "Not a directory", "correct metrics.endpoint"),
+        ("server", "a server listens", ""),
     ],
 )
-def test_the_path_of_a_statsd_server_is_looked_at(
-    tmp_path: Path, kind: str, verdict: str, words: str
-) -> None:
-    """What isn't a socket with a server behind it is a warning that says what it is."""
+def test_the_path_of_a_statsd_server_is_looked_at(tmp_path: Path, kind: str, words: str, remedy: str) -> None:
+    """What isn't a socket with a server behind it is a warning that says what it is, and what to do."""
     path = tmp_path / "s"
     with contextlib.ExitStack() as stack:
         if kind in {"left behind", "server", "stream"}:
@@ -868,9 +990,9 @@ def test_the_path_of_a_statsd_server_is_looked_at(
         elif kind != "nothing":
             path.write_text("")
         found = metrics_of(tmp_path, str(path / "x" if kind == "folder in a file" else path))
-    assert verdict == found[0]
+    assert ("warning" if remedy else "ok") == found[0]
     assert words in found[1]
-    assert (verdict == "warning") == bool(found[2])
+    assert remedy == found[2]
 
 
 @needs_root
@@ -890,32 +1012,12 @@ def test_a_statsd_path_that_is_closed_to_this_user_is_a_warning(tmp_path: Path) 
 # --- spool and dead letters ---
 
 
-@contextlib.contextmanager
-def unprivileged(path: Path) -> Generator[None]:
-    """Be a user without privileges, who can reach this path; root becomes one."""
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0:
-            for folder in [path, *path.parents]:
-                mode = folder.stat().st_mode
-                if not mode & 0o001:
-                    folder.chmod(mode | 0o711)
-                    stack.callback(folder.chmod, mode)
-            stack.enter_context(as_user(NOBODY))
-        yield
-
-
-def folders_of(tmp_path: Path, directory: Path, **overrides: str) -> Table:
-    """Return what the doctor says of a spool."""
-    return diagnose(
-        tmp_path, "http://127.0.0.1:9", "--no-probe", spool__directory=str(directory), **overrides
-    )
-
-
 def test_no_spool_is_told(tmp_path: Path) -> None:
     """What a configuration without folders costs is said."""
     table = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe")
     assert table["spool folder"][0] == "skipped"
     assert "kill -9" in table["spool folder"][1]
+    assert table["metrics"] == ("skipped", "metrics.endpoint isn't set", "")
     assert "dropped" in table["dead letters"][1]
 
 
@@ -939,6 +1041,16 @@ def make_open(path: Path) -> None:
     path.chmod(0o755)
 
 
+def make_dangling(path: Path) -> None:
+    """Make a link to a disk that isn't mounted."""
+    path.symlink_to("/mnt/that isn't there")
+
+
+def make_below_a_file(path: Path) -> None:
+    """Make a link through something that isn't a folder."""
+    path.symlink_to("/etc/hostname/spool")
+
+
 def make_sticky(path: Path) -> None:
     """Make a folder like `/tmp`."""
     path.mkdir()
@@ -957,6 +1069,8 @@ def make_foreign(path: Path) -> None:
         (make_file, "isn't a folder", "name another in spool.directory"),
         (make_open, "is open to other users (mode 0755)", "chmod 0700"),
         (make_sticky, "is open to other users (mode 1777)", "name another folder in spool.directory"),
+        (make_dangling, "is a link to /mnt/that isn't there, which isn't there", "mount the disk"),
+        (make_below_a_file, "Not a directory", "name another folder in spool.directory"),
         pytest.param(
             make_foreign,
             f"({NOBODY}), and this process runs as",
@@ -971,12 +1085,12 @@ def test_a_folder_that_cant_be_the_spool_is_a_problem(
     """What the publisher would refuse is told before it is started, and left as it is."""
     path = tmp_path / "spool"
     make(path)
-    before = path.stat()[:7]
+    before = path.lstat()[:7]
     table = folders_of(tmp_path, path)
     assert table["spool folder"][0] == "problem"
     assert found in table["spool folder"][1]
     assert remedy in table["spool folder"][2]
-    assert before == path.stat()[:7]
+    assert before == path.lstat()[:7]
     assert table.status == 1
 
 
@@ -985,7 +1099,10 @@ def test_an_empty_folder_that_is_open_is_ok(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     path.mkdir()
     path.chmod(0o755)
-    assert folders_of(tmp_path, path)["spool folder"][0] == "ok"
+    table = folders_of(tmp_path, path)
+    user = user_name(os.geteuid())
+    assert table["spool folder"] == ("ok", f"{path} can be used by user {user}", "")
+    assert table["spool segments"] == ("ok", "none: nothing waits on the disk", "")
     assert path.stat().st_mode & 0o777 == 0o755
 
 
@@ -1019,22 +1136,6 @@ def test_permissions_are_those_of_the_user_who_asks(tmp_path: Path) -> None:
             assert verdict == "problem"
             assert words_found in text_found
             assert remedy in text_remedy
-
-
-@needs_root
-def test_a_disk_that_is_read_only_is_a_problem(tmp_path: Path) -> None:
-    """A spool on a disk that can't be written to is told as that, and not as one without permission."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro,mode=0700", "tmpfs", str(disk)]
-    if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode:
-        pytest.skip("this user may not mount")
-    try:
-        verdict, found, remedy = folders_of(tmp_path, disk)["spool folder"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-    assert ("problem", f"{disk} is on a disk that is read-only") == (verdict, found)
-    assert "mount that disk to be written" in remedy
 
 
 def test_a_spool_in_use_is_left_alone(tmp_path: Path) -> None:
@@ -1123,7 +1224,7 @@ def test_a_disk_that_is_smaller_than_the_spool_is_a_warning(tmp_path: Path) -> N
         "spool space"
     ]
     assert verdict == "warning"
-    assert "the disk is full before spool.max_size is reached" in found
+    assert f"0 of {1 << 45:,} (spool.max_size) in use: the disk is full before spool.max_size" in found
     assert "set spool.max_size to" in remedy
 
 
@@ -1163,6 +1264,9 @@ def test_dead_letters_that_cant_be_read_are_a_problem(tmp_path: Path) -> None:
     verdict, found, _ = diagnose(tmp_path, *words, dead_letters__directory=str(path))["dead letters"]
     assert verdict == "problem"
     assert "letters-0000000001.jsonl" in found
+    (tmp_path / "file").write_text("")
+    folder = diagnose(tmp_path, *words, dead_letters__directory=str(tmp_path / "file"))["dead letters folder"]
+    assert folder[2] == "name another in dead_letters.directory, or move the file away"
 
 
 # --- a publisher that runs ---
@@ -1170,31 +1274,33 @@ def test_dead_letters_that_cant_be_read_are_a_problem(tmp_path: Path) -> None:
 
 def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
     """One that delivers is ok, one that fails a problem in its own words, a silent address a warning."""
-    socket_path = str(tmp_path / "health.sock")
-    endpoint = UnixEndpoint(socket_path)
-    nobody = check_publisher(endpoint)
+    good, bad = UnixEndpoint(str(tmp_path / "good.sock")), UnixEndpoint(str(tmp_path / "bad.sock"))
+    nobody = check_publisher(good)
     assert nobody.verdict is Verdict.WARNING
-    assert f"nobody answers at {socket_path}" in nobody.found
+    assert f"nobody answers at {good}: No such file or directory" in nobody.found
     assert "health.bind" in nobody.remedy
-    with fresh_name("/events-test-") as name, FaultCollector([Respond(), Respond(403)]) as server:
-        short = name.removeprefix("/events-")
-        with (
-            publishing(tmp_path, short, server.url, health__bind=socket_path) as publisher,
-            MessageQueue(name, max_messages=1, max_message_size=10) as queue,
-        ):
-            queue.put(b"{}")
-            wait_until(lambda: check_publisher(endpoint).found == "it runs, and has delivered 1 events")
-            assert check_publisher(endpoint).verdict is Verdict.OK
-            queue.put(b"{}", timeout=PATIENCE)
-            wait_until(lambda: check_publisher(endpoint).verdict is Verdict.PROBLEM)
-            assert "403" in check_publisher(endpoint).found
-            server.change_script(Respond())
-            wait_until(lambda: publisher.accounting.delivered == 2)
+    with contextlib.ExitStack() as stack:
+        for endpoint, answer in ((good, Respond()), (bad, Respond(403))):
+            name = stack.enter_context(fresh_name("/events-test-"))
+            short = name.removeprefix("/events-")
+            server = stack.enter_context(FaultCollector([answer]))
+            keys = {"health__bind": endpoint.path, "shutdown__grace": "0 seconds"}
+            stack.enter_context(publishing(tmp_path, short, server.url, **keys))
+            queue = MessageQueue(name, max_messages=1, max_message_size=10)
+            stack.enter_context(queue).put(b"{}")
+        wait_until(lambda: check_publisher(good).found == "it runs, and has delivered 1 events")
+        assert check_publisher(good).verdict is Verdict.OK
+        wait_until(lambda: check_publisher(bad).verdict is Verdict.PROBLEM)
+        check = check_publisher(bad)
+    assert check.found.startswith("it isn't delivering: 403 Scripted; check that")
+    assert check.remedy == "the checks before and its log say what mends that"
 
 
 def test_without_an_endpoint_a_publisher_is_not_asked() -> None:
     """Where `health.bind` isn't set there is nobody to ask, which is nothing wrong."""
-    assert check_publisher(None).verdict is Verdict.SKIPPED
+    check = check_publisher(None)
+    assert check.verdict is Verdict.SKIPPED
+    assert check.found == "health.bind isn't set, so a publisher can't be asked"
 
 
 # --- how it is shown ---

@@ -22,7 +22,7 @@ from ..exhaustive import assert_never
 from ..queue_limits import Negotiation, QueueSize, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ..event_publisher.outcome import Outcome
     from ..queue_facts import QueueFacts
@@ -42,9 +42,12 @@ _NEARLY_FULL: Final = 0.9
 
 _DAY: Final = 86_400.0
 
+#: Where the files for operators have the sysctls of event queues.
+_SYSCTL_FILE: Final = "/etc/sysctl.d/60-event-queues.conf"
+
 _RLIMIT_REMEDY: Final = (
-    "for services and publisher alike: `ulimit -q {0}` in the shell before the start, `LimitMSGQUEUE={0}` "
-    "with systemd, `--ulimit msgqueue={0}` with docker"
+    "for services and publisher alike: `ulimit -q {0}` as root in the bash that starts them, "
+    "`LimitMSGQUEUE={0}` with systemd, `--ulimit msgqueue={0}` with docker"
 )
 
 
@@ -102,19 +105,25 @@ def overall(checks: Iterable[Check]) -> Verdict:
     return Verdict.WARNING if Verdict.WARNING in verdicts else Verdict.OK
 
 
-def expected_size(asked: QueueSize, limits: HostLimits) -> QueueSize | None:
-    """Tell which size an ordinary user gets who asks for one and has no other queue; None for none at all."""
+def expected_size(asked: QueueSize, limits: HostLimits, taken: int = 0) -> QueueSize | None:
+    """Tell which size an ordinary user gets who asks for one; None for none at all.
+
+    Args:
+        asked: The size.
+        limits: What holds for the user's process.
+        taken: Bytes that other queues of the user are charged.
+    """
     negotiation = Negotiation(asked, limits)
     size: QueueSize | None = asked
-    while size is not None and (refusal := _refusal(size, limits)) is not None:
+    while size is not None and (refusal := _refusal(size, limits, taken)) is not None:
         size = negotiation.refused(refusal)
     return size
 
 
-def _refusal(size: QueueSize, limits: HostLimits) -> Refusal | None:
+def _refusal(size: QueueSize, limits: HostLimits, taken: int) -> Refusal | None:
     if limits.clamp(size) != size:
         return Refusal.BOUNDS
-    if limits.rlimit is not None and size.bytes_charged > limits.rlimit:
+    if limits.rlimit is not None and taken + size.bytes_charged > limits.rlimit:
         return Refusal.BYTES
     return None
 
@@ -130,48 +139,52 @@ def judge_sysctls(wanted: QueueSize, limits: HostLimits) -> Check:
     short = [f"{sysctl}={needed}" for sysctl, allowed, needed in pairs if allowed < needed]
     if not short:
         return ok(name, found)
+    settings = " ".join(short)
     docker = " ".join(f"--sysctl {setting}" for setting in short)
     return warning(
         name,
         found,
-        f"`sysctl -w {' '.join(short)}`, and the same in a file of /etc/sysctl.d for the next boot; with "
+        f"`sysctl -w {settings}`, and for the next boot `printf '%s\\n' {settings} >> {_SYSCTL_FILE}`; with "
         f"docker `{docker}`",
     )
 
 
-def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: tuple[str, ...]) -> Check:
+def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str, int]) -> Check:
     """Judge whether this user's queues may take the bytes that one of the size wanted is charged.
 
     Args:
         wanted: The size.
         limits: What holds for this process.
-        neighbours: POSIX names of other queues of this user.
+        neighbours: Bytes that other queues of this user are charged, by POSIX name.
     """
     name = "RLIMIT_MSGQUEUE"
-    charge = wanted.bytes_charged
-    others = f"; other queues of this user take part of it: {', '.join(neighbours)}" if neighbours else ""
+    charge, taken = wanted.bytes_charged, sum(neighbours.values())
     if limits.rlimit is None:
         return ok(name, f"no limit ({charge:,} bytes needed)")
-    found = f"{limits.rlimit:,} bytes for all queues of a user ({charge:,} needed){others}"
-    if charge <= limits.rlimit:
+    found = f"{limits.rlimit:,} bytes for all queues of a user ({charge:,} needed)"
+    if neighbours:
+        found += f"; other queues of this user take {taken:,} of them: {', '.join(neighbours)}"
+    if taken + charge <= limits.rlimit:
         return ok(name, found)
     return warning(
         name,
         found,
+        # Others may not be seen, as those of containers; all of them take no more than the limit of now.
         _RLIMIT_REMEDY.format(charge + limits.rlimit if neighbours else charge),
     )
 
 
-def judge_absence(queue: str | None, wanted: QueueSize, limits: HostLimits) -> Check:
+def judge_absence(queue: str | None, wanted: QueueSize, limits: HostLimits, taken: int) -> Check:
     """Tell what becomes of a queue that isn't there yet.
 
     Args:
         queue: Its POSIX name, or None where no queue in particular is meant.
         wanted: The size that it should have.
         limits: What holds for this process.
+        taken: Bytes that other queues of this user are charged.
     """
     name = "queue"
-    size = expected_size(wanted, limits)
+    size = expected_size(wanted, limits, taken)
     who = (
         "an ordinary user"
         if queue is None
@@ -287,23 +300,22 @@ def judge_clock(date: str | None, now: float) -> Check:
     )
 
 
-def judge_outcome(outcome: Outcome, key_name: str) -> Check:  # noqa: RET503 - the last case never returns
+def judge_outcome(  # noqa: RET503 - the last case never returns
+    outcome: Outcome, key_name: str, forged: Outcome | None = None
+) -> Check:
     """Judge what the collector made of an empty batch.
 
     Args:
         outcome: What became of the attempt.
         key_name: The key that it was signed with.
+        forged: What became of another with a false signature, where the first one was `Refused`.
     """
     name = "signed probe"
     match outcome:
         case Accepted(status=status):
             return ok(name, f"the collector takes an empty batch signed with key {key_name} ({status})")
         case Refused(reason=reason):
-            return skipped(
-                name,
-                f"the collector answers, but doesn't take empty batches ({reason}); whether it accepts key "
-                f"{key_name} isn't known",
-            )
+            return _judge_refusal(reason, key_name, forged)
         case TooLarge(reason=reason):
             return problem(
                 name,
@@ -313,17 +325,50 @@ def judge_outcome(outcome: Outcome, key_name: str) -> Check:  # noqa: RET503 - t
             )
         case Misconfigured(reason=reason, remedy=remedy):
             return problem(name, reason, f"{remedy}; the publisher holds all events until then")
-        case Retryable(reason=reason, from_collector=True, suspect=False):
+        case Retryable(reason=reason, status=408 | 425 | 429):
             return warning(
                 name, f"the collector asks to come back later ({reason})", "see to the load of the collector"
             )
         case Retryable(reason=reason, from_collector=from_collector):
-            advice = "see the log of the collector, or of what stands before it"
-            if from_collector:
-                advice += "; if it falls over empty batches alone, leave the probe out with --no-probe"
-            return problem(name, reason, advice)
+            advice = (
+                "if it falls over empty batches alone, leave the probe out with --no-probe"
+                if from_collector
+                else "and check the port in collector.hostname, and collector.scheme"
+            )
+            return problem(
+                name, reason, f"see the log of the collector, or of what stands before it; {advice}"
+            )
         case _:
             assert_never(outcome)
+
+
+def _judge_refusal(reason: str, key_name: str, forged: Outcome | None) -> Check:
+    """Judge a refusal of an empty batch for what is in it, as the protocol has it: nothing.
+
+    A collector checks the signature first, so by its answer to a false one is seen whether it does.
+    """
+    name = "signed probe"
+    match forged:
+        case Misconfigured(reason=other_reason, from_collector=True):
+            return ok(
+                name,
+                f"the collector accepts key {key_name}: it refuses an empty batch for what is in it "
+                f"({reason}), and one with a false signature for that ({other_reason})",
+            )
+        case Refused():
+            return warning(
+                name,
+                f"an empty batch is refused for what is in it ({reason}), whatever its signature: whether "
+                f"key {key_name} is accepted isn't known, nor whether an event collector answers",
+                "check collector.scheme, and the port in collector.hostname; events that are refused like "
+                "that become dead letters",
+            )
+        case _:
+            return skipped(
+                name,
+                f"the collector refuses an empty batch for what is in it ({reason}); whether it accepts key "
+                f"{key_name} isn't known",
+            )
 
 
 def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> Check:

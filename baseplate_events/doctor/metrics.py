@@ -69,11 +69,10 @@ def _check_path(path: str) -> Check:
 def _check_port(endpoint: InternetEndpoint, timeout: float) -> Check:
     try:
         address = within(timeout, lambda: resolve_host(endpoint.host, endpoint.port))
-    except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+    except OSError as exc:
         return warning(
             _NAME,
-            f"{endpoint.host}: {reason}",
+            f"{endpoint.host}: {exc.strerror or exc}",
             f"check metrics.endpoint, and the name servers: `getent hosts {endpoint.host}`",
         )
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:

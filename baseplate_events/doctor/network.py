@@ -1,30 +1,37 @@
 """Looks at the way to the event collector, step by step as the publisher takes it.
 
 The name of its host (or of the proxy), a TCP connection, a TLS handshake, and a signed batch without events,
-which changes nothing at a collector. A step is skipped where the one before it failed.
+which changes nothing at a collector. A collector may refuse that for being empty; then it gets another one
+with a false signature, to see whether it tells the two apart. A step is skipped where the one before it
+failed.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import errno
 import http.client
+import secrets
 import socket
 import ssl
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from ..event_publisher.collector import Collector
-from ..event_publisher.outcome import classify
+from ..event_publisher.outcome import Refused, classify
 from ..event_publisher.wire import Response, build_request
 from .checks import judge_certificate, judge_clock, judge_outcome, ok, problem, skipped, warning
 from .patience import within
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Collection, Generator, Iterator
 
     from ..event_publisher.settings import PublisherSettings
+    from ..event_publisher.wire import Reply
     from .checks import Check
 
 #: Family and address of a socket.
@@ -33,8 +40,11 @@ _Address: TypeAlias = tuple[int, "tuple[Any, ...]"]
 #: Batches without an event, by `collector.version`.
 _EMPTY_BATCHES: Final = {"2": b'{"1":{"lst":["rec",0]}}', "2j": b"[]"}
 
-#: Addresses of a name that are tried at most, each for the whole timeout.
-_MOST_ADDRESSES: Final = 4
+#: What `connect` fails with at once, for an address of a kind that this host has no way to: IPv6, mostly.
+_NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+#: Bytes of the secret of a false signature.
+_SECRET_SIZE: Final = 32
 
 #: Ports that a URL needn't have.
 _PORTS: Final = {"http": 80, "https": 443}
@@ -70,8 +80,8 @@ def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool)
 
     Args:
         settings: The publisher's.
-        timeout: Seconds that a step may take; in the case of a connection, for each of up to four addresses.
-        probe: Whether to send an empty batch.
+        timeout: Seconds that a step may take, or a probe.
+        probe: Whether to send empty batches.
     """
     proxy = settings.collector.proxy
     peer = _peer("collector.proxy", proxy) if proxy else _peer("collector.hostname", settings.collector.url)
@@ -104,11 +114,10 @@ def _check_name(peer: _Peer, timeout: float) -> Generator[Check, None, list[_Add
     except TimeoutError as exc:
         yield problem(name, f"{peer.host}: {exc}", "check the name servers in /etc/resolv.conf: none answers")
         return []
-    except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
+    except OSError as exc:
         yield problem(
             name,
-            f"{peer.host}: {reason}",
+            f"{peer.host}: {exc.strerror}",
             f"check {peer.key}, and the name servers in /etc/resolv.conf: `getent hosts {peer.host}`",
         )
         return []
@@ -120,36 +129,41 @@ def _check_name(peer: _Peer, timeout: float) -> Generator[Check, None, list[_Add
 
 def _check_connection(peer: _Peer, addresses: list[_Address], timeout: float) -> Generator[Check, None, bool]:
     name = _STEPS[1]
-    failures: list[OSError] = []
-    failed: list[str] = []
-    for family, address in addresses[:_MOST_ADDRESSES]:
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as connection:
-                connection.settimeout(timeout)
-                connection.connect(address)
-        except OSError as exc:
-            failures.append(exc)
-            failed.append(f"{address[0]}: {exc.strerror or exc}")
-    tried = len(addresses[:_MOST_ADDRESSES])
-    if not failures:
-        yield ok(name, f"connected to {peer}")
-        return True
-    found = f"{peer}: {'; '.join(failed)}"
-    if len(failures) < tried:
+    with concurrent.futures.ThreadPoolExecutor(len(addresses)) as pool:
+        results = pool.map(partial(_connect, timeout=timeout), addresses)
+    failures = {address[0]: exc for (_, address), exc in zip(addresses, results, strict=True) if exc}
+    found = f"{peer}: {'; '.join(f'{address}: {exc.strerror or exc}' for address, exc in failures.items())}"
+    if len(failures) == len(addresses):
+        yield problem(name, found, _connection_remedy(peer, failures.values()))
+        return False
+    if all(exc.errno in _NO_WAY for exc in failures.values()):
+        without = f" (this host has no way to {', '.join(failures)})" if failures else ""
+        yield ok(name, f"connected to {peer}{without}")
+    else:
         yield warning(
             name,
-            f"{len(failures)} of {tried} addresses don't answer: {found}",
+            f"{len(failures)} of {len(addresses)} addresses don't answer: {found}",
             "have those addresses taken out of DNS, or mend the way to them: attempts lose time on them",
         )
-        return True
-    yield problem(name, found, _connection_remedy(peer, failures[0]))
-    return False
+    return True
 
 
-def _connection_remedy(peer: _Peer, failure: OSError) -> str:
-    if failure.errno == errno.ECONNREFUSED:
+def _connect(address: _Address, *, timeout: float) -> OSError | None:
+    """Try to connect to an address, and give what it fails with."""
+    family, place = address
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(place)
+    except OSError as exc:
+        return exc
+    return None
+
+
+def _connection_remedy(peer: _Peer, failures: Collection[OSError]) -> str:
+    if any(failure.errno == errno.ECONNREFUSED for failure in failures):
         return f"nothing listens there: check the port in {peer.key}, and that it runs"
-    if isinstance(failure, TimeoutError):
+    if any(isinstance(failure, TimeoutError) for failure in failures):
         return f"packets are dropped on the way: have the firewalls let this host through to {peer}"
     return f"check the routes and firewalls of this host towards {peer}, and {peer.key}"
 
@@ -174,22 +188,11 @@ def _check_tls(settings: PublisherSettings, peer: _Peer, timeout: float) -> Gene
         version = handshake.version()
     except ssl.SSLCertVerificationError as exc:
         yield problem(
-            name, f"the certificate isn't accepted: {exc.verify_message}", _tls_remedy(exc, trusted)
+            name, f"the certificate isn't accepted: {exc.verify_message}", _certificate_remedy(exc, trusted)
         )
         return False
-    except ssl.SSLError as exc:
-        yield problem(
-            name,
-            f"the handshake fails: {exc.reason or exc}",
-            "check the port in collector.hostname and collector.scheme: it isn't TLS 1.2 or later",
-        )
-        return False
-    except OSError as exc:
-        yield problem(
-            name,
-            f"the handshake fails: {exc.strerror or exc}",
-            "check what stands at that address, or between it and this host; a proxy may refuse the tunnel",
-        )
+    except (OSError, http.client.HTTPException) as exc:
+        yield problem(name, f"the handshake fails: {_handshake_failure(exc)}", _handshake_remedy(exc, peer))
         return False
     finally:
         connection.close()
@@ -198,7 +201,27 @@ def _check_tls(settings: PublisherSettings, peer: _Peer, timeout: float) -> Gene
     return True
 
 
-def _tls_remedy(exc: ssl.SSLCertVerificationError, trusted: str) -> str:
+def _handshake_failure(exc: Exception) -> str:
+    if isinstance(exc, TimeoutError):
+        return "timed out"
+    if isinstance(exc, ssl.SSLError):
+        return exc.reason or str(exc)
+    if isinstance(exc, OSError):
+        return exc.strerror or str(exc)
+    return "the proxy answers something else than HTTP"
+
+
+def _handshake_remedy(exc: Exception, peer: _Peer) -> str:
+    # One that hangs up in the middle says nothing of its TLS.
+    if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError):
+        return (
+            "check the port in collector.hostname, and collector.scheme: what answers there doesn't speak "
+            "TLS 1.2 or later, or refuses the handshake for a reason that its log tells"
+        )
+    return f"check what answers at {peer}, and its log: {peer.key} leads there"
+
+
+def _certificate_remedy(exc: ssl.SSLCertVerificationError, trusted: str) -> str:
     if exc.verify_code == _EXPIRED:
         return "have the collector's certificate renewed; if it is good, set this host's clock"
     if exc.verify_code == _NOT_YET_VALID:
@@ -207,19 +230,12 @@ def _tls_remedy(exc: ssl.SSLCertVerificationError, trusted: str) -> str:
         return "check collector.hostname: the certificate is for another name"
     return (
         "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
-        f"from; now {trusted} are asked"
+        f"from, or have the collector send the certificates in between; now {trusted} are asked"
     )
 
 
 def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
     wanted = settings.collector
-    request = build_request(
-        _EMPTY_BATCHES[wanted.version],
-        key_name=settings.key.name,
-        secret=settings.key.secret.reveal(),
-        level=settings.compression_level,
-        wall_time=time.time(),
-    )
     collector = Collector(
         wanted.url,
         timeout=min(wanted.timeout, timeout),
@@ -227,11 +243,26 @@ def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
         ca_file=wanted.ca_file,
         proxy=wanted.proxy,
     )
-    reply = collector.post(request)
-    now = time.time()
-    collector.close()
-    # Without `retry.codes`: what the publisher is told to bear is still worth knowing.
-    yield judge_outcome(classify(reply), settings.key.name)
+
+    def post(secret: bytes) -> Reply:
+        request = build_request(
+            _EMPTY_BATCHES[wanted.version],
+            key_name=settings.key.name,
+            secret=secret,
+            level=settings.compression_level,
+            wall_time=time.time(),
+        )
+        return collector.post(request)
+
+    with contextlib.closing(collector):
+        reply = post(settings.key.secret.reveal())
+        now = time.time()
+        # Without `retry.codes`: what the publisher is told to bear is still worth knowing.
+        outcome = classify(reply)
+        forged = None
+        if isinstance(outcome, Refused):
+            forged = classify(post(secrets.token_bytes(_SECRET_SIZE)))
+    yield judge_outcome(outcome, settings.key.name, forged)
     if isinstance(reply, Response):
         yield judge_clock(reply.date, now)
     else:

@@ -28,7 +28,8 @@ def check_publisher(health: Endpoint | None) -> Check:
         return warning(
             _NAME,
             f"nobody answers at {exc.address}: {exc.problem}",
-            "start the publisher; if it runs, restart it with health.bind as it is now",
+            "start the publisher; if it runs, run the doctor as its user, or restart it with health.bind as "
+            "it is now",
         )
     if look.unready is None:
         delivered = look.number("events_delivered_total") or 0

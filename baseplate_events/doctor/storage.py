@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from ..command_line import command, counted
 from ..event_publisher.dead_letters import DeadLetterError, file_numbers, read_letters
 from ..event_publisher.letters import Letter
-from ..event_publisher.segment_format import SegmentFormat
+from ..event_publisher.segment_format import LINE_LIMIT, SegmentFormat
 from ..queue_facts import user_name
 from .checks import Verdict, judge_space, ok, problem, skipped, warning
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from ..event_publisher.settings import DeadLetterSettings, SpoolSettings
     from .checks import Check
-
-#: Bytes of a segment that are read to see what it is: more than its first line has.
-_FIRST_LINE: Final = 64
 
 _SEGMENTS: Final = "segment-*"
 _JOURNALS: Final = "journal-*"
@@ -84,7 +82,7 @@ def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
             if isinstance(entry, Letter)
         ]
     except DeadLetterError as exc:
-        yield problem("dead letters", str(exc), "mend that disk, or move the file away")
+        yield problem("dead letters", f"{exc.path}: {exc.problem}", _unreadable_remedy(directory))
         return
     size = sum(len(letter.event) for letter in letters)
     if letters:
@@ -122,24 +120,19 @@ def check_folder(name: str, key: str, path: str) -> Check:
         return problem(
             name,
             f"{path} belongs to user {user_name(status.st_uid)}, and this process runs as {user}",
-            f"run publisher and doctor as that user, or `chown {os.geteuid()} {path}`, or name another in "
-            f"{key}",
+            f"run publisher and doctor as that user, or name another folder in {key}; if it is this "
+            f"publisher's alone, as root: {_take_over(path)}",
         )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
-        return problem(
-            name,
-            f"{path} is on a disk that is read-only"
-            if read_only
-            else f"{path}: its owner may not write to it",
-            "mount that disk to be written" if read_only else f"`chmod 0700 {path}`",
-        )
+        if _is_read_only(path):
+            return problem(name, f"{path} is on a disk that is read-only", _remount(path))
+        return problem(name, f"{path}: its owner may not write to it", f"`chmod 0700 {shlex.quote(path)}`")
     open_to_others = status.st_mode & 0o077
     if open_to_others and (status.st_mode & stat.S_ISVTX or any(Path(path).iterdir())):
         return problem(
             name,
             f"{path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o})",
-            f"`chmod 0700 {path}` if nobody else uses it, or name another folder in {key}",
+            f"`chmod 0700 {shlex.quote(path)}` if nobody else uses it, or name another folder in {key}",
         )
     return ok(name, f"{path} can be used by user {user}")
 
@@ -147,13 +140,46 @@ def check_folder(name: str, key: str, path: str) -> Check:
 def _check_place(name: str, key: str, path: str) -> Check:
     """Look whether a folder that isn't there can be made."""
     above = _existing(path)
-    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+    if above.is_symlink() and not above.exists():
+        return problem(
+            name,
+            f"{above} is a link to {above.readlink()}, which isn't there",
+            f"mount the disk that it is on, or make that folder, or name another in {key}",
+        )
+    if os.access(above, os.W_OK | os.X_OK):
         return ok(name, f"{path} isn't there; the publisher makes it")
+    if _is_read_only(above):
+        return problem(
+            name, f"{path} isn't there, and {above} is on a disk that is read-only", _remount(above)
+        )
     uid = os.geteuid()
     return problem(
         name,
         f"{path} isn't there, and user {user_name(uid)} can't make it in {above}",
-        f"as root: `install -d -m 0700 -o {uid} {path}`, or name another folder in {key}",
+        f"as root: `install -d -m 0700 -o {uid} {shlex.quote(path)}`, or name another folder in {key}",
+    )
+
+
+def _is_read_only(path: str | Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _remount(path: str | Path) -> str:
+    mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(str(path))})"'
+    return (
+        f"see by `dmesg` whether the disk fails; if it doesn't, as root: `mount -o remount,rw {mount_point}`"
+    )
+
+
+def _take_over(path: str) -> str:
+    """Write the command by which root gives a folder and what is in it to the user of this process."""
+    return f"`chown -R {os.geteuid()} {shlex.quote(path)}`"
+
+
+def _unreadable_remedy(path: str) -> str:
+    return (
+        f"if it is another user's, as root: {_take_over(path)}; if it isn't, mend that disk, or move the "
+        "file away"
     )
 
 
@@ -176,11 +202,11 @@ def _check_segments(path: str, sizes: dict[str, int], version: str) -> Check:
     oldest = min(sizes, key=lambda segment: (len(segment), segment))
     try:
         with Path(path, oldest).open("rb") as file:
-            refusal = SegmentFormat(version).refusal(file.read(_FIRST_LINE))
+            refusal = SegmentFormat(version).refusal(file.read(LINE_LIMIT))
     except FileNotFoundError:
         refusal = None  # delivered in the meantime
     except OSError as exc:
-        return problem(name, f"{path}/{oldest}: {exc.strerror}", "mend that disk, or move the file away")
+        return problem(name, f"{path}/{oldest}: {exc.strerror}", _unreadable_remedy(path))
     if refusal is not None:
         found, _, remedy = refusal.partition("; ")
         return problem(name, f"{path}/{oldest} {found}", remedy)
