@@ -1,24 +1,20 @@
 #!/bin/sh
 # Becomes the systemd of a system of its own. Is run as the first process of new PID, mount, IPC, network, UTS and
 # cgroup namespaces, by root:
-#   boot.sh FOLDER SOURCE:TARGET...
-#     FOLDER         an empty folder, for mounts that end with the namespace
-#     SOURCE:TARGET  a folder of this host, and where it shows there, read-only
-# The system sees this host's files and keeps its changes in memory. It can't change the host: /sys and /proc/sys
-# are read-only there, but for fs.mqueue, which belongs to the IPC namespace.
+#   boot.sh FOLDER LAYERS
+#     FOLDER  an empty folder, for mounts that end with the namespace
+#     LAYERS  the folders of which the system is made, the uppermost first, with colons between them
+# The system keeps its changes in memory. It can't change this host: /sys and /proc/sys are read-only there, but for
+# fs.mqueue, which belongs to the IPC namespace.
 set -eu
+umask 022
 folder=$1
-shift
+layers=$2
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$folder"
 mkdir "$folder/changes" "$folder/work" "$folder/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/changes,workdir=$folder/work" "$folder/root"
+mount -t overlay overlay -o "lowerdir=$layers,upperdir=$folder/changes,workdir=$folder/work" "$folder/root"
 cd "$folder/root"
-
-for pair in "$@"; do
-    mkdir -p "./${pair#*:}"
-    mount --bind -o ro "${pair%%:*}" "./${pair#*:}"
-done
 
 mount -t tmpfs -o mode=0755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
@@ -46,12 +42,12 @@ if [ -d /sys/fs/cgroup/systemd ]; then
 else
     mount -t cgroup2 cgroup2 sys/fs/cgroup
 fi
-ip link set lo up
-: > etc/machine-id
 
 mkdir old
 pivot_root . old
 umount -l /old
 rmdir /old
+# Like in any container, what reaches beyond the namespaces is out of reach: modules, ports and clocks of this host.
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    /lib/systemd/systemd --system --unit=sysinit.target --log-target=journal
+    setpriv --bounding-set=-sys_module,-sys_rawio,-sys_time \
+    /lib/systemd/systemd --system --log-target=journal

@@ -9,15 +9,20 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from tests.deploy.systems import booted
+from tests.deploy.containers import started
+from tests.deploy.debian import bootstrap, clone
+from tests.deploy.systems import PROJECT, booted
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
+    from tests.deploy.containers import Engine
     from tests.deploy.systems import System
 
 collect_ignore_glob = [] if importlib.util.find_spec("kubernetes_validate") else ["test_*.py"]
@@ -31,26 +36,49 @@ def missing(what: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
-def systemd_analyze() -> str:
-    """The path of systemd-analyze."""
-    path = shutil.which("systemd-analyze")
-    if path is None:
-        missing("there is no systemd-analyze; Debian's package systemd has it")
-    return path
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    """The top folder of a bare Debian with a systemd, which is for all tests: nobody changes it."""
+    if os.geteuid() != 0:
+        missing("only root can make a Debian system")
+    if shutil.which("mmdebstrap") is None:
+        missing("there is no mmdebstrap; Debian's package mmdebstrap has it")
+    folder = tmp_path_factory.mktemp("debian")
+    try:
+        bootstrap(folder / "tree")
+        yield folder / "tree"
+    except (OSError, AssertionError, subprocess.TimeoutExpired) as exc:
+        missing(f"no Debian can be made here: {exc}")
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Generator[System]:
-    """A system with a systemd of its own."""
-    if os.geteuid() != 0:
-        missing("only root can boot a system in namespaces")
-    for tool, package in (("systemctl", "systemd"), ("unshare", "util-linux"), ("ip", "iproute2")):
-        if shutil.which(tool) is None:
-            missing(f"there is no {tool}; Debian's package {package} has it")
+def system(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[System]:
+    """A bare Debian that runs, with a clone of the project in `PROJECT`."""
+    mounts, additions = tmp_path_factory.mktemp("mounts"), tmp_path_factory.mktemp("additions")
     with contextlib.ExitStack() as stack:
         try:
-            running = stack.enter_context(booted(tmp_path_factory.mktemp("system")))
-        except (OSError, AssertionError) as exc:
+            (additions / "root").mkdir(mode=0o700)  # as on any Debian
+            clone(additions / PROJECT.relative_to("/"))
+            running = stack.enter_context(booted(mounts, additions, debian))
+        except (OSError, AssertionError, subprocess.CalledProcessError) as exc:
             missing(f"no system boots here: {exc}")
+        else:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def engine(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Engine]:
+    """A host with an engine for containers, and with the images."""
+    for tool in ("podman", "crun"):
+        if shutil.which(tool) is None:
+            missing(f"there is no {tool}; Debian's package {tool} has it")
+    folder, project = tmp_path_factory.mktemp("engine"), tmp_path_factory.mktemp("project")
+    with contextlib.ExitStack() as stack:
+        try:
+            clone(project)
+            running = stack.enter_context(started(folder, project, debian))
+        except (OSError, AssertionError, subprocess.SubprocessError) as exc:
+            missing(f"no engine for containers works here: {exc}")
         else:
             yield running

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import shutil
 import subprocess
-import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
 
-#: What stands for the top folder of the project in the system; only `deploy/` is in it.
-PROJECT: Final = "/mnt/project"
+#: The top folder of the project in a system.
+PROJECT: Final = Path("/root/project")
 
 #: Seconds until what should happen is given up; only a failing test waits for so long.
 PATIENCE: Final = 60.0
 
+#: The same for commands that get packages from a registry, which may be far.
+_ONLINE_PATIENCE: Final = 600.0
+
 #: The hierarchies of control groups that systemd needs: version 1 beside version 2, or version 2 alone.
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-
-#: What an installation in /opt/event-publisher holds.
-_PACKAGES: Final = ("baseplate_events", "thrift", "posix_ipc")
 
 #: Puts a process into the control groups before `--`, and makes it what comes after.
 _JOIN: Final = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
-_NAMESPACES: Final = ("--pid", "--mount", "--ipc", "--uts", "--net", "--cgroup")
+#: The namespaces of a system.
+_NAMESPACES: Final = ("--pid", "--mount", "--ipc", "--uts", "--cgroup")
+_NETWORK: Final = "--net"
+
+#: Ends what comes after it with the process that started it, even if that is killed.
+_WITH_PARENT: Final = ("setpriv", "--pdeathsig=KILL")
 
 
 class System:
@@ -45,19 +48,27 @@ class System:
     def __init__(self, init: int) -> None:
         self._init = init
 
-    def run(self, *command: str, check: bool = True, stdin: str = "") -> str:
+    def run(self, *command: str, check: bool = True, stdin: str = "", online: bool = False) -> str:
         """Run a command there as root, and return what it wrote to stdout and stderr.
+
+        Args:
+            command: The command and its arguments.
+            check: Whether a failure is raised.
+            stdin: What it reads.
+            online: Whether this command has the network of this host, in place of the system's own, which is
+                nothing but a loopback interface.
 
         Raises:
             AssertionError: It failed, and `check` is true.
         """
+        namespaces = _NAMESPACES if online else (*_NAMESPACES, _NETWORK)
         done = subprocess.run(
-            ["nsenter", f"--target={self._init}", "--all", "--", *command],
+            ["nsenter", f"--target={self._init}", *namespaces, "--", *command],
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=_ONLINE_PATIENCE if online else PATIENCE,
             check=False,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
@@ -94,61 +105,33 @@ class System:
 
 
 @contextlib.contextmanager
-def booted(folder: Path) -> Generator[System]:
-    """Boot a system with `deploy/` in /mnt/project and this package installed in /opt/event-publisher.
+def booted(mounts: Path, *layers: Path) -> Generator[System]:
+    """Boot a system.
 
     Args:
-        folder: An empty folder.
+        mounts: An empty folder.
+        layers: The folders of which it is made, the uppermost first. They aren't changed: what the system
+            writes is in memory, and ends with it.
 
     Raises:
         OSError, AssertionError: This host doesn't allow it; the message says what failed.
     """
-    installation, mounts = folder / "installation", folder / "mounts"
-    mounts.mkdir()
-    _install(installation)
-    binds = (
-        f"{DEPLOY}:{PROJECT}/deploy",
-        f"{sys.base_prefix}:/opt/python",
-        f"{installation}:/opt/event-publisher",
-    )
-    with _control_groups() as groups, (folder / "boot.log").open("w+") as log:
+    with _control_groups() as groups, tempfile.TemporaryFile("w+") as log:
         join = ["sh", "-euc", _JOIN, "sh", *groups, "--"]
-        boot = ["sh", str(Path(__file__).with_name("boot.sh")), str(mounts), *binds]
+        boot = ["sh", str(Path(__file__).with_name("boot.sh")), str(mounts), ":".join(map(str, layers))]
         unshare = subprocess.Popen(
-            [*join, "unshare", *_NAMESPACES, "--fork", "--kill-child", *boot],
+            [*join, *_WITH_PARENT, "unshare", *_NAMESPACES, _NETWORK, "--fork", "--kill-child", *boot],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            system = System(_first_process(unshare, log.name))
+            system = System(_first_process(unshare, log))
             system.run("systemctl", "is-system-running", "--wait")
-            # A Python that was built with a shared library looks for it where it was built.
-            system.write("/etc/ld.so.conf.d/python.conf", "/opt/python/lib\n")
-            system.run("ldconfig")
             yield system
         finally:
             unshare.kill()  # and with it the first process of the namespace, and so all of them
             unshare.wait()
-
-
-def _install(installation: Path) -> None:
-    """Make what `python -m venv` and `pip install` would, from what this Python has."""
-    version = f"python3.{sys.version_info.minor}"
-    packages = installation / "lib" / version / "site-packages"
-    packages.mkdir(parents=True)
-    for name in _PACKAGES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None
-        assert spec.origin is not None
-        origin = Path(spec.origin)
-        if origin.name == "__init__.py":
-            shutil.copytree(origin.parent, packages / name)
-        else:
-            shutil.copy(origin, packages)
-    (installation / "pyvenv.cfg").write_text("home = /opt/python/bin\n")
-    (installation / "bin").mkdir()
-    (installation / "bin" / "python").symlink_to(f"/opt/python/bin/{version}")
 
 
 @contextlib.contextmanager
@@ -184,7 +167,7 @@ def _remove(group: Path) -> None:
             return
 
 
-def _first_process(unshare: subprocess.Popen[bytes], log: str) -> int:
+def _first_process(unshare: subprocess.Popen[bytes], log: TextIO) -> int:
     """Wait until systemd answers in the namespace, and return its process id."""
     children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
     deadline = time.monotonic() + PATIENCE
@@ -193,4 +176,5 @@ def _first_process(unshare: subprocess.Popen[bytes], log: str) -> int:
             if Path(f"/proc/{child}/root/run/systemd/private").exists():
                 return int(child)
         time.sleep(0.05)
-    raise AssertionError(f"systemd doesn't start: {Path(log).read_text()}")
+    log.seek(0)
+    raise AssertionError(f"systemd doesn't start: {log.read()}")

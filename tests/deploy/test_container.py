@@ -1,12 +1,28 @@
-"""The container file, as a linter sees it."""
+"""The container file: as a linter sees it, and tried with a real engine by the commands of the guide."""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+import pytest
+
+from tests.deploy.containers import COLLECTOR, PYTHON
+from tests.deploy.guide import guide
 from tests.deploy.systems import DEPLOY
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from tests.deploy.containers import Engine
+
+#: What `docker inspect` tells of the first process.
+PID: Final = "--format '{{.State.Pid}}'"
+EXIT_CODE: Final = "--format '{{.State.ExitCode}}'"
 
 
 def test_the_linter_finds_nothing() -> None:
@@ -19,3 +35,128 @@ def test_the_linter_finds_nothing() -> None:
         check=False,
     )
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+class Deployment:
+    """Containers that were started as docs/operations.md says.
+
+    Attributes:
+        output: What the commands wrote that look at them.
+        publisher: The command that starts the publisher.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        _, publish, serve, look = guide("In containers")
+        # The collector that there is, and no long pauses after it was down.
+        pauses = "retry.base = 50 milliseconds\nretry.cap = 100 milliseconds"
+        there = f"{COLLECTOR}\ncollector.scheme = http\n{pauses}"
+        assert "collector.example.com\n" in publish
+        engine.run(publish.replace("collector.example.com", there))
+        engine.run(serve)
+        engine.wait_for_more("shop")
+        self.output = engine.run(look)
+        (self.publisher,) = re.findall("(?m)^docker run .*--name event-publisher .*", publish)
+
+    def gauge(self, name: str) -> float:
+        """Return a number that the publisher's health endpoint tells; -1 if it doesn't answer."""
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9102/metrics').read().decode())"
+        metrics = self.engine.run(f'docker exec event-publisher {PYTHON} -c "{ask}"', check=False)
+        found = re.search(rf"(?m)^event_publisher_{name}(?:\{{.*\}})? (\S+)$", metrics)
+        return -1 if found is None else float(found[1])
+
+    def kill(self, container: str) -> None:
+        """Kill the first process of a container, as if it had crashed."""
+        self.engine.run(f"kill -KILL $(docker inspect {PID} $1)", container)
+
+
+@pytest.fixture(scope="module")
+def started_deployment(engine: Engine) -> Generator[Deployment]:
+    """The containers, started once."""
+    yield Deployment(engine)
+    # The service waits for room in the queue, and the others' namespace may end only after them.
+    engine.run("docker kill shop", check=False)
+    engine.run("docker rm --force shop event-publisher; docker rm --force event-queues")
+
+
+@pytest.fixture
+def deployment(started_deployment: Deployment) -> Deployment:
+    """The containers, all of which run."""
+    started_deployment.engine.run("docker start event-publisher shop collector")
+    started_deployment.engine.wait_for_more("shop")
+    return started_deployment
+
+
+def test_the_guide_works(deployment: Deployment) -> None:
+    """Who pastes the commands of the guide sees events delivered, and a doctor who has found no problem."""
+    status, _, doctor = deployment.output.partition("\n")
+    assert json.loads(status)["ready"] is True
+    assert json.loads(status)["delivered"] > 0
+    assert "ok       signed probe" in doctor
+    assert "problem  " not in doctor
+
+
+def test_limits_are_lifted(deployment: Deployment) -> None:
+    """The sysctls count for all that share the namespace."""
+    read = "docker exec $1 cat /proc/sys/fs/mqueue/msg_max /proc/sys/fs/mqueue/msgsize_max"
+    for container in ("shop", "event-publisher"):
+        assert "10000\n102400\n" == deployment.engine.run(read, container)
+
+
+def test_it_is_locked_down(deployment: Deployment) -> None:
+    """The publisher isn't root, has no capability and gets none, and can write to its volume only."""
+    about = deployment.engine.run("docker exec event-publisher cat /proc/1/status")
+    for line in ("Uid:\t10001\t", "Gid:\t10001\t", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n"):
+        assert line in about
+    mounts = deployment.engine.run("docker exec event-publisher cat /proc/1/mounts")
+    root, *_ = re.findall(r"(?m)^\S+ / \S+ (\S+)", mounts)
+    configuration, *_ = re.findall(r"(?m)^\S+ /etc/event-publisher \S+ (\S+)", mounts)
+    assert ("ro", "ro") == (root.split(",")[0], configuration.split(",")[0])
+
+
+def test_the_spool_is_its_own(deployment: Deployment) -> None:
+    """The volume belongs to the publisher, and nobody else can read the spool."""
+    folders = "/var/lib/event-publisher /var/lib/event-publisher/v2"
+    owners = deployment.engine.run(f"docker exec event-publisher stat --format='%u:%g %a' {folders}")
+    assert "10001:10001 755\n10001:10001 700\n" == owners
+
+
+@pytest.mark.parametrize("container", ["shop", "event-publisher"])
+def test_either_may_start_again(deployment: Deployment, container: str) -> None:
+    """Events flow again when one of both was restarted, and when it crashed, without anything else to do."""
+    deployment.engine.run("docker restart $1", container)
+    deployment.engine.wait_for_more("shop")
+    deployment.kill(container)
+    deployment.engine.wait_for_more("shop")
+
+
+def test_a_key_is_rotated(deployment: Deployment) -> None:
+    """After a signal the publisher signs with the key that the file has then, though it is a new file."""
+    engine = deployment.engine
+    write = 'sed --in-place "s/^key.secret = .*/key.secret = $1/" /etc/event-publisher/v2.ini'
+    engine.run(f"{write}; docker kill --signal HUP event-publisher", "b3RoZXI=")
+    engine.wait("the collector refuses", lambda: 0 == deployment.gauge("ready"))
+    engine.run(f"{write}; docker kill --signal HUP event-publisher", "c2VjcmV0")
+    engine.wait_for_more("shop")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_another_publisher_takes_over(deployment: Deployment, end: str) -> None:
+    """What was put while the collector is down arrives, also if the publisher is made anew meanwhile."""
+    engine = deployment.engine
+    engine.run("docker kill collector")
+    engine.wait("events wait", lambda: len(engine.put("shop") - engine.arrived()) > 20)
+    engine.run("docker stop shop")
+    if end == "kill":  # which may cost the event that is just about to be written
+        engine.wait("none is taken any more", lambda: 0 == deployment.gauge("queue_depth"))
+        engine.wait("all are on the disk", lambda: 0 == deployment.gauge("events_in_hand"))
+    assert engine.put("shop") - engine.arrived()
+    engine.run(f"docker {end} event-publisher; docker rm --force event-publisher; {deployment.publisher}")
+    engine.run("docker start collector")
+    engine.wait("all events arrive", lambda: engine.put("shop") <= engine.arrived())
+
+
+def test_a_stop_is_clean(deployment: Deployment) -> None:
+    """The publisher ends when it is told to, before it is killed, and says that all is well."""
+    deployment.engine.run("docker stop event-publisher")
+    assert "0\n" == deployment.engine.run(f"docker inspect {EXIT_CODE} event-publisher")

@@ -1,4 +1,4 @@
-"""The pod's manifest: by Kubernetes' own schemas, and by what a sidecar of this kind needs."""
+"""The pod's manifest: by Kubernetes' own schemas, by what a sidecar needs, and tried with an engine."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import pytest
 
 from baseplate_events.event_publisher.settings import load_settings
 from baseplate_events.queue_limits import QueueSize
+from tests.deploy.containers import COLLECTOR, PYTHON
 from tests.deploy.systems import DEPLOY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from baseplate_events.event_publisher.settings import PublisherSettings
+    from tests.deploy.containers import Engine
 
 MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"
 
@@ -201,3 +203,90 @@ def answering(status: int) -> Generator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class Kubelet:
+    """Runs the containers of the manifest one by one, in namespaces that are the pod's.
+
+    What is Kubernetes' own isn't tried: who starts them in which order and when, and what becomes of the pod.
+    """
+
+    #: Where the volumes are.
+    volumes = "/var/lib/kubelet"
+
+    def __init__(self, engine: Engine, documents: dict[str, Node]) -> None:
+        self._engine = engine
+        self._documents = documents
+        self._pod = documents["Pod"]["spec"]
+        self._context = self._pod["securityContext"]
+        sysctls = [
+            f"--sysctl={sysctl['name'].text}={sysctl['value'].text}"
+            for sysctl in self._context["sysctls"].items()
+        ]
+        idle = ("--entrypoint=sleep", "event-publisher:1", "infinity")
+        self._run("--name=pod", "--ipc=shareable", "--stop-signal=SIGKILL", *sysctls, *idle)
+        for volume in self._pod["volumes"].items():
+            self._make(volume)
+
+    def _run(self, *arguments: str) -> None:
+        self._engine.run('docker run --detach "$@"', *arguments)
+
+    def _make(self, volume: Node) -> None:
+        """Make a volume as a kubelet does: of root, with what its group is given."""
+        folder, group = f"{self.volumes}/{volume['name'].text}", self._context["fsGroup"].number
+        self._engine.run('mkdir -p "$1"; chgrp "$2" "$1"; chmod 2777 "$1"', folder, str(group))
+        if "configMap" in volume:
+            assert self._documents["ConfigMap"]["metadata"]["name"].text == volume["configMap"]["name"].text
+            text = self._documents["ConfigMap"]["data"]["v2.ini"].text
+            there = f"{COLLECTOR}\ncollector.scheme = http"
+            self._engine.run('cat > "$1/v2.ini"', folder, stdin=text.replace("collector.example.com", there))
+
+    def start(self, container: Node, image: str) -> str:
+        """Start a container with what is its image here, and return its name."""
+        name = f"pod-{container['name'].text}"
+        own = container["securityContext"]
+        flags = [f"--name={name}", "--network=container:pod", "--ipc=container:pod"]
+        flags.append(f"--user={self._context['runAsUser'].number}:{self._context['runAsGroup'].number}")
+        flags += [f"--cap-drop={capability.text}" for capability in own["capabilities"]["drop"].items()]
+        if own["readOnlyRootFilesystem"].value is True:
+            flags.append("--read-only")
+        if own["allowPrivilegeEscalation"].value is False:
+            flags.append("--security-opt=no-new-privileges")
+        for variable in container["env"].items() if "env" in container else ():
+            source = variable["valueFrom"]["secretKeyRef"]
+            assert self._documents["Secret"]["metadata"]["name"].text == source["name"].text
+            secret = self._documents["Secret"]["stringData"][source["key"].text].text
+            flags.append(f"--env={variable['name'].text}={secret}")
+        for mount in container["volumeMounts"].items() if "volumeMounts" in container else ():
+            mode = ":ro" if "readOnly" in mount and mount["readOnly"].value is True else ""
+            flags.append(f"--volume={self.volumes}/{mount['name'].text}:{mount['mountPath'].text}{mode}")
+        arguments = [argument.text for argument in container["args"].items()] if "args" in container else []
+        self._engine.run('docker tag "$1" "$2"', image, container["image"].text)
+        self._run(*flags, container["image"].text, *arguments)
+        return name
+
+    def probe(self, container: Node, probe: str) -> bool:
+        """Tell whether a probe of a container that runs succeeds."""
+        command = [argument.text for argument in container[probe]["exec"]["command"].items()]
+        name = f"pod-{container['name'].text}"
+        told = self._engine.run('docker exec "$@" && echo succeeded || true', name, *command)
+        return told.endswith("succeeded\n")
+
+
+def test_the_pod_works(
+    engine: Engine, documents: dict[str, Node], pod: Node, sidecar: Node, settings: PublisherSettings
+) -> None:
+    """With what the manifest gives it, the publisher starts, lives and delivers all that the service puts."""
+    engine.run("docker start collector")
+    kubelet = Kubelet(engine, documents)
+    publisher = kubelet.start(sidecar, "event-publisher:1")
+    engine.wait("the publisher has started", lambda: kubelet.probe(sidecar, "startupProbe"))
+    service = kubelet.start(pod["containers"].named("service"), "shop")
+    engine.wait_for_more(service)
+    assert kubelet.probe(sidecar, "livenessProbe")
+    queue = engine.run(f'docker exec "$1" {PYTHON} -m baseplate_events queue stat v2', publisher)
+    assert f" of {settings.queue.max_size:,} events" in queue
+    assert f" at most {settings.queue.max_event_size:,} bytes" in queue
+    engine.run("docker stop $1", service)
+    engine.run("docker stop --time=$1 $2", str(pod["terminationGracePeriodSeconds"].number), publisher)
+    assert engine.put(service) <= engine.arrived()

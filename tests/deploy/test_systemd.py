@@ -6,7 +6,6 @@ import base64
 import itertools
 import re
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,12 +15,11 @@ from tests.deploy.systems import DEPLOY, PROJECT
 from tests.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, config_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.deploy.systems import System
 
-UNIT: Final = DEPLOY / "systemd" / "event-publisher@.service"
 DROP_IN: Final = DEPLOY / "systemd" / "service-drop-in.conf"
+
+GUIDE: Final = guide("On a Debian host with systemd")
 
 #: Of 10. What is left is the network, which it is for, and what the unit says that it leaves out.
 HIGHEST_EXPOSURE: Final = 1.5
@@ -43,34 +41,6 @@ with EventQueue(name, serialize_v2j_event, mode=0o660, put_timeout=30,
 _numbers = itertools.count()
 
 
-def analyze(*arguments: str) -> str:
-    """Run systemd-analyze, which has to succeed, and return what it writes."""
-    done = subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output
-    return output
-
-
-@pytest.mark.usefixtures("systemd_analyze")
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
-    """The unit and the drop-in of a service have no mistake that systemd can find."""
-    # The command has to be there, which it isn't on this host.
-    text = UNIT.read_text().replace("/opt/event-publisher/bin/python", "/bin/true")
-    (tmp_path / UNIT.name).write_text(text)
-    service = tmp_path / "shop.service"
-    service.write_text("[Service]\nExecStart=/bin/true\n" + DROP_IN.read_text())
-    assert "" == analyze("verify", "--man=no", str(service), str(tmp_path / UNIT.name))
-
-
-@pytest.mark.usefixtures("systemd_analyze")
-def test_the_unit_is_locked_down() -> None:
-    """What systemd calls exposure stays low."""
-    report = analyze("security", "--offline=true", "--no-pager", str(UNIT))
-    level = re.search(r"Overall exposure level for .*: ([0-9.]+)", report)
-    assert level is not None, report
-    assert float(level[1]) <= HIGHEST_EXPOSURE, report
-
-
 class Host:
     """A system that was prepared as docs/operations.md says, with a collector.
 
@@ -83,13 +53,16 @@ class Host:
         self.output = ""
 
     def prepare(self) -> None:
-        """Paste the commands of docs/operations.md, but those that need a package registry."""
-        for block in guide("On a Debian host with systemd"):
-            if "apt-get" not in block and "/pip " not in block and " doctor " not in block:
-                self.output += self.system.run("sh", "-euc", f"cd {PROJECT}\n{block}")
-        self.system.run("systemctl", "stop", "event-publisher@v2")
+        """Paste the commands of docs/operations.md, all of them, in their order."""
+        for block in GUIDE:
+            self.output += self.paste(block)
         self.system.run("systemd-sysusers", "--inline", "u shop -")
         self.system.write("/opt/shop.py", SHOP)
+
+    def paste(self, block: str) -> str:
+        """Run commands in a shell of a strict root, and return what they write; each has to succeed."""
+        online = re.search(r"apt-get|\bpip\b", block) is not None
+        return self.system.run("bash", "--login", "-euc", f"umask 077\ncd {PROJECT}\n{block}", online=online)
 
     def collect(self, *, key: bytes = SECRET) -> None:
         """Start the collector, which takes batches that were signed with this key."""
@@ -162,11 +135,39 @@ def host(prepared: Host) -> Host:
     return prepared
 
 
+def test_apt_get_has_a_block_to_itself() -> None:
+    """Nothing is pasted behind apt-get, which reads the terminal while it installs: it would be lost."""
+    assert 1 == sum("apt-get" in block and block.count("\n") == 1 for block in GUIDE)
+
+
 def test_the_guide_works(host: Host) -> None:
-    """Who pastes the commands of the guide, one after the other, sees the test event arrive."""
+    """Who pastes the commands of the guide on a bare Debian sees the test event arrive, and nothing amiss."""
     assert '{"1":{"str":"a test"}}\n' in host.output
     assert "Active: active (running)" in host.output
-    assert "enabled\n" == host.system.run("systemctl", "is-enabled", "event-publisher@v2")
+    assert re.search("(?m)^ok +collector connection ", host.output) is not None, host.output
+    assert "removed /events-v2\n" in host.output
+
+
+def test_it_starts_with_the_system(host: Host) -> None:
+    """The publisher is a part of what each boot starts."""
+    host.system.run("systemctl", "stop", "event-publisher@v2")
+    host.system.run("systemctl", "start", "multi-user.target")
+    assert "active" == host.system.show("event-publisher@v2", "ActiveState")
+
+
+def test_systemd_understands_every_line(host: Host) -> None:
+    """The unit and the drop-in of a service have no mistake that systemd can find."""
+    units = host.service("v2"), "event-publisher@v2.service"
+    assert "" == host.system.run("systemd-analyze", "verify", "--man=no", *units)
+
+
+def test_the_unit_is_locked_down(host: Host) -> None:
+    """What systemd calls exposure stays low."""
+    unit = "/etc/systemd/system/event-publisher@.service"
+    report = host.system.run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
+    level = re.search(r"Overall exposure level for .*: ([0-9.]+)", report)
+    assert level is not None, report
+    assert float(level[1]) <= HIGHEST_EXPOSURE, report
 
 
 def test_limits_are_lifted(host: Host) -> None:

@@ -1,0 +1,206 @@
+"""A host with an engine for containers, in namespaces of this host, to try images and their guide on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.deploy.guide import guide
+from tests.deploy.systems import DEPLOY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+_HERE: Final = Path(__file__).parent
+
+#: Seconds until what should happen is given up; only a failing test waits for so long.
+PATIENCE: Final = 60.0
+
+#: The same for commands that get packages from a registry, which may be far.
+_ONLINE_PATIENCE: Final = 600.0
+
+#: The interpreter of the image.
+PYTHON: Final = "/opt/event-publisher/bin/python"
+
+#: Where the collector is, in the network that engines make by default.
+COLLECTOR: Final = "10.88.0.100:8080"
+
+#: Where it writes what came.
+_ARRIVALS: Final = "/var/log/collector"
+
+#: Without control groups, which would outlive the engine.
+_CONFIGURATION: Final = f"""
+[containers]
+cgroups = "disabled"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+runtime = "crun"
+[engine.runtimes]
+crun = ["{_HERE / "lenient_runtime.py"}"]
+"""
+
+#: Makes what stands for the image of Python that the container file builds on.
+_BASE: Final = r"""
+mkdir -p /etc/containers
+cat > /etc/containers/containers.conf
+tar --create --directory="$1" . | podman import --quiet - localhost/debian
+docker build --quiet --tag "docker.io/library/$2" - <<'END'
+FROM localhost/debian
+RUN apt-get update && apt-get install --yes --no-install-recommends \
+    ca-certificates python-is-python3 python3-pip python3-venv
+END
+"""
+
+#: A service that puts events until it is told to end, and says which it has put.
+_SHOP: Final = """
+import signal, time, uuid
+from baseplate_events import EventQueue, serialize_v2j_event
+told_to_end = []
+signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.append(number))
+with EventQueue("v2", serialize_v2j_event, put_timeout=30) as queue:
+    while not told_to_end:
+        name = uuid.uuid4().hex
+        queue.put({"id": name})
+        print(f"put {name}", flush=True)
+        time.sleep(0.01)
+"""
+_SHOP_IMAGE: Final = f"""
+FROM event-publisher:1
+COPY shop.py /
+ENTRYPOINT ["{PYTHON}", "/shop.py"]
+CMD []
+"""
+
+
+class Engine:
+    """A host whose command `docker` works, with the image `event-publisher:1`, a service's, and a collector.
+
+    Args:
+        init: Its first process, as this host counts.
+        project: A clone of the project.
+    """
+
+    def __init__(self, init: int, project: Path) -> None:
+        self._init = init
+        self._project = project
+
+    def prepare(self, debian: Path) -> None:
+        """Build the images, that of the publisher by the guide, and start the collector."""
+        base = re.search(r"(?m)^FROM (\S+)", (DEPLOY / "container" / "Dockerfile").read_text())
+        assert base is not None
+        self.run(_BASE, str(debian), base[1], stdin=_CONFIGURATION, online=True)
+        build, *_ = guide("In containers")
+        self.run(build, online=True)
+        self.run("mkdir /var/shop; cat > /var/shop/shop.py", stdin=_SHOP)
+        self.run("cat > /var/shop/Dockerfile; docker build --quiet --tag shop /var/shop", stdin=_SHOP_IMAGE)
+        address, _, port = COLLECTOR.partition(":")
+        self.run(
+            f"mkdir {_ARRIVALS}; docker run --detach --name collector --user root --ip $1 "
+            f"--volume {_ARRIVALS}:{_ARRIVALS} --entrypoint {PYTHON} event-publisher:1 -m baseplate_events "
+            f"collect --bind 0.0.0.0:$2 --key NameOfASecretKey=c2VjcmV0 --output {_ARRIVALS}/events.jsonl",
+            *(address, port),
+        )
+
+    def run(
+        self, commands: str, *arguments: str, check: bool = True, stdin: str = "", online: bool = False
+    ) -> str:
+        """Run commands of a shell there as root, in the top folder of the project.
+
+        Args:
+            commands: The commands.
+            arguments: `$1` and so on.
+            check: Whether a failure is raised.
+            stdin: What they read.
+            online: Whether they have the network of this host, in place of the host's own.
+
+        Returns:
+            What they wrote to stdout and stderr.
+
+        Raises:
+            AssertionError: A command failed, and `check` is true.
+        """
+        namespaces = ["--pid", "--mount"] if online else ["--pid", "--mount", "--net"]
+        script = f'cd {self._project}\ndocker() {{ sh {_HERE}/docker.sh "$@"; }}\n{commands}'
+        done = subprocess.run(
+            ["nsenter", f"--target={self._init}", *namespaces, "sh", "-euc", script, "sh", *arguments],
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_ONLINE_PATIENCE if online else PATIENCE,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+        assert done.returncode == 0 or not check, f"{commands} ended with {done.returncode}: {done.stdout}"
+        return done.stdout
+
+    def wait(self, what: str, true: Callable[[], bool]) -> None:
+        """Wait until something holds.
+
+        Raises:
+            AssertionError: It doesn't for `PATIENCE` seconds.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            if time.monotonic() > deadline:
+                logs = "for each in $(docker ps --all --quiet); do docker logs --tail 30 $each; done"
+                told = self.run(f"docker ps --all; {logs}", check=False)
+                raise AssertionError(f"waited in vain: {what}\n{told}")
+            time.sleep(0.05)
+
+    def put(self, service: str) -> set[str]:
+        """Return the ids of all events that a service has put."""
+        return set(re.findall("(?m)^put (.+)", self.run("docker logs $1", service)))
+
+    def arrived(self) -> set[str]:
+        """Return the ids of all events that the collector has taken."""
+        return set(re.findall('"id": ?"([^"]+)"', self.run(f"cat {_ARRIVALS}/*", check=False)))
+
+    def wait_for_more(self, service: str) -> None:
+        """Wait until an event of a service arrives that it hasn't put yet."""
+        before = self.put(service)
+        self.wait(f"events of {service} arrive", lambda: bool((self.put(service) - before) & self.arrived()))
+
+
+@contextlib.contextmanager
+def started(folder: Path, project: Path, debian: Path) -> Generator[Engine]:
+    """Start a host with an engine.
+
+    Args:
+        folder: An empty folder.
+        project: A clone of the project.
+        debian: The top folder of a Debian, of which the images are made.
+
+    Raises:
+        OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says what
+            failed.
+    """
+    namespaces = ("--pid", "--mount", "--net")
+    unshare = subprocess.Popen(
+        ["unshare", *namespaces, "--fork", "--kill-child", "sh", _HERE / "containers.sh", folder],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        engine = Engine(_first_process(unshare, folder), project)
+        engine.prepare(debian)
+        yield engine
+    finally:
+        unshare.kill()  # and with it the first process of the namespace, and so all of them
+        unshare.wait()
+
+
+def _first_process(unshare: subprocess.Popen[bytes], folder: Path) -> int:
+    """Wait until the host is ready, and return its process id."""
+    children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and unshare.poll() is None:
+        for child in children.read_text().split():
+            if Path(f"/proc/{child}/root/{folder}/ready").exists():
+                return int(child)
+        time.sleep(0.05)
+    raise AssertionError(f"there are no namespaces for a host: unshare ended with {unshare.poll()}")

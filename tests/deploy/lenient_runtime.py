@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Stands for the runtime of containers on a host that may not raise limits: it takes what there is.
+
+Engines ask for a million open files, and the commands of the guide for long queues.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import TypedDict
+
+RUNTIME = "/usr/bin/crun"
+
+
+class Limit(TypedDict):
+    """A limit in the configuration of a container."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+class Process(TypedDict, total=False):
+    """What is run in a container."""
+
+    rlimits: list[Limit]
+
+
+def main(arguments: list[str]) -> None:
+    """Lower the limits in the file that the runtime is given, and become the runtime."""
+    if "create" in arguments:
+        path = Path(arguments[arguments.index("--bundle") + 1]) / "config.json"
+        configuration = json.loads(path.read_text())
+        lower(configuration["process"])
+        path.write_text(json.dumps(configuration))
+    elif "exec" in arguments:
+        path = Path(arguments[arguments.index("--process") + 1])
+        process: Process = json.loads(path.read_text())
+        lower(process)
+        path.write_text(json.dumps(process))
+    os.execv(RUNTIME, [RUNTIME, *arguments])
+
+
+def lower(process: Process) -> None:
+    """Lower the limits to what may be set here; what may be, stays."""
+    for limit in process.get("rlimits", []):
+        which: int = getattr(resource, limit["type"])
+        try:
+            resource.setrlimit(which, (limit["soft"], limit["hard"]))
+        except (ValueError, OSError):
+            _, hard = resource.getrlimit(which)
+            limit["soft"], limit["hard"] = min(limit["soft"], hard), hard
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
