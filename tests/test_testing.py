@@ -101,11 +101,12 @@ def serialize(event: object) -> bytes:
 
 
 def raised(operation: Callable[[], object]) -> tuple[object, ...]:
-    """Do something and describe what it raised: type, facts and message; nothing if it raised nothing."""
+    """Do something and describe what it raised: type, facts, message and what a traceback shows before it."""
     try:
         operation()
     except Exception as error:  # noqa: BLE001 - it is compared
-        return (type(error), error.args, str(error), error.__cause__, error.__suppress_context__)
+        before = None if error.__suppress_context__ else error.__context__
+        return (type(error), error.args, str(error), error.__cause__, type(before))
     return ()
 
 
