@@ -132,10 +132,6 @@ class EventPublisher:
             max_age=settings.retry.max_age,
             now=time.monotonic(),
         )
-        # Sockets rather than a pipe: a call that comes after they were closed hits nobody else's descriptor.
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
         self._stops = 0
         self._stopping = False
         self._stopped_at = 0.0
@@ -146,6 +142,10 @@ class EventPublisher:
         self._idle_senders: list[Sender] = []
         self._started_at = time.monotonic()
         self._telemetry = Telemetry(settings, notifier if notifier is not None else Notifier({}), self._look)
+        # Sockets rather than a pipe: a call that comes after they were closed hits nobody else's descriptor.
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
 
     @property
     def accounting(self) -> Accounting:
