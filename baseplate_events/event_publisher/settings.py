@@ -177,10 +177,10 @@ class PublisherSettings:
         batch: When a batch is full.
         retry: How long to wait between attempts.
         metrics: Where metrics go.
-        compression_level: Level of gzip, 1 to 9. Default 2: with distinct events the publisher was as fast as
-            with 1, which sends 5 % more, and 3 to 4 % faster than with 3, which sends 2 % less; 6 halves its
-            rate to send a tenth less (`python -m benchmarks publisher`). There is no 0, which would send
-            eight times as much.
+        compression_level: Level of gzip, 1 to 9. Default 2: of 1 to 3, which are as fast as each other within
+            3 %, the one in the middle, which sends 5 % less than 1 and 2 % more than 3; 6 sends 15 % less for
+            two thirds of the rate (`python -m benchmarks publisher`). There is no 0, which would send eight
+            times as much.
         shutdown_grace: Seconds in which a publisher that was told to end still delivers (default 10).
         concurrency: Requests under way at the same time at most, 1 to 64 (`delivery.concurrency`, default 16:
             what one core takes from the queue while a collector takes 50 ms to answer).
