@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.deploy.guide import guide
+from tests.deploy.hosts import NETWORK, Host, first_process
 from tests.deploy.systems import DEPLOY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
+
+#: The namespaces of the host, beside that of the network.
+_NAMESPACES: Final = ("--pid", "--mount")
 
 _HERE: Final = Path(__file__).parent
-
-#: Seconds until what should happen is given up; only a failing test waits for so long.
-PATIENCE: Final = 60.0
-
-#: The same for commands that get packages from a registry, which may be far.
-_ONLINE_PATIENCE: Final = 600.0
 
 #: The interpreter of the image.
 PYTHON: Final = "/opt/event-publisher/bin/python"
@@ -77,7 +74,7 @@ CMD []
 """
 
 
-class Engine:
+class Engine(Host):
     """A host whose command `docker` works, with the image `event-publisher:1`, a service's, and a collector.
 
     Args:
@@ -86,7 +83,7 @@ class Engine:
     """
 
     def __init__(self, init: int, project: Path) -> None:
-        self._init = init
+        super().__init__(init, _NAMESPACES)
         self._project = project
 
     def prepare(self, debian: Path) -> None:
@@ -124,34 +121,15 @@ class Engine:
         Raises:
             AssertionError: A command failed, and `check` is true.
         """
-        namespaces = ["--pid", "--mount"] if online else ["--pid", "--mount", "--net"]
         script = f'cd {self._project}\ndocker() {{ sh {_HERE}/docker.sh "$@"; }}\n{commands}'
-        done = subprocess.run(
-            ["nsenter", f"--target={self._init}", *namespaces, "sh", "-euc", script, "sh", *arguments],
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_ONLINE_PATIENCE if online else PATIENCE,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-        assert done.returncode == 0 or not check, f"{commands} ended with {done.returncode}: {done.stdout}"
-        return done.stdout
+        status, output = self.call("sh", "-euc", script, "sh", *arguments, stdin=stdin, online=online)
+        assert status == 0 or not check, f"{commands} ended with {status}: {output}"
+        return output
 
-    def wait(self, what: str, true: Callable[[], bool]) -> None:
-        """Wait until something holds.
-
-        Raises:
-            AssertionError: It doesn't for `PATIENCE` seconds.
-        """
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            if time.monotonic() > deadline:
-                logs = "for each in $(docker ps --all --quiet); do docker logs --tail 30 $each; done"
-                told = self.run(f"docker ps --all; {logs}", check=False)
-                raise AssertionError(f"waited in vain: {what}\n{told}")
-            time.sleep(0.05)
+    def logs(self) -> str:
+        """Return what containers there are, and the ends of their logs."""
+        each = "for each in $(docker ps --all --quiet); do docker logs --tail 30 $each; done"
+        return self.run(f"docker ps --all; {each}", check=False)
 
     def put(self, service: str) -> set[str]:
         """Return the ids of all events that a service has put."""
@@ -180,27 +158,14 @@ def started(folder: Path, project: Path, debian: Path) -> Generator[Engine]:
         OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says what
             failed.
     """
-    namespaces = ("--pid", "--mount", "--net")
     unshare = subprocess.Popen(
-        ["unshare", *namespaces, "--fork", "--kill-child", "sh", _HERE / "containers.sh", folder],
+        ["unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", "sh", _HERE / "containers.sh", folder],
         stdin=subprocess.DEVNULL,
     )
     try:
-        engine = Engine(_first_process(unshare, folder), project)
+        engine = Engine(first_process(unshare, f"{folder}/ready", lambda: "see above"), project)
         engine.prepare(debian)
         yield engine
     finally:
         unshare.kill()  # and with it the first process of the namespace, and so all of them
         unshare.wait()
-
-
-def _first_process(unshare: subprocess.Popen[bytes], folder: Path) -> int:
-    """Wait until the host is ready, and return its process id."""
-    children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and unshare.poll() is None:
-        for child in children.read_text().split():
-            if Path(f"/proc/{child}/root/{folder}/ready").exists():
-                return int(child)
-        time.sleep(0.05)
-    raise AssertionError(f"there are no namespaces for a host: unshare ended with {unshare.poll()}")

@@ -10,19 +10,15 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from tests.deploy.hosts import NETWORK, PATIENCE, Host, first_process
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
 DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
 
 #: The top folder of the project in a system.
 PROJECT: Final = Path("/root/project")
-
-#: Seconds until what should happen is given up; only a failing test waits for so long.
-PATIENCE: Final = 60.0
-
-#: The same for commands that get packages from a registry, which may be far.
-_ONLINE_PATIENCE: Final = 600.0
 
 #: The hierarchies of control groups that systemd needs: version 1 beside version 2, or version 2 alone.
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -30,15 +26,14 @@ _CGROUPS: Final = Path("/sys/fs/cgroup")
 #: Puts a process into the control groups before `--`, and makes it what comes after.
 _JOIN: Final = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
-#: The namespaces of a system.
+#: The namespaces of a system, beside that of the network.
 _NAMESPACES: Final = ("--pid", "--mount", "--ipc", "--uts", "--cgroup")
-_NETWORK: Final = "--net"
 
 #: Ends what comes after it with the process that started it, even if that is killed.
 _WITH_PARENT: Final = ("setpriv", "--pdeathsig=KILL")
 
 
-class System:
+class System(Host):
     """A system that runs.
 
     Args:
@@ -46,7 +41,7 @@ class System:
     """
 
     def __init__(self, init: int) -> None:
-        self._init = init
+        super().__init__(init, _NAMESPACES)
 
     def run(self, *command: str, check: bool = True, stdin: str = "", online: bool = False) -> str:
         """Run a command there as root, and return what it wrote to stdout and stderr.
@@ -61,22 +56,15 @@ class System:
         Raises:
             AssertionError: It failed, and `check` is true.
         """
-        namespaces = _NAMESPACES if online else (*_NAMESPACES, _NETWORK)
-        done = subprocess.run(
-            ["nsenter", f"--target={self._init}", *namespaces, "--", *command],
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_ONLINE_PATIENCE if online else PATIENCE,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-        if check and done.returncode != 0:
+        status, output = self.call(*command, stdin=stdin, online=online)
+        if check and status != 0:
             # How the units are says more than the command.
-            journal = self.run("journalctl", "--no-pager", "--lines=60", check=False) if command else ""
-            raise AssertionError(f"{command} ended with {done.returncode}: {done.stdout}\n{journal}")
-        return done.stdout
+            raise AssertionError(f"{command} ended with {status}: {output}\n{self.logs()}")
+        return output
+
+    def logs(self) -> str:
+        """Return the end of the journal."""
+        return self.run("journalctl", "--no-pager", "--lines=60", check=False)
 
     def write(self, path: str, text: str, *, owner: str = "root", mode: str = "0644") -> None:
         """Write a file there, and the folders that it is in."""
@@ -89,19 +77,6 @@ class System:
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).strip()
-
-    def wait(self, what: str, true: Callable[[], bool]) -> None:
-        """Wait until something holds.
-
-        Raises:
-            AssertionError: It doesn't for `PATIENCE` seconds.
-        """
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            if time.monotonic() > deadline:
-                journal = self.run("journalctl", "--no-pager", "--lines=60", check=False)
-                raise AssertionError(f"waited in vain: {what}\n{journal}")
-            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -120,13 +95,13 @@ def booted(mounts: Path, *layers: Path) -> Generator[System]:
         join = ["sh", "-euc", _JOIN, "sh", *groups, "--"]
         boot = ["sh", str(Path(__file__).with_name("boot.sh")), str(mounts), ":".join(map(str, layers))]
         unshare = subprocess.Popen(
-            [*join, *_WITH_PARENT, "unshare", *_NAMESPACES, _NETWORK, "--fork", "--kill-child", *boot],
+            [*join, *_WITH_PARENT, "unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", *boot],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
         try:
-            system = System(_first_process(unshare, log))
+            system = System(first_process(unshare, "/run/systemd/private", lambda: _text(log)))
             system.run("systemctl", "is-system-running", "--wait")
             yield system
         finally:
@@ -167,14 +142,6 @@ def _remove(group: Path) -> None:
             return
 
 
-def _first_process(unshare: subprocess.Popen[bytes], log: TextIO) -> int:
-    """Wait until systemd answers in the namespace, and return its process id."""
-    children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and unshare.poll() is None:
-        for child in children.read_text().split():
-            if Path(f"/proc/{child}/root/run/systemd/private").exists():
-                return int(child)
-        time.sleep(0.05)
+def _text(log: TextIO) -> str:
     log.seek(0)
-    raise AssertionError(f"systemd doesn't start: {log.read()}")
+    return log.read()
