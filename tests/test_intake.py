@@ -161,6 +161,14 @@ def test_without_a_watch_the_queue_is_looked_at_each_second(
     intake.close()
 
 
+def test_who_asks_for_no_event_does_not_know_that_there_is_none(name: str) -> None:
+    """Whether the queue is empty is what the last receive found, not the one before it."""
+    intake = Intake(lambda: reader(name))
+    assert ([], True) == receive(intake, 1)
+    assert ([], False) == receive(intake, 0)
+    intake.close()
+
+
 def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
     """The intake goes on with the removed queue, and tries again a second later."""
     allowed = True

@@ -97,13 +97,17 @@ class Intake:
     def receive(self) -> Generator[bytes]:
         """Take events of one queue, each when it is asked for: a removed one if something is left in any.
 
-        Yields:
+        Returns:
             What is there, until the queue is found empty.
 
         Raises:
-            EventError: The queue can't be used, and nothing was taken.
+            EventError: By what is returned: the queue can't be used, and nothing was taken.
         """
+        # Not in the generator, which begins when the first event is asked for, if one is.
         self.found_empty = False
+        return self._drain()
+
+    def _drain(self) -> Generator[bytes]:
         source = next((orphan for orphan, _ in self._orphans if orphan.current_messages), self._queue)
         yield from source.drain()
         self.found_empty = source is self._queue

@@ -91,7 +91,6 @@ class EventPublisher:
         self._load_settings = load_settings
         self._settings = settings = load_settings()
         self._intake = Intake(lambda: _open_queue(self._settings))
-        self._queue_is_empty = False
         self._spool: Spool | None = None
         self._cemetery: DeadLetters | None = None
         recovered: list[Segment] = []
@@ -238,15 +237,19 @@ class EventPublisher:
         if now >= self._intake.look_at:
             self._look_after_queue(now)
         self._telemetry.tell(now)
-        self._receive(now)
-        if stopping and self._queue_is_empty:
+        queue_is_empty = self._receive(now)
+        if stopping and queue_is_empty:
             self._delivery.flush(now)
         while (attempt := self._delivery.next_attempt(now)) is not None:
             self._idle_sender().post(attempt)
         self._note_trouble()
         if not stopping:
             return False
-        return self._stops > 1 or now >= self._surrender_at or self._nothing_left(now)
+        return (
+            self._stops > 1
+            or now >= self._surrender_at
+            or self._nothing_left(now, queue_is_empty=queue_is_empty)
+        )
 
     def _idle_sender(self) -> Sender:
         """Give the sender that was busy last, whose connection is the freshest, or a new one."""
@@ -256,8 +259,8 @@ class EventPublisher:
         sender.start()
         return sender
 
-    def _nothing_left(self, now: float) -> bool:
-        if not self._queue_is_empty and self._may_receive(now):
+    def _nothing_left(self, now: float, *, queue_is_empty: bool) -> bool:
+        if not queue_is_empty and self._may_receive(now):
             return False
         accounting = self._delivery.accounting
         # With a spool there is no reason to stay for a collector that is failing.
@@ -274,14 +277,13 @@ class EventPublisher:
         drain_until = self._stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE
         return self._delivery.gate.failures == 0 and now < drain_until
 
-    def _receive(self, now: float) -> None:
-        """Receive what there is and has a place, a burst at most."""
-        self._queue_is_empty = False
+    def _receive(self, now: float) -> bool:
+        """Receive what there is and has a place, a burst at most; tell whether the queue was found empty."""
         if not self._may_receive(now):
-            return
+            return False
         for size, verdict in self._delivery.offer(itertools.islice(self._intake.receive(), _BURST), now):
             logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
-        self._queue_is_empty = self._intake.found_empty
+        return self._intake.found_empty
 
     def _take(self, finished: Finished) -> None:
         self._idle_senders.append(finished.sender)
