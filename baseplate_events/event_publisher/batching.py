@@ -81,7 +81,6 @@ class Batcher:
 
     Attributes:
         largest_event: Bytes of the largest event that any batch could hold.
-        full: Whether the open batch holds as many events as it may.
         spare: Bytes that more events may have for sure, counting one more byte for each: quicker to ask than
             what a batch would weigh to the byte.
     """
@@ -92,7 +91,6 @@ class Batcher:
         self._taught_size = max_size
         self._max_events = max_events
         self._max_age = max_age
-        self.full: bool = False
         self._events: list[bytes] = []
         self._events_size = 0
         self._opened_at = 0.0
@@ -116,6 +114,11 @@ class Batcher:
     def events_left(self) -> int:
         """How many more events the open batch may hold, whatever their size."""
         return self._max_events - len(self._events)
+
+    @property
+    def full(self) -> bool:
+        """Whether the open batch holds as many events as it may."""
+        return self.events_left <= 0
 
     @property
     def opened_at(self) -> float | None:
@@ -143,14 +146,12 @@ class Batcher:
             event: A serialized event.
             now: Seconds of the monotonic clock.
         """
-        events = self._events
-        if not events:
+        if not self._events:
             self._opened_at = now
-        events.append(event)
+        self._events.append(event)
         size = len(event)
         self._events_size += size
         self.spare -= size + 1
-        self.full = len(events) >= self._max_events
 
     def add_many(self, events: Sequence[bytes], now: float) -> int:
         """Take in events from the first one on, as long as they fit and the batch isn't full.
@@ -170,7 +171,6 @@ class Batcher:
             self._events += events
             self._events_size += size
             self.spare -= size + commas
-            self.full = len(self._events) >= self._max_events
             return len(events)
         for taken, event in enumerate(events):
             if not self.fits(event):
@@ -183,7 +183,6 @@ class Batcher:
         if not self._events:
             return None
         batch = Batch(tuple(self._events), self.size, self._opened_at)
-        self.full = False
         self._events = []
         self._events_size = 0
         self.spare = self._whole_spare()

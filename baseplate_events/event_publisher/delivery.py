@@ -131,7 +131,7 @@ class Delivery:
             return 0
         if self._store is not None:
             # One by one, so that no more than one is ever on its way between queue and disk.
-            return 1 if self._store.has_room(self.queue_message_size) else 0
+            return int(self._store.has_room(self.queue_message_size))
         memory = self._max_memory - self._memory - self._batcher.size
         # Any memory that is left is room for one, which may take a bit more.
         room = (memory + self.queue_message_size - 1) // self.queue_message_size
