@@ -54,16 +54,18 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def failed(error: EventError) -> int:
+    """Say what went wrong, and return the exit status for it."""
+    say(str(error))
+    return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILURE
+
+
 def told(perform: Callable[[], int]) -> int:
     """Do the work of a command and return its exit status; say what it raises, and turn that into one."""
     try:
         return perform()
-    except ConfigurationError as exc:
-        say(str(exc))
-        return EXIT_USAGE
     except EventError as exc:
-        say(str(exc))
-        return EXIT_FAILURE
+        return failed(exc)
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_FAILURE

@@ -20,7 +20,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from .command_line import EXIT_FAILURE, EXIT_USAGE, event_queue_name, say, span
+from .command_line import EXIT_FAILURE, event_queue_name, failed, span
 from .config_values import InternetEndpoint, MistakeError, UnixEndpoint, parse_bind
 from .errors import ConfigurationError, EventError
 from .event_publisher.prometheus import parse_samples
@@ -159,8 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         endpoint = _find_endpoint(arguments)
     except ConfigurationError as exc:
-        say(str(exc))
-        return EXIT_USAGE
+        return failed(exc)
     terminal = sys.stdout.isatty() and not arguments.json
     try:
         if terminal and not arguments.once and os.environ.get("TERM") != "dumb":
@@ -169,8 +168,7 @@ def run(arguments: argparse.Namespace) -> int:
         time.sleep(arguments.interval)
         status = status_of(look_at(endpoint), before)
     except UnreachableError as exc:
-        say(str(exc))
-        return EXIT_FAILURE
+        return failed(exc)
     except KeyboardInterrupt:
         return EXIT_FAILURE
     lines = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .commands import Result, call
 from .publishers import config_text
-from .queues import as_user, fresh_name
+from .queues import as_user, fresh_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -61,11 +61,10 @@ def doctor_in(place: Sandbox, *words: str, after: str = ":") -> Table:
 @contextlib.contextmanager
 def configured(tmp_path: Path, url: str = "http://127.0.0.1:9", **overrides: str) -> Generator[list[str]]:
     """Give the arguments for a configuration of a queue that isn't there."""
-    with fresh_name("/events-test-") as name:
-        short = name.removeprefix("/events-")
+    with fresh_event_name() as name:
         path = tmp_path / "publisher.ini"
-        path.write_text(config_text(short, url, **overrides))
-        yield [str(path), "--queue-name", short, "--timeout", "5 seconds"]
+        path.write_text(config_text(name, url, **overrides))
+        yield [str(path), "--queue-name", name, "--timeout", "5 seconds"]
 
 
 def diagnose(tmp_path: Path, url: str = "http://127.0.0.1:9", *words: str, **overrides: str) -> Table:

@@ -14,8 +14,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..command_line import EXIT_FAILURE, EXIT_USAGE, say
-from ..errors import ConfigurationError, EventError
+from ..command_line import failed
+from ..errors import EventError
 from .log_format import FORMATS, configure_logging
 from .notify import Notifier
 from .service import EventPublisher
@@ -56,12 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         # Jitter is no secret.
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ))  # noqa: S311
-    except ConfigurationError as exc:
-        say(str(exc))
-        return EXIT_USAGE
     except EventError as exc:
-        say(str(exc))
-        return EXIT_FAILURE
+        return failed(exc)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: publisher.stop())
     signal.signal(signal.SIGHUP, lambda _number, _frame: publisher.reload())

@@ -23,7 +23,7 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import fresh_name
+from tests.queues import fresh_event_name
 
 from .nginx import Nginx, nginx
 
@@ -40,8 +40,8 @@ def publisher_behind(
 ) -> Generator[tuple[MessageQueue, PublisherProcess]]:
     """Run a publisher that reaches the collector through nginx, and give its queue."""
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         publisher_process(
             folder, name, proxy.url, collector__ca_file=str(proxy.ca_file), **overrides
         ) as publisher,

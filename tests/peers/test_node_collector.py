@@ -20,7 +20,7 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import fresh_name
+from tests.queues import fresh_event_name
 
 from .daemons import COLLECTOR, events_in, node, node_collector
 
@@ -72,8 +72,8 @@ def test_all_events_arrive(version: str, *, tmp_path: Path) -> None:
     """Of each version it takes all events, each once, byte for byte and in order."""
     events = make_events(400)
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         node_collector() as collector,
         publisher_process(
             tmp_path, name, collector.url, collector__version=version, delivery__concurrency="1"
@@ -88,8 +88,8 @@ def test_duplicates_are_told_by_their_key(tmp_path: Path) -> None:
     """Batches whose answer got lost come again under their key, so that each event is counted once."""
     events = make_events(40)
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         node_collector("--forget", "3") as collector,
         publisher_process(tmp_path, name, collector.url) as publisher,
     ):
@@ -106,8 +106,8 @@ def test_a_busy_collector_gets_them_later(tmp_path: Path) -> None:
     """What is answered with 503 and a Retry-After comes again, and is no duplicate."""
     events = make_events(20)
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         node_collector("--busy", "3") as collector,
         publisher_process(tmp_path, name, collector.url) as publisher,
     ):
@@ -123,8 +123,8 @@ def test_a_wrong_key_costs_nothing(tmp_path: Path) -> None:
     """It answers a wrong secret with 401; once the publisher was given the right one, all events arrive."""
     events = make_events(10)
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         node_collector() as collector,
     ):
         wrong = vector_files.in_base64(SECRET + b"!")

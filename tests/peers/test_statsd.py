@@ -13,7 +13,7 @@ from baseplate_events.config import InternetEndpoint
 from baseplate_events.statsd import Client
 from tests.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
 from tests.publishers import arrived, make_events, publisher_process, put_all, small_queue
-from tests.queues import fresh_name
+from tests.queues import fresh_event_name
 
 from .daemons import Statsd, statsd, wait_until
 
@@ -93,8 +93,8 @@ def test_the_publishers_metrics_are_right(daemon: Statsd, tmp_path: Path) -> Non
     events = make_events(30)
     namespace = next(_namespaces)
     with (
-        fresh_name("/events-") as queue_name,
-        small_queue(name := queue_name.removeprefix("/events-")) as queue,
+        fresh_event_name() as name,
+        small_queue(name) as queue,
         FaultCollector([Respond(503), GARBAGE_STATUS_LINE, OK]) as collector,
         publisher_process(
             tmp_path,
