@@ -22,12 +22,12 @@ class _Command(Protocol):
 #: The commands: where each lives, and what it is for.
 _COMMANDS: Final = {
     "publish": (".event_publisher.__main__", "deliver the events of a queue to the event collector"),
-    "collect": (".dev_collector", "run an event collector for development"),
-    "dead-letters": (".dead_letter_command", "look after the events that a publisher gave up"),
-    "queue": (".queue_command", "look at a queue of this host, read it, write to it, make and remove it"),
-    "doctor": (".doctor", "find out what keeps events from flowing, and what mends it"),
-    "status": (".status_command", "show what a running publisher is doing"),
-    "demo": (".demo", "see events flow from a service to a collector, on this machine"),
+    "collect": (".cli.collect", "run an event collector for development"),
+    "dead-letters": (".cli.dead_letters.command", "look after the events that a publisher gave up"),
+    "queue": (".cli.queue.command", "look at a queue of this host, read it, write to it, make and remove it"),
+    "doctor": (".cli.doctor.command", "find out what keeps events from flowing, and what mends it"),
+    "status": (".cli.status.command", "show what a running publisher is doing"),
+    "demo": (".cli.demo", "see events flow from a service to a collector, on this machine"),
 }
 
 

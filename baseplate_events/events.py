@@ -23,7 +23,7 @@ from .errors import (
     EventQueueUnavailableError,
     EventTooLargeError,
 )
-from .message_queue import MAX_NAME_SIZE, MessageQueue
+from .transport.posix import MAX_NAME_SIZE, MessageQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from baseplate_events import __version__
-from baseplate_events.queue_limits import read_limits
-
-from .report import Report
-from .scale import Scale
+from baseplate_events.transport.limits import read_limits
+from benchmarks.report import Report
+from benchmarks.scale import Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

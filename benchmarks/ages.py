@@ -20,9 +20,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from tests.publishers import PATIENCE
-
-from .varied_events import make_events
+from benchmarks.varied_events import make_events
+from tests.support.publishers import PATIENCE
 
 if TYPE_CHECKING:
     import socket

@@ -16,14 +16,14 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from baseplate_events.message_queue import MessageQueue
-from baseplate_events.posix_queue import load
-from baseplate_events.queue_limits import QueueSize, read_limits
+from baseplate_events.transport.descriptor import load
+from baseplate_events.transport.limits import QueueSize, read_limits
+from baseplate_events.transport.posix import MessageQueue
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from baseplate_events.posix_queue import PosixQueue
+    from baseplate_events.transport.descriptor import PosixQueue
 
 #: The flag of unshare(2) and setns(2) for an IPC namespace (CLONE_NEWIPC of sched.h).
 _NEW_IPC: Final = 0x0800_0000

@@ -14,8 +14,8 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from .deep_queue import bare_queue
-from .light_collector import GZIP
+from benchmarks.deep_queue import bare_queue
+from benchmarks.light_collector import GZIP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

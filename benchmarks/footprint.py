@@ -21,21 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from tests.publishers import PATIENCE
-
-from .ages import collector_process, event_bodies, stamped
-from .distributions import installed
-from .peers import PUBLISHERS, publisher, queue_for
-from .report import Line, Report, Target
-from .rounds import interleave, medians
+from benchmarks.ages import collector_process, event_bodies, stamped
+from benchmarks.distributions import installed
+from benchmarks.peers import PUBLISHERS, publisher, queue_for
+from benchmarks.report import Line, Report, Target
+from benchmarks.rounds import interleave, medians
+from tests.support.publishers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from baseplate_events.message_queue import MessageQueue
-
-    from .peers import Publisher
-    from .scale import Scale
+    from baseplate_events.transport.posix import MessageQueue
+    from benchmarks.peers import Publisher
+    from benchmarks.scale import Scale
 
 T = TypeVar("T")
 

@@ -22,21 +22,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.publishers import MAX_MESSAGES, PATIENCE
-
-from .ages import collector_process, event_bodies, stamped
-from .peers import PUBLISHERS, publisher, queue_for
-from .report import Line, Report
-from .rounds import interleave, percentile
+from benchmarks.ages import collector_process, event_bodies, stamped
+from benchmarks.peers import PUBLISHERS, publisher, queue_for
+from benchmarks.report import Line, Report
+from benchmarks.rounds import interleave, percentile
+from tests.support.publishers import MAX_MESSAGES, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from baseplate_events.message_queue import MessageQueue
-
-    from .ages import CollectorProcess
-    from .peers import Publisher
-    from .scale import Scale
+    from baseplate_events.transport.posix import MessageQueue
+    from benchmarks.ages import CollectorProcess
+    from benchmarks.peers import Publisher
+    from benchmarks.scale import Scale
 
 #: Events a second of a service with little to tell.
 _LOW_RATE: Final = 20.0

@@ -9,10 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from baseplate_events.message_queue import MessageQueue
-from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, config_text
-
-from .original import is_installed
+from baseplate_events.transport.posix import MessageQueue
+from benchmarks.original import is_installed
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, config_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

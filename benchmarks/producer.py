@@ -20,9 +20,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events import EventQueue, EventQueueFullError
-
-from .deep_queue import bare_queue
-from .varied_events import make_events
+from benchmarks.deep_queue import bare_queue
+from benchmarks.varied_events import make_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

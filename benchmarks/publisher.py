@@ -12,19 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from baseplate_events.event_publisher.keys import KEY_BY_NAME
-
-from .light_collector import LightCollector
-from .original import is_installed
-from .publisher_rig import rig
-from .report import Line, Report, Target
-from .rounds import interleave
+from baseplate_events.event_publisher.config.options import KEY_BY_NAME
+from benchmarks.light_collector import LightCollector
+from benchmarks.original import is_installed
+from benchmarks.publisher_rig import rig
+from benchmarks.report import Line, Report, Target
+from benchmarks.rounds import interleave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from .publisher_rig import Rig, Speed
-    from .scale import Scale
+    from benchmarks.publisher_rig import Rig, Speed
+    from benchmarks.scale import Scale
 
 #: Milliseconds after which the collector answers.
 LATENCIES: Final = (0, 10, 50, 200)

@@ -24,15 +24,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from .deep_queue import deep_queue, stock_queue
-from .floor import SECRET
-from .light_collector import Arrival, LightCollector
-from .producer import MAX_EVENT_SIZE
+from benchmarks.deep_queue import deep_queue, stock_queue
+from benchmarks.floor import SECRET
+from benchmarks.light_collector import Arrival, LightCollector
+from benchmarks.producer import MAX_EVENT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 #: Folder from which children import this package and the samples of the tests.
 _ROOT: Final = Path(__file__).parents[1]

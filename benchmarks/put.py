@@ -22,20 +22,18 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from baseplate_events import EventQueue, serialize_v2_event
-from baseplate_events.message_queue import MessageQueue
-from baseplate_events.queue_limits import read_limits
-from tests.schema_samples import rich_event, small_event
-
-from .original import original_events
-from .report import Line, Report, Target
-from .rounds import interleave, medians, on_one_core, percentile, seconds_of, without_collections
+from baseplate_events.transport.limits import read_limits
+from baseplate_events.transport.posix import MessageQueue
+from benchmarks.original import original_events
+from benchmarks.report import Line, Report, Target
+from benchmarks.rounds import interleave, medians, on_one_core, percentile, seconds_of, without_collections
+from tests.support.schema_samples import rich_event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from tests.schema_samples import Struct
-
-    from .scale import Scale
+    from benchmarks.scale import Scale
+    from tests.support.schema_samples import Struct
 
 #: Bytes of a message, which the rich event fits in, and messages at most: a third of what a stock Linux lets
 #: all queues of a user take, so that others find room too.

@@ -11,25 +11,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from baseplate_events import EventQueue, EventQueueFullError
-from baseplate_events.event_publisher.disk import Folder
-from baseplate_events.event_publisher.spool import Spool, Sync
+from baseplate_events.event_publisher.config.settings import Sync
+from baseplate_events.event_publisher.spool.spool import Spool
+from baseplate_events.event_publisher.storage import Folder
+from benchmarks.deep_queue import bare_queue
+from benchmarks.light_collector import LightCollector
+from benchmarks.original import is_installed, original_events
+from benchmarks.producer import MAX_EVENT_SIZE
+from benchmarks.publisher_rig import rig
+from benchmarks.report import Line, Report, Target
+from benchmarks.rounds import interleave, medians, seconds_of
+from benchmarks.varied_events import make_events
 from tests.interop.original import original
-
-from .deep_queue import bare_queue
-from .light_collector import LightCollector
-from .original import is_installed, original_events
-from .producer import MAX_EVENT_SIZE
-from .publisher_rig import rig
-from .report import Line, Report, Target
-from .rounds import interleave, medians, seconds_of
-from .varied_events import make_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from .publisher_rig import Producer, Publisher, Rig
-    from .scale import Scale
+    from benchmarks.publisher_rig import Producer, Publisher, Rig
+    from benchmarks.scale import Scale
 
 #: Numbers of producers.
 _PRODUCERS: Final = (1, 2, 4, 8, 16)

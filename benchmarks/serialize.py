@@ -8,18 +8,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events import serialize_v2_event, serialize_v2j_event
-from tests.schema_samples import rich_event, small_event
-
-from .original import original_events
-from .report import Line, Report, Target
-from .rounds import interleave, on_one_core, seconds_of
+from benchmarks.original import original_events
+from benchmarks.report import Line, Report, Target
+from benchmarks.rounds import interleave, on_one_core, seconds_of
+from tests.support.schema_samples import rich_event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.schema_samples import Struct
-
-    from .scale import Scale
+    from benchmarks.scale import Scale
+    from tests.support.schema_samples import Struct
 
 #: What makes events that differ, by name.
 _STRUCTS: Final[dict[str, Callable[[int], Struct]]] = {

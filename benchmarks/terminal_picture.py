@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from baseplate_events import EventQueue, serialize_v2j_event
-from baseplate_events.message_queue import unlink_queue
 from baseplate_events.testing import EventCollector
+from baseplate_events.transport.posix import unlink_queue
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -12,7 +12,7 @@ import string
 from typing import Final
 
 from baseplate_events import serialize_v2_event
-from tests.schema_samples import rich_event
+from tests.support.schema_samples import rich_event
 
 #: Distinct events. More than fit into one batch, so that none repeats in what is compressed together.
 DISTINCT: Final = 1_000

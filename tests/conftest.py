@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.queues import fresh_event_name
+from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -17,8 +17,7 @@ from baseplate_events.errors import (
     EventQueueUnavailableError,
     EventTooLargeError,
 )
-
-from .strategies import errors_of_kind, event_errors
+from tests.support.strategies import errors_of_kind, event_errors
 
 
 def every_kind() -> set[type[EventError]]:

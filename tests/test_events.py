@@ -28,10 +28,9 @@ from baseplate_events import (
     EventQueueLimitError,
     EventTooLargeError,
 )
-from baseplate_events.message_queue import MessageQueue, unlink_queue
-
-from .queues import EVENTS, FEW, SMALL, drain, fresh_event_name, outlast_trust, reader
-from .strategies import texts
+from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.queues import EVENTS, FEW, SMALL, drain, fresh_event_name, outlast_trust, reader
+from tests.support.strategies import texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from baseplate_events.errors import EventNotSerializableError
 from baseplate_events.serializers import serialize_v2_event, serialize_v2j_event
 from baseplate_events.thrift_json import write_struct
-
-from . import strategies
-from .schema_samples import PLAIN, rich_event, small_event
+from tests.support import strategies
+from tests.support.schema_samples import PLAIN, rich_event, small_event
 
 if TYPE_CHECKING:
     from baseplate_events.serializers import ThriftStruct

@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 
 from baseplate_events import thrift_json
 from baseplate_events.errors import EventNotSerializableError
+from baseplate_events.thrift_fallback import write_by_reference
 from baseplate_events.thrift_json import is_compiled, write_struct
-from baseplate_events.thrift_reference import write_by_reference
-
-from . import strategies
-from .schema_samples import NEWER, PLAIN, SHAPES, Struct, rich_event, small_event
+from tests.support import strategies
+from tests.support.schema_samples import NEWER, PLAIN, SHAPES, Struct, rich_event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

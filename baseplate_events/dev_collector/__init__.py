@@ -1,23 +1,12 @@
 """An event collector for development, tests and the demo; not for production.
 
-It takes what the event publisher sends (`event_publisher/wire.py` describes that), checks all of it, and
-hands on the events. Whatever it doesn't take, it refuses with a reason.
+It takes what the event publisher sends (`event_publisher/policy/wire.py` describes that), checks all of it,
+and hands on the events. Whatever it doesn't take, it refuses with a reason.
 """
 
 from __future__ import annotations
 
 from .check import MAX_SIZE, Accepted, Rejected, check_batch, check_head
-from .command import add_arguments, run
 from .server import Collector, Counts
 
-__all__ = [
-    "MAX_SIZE",
-    "Accepted",
-    "Collector",
-    "Counts",
-    "Rejected",
-    "add_arguments",
-    "check_batch",
-    "check_head",
-    "run",
-]
+__all__ = ["MAX_SIZE", "Accepted", "Collector", "Counts", "Rejected", "check_batch", "check_head"]

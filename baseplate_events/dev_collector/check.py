@@ -18,7 +18,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from ..event_publisher.wire import sign
+from ..event_publisher.policy.wire import sign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,12 +14,12 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..command_line import failed
 from ..errors import EventError
-from .log_format import FORMATS, configure_logging
-from .notify import Notifier
-from .service import EventPublisher
-from .settings import load_settings
+from .config.settings import load_settings
+from .exit_status import failed
+from .publisher import EventPublisher
+from .telemetry.logs import FORMATS, configure_logging
+from .telemetry.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

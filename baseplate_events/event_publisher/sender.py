@@ -9,16 +9,16 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .batching import FORMATS
-from .collector import Collector
-from .outcome import Outcome, Retryable, classify
-from .wire import build_request
+from .http_transport import Collector
+from .policy.batching import FORMATS
+from .policy.outcome import Outcome, Retryable, classify
+from .policy.wire import build_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .parcels import Attempt
-    from .settings import PublisherSettings
+    from .config.settings import PublisherSettings
+    from .policy.pending import Attempt
 
 
 @dataclass(frozen=True, slots=True)

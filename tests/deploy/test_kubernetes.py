@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
-from baseplate_events.event_publisher.settings import load_settings
-from baseplate_events.queue_limits import QueueSize
+from baseplate_events.event_publisher.config.settings import load_settings
+from baseplate_events.transport.limits import QueueSize
 from tests.deploy.containers import COLLECTOR, PYTHON
 from tests.deploy.systems import DEPLOY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from baseplate_events.event_publisher.settings import PublisherSettings
+    from baseplate_events.event_publisher.config.settings import PublisherSettings
     from tests.deploy.containers import Engine
 
 MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"

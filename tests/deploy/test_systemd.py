@@ -12,7 +12,7 @@ import pytest
 
 from tests.deploy.guide import guide
 from tests.deploy.systems import DEPLOY, PROJECT
-from tests.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, config_text
+from tests.support.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, config_text
 
 if TYPE_CHECKING:
     from tests.deploy.systems import System

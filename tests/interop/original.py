@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from tests.publishers import MAX_MESSAGE_SIZE, config_text
+from tests.support.publishers import MAX_MESSAGE_SIZE, config_text
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -24,18 +24,17 @@ from baseplate_events import (
     EventTooLargeError,
     serialize_v2_event,
 )
-from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, small_queue
-from tests.queues import drain
-from tests.schema_samples import PLAIN
-
-from .original import Untyped, original
+from tests.interop.original import Untyped, original
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, small_queue
+from tests.support.queues import drain
+from tests.support.schema_samples import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
     from baseplate_events import ContextFactory
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 Event = PLAIN.Event
 

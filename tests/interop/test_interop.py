@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from baseplate_events import EventQueue, serialize_v2_event, serialize_v2j_event
 from baseplate_events.dev_collector import Collector
-from baseplate_events.event_publisher import collector as publisher_collector
-from baseplate_events.event_publisher.batching import FORMATS, Batcher
-from baseplate_events.event_publisher.wire import Response, build_request, sign, signature_header
-from tests import strategies
-from tests.fault_collector import FaultCollector
-from tests.publishers import (
+from baseplate_events.event_publisher import http_transport as publisher_collector
+from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
+from baseplate_events.event_publisher.policy.wire import Response, build_request, sign, signature_header
+from tests.interop.original import Untyped, original, original_publisher
+from tests.support import strategies
+from tests.support.fault_collector import FaultCollector
+from tests.support.publishers import (
     KEY_NAME,
     MAX_MESSAGE_SIZE,
     MAX_MESSAGES,
@@ -30,17 +31,15 @@ from tests.publishers import (
     publisher_process,
     small_queue,
 )
-from tests.queues import drain
-from tests.schema_samples import NEWER, SHAPES, rich_event, small_event
-
-from .original import Untyped, original, original_publisher
+from tests.support.queues import drain
+from tests.support.schema_samples import NEWER, SHAPES, rich_event, small_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from baseplate_events.dev_collector import Accepted
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 #: An event as a JSON object.
 JSONEvent = dict[str, object]

@@ -14,7 +14,9 @@ import pytest
 
 from baseplate_events import serialize_v2_event
 from baseplate_events.dev_collector import Accepted, Collector
-from tests.publishers import (
+from tests.interop.original import original_publisher
+from tests.interop.producer import event
+from tests.support.publishers import (
     KEY_NAME,
     MAX_MESSAGE_SIZE,
     MAX_MESSAGES,
@@ -23,9 +25,6 @@ from tests.publishers import (
     publisher_process,
     small_queue,
 )
-
-from .original import original_publisher
-from .producer import event
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
-from tests.publishers import KEY_NAME, PATIENCE, SECRET
-
-from .. import vector_files
+from tests.support import vector_files
+from tests.support.publishers import KEY_NAME, PATIENCE, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

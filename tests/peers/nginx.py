@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trustme
 
-from .daemons import can_connect, free_port, peers_folder, started, wait_until
+from tests.peers.daemons import can_connect, free_port, peers_folder, started, wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fault_collector import OK, FaultCollector, Hang
-from tests.publishers import (
+from tests.peers.nginx import Nginx, nginx
+from tests.support.fault_collector import OK, FaultCollector, Hang
+from tests.support.publishers import (
     PATIENCE,
     PublisherProcess,
     events_of,
@@ -23,15 +24,13 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import fresh_event_name
-
-from .nginx import Nginx, nginx
+from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 
 @contextmanager

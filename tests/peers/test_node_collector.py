@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import vector_files
-from tests.publishers import (
+from tests.peers.daemons import COLLECTOR, events_in, node, node_collector
+from tests.support import vector_files
+from tests.support.publishers import (
     PATIENCE,
     SECRET,
     config_text,
@@ -20,9 +21,7 @@ from tests.publishers import (
     put_all,
     small_queue,
 )
-from tests.queues import fresh_event_name
-
-from .daemons import COLLECTOR, events_in, node, node_collector
+from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from pathlib import Path

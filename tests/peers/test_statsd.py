@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseplate_events.config import InternetEndpoint
-from baseplate_events.statsd import Client
-from tests.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
-from tests.publishers import arrived, make_events, publisher_process, put_all, small_queue
-from tests.queues import fresh_event_name
-
-from .daemons import Statsd, statsd, wait_until
+from baseplate_events.event_publisher.config.values import InternetEndpoint
+from baseplate_events.event_publisher.telemetry.statsd import Client
+from tests.peers.daemons import Statsd, statsd, wait_until
+from tests.support.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
+from tests.support.publishers import arrived, make_events, publisher_process, put_all, small_queue
+from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -17,7 +17,7 @@ import os
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from baseplate_events import EventQueue, EventQueueFullError, serialize_v2j_event
-from tests.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -33,7 +33,7 @@ def main(name: str, patch: str) -> None:
     if patch == "early":
         monkey.patch_all()
     from baseplate_events import EventQueue  # noqa: PLC0415 - what is tested
-    from baseplate_events.message_queue import MessageQueue  # noqa: PLC0415
+    from baseplate_events.transport.posix import MessageQueue  # noqa: PLC0415
 
     size, capacity = 1_024, 10
     queue = EventQueue(name, bytes, max_queue_size=capacity, max_event_size=size, put_timeout=30.0)

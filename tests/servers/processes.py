@@ -16,14 +16,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast, final
 
-from tests.publishers import PATIENCE
+from tests.support.publishers import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
     from types import TracebackType
 
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 #: Clients that send requests at the same time: more than any server here has workers.
 CLIENTS = 8

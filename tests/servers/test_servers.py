@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.publishers import MAX_MESSAGES, PATIENCE, small_queue
-
-from .processes import Load, Reader, Server, serve, wait_until
+from tests.servers.processes import Load, Reader, Server, serve, wait_until
+from tests.support.publishers import MAX_MESSAGES, PATIENCE, small_queue
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from baseplate_events.message_queue import MessageQueue
+    from baseplate_events.transport.posix import MessageQueue
 
 #: Requests that a test waits for, several times what the queue holds.
 MANY = 10 * MAX_MESSAGES

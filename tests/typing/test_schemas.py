@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from baseplate_events import serialize_v2_event
-from tests.schema_samples import SHAPES, small_event
+from tests.support.schema_samples import SHAPES, small_event
 
 if TYPE_CHECKING:
     from baseplate_events import EventQueue, ThriftStruct

@@ -106,7 +106,7 @@ def _import_all(folder: Path) -> str:
 def _find_name() -> str:
     """Return a program that imports the copy's commands, and fails if that found it under another name."""
     return (
-        f"import sys, {_NAME}.__main__, {_NAME}.event_publisher.__main__, {_NAME}.demo\n"
+        f"import sys, {_NAME}.__main__, {_NAME}.event_publisher.__main__, {_NAME}.cli.demo\n"
         f"sys.exit({_PACKAGE.name!r} in sys.modules)"
     )
 

@@ -20,7 +20,7 @@ from ._vendor.baseplate_events import (
     serialize_v2_event,
     serialize_v2j_event,
 )
-from ._vendor.baseplate_events.message_queue import unlink_queue
+from ._vendor.baseplate_events.transport.posix import unlink_queue
 
 
 class ClickEvent(TypedDict):

@@ -1,0 +1,1 @@
+"""The commands: `python -m baseplate_events COMMAND`, one module or folder each."""

@@ -1,0 +1,199 @@
+"""The command `collect`: a collector whose events become lines of stdout or of a file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import signal
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ..dev_collector.check import MAX_SIZE
+from ..dev_collector.server import Collector
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from ..dev_collector.check import Accepted
+
+#: Bytes that `--max-size` may be: a batch is held in memory several times while it is checked.
+_LARGEST_MAX_SIZE: Final = 1 << 30
+
+#: Name of a key: what the X-Signature header can carry.
+_KEY_NAME: Final = re.compile(r"[!-+\--~]+")
+
+_DIGITS: Final = re.compile(r"[0-9]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    host: str
+    port: int
+    keys: Mapping[str, bytes] = field(repr=False)
+    max_size: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the arguments of the command `collect` to its parser."""
+    parser.description = (
+        "A collector for development and tests, NOT for production: it keeps no state, and its secrets "
+        "are seen by every user of this host. It verifies the signature and the format of each batch and "
+        "writes one JSON line per event. A batch that it refuses is answered with the reason, which is "
+        "written to stderr too."
+    )
+    parser.add_argument(
+        "--bind",
+        metavar="HOST:PORT",
+        default="127.0.0.1:8080",
+        help="where to listen (default: %(default)s); port 0 takes any that is free",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="NAME=BASE64",
+        action="append",
+        required=True,
+        help="name and secret of a key that batches may be signed with; may be repeated",
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="append the events to this file instead of writing to stdout"
+    )
+    parser.add_argument(
+        "--max-size",
+        metavar="BYTES",
+        default=str(MAX_SIZE),
+        help="largest batch, uncompressed (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command `collect` until SIGINT or SIGTERM comes, or nobody reads its stdout any more.
+
+    Must be called from the main thread. Both signals are blocked meanwhile.
+
+    Args:
+        arguments: What a parser prepared by `add_arguments` made of the command line.
+
+    Returns:
+        The exit status: 0, or 2 for arguments that can't be used, each told in one line on stderr.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM}
+    # Blocked, so that threads inherit that and `sigwait` is the one place where they arrive.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        settings = _settings(arguments)
+        with _open_output(arguments.output) as output, _listen(settings, _Lines(output)) as collector:
+            _say(f"listening on {collector.url} (for development only)")
+            signal.sigwait(signals)
+    except ConfigurationError as exc:
+        for problem in exc.problems:
+            _say(f"collect: {problem}")
+        return 2
+    else:
+        return 0
+    finally:
+        # A second one that came while closing has nothing left to end.
+        while signal.sigpending() & signals:
+            signal.sigwait(signals)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class _Lines:
+    """Writes each event of a batch as one line; batches of different connections don't mix."""
+
+    def __init__(self, output: io.FileIO) -> None:
+        self._output = output
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Accepted) -> None:
+        """Write a batch; where that fails half-way, its first lines may be there."""
+        rest = memoryview(b"".join(event + b"\n" for event in batch.events))
+        with self._lock:
+            try:
+                while rest:
+                    rest = rest[self._output.write(rest) :]
+            except BrokenPipeError:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise
+
+
+def _settings(arguments: argparse.Namespace) -> _Settings:
+    """Return the checked arguments; raise a ConfigurationError with all mistakes."""
+    problems: list[str] = []
+    bind: str = arguments.bind
+    host, _, port = bind.rpartition(":")
+    bare_host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare_host or (":" in host) != (bare_host != host) or not _is_number(port, 0, 65_535):
+        problems.append(
+            f"--bind {bind!a}: expected HOST:PORT with a port from 0 to 65535, "
+            "such as 127.0.0.1:8080 or [::1]:0"
+        )
+    keys: dict[str, bytes] = {}
+    given: list[str] = arguments.key
+    for number, pair in enumerate(given, 1):
+        # Neither part is shown: somebody who leaves out the name gives the secret in its place.
+        name, _, encoded = pair.partition("=")
+        try:
+            secret = base64.b64decode(encoded, validate=True)
+        except ValueError:
+            secret = b""
+        if not secret or not _KEY_NAME.fullmatch(name):
+            problems.append(
+                f"--key, number {number}: expected NAME=BASE64, a name of printable ASCII without blanks and "
+                "commas and a secret in base64 that isn't empty"
+            )
+        elif name in keys:
+            problems.append(f"--key, number {number}: there is a key of this name already")
+        keys[name] = secret
+    max_size: str = arguments.max_size
+    if not _is_number(max_size, 1, _LARGEST_MAX_SIZE):
+        problems.append(f"--max-size {max_size!a}: expected a number of bytes from 1 to {_LARGEST_MAX_SIZE}")
+    if problems:
+        raise ConfigurationError(*problems)
+    return _Settings(bare_host, int(port), keys, int(max_size))
+
+
+def _is_number(text: str, least: int, most: int) -> bool:
+    return _DIGITS.fullmatch(text) is not None and least <= int(text) <= most
+
+
+def _open_output(path: str | None) -> io.FileIO:
+    """Open the file, or stdout; unbuffered, so that a batch that failed isn't written later."""
+    if path is None:
+        if sys.stdout is None:
+            raise ConfigurationError("there is no stdout; give --output FILE")
+        return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
+    try:
+        return io.FileIO(path, "a")
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"--output {path!a}: can't be written: {_words(exc)}") from exc
+
+
+def _listen(settings: _Settings, lines: _Lines) -> Collector:
+    try:
+        return Collector(
+            settings.keys,
+            lines,
+            on_rejected=lambda rejected: _say(f"refused with {rejected.status}: {rejected.reason}"),
+            host=settings.host,
+            port=settings.port,
+            max_size=settings.max_size,
+        )
+    except (OSError, ValueError) as exc:
+        where = f"{settings.host}, port {settings.port}"
+        raise ConfigurationError(f"--bind: can't listen on {where}: {_words(exc)}") from exc
+
+
+def _words(exc: OSError | ValueError) -> str:
+    return (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr in one piece, as several threads do so."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,240 @@
+"""The command `demo`: events on their whole way, on this machine, without privileges or a network.
+
+A collector for development runs in this process, and two real event publishers beside it, one for Thrift
+events and one for JSON events. This process puts events on their queues as a service would, and watches them
+arrive.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import secrets
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
+
+from ..dev_collector import Collector
+from ..errors import EventError
+from ..events import EventQueue
+from ..serializers import serialize_v2_event, serialize_v2j_event
+from ..transport.posix import unlink_queue
+from .common import PACKAGE
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Generator
+
+    from ..dev_collector import Accepted
+
+T = TypeVar("T")
+
+#: Events that each of the two queues gets.
+_EVENTS: Final = 200
+
+#: Seconds until the demo gives up. On an idle machine it takes about two.
+_PATIENCE: Final = 20.0
+
+#: Events and bytes of the queues: what a stock Linux allows every user.
+_QUEUE_SIZE: Final = 10
+_EVENT_SIZE: Final = 1_024
+
+_KEY_NAME: Final = "demo"
+
+_CONFIG: Final = """\
+[event-publisher:{queue}]
+collector.hostname = {hostname}
+collector.scheme = http
+collector.version = {version}
+key.name = {key_name}
+key.secret = {secret}
+max_queue_size = {queue_size}
+max_event_size = {event_size}
+batch.max_age = 100 milliseconds
+"""
+
+
+class _ViewEvent:
+    """What the Thrift compiler makes of `struct ViewEvent`, by hand and shortened to what this demo needs."""
+
+    thrift_spec = (
+        None,
+        (1, 11, "source", "UTF8", None),
+        (2, 11, "action", "UTF8", None),
+        (3, 10, "client_timestamp", None, None),
+        (4, 11, "uuid", "UTF8", None),
+    )
+
+    def __init__(self, source: str, action: str, client_timestamp: int, uuid: str) -> None:
+        self.source = source
+        self.action = action
+        self.client_timestamp = client_timestamp
+        self.uuid = uuid
+
+    def read(self, iprot: Any) -> None:  # noqa: ANN401  Thrift has no types
+        """Read the struct; a service that only sends never does."""
+        raise NotImplementedError
+
+    def write(self, oprot: Any) -> None:  # noqa: ANN401  as above
+        """Write the struct with a Thrift protocol."""
+        oprot.writeStructBegin("ViewEvent")
+        for number, kind, name, _, _ in filter(None, self.thrift_spec):
+            oprot.writeFieldBegin(name, kind, number)
+            value = getattr(self, name)
+            if isinstance(value, str):
+                oprot.writeString(value)
+            else:
+                oprot.writeI64(value)
+            oprot.writeFieldEnd()
+        oprot.writeFieldStop()
+        oprot.writeStructEnd()
+
+
+class _ClickEvent(TypedDict):
+    """A JSON event."""
+
+    action: str
+    client_timestamp: int
+    uuid: str
+
+
+class _Arrivals:
+    """What has arrived at the collector."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.count = 0
+        self.distinct: set[bytes] = set()
+
+    def add(self, batch: Accepted) -> None:
+        with self._changed:
+            self.count += len(batch.events)
+            self.distinct.update(batch.events)
+            self._changed.notify_all()
+
+    def wait_for_change(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of the demo: there are none."""
+    parser.description = (
+        f"Put {_EVENTS} Thrift events and {_EVENTS} JSON events on queues of this host, and watch two event "
+        "publishers deliver them to a collector in this process. Cleans up after itself; ends with status 0 "
+        "if every event arrived."
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo and return the exit status."""
+    del arguments
+    started_at = time.monotonic()
+    secret = secrets.token_bytes(32)
+    arrivals = _Arrivals()
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Collector({_KEY_NAME: secret}, arrivals.add) as collector,
+            _flow("2", serialize_v2_event, collector, secret, Path(folder)) as (
+                thrift_queue,
+                thrift_publisher,
+            ),
+            _flow("2j", serialize_v2j_event, collector, secret, Path(folder)) as (json_queue, json_publisher),
+        ):
+            print(f"collector for development at {collector.url}, two queues, a publisher for each")
+            publishers = [thrift_publisher, json_publisher]
+            put = 0
+            for _ in range(_EVENTS):
+                timestamp = time.time_ns() // 1_000_000
+                thrift_queue.put(_ViewEvent("demo", "view", timestamp, str(uuid.uuid4())))
+                json_queue.put(
+                    _ClickEvent(action="click", client_timestamp=timestamp, uuid=str(uuid.uuid4()))
+                )
+                put += 2
+                _show(put, arrivals)
+            while arrivals.count < put and time.monotonic() < started_at + _PATIENCE:
+                arrivals.wait_for_change(0.1)
+                _show(put, arrivals)
+            if sys.stdout.isatty():
+                print()
+            for publisher in publishers:
+                publisher.terminate()
+            statuses = [publisher.wait(_PATIENCE) for publisher in publishers]
+            counts = collector.counts
+    except (EventError, OSError, subprocess.TimeoutExpired) as exc:
+        print(f"\nthe demo can't go on: {exc}", file=sys.stderr)
+        return 1
+    print(
+        f"put {put} events ({_EVENTS} Thrift, {_EVENTS} JSON), delivered {arrivals.count} in "
+        f"{counts.batches} batches, {counts.events} with a verified signature, "
+        f"in {time.monotonic() - started_at:.1f} seconds"
+    )
+    complete = put == counts.events == len(arrivals.distinct) and not counts.rejected and not any(statuses)
+    print("every event that was put arrived, once" if complete else "NOT every event arrived once")
+    return 0 if complete else 1
+
+
+@contextlib.contextmanager
+def _flow(
+    version: str, serializer: Callable[[T], bytes], collector: Collector, secret: bytes, folder: Path
+) -> Generator[tuple[EventQueue[T], subprocess.Popen[bytes]]]:
+    """Open a queue of its own and start the publisher that drains it; end and remove both afterwards."""
+    name = f"demo-v{version}-{secrets.token_hex(6)}"
+    host, port = collector.address
+    config_file = folder / f"{name}.ini"
+    config_file.write_text(
+        _CONFIG.format(
+            queue=name,
+            hostname=f"{host}:{port}",
+            version=version,
+            key_name=_KEY_NAME,
+            secret=base64.b64encode(secret).decode(),
+            queue_size=_QUEUE_SIZE,
+            event_size=_EVENT_SIZE,
+        ),
+        encoding="utf-8",
+    )
+    queue = EventQueue(
+        name,
+        serializer,
+        max_queue_size=_QUEUE_SIZE,
+        max_event_size=_EVENT_SIZE,
+        put_timeout=_PATIENCE,
+    )
+    try:
+        command = [
+            sys.executable,
+            "-m",
+            f"{PACKAGE}.event_publisher",
+            "--queue-name",
+            name,
+            str(config_file),
+        ]
+        log_file = folder / f"{name}.log"
+        with (
+            log_file.open("wb") as log,
+            subprocess.Popen(command, stderr=log) as publisher,  # noqa: S603  our own publisher
+        ):
+            try:
+                yield queue, publisher
+            finally:
+                publisher.terminate()
+                publisher.wait(_PATIENCE)
+                print(f"publisher of /events-{name}:")
+                print(textwrap.indent(log_file.read_text(encoding="utf-8").rstrip(), "  "))
+    finally:
+        queue.close()
+        unlink_queue(f"/events-{name}")
+
+
+def _show(put: int, arrivals: _Arrivals) -> None:
+    """Show the progress on one line of a terminal; a file or a pipe gets the result only."""
+    if sys.stdout.isatty():
+        print(f"\rput {put:4d}   delivered {arrivals.count:4d}", end="", flush=True)

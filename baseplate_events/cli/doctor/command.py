@@ -1,0 +1,242 @@
+"""The command `doctor`: a table of checks, each with what was found and what mends it.
+
+It changes nothing: no queue or folder is made, no file written, no lock kept, and what the collector and the
+statsd server get has no event in it.
+
+Exit statuses: 0 where all is ok or only worth a warning; 1 for a problem; 2 for a mistake in the command
+line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from ...errors import ConfigurationError
+from ...event_publisher.config.settings import load_settings
+from ...event_publisher.exit_status import EXIT_FAILURE
+from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from ...transport.limits import QueueSize
+from ..common import command, counted, event_queue_name, leave_stdout, timeout
+from ..terminal import Colour, paint, printable, wants_colour
+from .checks import Verdict, judge_secret, ok, overall, problem, skipped
+from .host import check_process, check_queue
+from .metrics import check_metrics
+from .network import check_collector
+from .publisher import check_publisher
+from .storage import check_dead_letters, check_spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ...event_publisher.config.settings import PublisherSettings
+    from .checks import Check
+
+#: Permission bits of a queue without a configuration that says otherwise.
+_MODE: Final = 0o600
+
+#: The queue of a configuration, where none is named; the publisher's default.
+_QUEUE_NAME: Final = "main"
+
+#: Columns of the table: the longest verdict, the longest name of a check, and two blanks after each.
+_VERDICT_WIDTH: Final = 9
+_NAME_WIDTH: Final = 22
+_LEFT: Final = _VERDICT_WIDTH + _NAME_WIDTH
+
+#: Columns that a text gets at least, however narrow the terminal is.
+_NARROWEST: Final = 30
+
+_COLOURS: Final = {
+    Verdict.OK: Colour.GREEN,
+    Verdict.WARNING: Colour.YELLOW,
+    Verdict.PROBLEM: Colour.RED,
+    Verdict.SKIPPED: Colour.DIM,
+}
+
+_EPILOG: Final = """\
+It changes nothing, and shows no secret. Run it as the user of the publisher and with its environment: limits
+and permissions are those of the user who asks. The collector gets a signed batch without events; one that
+refuses it for being empty gets another with a false signature, to see whether it tells the two apart.
+
+examples:
+  %(prog)s                                what the limits of this host allow
+  %(prog)s --queue-name v2                and the queue /events-v2
+  %(prog)s config.ini --queue-name v2     and all that its publisher needs
+  %(prog)s config.ini --json | jq .verdict
+
+exit status: 0 where all is ok or only worth a warning; 1 for a problem; 2 for a mistake in the command line
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the arguments of the command `doctor` to its parser."""
+    parser.description = "Find out what keeps events from flowing, and what mends it."
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "config_file",
+        metavar="CONFIG",
+        nargs="?",
+        help="the publisher's INI file; without it: the host alone",
+    )
+    parser.add_argument(
+        "--queue-name",
+        metavar="NAME",
+        type=event_queue_name,
+        help=f"look at the queue /events-NAME (default with CONFIG: {_QUEUE_NAME})",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SPAN",
+        type=timeout,
+        default="5 seconds",
+        help="how long a step on the network may take (default: %(default)s)",
+    )
+    parser.add_argument("--no-probe", action="store_true", help="send nothing to the collector")
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make all checks, write what they come to, and return the exit status."""
+    try:
+        checks = _write_json(arguments) if arguments.json else _write_table(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as after `| head`
+        leave_stdout()
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return EXIT_FAILURE
+    return EXIT_FAILURE if overall(checks) is Verdict.PROBLEM else 0
+
+
+def _write_json(arguments: argparse.Namespace) -> Sequence[Check]:
+    checks = list(_checks(arguments))
+    members = {
+        "checks": [
+            {
+                "name": check.name,
+                "verdict": check.verdict.value,
+                "found": check.found,
+                "remedy": check.remedy or None,
+            }
+            for check in checks
+        ],
+        "verdict": overall(checks).value,
+    }
+    sys.stdout.write(json.dumps(members) + "\n")
+    return checks
+
+
+def _write_table(arguments: argparse.Namespace) -> Sequence[Check]:
+    """Write a row as soon as its check is made: one on the network takes a while."""
+    colour = wants_colour(sys.stdout, os.environ)
+    width = None
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns - _LEFT, _NARROWEST)
+    checks: list[Check] = []
+    for check in _checks(arguments):
+        checks.append(check)
+        sys.stdout.write("".join(f"{line}\n" for line in format_check(check, colour=colour, width=width)))
+        sys.stdout.flush()
+    sys.stdout.write(f"\n{_summary(checks)}\n")
+    return checks
+
+
+def format_check(check: Check, *, colour: bool, width: int | None) -> list[str]:
+    """Write a check as rows of the table.
+
+    Args:
+        check: The check.
+        colour: Whether its verdict is coloured.
+        width: Columns that found and remedy are wrapped to, or None for one line each.
+    """
+    verdict = check.verdict.value.ljust(_VERDICT_WIDTH)
+    texts = _wrap(printable(check.found), width)
+    if check.remedy:
+        texts += _wrap(f"remedy: {printable(check.remedy)}", width)
+    first = (paint(verdict, _COLOURS[check.verdict]) if colour else verdict) + check.name.ljust(_NAME_WIDTH)
+    return [first + texts[0], *(" " * _LEFT + text for text in texts[1:])]
+
+
+def _wrap(text: str, width: int | None) -> list[str]:
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _summary(checks: Sequence[Check]) -> str:
+    counts = [
+        (verdict, sum(check.verdict is verdict for check in checks))
+        for verdict in (Verdict.PROBLEM, Verdict.WARNING)
+    ]
+    words = [counted(count, verdict.value) for verdict, count in counts if count]
+    return ", ".join(words) or "nothing wrong was found"
+
+
+def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
+    config_file: str | None = arguments.config_file
+    queue_name: str | None = arguments.queue_name
+    yield from check_process()
+    settings: PublisherSettings | None = None
+    if config_file is not None:
+        queue_name = queue_name or _QUEUE_NAME
+        environ = _Environment(os.environ)
+        try:
+            settings = load_settings(config_file, queue_name, environ)
+        except ConfigurationError as exc:
+            yield from _mistakes(exc, command("publish", "--check", "--queue-name", queue_name, config_file))
+        else:
+            yield ok("configuration", f"{config_file}: [event-publisher:{queue_name}] is good")
+            used = ", ".join(sorted(environ.used))
+            yield ok(
+                "environment", f"all that the configuration names is set: {used}" if used else "none is named"
+            )
+            yield judge_secret(len(settings.key.secret.reveal()))
+    wanted, mode = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), _MODE
+    if settings is not None:
+        wanted, mode = QueueSize(settings.queue.max_size, settings.queue.max_event_size), settings.queue.mode
+    yield from check_queue(None if queue_name is None else f"/events-{queue_name}", wanted, mode)
+    if config_file is None:
+        return
+    if settings is None:
+        for name in ("key", "collector", "metrics", "spool", "dead letters", "publisher"):
+            yield skipped(name, "needs a configuration without mistakes")
+        return
+    patience: float = arguments.timeout
+    yield from check_collector(settings, timeout=patience, probe=not arguments.no_probe)
+    yield check_metrics(settings.metrics.endpoint, timeout=patience)
+    yield from check_spool(settings.spool, settings.collector.version)
+    yield from check_dead_letters(settings.dead_letters)
+    yield check_publisher(settings.health)
+
+
+def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
+    for line in error.problems:
+        if "environment variable" in line:
+            yield problem(
+                "environment",
+                line,
+                "set it where the publisher and this command get theirs: `export` in a shell, `Environment=` "
+                "or `EnvironmentFile=` of systemd, `--env` of docker",
+            )
+        else:
+            yield problem("configuration", line, f"mend that; {look_again} looks at the configuration alone")
+
+
+class _Environment(dict[str, str]):
+    """The environment variables, and which of them were asked for."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(variables)
+        self.used: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        value = super().__getitem__(name)
+        self.used.add(name)
+        return value

@@ -1,0 +1,1 @@
+"""The command `status`: show what a running publisher is doing."""

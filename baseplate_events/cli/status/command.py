@@ -1,0 +1,278 @@
+"""The command `status`: what a running publisher is doing, read from its health endpoint.
+
+It shows what `/metrics` and `/readyz` say and adds nothing but rates, from two looks. On a terminal it
+refreshes like `top`; elsewhere it writes one JSON object.
+
+Exit statuses: 0 if the publisher was delivering events when last looked at; 1 if it wasn't, and where it
+can't be reached; 2 for a mistake in the command line or the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import os
+import select
+import socket
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ..._compat import assert_never
+from ...errors import ConfigurationError, EventError
+from ...event_publisher.config.settings import load_health
+from ...event_publisher.config.values import InternetEndpoint, MistakeError, UnixEndpoint, parse_bind
+from ...event_publisher.exit_status import EXIT_FAILURE, failed
+from ...event_publisher.telemetry.prometheus import parse_samples
+from ..common import event_queue_name, span
+from ..terminal import printable, wants_colour
+from .report import Look, format_json, format_status, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ...event_publisher.config.values import Endpoint
+
+#: Seconds that one read of an answer may take; the server ends a connection after as long.
+_TIMEOUT: Final = 5.0
+
+#: Bytes of the largest page that is read; `/metrics` has some 10,000.
+_MAX_PAGE: Final = 1_000_000
+
+#: Seconds between two looks: what is shown is up to a second old.
+_INTERVAL: Final = "2 seconds"
+
+#: Seconds: the least of those.
+_SHORTEST: Final = 0.1
+
+#: Moves the cursor to the top left corner; erases from there on; goes to another screen and comes back
+#: (ECMA-48, and xterm's 1049).
+_HOME: Final = "\x1b[H"
+_ERASE: Final = "\x1b[J"
+_OTHER_SCREEN: Final = "\x1b[?1049h"
+_OWN_SCREEN: Final = "\x1b[?1049l"
+
+_EPILOG: Final = """\
+The address is health.bind of the section [event-publisher:NAME] in CONFIG, or what --health says. Rates come
+from two looks, one --interval apart.
+
+examples:
+  %(prog)s publisher.ini --queue-name v2                 on a terminal, until q or Ctrl-C
+  %(prog)s --health 127.0.0.1:9102 --once                one table
+  %(prog)s --health /run/events/health.sock | jq .ready
+
+exit status: 0 if events are being delivered; 1 if not, or if the publisher can't be reached; 2 for a mistake
+in the command line or the configuration
+"""
+
+
+class UnreachableError(EventError):
+    """Raised when a health endpoint doesn't answer as one.
+
+    Attributes:
+        address: Where it should be.
+        problem: What happened instead.
+    """
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(address, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"can't reach the publisher at {self.address}: {self.problem}; see that it runs with health.bind "
+            "set to this address"
+        )
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a health endpoint."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._endpoint = endpoint
+
+    def connect(self) -> None:
+        match self._endpoint:
+            case UnixEndpoint(path=path):
+                self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self.sock.settimeout(_TIMEOUT)
+                self.sock.connect(path)
+            case InternetEndpoint(host=host, port=port):
+                self.sock = socket.create_connection((host, port), _TIMEOUT)
+            case _:
+                assert_never(self._endpoint)
+
+
+def look_at(endpoint: Endpoint) -> Look:
+    """Ask a health endpoint.
+
+    Raises:
+        UnreachableError: It doesn't answer, or isn't a publisher's.
+    """
+    try:
+        status, metrics = _get(endpoint, "/metrics")
+        if status != http.HTTPStatus.OK:
+            raise UnreachableError(str(endpoint), f"/metrics answers {status}: this isn't a publisher")
+        samples = parse_samples(metrics)
+        status, reason = _get(endpoint, "/readyz")
+    except (OSError, http.client.HTTPException, ValueError) as exc:
+        problem = (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__
+        raise UnreachableError(str(endpoint), problem) from exc
+    return Look(None if status == http.HTTPStatus.OK else reason.strip(), samples)
+
+
+def _get(endpoint: Endpoint, path: str) -> tuple[int, str]:
+    with contextlib.closing(_Connection(endpoint)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read(_MAX_PAGE).decode()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the description and the arguments of the command `status` to its parser."""
+    parser.description = "Show what a running publisher is doing."
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("config_file", metavar="CONFIG", nargs="?", help="INI file with health.bind")
+    parser.add_argument(
+        "--queue-name", metavar="NAME", type=event_queue_name, default="main", help="default: main"
+    )
+    parser.add_argument(
+        "--health", metavar="ADDRESS", type=_endpoint, help="HOST:PORT or the path of a socket"
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="SPAN",
+        type=partial(span, minimum=_SHORTEST),
+        default=_INTERVAL,
+        help=f"between two looks; default: {_INTERVAL}",
+    )
+    parser.add_argument("--once", action="store_true", help="on a terminal, write one table and end")
+    parser.add_argument("--json", action="store_true", help="write one JSON object, also on a terminal")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the status and return the exit status."""
+    try:
+        endpoint = _find_endpoint(arguments)
+    except ConfigurationError as exc:
+        return failed(exc)
+    terminal = sys.stdout.isatty() and not arguments.json
+    try:
+        if terminal and not arguments.once and os.environ.get("TERM") != "dumb":
+            return _watch(endpoint, arguments.interval)
+        before = look_at(endpoint)
+        time.sleep(arguments.interval)
+        status = status_of(look_at(endpoint), before)
+    except UnreachableError as exc:
+        return failed(exc)
+    except KeyboardInterrupt:
+        return EXIT_FAILURE
+    lines = (
+        format_status(status, colour=wants_colour(sys.stdout, os.environ))
+        if terminal
+        else [format_json(status)]
+    )
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0 if status.ready else EXIT_FAILURE
+
+
+def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
+    if arguments.health is not None:
+        endpoint: Endpoint | None = arguments.health
+    elif arguments.config_file is None:
+        raise ConfigurationError("expected a CONFIG that has health.bind, or --health ADDRESS")
+    else:
+        endpoint = load_health(arguments.config_file, arguments.queue_name, os.environ)
+    if endpoint is None:
+        raise ConfigurationError(
+            f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] health.bind: not set, so the "
+            "publisher can't be asked; set it to 127.0.0.1:9102, for example, and restart the publisher"
+        )
+    return endpoint
+
+
+def _watch(endpoint: Endpoint, interval: float) -> int:
+    """Show the status until the user has had enough; tell how it was at last."""
+    before: Look | None = None
+    look = look_at(endpoint)  # if this fails, the address is likely wrong
+    ready = False
+    colour = wants_colour(sys.stdout, os.environ)
+    with contextlib.suppress(KeyboardInterrupt), _screen() as has_ended:
+        while True:
+            try:
+                if before is not None:
+                    look = look_at(endpoint)
+                ready = look.unready is None
+                lines = format_status(status_of(look, before), colour=colour)
+                before = look
+            except UnreachableError as exc:
+                ready = False
+                lines = [printable(str(exc))]
+            _show([*lines, "", f"every {interval:g} s; q ends"])
+            if has_ended(interval):
+                break
+    return 0 if ready else EXIT_FAILURE
+
+
+def _show(lines: list[str]) -> None:
+    sys.stdout.write(_HOME + "".join(f"{line}\x1b[K\r\n" for line in lines) + _ERASE)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _screen() -> Generator[Callable[[float], bool]]:
+    """Use a screen of our own; gives what waits so many seconds for a key, and tells whether it was a `q`."""
+    sys.stdout.write(_OTHER_SCREEN)
+    try:
+        with _keys() as has_ended:
+            yield has_ended
+    finally:
+        sys.stdout.write(_OWN_SCREEN)
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _keys() -> Generator[Callable[[float], bool]]:
+    """Read keys as they are pressed, where stdin is a terminal."""
+
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        return False
+
+    if not sys.stdin.isatty():
+        yield wait
+        return
+    import termios  # noqa: PLC0415  isn't there on every system
+    import tty  # noqa: PLC0415
+
+    keyboard = sys.stdin.fileno()
+
+    def has_ended(seconds: float) -> bool:
+        give_up_at = time.monotonic() + seconds
+        while (left := give_up_at - time.monotonic()) > 0:
+            if select.select([keyboard], [], [], left)[0]:
+                keys = os.read(keyboard, 100)
+                if not keys or b"q" in keys.lower():
+                    return True
+        return False
+
+    settings = termios.tcgetattr(keyboard)
+    tty.setcbreak(keyboard)
+    try:
+        yield has_ended
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, settings)
+
+
+def _endpoint(text: str) -> Endpoint:
+    try:
+        return parse_bind(text)
+    except MistakeError as exc:
+        raise argparse.ArgumentTypeError(
+            f"{text!a} {exc}; expected HOST:PORT of loopback, or a path"
+        ) from exc

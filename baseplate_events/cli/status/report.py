@@ -1,0 +1,250 @@
+"""What a health endpoint says, in the words and units of a user. Pure.
+
+`Look` is what was read, `Status` what it means; rates come from two looks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ..terminal import Colour, format_table, paint, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ...event_publisher.telemetry.prometheus import Labels
+
+_PREFIX: Final = "event_publisher_"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a health endpoint said.
+
+    Attributes:
+        unready: Why events aren't being delivered, None where they are.
+        samples: The numbers of `/metrics` by name and labels.
+    """
+
+    unready: str | None
+    samples: Mapping[tuple[str, Labels], float]
+
+    def number(self, name: str) -> float | None:
+        """Give the number of a metric that has one; None where it isn't there."""
+        numbers = [value for (other, _), value in self.samples.items() if other == _PREFIX + name]
+        return numbers[0] if numbers else None
+
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """Give the numbers of a metric by one of its labels."""
+        return {
+            dict(labels)[label]: value
+            for (other, labels), value in self.samples.items()
+            if other == _PREFIX + name and label in dict(labels)
+        }
+
+    def label(self, name: str, label: str) -> str:
+        """Give a label of a metric, empty where it isn't there."""
+        return next(iter(self.by_label(name, label)), "")
+
+    @property
+    def made_at(self) -> float:
+        """When the publisher saw this, in seconds since its start."""
+        return (self.number("uptime_seconds") or 0) - (self.number("heartbeat_age_seconds") or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a publisher is doing, in the words and units of a user; as JSON it has these names.
+
+    Attributes:
+        ready: Whether events are being delivered.
+        unready: Why not.
+        queue: The NAME of its queue.
+        version: Its version.
+        uptime: Seconds since its start.
+        received: Events so far, likewise the other fates.
+        dropped: Events that are gone, by reason.
+        rates: Events a second, `received` and `delivered`, and `attempts` a second; None without two looks.
+        queue_depth: Events in the queue.
+        queue_capacity: Events that the queue holds.
+        spool_size: Bytes in the spool, None where there is none.
+        spool_max_size: Bytes that it may take.
+        oldest_age: Seconds since the oldest event came that isn't delivered.
+        last_success_age: Seconds since the collector took a batch, None where it never did.
+        failing_for: Seconds since attempts began to fail, 0 where they don't.
+        failures: Failed attempts in a row.
+        attempts: Attempts by their results.
+        mean_attempt: Seconds that an attempt takes, between the two looks or since the start; None if none.
+    """
+
+    ready: bool
+    unready: str | None
+    queue: str
+    version: str
+    uptime: float | None
+    received: float | None
+    recovered: float | None
+    delivered: float | None
+    dead_lettered: float | None
+    returned: float | None
+    spooled: float | None
+    in_hand: float | None
+    dropped: Mapping[str, float]
+    rates: Mapping[str, float] | None
+    queue_depth: float | None
+    queue_capacity: float | None
+    spool_size: float | None
+    spool_max_size: float | None
+    oldest_age: float | None
+    last_success_age: float | None
+    failing_for: float | None
+    failures: float | None
+    attempts: Mapping[str, float]
+    mean_attempt: float | None
+
+
+def status_of(look: Look, before: Look | None = None) -> Status:
+    """Make a status of a look, and of one before it where there was one."""
+    return Status(
+        ready=look.unready is None,
+        unready=look.unready,
+        queue=look.label("build_info", "queue"),
+        version=look.label("build_info", "version"),
+        uptime=look.number("uptime_seconds"),
+        received=look.number("events_received_total"),
+        recovered=look.number("events_recovered_total"),
+        delivered=look.number("events_delivered_total"),
+        dead_lettered=look.number("events_dead_lettered_total"),
+        returned=look.number("events_returned_total"),
+        spooled=look.number("events_spooled"),
+        in_hand=look.number("events_in_hand"),
+        dropped=look.by_label("events_dropped_total", "reason"),
+        rates=_rates(look, before),
+        queue_depth=look.number("queue_depth"),
+        queue_capacity=look.number("queue_capacity"),
+        spool_size=look.number("spool_size_bytes"),
+        spool_max_size=look.number("spool_max_size_bytes"),
+        oldest_age=look.number("oldest_event_age_seconds"),
+        last_success_age=look.number("last_success_age_seconds"),
+        failing_for=look.number("failing_seconds"),
+        failures=look.number("failures_in_row"),
+        attempts=look.by_label("attempts_total", "result"),
+        mean_attempt=_mean_attempt(look, before),
+    )
+
+
+def _rates(look: Look, before: Look | None) -> Mapping[str, float] | None:
+    if before is None:
+        return None
+    seconds = look.made_at - before.made_at
+    if seconds <= 0:  # the publisher started anew, or did nothing meanwhile
+        return None
+    names = {
+        "received": "events_received_total",
+        "delivered": "events_delivered_total",
+        "attempts": "attempt_seconds_count",
+    }
+    growth = {
+        name: (look.number(metric) or 0) - (before.number(metric) or 0) for name, metric in names.items()
+    }
+    if min(growth.values()) < 0:
+        return None
+    return {name: round(count / seconds, 3) for name, count in growth.items()}
+
+
+def _mean_attempt(look: Look, before: Look | None) -> float | None:
+    def growth(name: str, since: Look | None) -> float:
+        return (look.number(name) or 0) - ((since.number(name) or 0) if since is not None else 0)
+
+    for since in (before, None):
+        count = growth("attempt_seconds_count", since)
+        seconds = growth("attempt_seconds_sum", since)
+        if count > 0 and seconds >= 0:
+            return round(seconds / count, 6)
+    return None
+
+
+def format_json(status: Status) -> str:
+    """Write a status as one JSON object on one line; counts are whole numbers."""
+    return json.dumps(dataclasses.asdict(status))
+
+
+def format_status(status: Status, *, colour: bool) -> list[str]:
+    """Write a status for people, as lines."""
+    said = "delivering" if status.ready else f"not delivering: {printable(status.unready or '')}"
+    if colour:
+        said = paint(said, Colour.GREEN if status.ready else Colour.RED)
+    rates = status.rates or {}
+    dropped = {reason: count for reason, count in status.dropped.items() if count}
+    held = _share(status.queue_depth, status.queue_capacity, _count)
+    spool = f"{_count(status.spooled)} events, {_share(status.spool_size, status.spool_max_size, _bytes)}"
+    failing = f"for {_age(status.failing_for)}, {_count(status.failures)} attempts in a row"
+    answers = ", ".join(f"{_count(count)} {name}" for name, count in status.attempts.items() if count)
+    rows = [
+        (
+            "queue",
+            printable(status.queue) + f" (publisher {printable(status.version)}, up {_age(status.uptime)})",
+        ),
+        ("state", said),
+        ("", ""),
+        ("in the queue", held),
+        *([("in the spool", spool)] if status.spool_size is not None else []),
+        ("in memory", f"{_count(status.in_hand)} events"),
+        ("oldest", f"{_age(status.oldest_age)}" if status.oldest_age else "nothing waits"),
+        ("", ""),
+        ("received", _count(status.received) + _rate(rates.get("received"))),
+        ("delivered", _count(status.delivered) + _rate(rates.get("delivered"))),
+        ("dead letters", _count(status.dead_lettered)),
+        (
+            "dropped",
+            ", ".join(f"{_count(count)} {printable(name)}" for name, count in dropped.items()) or "0",
+        ),
+        *([("returned", _count(status.returned))] if status.returned else []),
+        ("", ""),
+        ("requests", (printable(answers) or "none") + _rate(rates.get("attempts"))),
+        ("mean time", "-" if status.mean_attempt is None else f"{status.mean_attempt * 1_000:,.1f} ms"),
+        (
+            "last success",
+            "never" if status.last_success_age is None else f"{_age(status.last_success_age)} ago",
+        ),
+        ("failing", failing if status.failures else "no"),
+    ]
+    return format_table(rows)
+
+
+def _count(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.0f}"
+
+
+def _bytes(number: float | None) -> str:
+    if number is None:
+        return "-"
+    power = min(4, int(math.log(number, 1_024))) if number >= 1 else 0
+    digits = 1 if power else 0
+    return f"{number / 1_024**power:,.{digits}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def _share(part: float | None, whole: float | None, write: Callable[[float | None], str]) -> str:
+    percent = f" ({part * 100 / whole:.0f} %)" if part is not None and whole else ""
+    return f"{write(part)} of {write(whole)}{percent}"
+
+
+def _rate(rate: float | None) -> str:
+    return "" if rate is None else f" ({rate:,.1f} a second)"
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 60:  # noqa: PLR2004  a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return (
+        f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    )

@@ -1,0 +1,1 @@
+"""The publisher's configuration: an INI section becomes typed settings."""

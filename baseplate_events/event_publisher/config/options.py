@@ -1,0 +1,275 @@
+"""The keys of the section `[event-publisher:NAME]`: the one table of what an operator can set.
+
+`load_settings` reads each default and numeric bound from here, and the documentation is made from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from .values import format_span
+
+Kind: TypeAlias = Literal[
+    "host",
+    "choice",
+    "span",
+    "path",
+    "folder",
+    "statuses",
+    "proxy",
+    "text",
+    "base64",
+    "count",
+    "bytes",
+    "mode",
+    "endpoint",
+    "bind",
+    "boolean",
+]
+
+#: Bytes that the wire puts around the events of a batch, at most: 23 and the digits of their number.
+BATCH_WRAPPER_SIZE: Final = 64
+#: Seconds: the bounds of most spans. Less than a millisecond is none, more than an hour is surely a mistake.
+_MILLISECOND: Final = 0.001
+_HOUR: Final = 3_600.0
+_YEAR: Final = 366 * 24 * _HOUR
+#: Bytes: a disk of today's largest.
+_LARGEST_SPOOL: Final = 1 << 45
+#: Bounds of a queue whose maker has CAP_SYS_RESOURCE: HARD_MSGMAX and HARD_MSGSIZEMAX of mq_overview(7).
+_HARD_MSGMAX: Final = 65_536
+_HARD_MSGSIZEMAX: Final = 16_777_216
+#: Bytes of the largest body: four of the largest events; a publisher holds a few bodies in memory.
+_MAX_BODY: Final = 4 * _HARD_MSGSIZEMAX
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of the section.
+
+    Attributes:
+        name: The key as it is written.
+        kind: What its value is. A span is written `500 milliseconds`, a host may have a port.
+        default: The default as it would be written; None where the key has to be there, empty where it is
+            left out and nothing stands for it.
+        meaning: What it is for, in words for an operator.
+        minimum: The least that it can be, in seconds for a span; the bounds of other kinds are in `meaning`.
+        maximum: The most that it can be, likewise.
+    """
+
+    name: str
+    kind: Kind
+    default: str | None
+    meaning: str
+    minimum: float = 0
+    maximum: float = 0
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words, such as `1 millisecond to 1 hour`; empty where the kind has none."""
+        if self.kind == "span":
+            return f"{format_span(self.minimum)} to {format_span(self.maximum)}"
+        if self.kind in {"count", "bytes"}:
+            return f"{self.minimum:,} to {self.maximum:,}"
+        return ""
+
+
+#: Every key, in the order of the documentation. Defaults that the original had are the original's.
+KEYS: Final = (
+    Key(
+        "collector.hostname",
+        "host",
+        None,
+        "The event collector's host, with its port unless it is the scheme's.",
+    ),
+    Key("collector.version", "choice", "2", "The format of the events: `2` for Thrift, `2j` for JSON."),
+    Key("collector.scheme", "choice", "https", "`https`, or `http` where the way is safe without it."),
+    Key(
+        "collector.timeout",
+        "span",
+        "3 seconds",
+        "The longest that one connect, send or read may take.",
+        _MILLISECOND,
+        _HOUR,
+    ),
+    Key(
+        "collector.deadline",
+        "span",
+        "10 seconds",
+        "The longest that a whole attempt may take; at least `collector.timeout`.",
+        _MILLISECOND,
+        _HOUR,
+    ),
+    Key(
+        "collector.ca_file", "path", "", "A PEM file with the certificates to trust instead of the system's."
+    ),
+    Key(
+        "collector.proxy",
+        "proxy",
+        "",
+        "An HTTP proxy, `http://HOST:PORT`. Proxy variables of the environment mean nothing.",
+    ),
+    Key(
+        "key.name",
+        "text",
+        None,
+        "The key that signs batches: printable ASCII without blanks, commas and quotes.",
+    ),
+    Key("key.secret", "base64", None, "The secret of that key in base64."),
+    Key(
+        "max_queue_size",
+        "count",
+        "10000",
+        "The events that the queue holds, where the publisher makes it.",
+        1,
+        _HARD_MSGMAX,
+    ),
+    Key(
+        "max_event_size",
+        "bytes",
+        "102400",
+        "The largest event that the queue takes, where the publisher makes it.",
+        1,
+        _HARD_MSGSIZEMAX,
+    ),
+    Key(
+        "queue.mode",
+        "mode",
+        "0600",
+        "Who may open the queue, where the publisher makes it, and so take events away too.",
+    ),
+    Key(
+        "batch.max_size",
+        "bytes",
+        "512000",
+        f"The largest body before compression; at least `max_event_size` and {BATCH_WRAPPER_SIZE}.",
+        1 + BATCH_WRAPPER_SIZE,
+        _MAX_BODY,
+    ),
+    Key(
+        "batch.max_age",
+        "span",
+        "1 second",
+        "The longest that an event waits for others to fill its batch.",
+        _MILLISECOND,
+        _HOUR,
+    ),
+    Key("batch.max_events", "count", "10000", "The most events of a batch.", 1, 1_000_000),
+    Key(
+        "compression.level",
+        "count",
+        "2",
+        "The level of gzip: 1 is the fastest, 9 makes the smallest bodies.",
+        1,
+        9,
+    ),
+    Key(
+        "retry.base",
+        "span",
+        "1 second",
+        "The longest wait before the first retry of a batch; it doubles with each one.",
+        _MILLISECOND,
+        _HOUR,
+    ),
+    Key(
+        "retry.cap",
+        "span",
+        "30 seconds",
+        "The longest wait before any retry; at least `retry.base`.",
+        _MILLISECOND,
+        _HOUR,
+    ),
+    Key(
+        "retry.codes",
+        "statuses",
+        "",
+        "Statuses that are tried again besides those of the rules, separated by commas, such as `400, 404`.",
+    ),
+    Key(
+        "retry.max_age",
+        "span",
+        "",
+        "The age at which an event that can't be delivered is given up; without it, never.",
+        1,
+        _YEAR,
+    ),
+    Key(
+        "delivery.concurrency",
+        "count",
+        "16",
+        "The most requests under way at the same time; with more than 1 the order of batches isn't kept.",
+        1,
+        64,
+    ),
+    Key(
+        "spool.directory",
+        "folder",
+        "",
+        "A folder of this publisher alone, where events are safe until they are delivered; without it, off.",
+    ),
+    Key(
+        "spool.max_size",
+        "bytes",
+        "1073741824",
+        "The most that the spool takes; then the publisher stops draining the queue.",
+        1_000_000,
+        _LARGEST_SPOOL,
+    ),
+    Key(
+        "spool.fsync",
+        "choice",
+        "never",
+        "When events are forced onto the disk: `never`, with each `batch`, or with each `event`.",
+    ),
+    Key(
+        "dead_letters.directory",
+        "folder",
+        "",
+        "A folder for events that the collector refuses; by default `rejected` in the spool's.",
+    ),
+    Key(
+        "dead_letters.max_size",
+        "bytes",
+        "104857600",
+        "The most that dead letters take; then the oldest are dropped.",
+        100_000,
+        _LARGEST_SPOOL,
+    ),
+    Key(
+        "shutdown.grace",
+        "span",
+        "10 seconds",
+        "The longest that the publisher still delivers once it is told to end.",
+        0,
+        _HOUR,
+    ),
+    Key(
+        "metrics.namespace", "text", "", "What the names of all metrics begin with, without a dot at the end."
+    ),
+    Key(
+        "metrics.endpoint",
+        "endpoint",
+        "",
+        "The statsd server: `HOST:PORT`, or a Unix socket's path with a `/` in it.",
+    ),
+    Key(
+        "metrics.log_if_unconfigured",
+        "boolean",
+        "false",
+        "Log the metrics (`--debug`) where there is no endpoint.",
+    ),
+    Key(
+        "metrics.swallow_network_errors",
+        "boolean",
+        "false",
+        "Accepted for configurations of the original. Metrics never disturb the publisher.",
+    ),
+    Key(
+        "health.bind",
+        "bind",
+        "",
+        "Where `/healthz`, `/readyz` and `/metrics` are: `127.0.0.1:PORT` or a Unix socket's path; else off.",
+    ),
+)
+
+KEY_BY_NAME: Final = {key.name: key for key in KEYS}

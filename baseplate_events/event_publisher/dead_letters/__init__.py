@@ -1,0 +1,1 @@
+"""The events that the publisher gave up, on disk."""

@@ -1,0 +1,1 @@
+"""What the publisher decides. Pure: no I/O, no clock, no threads, no logging."""

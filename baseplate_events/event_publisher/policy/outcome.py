@@ -1,0 +1,203 @@
+"""What a reply means for the batch that was posted. Pure.
+
+Every reply is exactly one outcome:
+
+- `Accepted`: 2xx. The collector has the batch.
+- `Retryable`: the same batch may well pass later: 408, 425, 429, 5xx but 501, anything below 200 or above
+  599, no response.
+- `TooLarge`: 413. Fewer events may pass.
+- `Refused`: 400 and 422. The collector doesn't take this content, now or later.
+- `Misconfigured`: the collector, or what stands before it, takes nothing from us until somebody mends a
+  configuration: every other 3xx and 4xx, 501, a TLS certificate that isn't trusted, a name that doesn't
+      exist.
+
+A redirect is never followed, since body and signature would go along to wherever it points, and is never
+delivery.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..._compat import assert_never
+from .wire import Failure, FailureKind, Reply, Response
+
+#: Seconds that a Retry-After header can ask for at most; a collector's mistake must not stop delivery for a
+#: day.
+MAX_RETRY_AFTER: Final = 300.0
+
+#: Statuses below 500 that may pass later: request timeout, too early, too many requests.
+_RETRYABLE: Final = frozenset({408, 425, 429})
+
+#: Statuses that speak of the content: bad request, unprocessable content.
+_REFUSED: Final = frozenset({400, 422})
+
+#: What to look at, by status, when the collector takes nothing from us.
+_REMEDIES: Final = {
+    401: "check key.name and key.secret",
+    403: "check that the collector allows key.name to send",
+    404: "check collector.hostname and collector.version",
+    405: "check collector.hostname: this doesn't look like an event collector",
+    407: "check collector.proxy: the proxy wants credentials",
+    411: "a proxy before the collector doesn't understand the request",
+    415: "check collector.version",
+    501: "check collector.hostname: this doesn't look like an event collector",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The collector has the batch."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retryable:
+    """The same batch may pass later.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        from_collector: Whether there was an HTTP response.
+        retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
+        status: The HTTP status, or None where there was no response.
+        suspect: Whether the batch itself may be the reason: the collector answered 5xx, or hung up on it.
+    """
+
+    reason: str
+    from_collector: bool
+    retry_after: float = 0.0
+    status: int | None = None
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """The collector doesn't take a body of this size.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        status: The HTTP status.
+        excerpt: The beginning of the response's body, for the dead letters; never for a log.
+    """
+
+    reason: str
+    status: int
+    excerpt: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The collector doesn't take this content.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        status: The HTTP status.
+        excerpt: The beginning of the response's body, for the dead letters; never for a log.
+    """
+
+    reason: str
+    status: int
+    excerpt: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """Nothing passes until somebody mends a configuration.
+
+    Attributes:
+        reason: What happened, in words for a log.
+        remedy: What to look at.
+        from_collector: Whether there was an HTTP response.
+        retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
+    """
+
+    reason: str
+    remedy: str
+    from_collector: bool
+    retry_after: float = 0.0
+
+
+#: What a reply means.
+Outcome = Accepted | Retryable | TooLarge | Refused | Misconfigured
+
+
+def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outcome:
+    """Tell what a reply means.
+
+    Args:
+        reply: How the attempt ended, with any status, even one that HTTP doesn't know.
+        also_retryable: Statuses that count as `Retryable` besides those of the rules (`retry.codes`); a 2xx
+            among them means nothing.
+    """
+    if isinstance(reply, Failure):
+        return _classify_failure(reply)
+    status = reply.status
+    reason = f"{status} {reply.reason}".rstrip()
+    if 200 <= status <= 299:
+        return Accepted(status)
+    if status in also_retryable:
+        return _retryable(reply, reason)
+    if status == 413:
+        return TooLarge(reason, status, reply.excerpt)
+    if status in _REFUSED:
+        return Refused(reason, status, reply.excerpt)
+    if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:
+        return Misconfigured(
+            reason=reason,
+            remedy=_REMEDIES.get(status, "check collector.scheme and collector.hostname"),
+            from_collector=True,
+            retry_after=retry_after(reply),
+        )
+    return _retryable(reply, reason)
+
+
+def _retryable(response: Response, reason: str) -> Retryable:
+    return Retryable(
+        reason=reason,
+        from_collector=True,
+        retry_after=retry_after(response),
+        status=response.status,
+        suspect=500 <= response.status <= 599,
+    )
+
+
+def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
+    reason = f"{failure.kind.value}: {failure.detail}"
+    match failure.kind:
+        case FailureKind.UNTRUSTED:
+            remedy = "check collector.hostname and collector.ca_file"
+        case FailureKind.UNKNOWN_NAME:
+            remedy = "check collector.hostname and the host's name servers"
+        case (
+            FailureKind.UNREACHABLE | FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED
+        ):
+            suspect = failure.kind is FailureKind.INTERRUPTED
+            return Retryable(reason=reason, from_collector=False, suspect=suspect)
+        case _:
+            assert_never(failure.kind)
+    return Misconfigured(reason=reason, remedy=remedy, from_collector=False)
+
+
+def retry_after(response: Response) -> float:
+    """Read the Retry-After header (RFC 9110, section 10.2.3).
+
+    Returns:
+        Seconds to wait at least, 0 to `MAX_RETRY_AFTER`; 0 where the header is missing or makes no sense. A
+        date is taken relative to the response's own Date header, so that this host's clock doesn't matter.
+    """
+    text = (response.retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        # Longer numbers are past the cap in any case, and int() has a limit of its own.
+        return min(float(text[:20]), MAX_RETRY_AFTER)
+    if not text or not response.date:
+        return 0.0
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+        since = email.utils.parsedate_to_datetime(response.date)
+        seconds = (until - since).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # no dates, or only one of them with a time zone
+        return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

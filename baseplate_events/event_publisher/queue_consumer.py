@@ -1,0 +1,165 @@
+"""The queue that the publisher drains, followed when somebody removes it.
+
+Rules:
+
+1. A queue that was removed is opened anew, or made, at once. What it still holds is received first.
+2. A removed queue is let go when it is empty and `_LINGER` seconds have passed: a producer that doesn't know
+   yet may have been about to put.
+3. The system tells of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import select
+from typing import TYPE_CHECKING, Final
+
+from ..errors import EventError, EventQueueRemovedError
+from ..transport.posix import RETURN_PRIORITY
+from .unlink_watch import RemovalWatch, watch_removal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from ..transport.posix import MessageQueue
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+#: Seconds between two looks where nobody tells, or where the queue can't be opened anew. A producer that
+#: finds its queue removed makes a new one, so this is how long events can wait unseen in that.
+_LOOK_INTERVAL: Final = 1.0
+
+#: Seconds for which a removed queue is still received from, at least.
+_LINGER: Final = 5.0
+
+
+class Intake:
+    """Receives from a queue, and from those of that name that were removed.
+
+    Args:
+        open_queue: Opens the queue, or makes it; raises an `EventError` if it can't.
+
+    Raises:
+        EventError: The queue can't be opened.
+
+    Attributes:
+        found_empty: Whether the last `receive` found that nothing was left in any queue.
+        look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, open_queue: Callable[[], MessageQueue]) -> None:
+        self._open_queue = open_queue
+        self._queue: MessageQueue = open_queue()
+        self._watch: RemovalWatch | None = watch_removal(self._queue.fileno())
+        self._orphans: list[tuple[MessageQueue, float]] = []
+        self.found_empty: bool = False
+        self.look_at: float = -math.inf  # it may have been removed before it was watched
+
+    @property
+    def name(self) -> str:
+        """POSIX name of the queue."""
+        return self._queue.name
+
+    @property
+    def capacity(self) -> int:
+        """Events that the queue holds."""
+        return self._queue.max_messages
+
+    @property
+    def message_size(self) -> int:
+        """Bytes of the largest event that it holds."""
+        return self._queue.max_message_size
+
+    @property
+    def depth(self) -> int:
+        """Events that wait in it."""
+        return self._queue.current_messages
+
+    def register(self, poller: select.poll, *, receiving: bool) -> None:
+        """Have a poller wake when there is something to do.
+
+        Args:
+            poller: What is about to sleep.
+            receiving: Whether an event is something to do.
+        """
+        if receiving:
+            poller.register(self._queue.fileno(), select.POLLIN)
+        if self._watch is not None:
+            poller.register(self._watch.fileno(), select.POLLIN)
+
+    def woken(self, descriptor: int) -> None:
+        """Take a descriptor that a poller found ready."""
+        if self._watch is not None and descriptor == self._watch.fileno():
+            self._watch.clear()
+            self.look_at = -math.inf
+
+    def receive(self) -> Generator[bytes]:
+        """Take events of one queue, each when it is asked for: a removed one if something is left in any.
+
+        Returns:
+            What is there, until the queue is found empty.
+
+        Raises:
+            EventError: By what is returned: the queue can't be used, and nothing was taken.
+        """
+        # Not in the generator, which begins when the first event is asked for, if one is.
+        self.found_empty = False
+        return self._drain()
+
+    def _drain(self) -> Generator[bytes]:
+        source = next((orphan for orphan, _ in self._orphans if orphan.current_messages), self._queue)
+        yield from source.drain()
+        self.found_empty = source is self._queue
+        if not self.found_empty:
+            self.look_at = -math.inf  # nobody tells of what is in other removed queues
+
+    def look(self, now: float) -> bool:
+        """Follow the queue if it was removed, and let go of what was removed before and is empty.
+
+        Returns:
+            Whether there is another queue now, which may be of another size.
+        """
+        followed = self._follow(now) if self._queue.removed else None
+        for orphan, until in list(self._orphans):
+            if now >= until and not orphan.current_messages:
+                orphan.close()
+                self._orphans.remove((orphan, until))
+        nobody_tells = self._watch is None or followed is False
+        self.look_at = now + _LOOK_INTERVAL if self._orphans or nobody_tells else math.inf
+        return followed is True
+
+    def _follow(self, now: float) -> bool:
+        try:
+            fresh = self._open_queue()
+        except EventError as exc:
+            logger.error("the queue was unlinked, and can't be made anew: %s", exc)
+            return False
+        logger.warning("the queue %s was unlinked; going on with the new one", fresh.name)
+        self._orphans.append((self._queue, now + _LINGER))
+        self._queue = fresh
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = watch_removal(fresh.fileno())
+        return True
+
+    def put_back(self, event: bytes, timeout: float, now: float) -> None:
+        """Put an event back into the queue, ahead of everything else.
+
+        Raises:
+            EventError: It isn't in the queue.
+        """
+        try:
+            self._queue.put(event, timeout, RETURN_PRIORITY)
+        except EventQueueRemovedError:
+            self.look(now)
+            self._queue.put(event, timeout, RETURN_PRIORITY)
+
+    def close(self) -> None:
+        """Close everything; events stay where they are."""
+        for orphan, _ in self._orphans:
+            orphan.close()
+        self._queue.close()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None

@@ -1,0 +1,1 @@
+"""What the publisher reports: statsd, Prometheus, health pages, systemd and its log."""

@@ -1,0 +1,153 @@
+"""What the publisher tells others: statsd, the health endpoint, systemd. None of them can disturb delivery.
+
+The thread that decides calls `tell` in each of its steps. Whatever is told is taken from a `Snapshot`, which
+is made when somebody is to be told: every second for the health endpoint, every ten for the others, never
+where there is nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from ..policy.outcome import Accepted, Misconfigured, Retryable
+from .health_server import HealthServer
+from .snapshot import SNAPSHOT_INTERVAL, Attempts
+from .statsd import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..config.settings import PublisherSettings
+    from ..policy.outcome import Outcome
+    from .snapshot import Snapshot
+    from .systemd import Notifier
+
+#: Seconds between two reports to statsd and systemd; the flush interval of the usual statsd.
+_REPORT_INTERVAL: Final = 10.0
+
+
+class Telemetry:
+    """Tells others what the publisher is doing. Used by one thread.
+
+    Args:
+        settings: `metrics.*` and `health.bind`.
+        notifier: Tells systemd.
+        look: Sees what the publisher is doing at a moment of the monotonic clock.
+
+    Raises:
+        HealthError: The health endpoint can't listen where it should.
+
+    Attributes:
+        attempts: What became of all attempts.
+        tell_at: When `tell` is to be called at the latest, in seconds of the monotonic clock.
+    """
+
+    def __init__(
+        self, settings: PublisherSettings, notifier: Notifier, look: Callable[[float], Snapshot]
+    ) -> None:
+        metrics = settings.metrics
+        self.attempts: Attempts = Attempts()
+        self.tell_at: float = -math.inf
+        self._notifier = notifier
+        self._look = look
+        self._metrics = Client(
+            metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured
+        )
+        self._reports = metrics.endpoint is not None or metrics.log_if_unconfigured or notifier.listening
+        self._report_at = -math.inf
+        self._reported: dict[str, int] = {}
+        self._snapshot: Snapshot | None = None
+        self._health: HealthServer | None = None
+        if settings.health is not None:
+            self._health = HealthServer(settings.health, self._last_snapshot)
+
+    @property
+    def metrics_dropped(self) -> int:
+        """Lines for statsd that couldn't be sent."""
+        return self._metrics.dropped
+
+    def _last_snapshot(self) -> Snapshot:
+        """Give what the health endpoint tells; called by its thread."""
+        if self._snapshot is None:
+            raise AssertionError("the endpoint is started after the first snapshot")
+        return self._snapshot
+
+    def start(self, now: float) -> str | None:
+        """Begin to tell; return where the health endpoint is, or None."""
+        self._snapshot = self._look(now)
+        if self._health is not None:
+            self._health.start()
+        self._notifier.ready()
+        return None if self._health is None else str(self._health.endpoint)
+
+    def note(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
+        """Tell of an attempt to send `count` events that ended at `now` and took so many seconds."""
+        self.attempts.note(outcome, seconds, now)
+        self._metrics.timer("post").send(seconds)
+        match outcome:
+            case Accepted():
+                self._metrics.counter("sent").increment(count)
+            case Retryable(from_collector=False) | Misconfigured(from_collector=False):
+                self._metrics.counter("error.io").increment()
+            case _:
+                self._metrics.counter("error.http").increment()
+
+    def tell(self, now: float) -> None:
+        """Tell what is due."""
+        self._notifier.alive()
+        if now >= self.tell_at:
+            self._snapshot = snapshot = self._look(now)
+            if self._reports and now >= self._report_at:
+                self._report_at = now + _REPORT_INTERVAL
+                self._report(snapshot, now)
+            self.tell_at = self._report_at if self._reports else math.inf
+            if self._health is not None:
+                self.tell_at = min(self.tell_at, now + SNAPSHOT_INTERVAL)
+        self.tell_at = min(self.tell_at, self._notifier.alive_at)
+
+    def stopping(self, now: float) -> None:
+        """Tell that the publisher ends."""
+        self._notifier.stopping()
+        self._snapshot = self._look(now)
+
+    def reloading(self) -> None:
+        """Tell that the publisher reads its configuration; `ready` follows."""
+        self._notifier.reloading()
+
+    def ready(self) -> None:
+        """Tell that the publisher has read its configuration."""
+        self._notifier.ready()
+
+    def close(self, now: float) -> None:
+        """Tell how it ended, and no more."""
+        if self._reports:
+            self._report(self._look(now), now)
+        if self._health is not None:
+            self._health.close()
+        self._notifier.close()
+        self._metrics.close()
+
+    def _report(self, snapshot: Snapshot, now: float) -> None:
+        """Send gauges of what is held, and counters of the fates since the last report."""
+        self._notifier.status(snapshot.in_words(now))
+        books, oldest_at = snapshot.accounting, snapshot.oldest_at
+        fates = {
+            "received": books.received,
+            "recovered": books.recovered,
+            "delivered": books.delivered,
+            "dead_lettered": books.dead_lettered,
+            "returned": books.returned,
+            "dead_letters.dropped": books.letters_dropped,
+            **{f"dropped.{reason.value}": count for reason, count in books.dropped.items()},
+        }
+        with self._metrics.batch() as batch:
+            batch.gauge("queue.depth").replace(snapshot.queue_depth)
+            batch.gauge("in_hand").replace(books.in_hand)
+            batch.gauge("oldest.age").replace(0 if oldest_at is None else round(now - oldest_at, 3))
+            if snapshot.spool is not None:
+                batch.gauge("spooled").replace(books.spooled)
+                batch.gauge("spool.size").replace(snapshot.spool.size)
+            for name, count in fates.items():
+                batch.counter(name).increment(count - self._reported.get(name, 0))
+        self._reported = fates

@@ -1,0 +1,232 @@
+"""What a publisher is doing, as a value that other threads can read. Pure.
+
+Rules:
+
+1. Only the deciding thread makes a `Snapshot`, between two steps, at least once in `SNAPSHOT_INTERVAL`; so
+   its books balance, and whoever reads it takes nothing from delivery.
+2. A snapshot never changes. Readers take the last one; that it is recent is the sign that the publisher is
+   alive.
+3. It holds moments of the monotonic clock. Ages are reckoned when they are told, so that they go on growing
+   when the publisher hangs.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ..._compat import assert_never
+from ..policy.outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..policy.accounting import Accounting
+
+#: Seconds between two snapshots at most. A scraper comes every 10 to 60 seconds.
+SNAPSHOT_INTERVAL: Final = 1.0
+
+#: Seconds after which a publisher without a new snapshot counts as stuck. A step is a burst of 1,000 events,
+#: and with `spool.fsync = event` on a slow disk that takes seconds.
+STUCK_AFTER: Final = 30.0
+
+#: Seconds: upper bounds of the histogram of attempts, those of Prometheus' own clients.
+BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Result(enum.Enum):
+    """How an attempt ended, as metrics tell it."""
+
+    ACCEPTED = "accepted"
+    TOO_LARGE = "too_large"
+    REFUSED = "refused"
+    RETRYABLE = "retryable"
+    MISCONFIGURED = "misconfigured"
+    UNANSWERED = "unanswered"
+    """There was no HTTP response, whatever the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How values were spread.
+
+    Attributes:
+        bounds: Upper bounds of the classes, ascending; each bound belongs to its class.
+        counts: Values in each class, and those above the last bound.
+        total: The sum of all values.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: float
+
+    @property
+    def count(self) -> int:
+        """How many values there were."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptCounts:
+    """What became of all attempts so far.
+
+    Attributes:
+        results: Attempts by how they ended; every result has an entry.
+        seconds: How long they took.
+        trouble: What the last attempt ran into, in words for an operator; None if it was answered with
+            anything but an order to try again.
+        failing_since: When the first of the failures in a row came, None where the last was none.
+        last_success_at: When the last batch was accepted, None where none was.
+    """
+
+    results: Mapping[Result, int]
+    seconds: Distribution
+    trouble: str | None
+    failing_since: float | None
+    last_success_at: float | None
+
+
+class Attempts:
+    """Counts attempts; used by the deciding thread alone.
+
+    Attributes:
+        trouble: What the last attempt ran into; see `AttemptCounts`.
+    """
+
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+        self._results = dict.fromkeys(Result, 0)
+        self._classes = [0] * (len(BOUNDS) + 1)
+        self._total = 0.0
+        self._failing_since: float | None = None
+        self._last_success_at: float | None = None
+
+    def note(self, outcome: Outcome, seconds: float, now: float) -> None:
+        """Count an attempt that ended at `now` and took so many seconds."""
+        self._results[_result_of(outcome)] += 1
+        self._classes[bisect.bisect_left(BOUNDS, seconds)] += 1
+        self._total += seconds
+        self.trouble = trouble_of(outcome)
+        if self.trouble is None:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = now
+        if isinstance(outcome, Accepted):
+            self._last_success_at = now
+
+    def counts(self) -> AttemptCounts:
+        """Give what was counted so far."""
+        return AttemptCounts(
+            results=dict(self._results),
+            seconds=Distribution(BOUNDS, tuple(self._classes), self._total),
+            trouble=self.trouble,
+            failing_since=self._failing_since,
+            last_success_at=self._last_success_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLevel:
+    """How full a spool is.
+
+    Attributes:
+        size: Bytes that it takes.
+        max_size: Bytes that it may take.
+    """
+
+    size: int
+    max_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a publisher is doing.
+
+    Moments are seconds of the monotonic clock.
+
+    Attributes:
+        queue_name: The NAME of `/events-NAME`.
+        version: The version of this package.
+        started_at: When the publisher was made.
+        made_at: When this was seen.
+        accounting: The fates of all events, a copy of the books.
+        queue_depth: Events that wait in the queue.
+        queue_capacity: Events that the queue holds.
+        attempts: What became of all attempts.
+        failures: Failed attempts in a row.
+        oldest_at: When the oldest event that isn't delivered came, None where there is none.
+        spool: How full the spool is, None where there is none.
+        disk_trouble: What the disk said when it failed, None while it works.
+        stopping: Whether the publisher was told to stop.
+        metrics_dropped: Lines for statsd that couldn't be sent.
+    """
+
+    queue_name: str
+    version: str
+    started_at: float
+    made_at: float
+    accounting: Accounting
+    queue_depth: int
+    queue_capacity: int
+    attempts: AttemptCounts = field(default_factory=lambda: Attempts().counts())
+    failures: int = 0
+    oldest_at: float | None = None
+    spool: SpoolLevel | None = None
+    disk_trouble: str | None = None
+    stopping: bool = False
+    metrics_dropped: int = 0
+
+    def unready(self, now: float) -> str | None:
+        """Tell why events aren't being delivered at `now`, in words for an operator; None where they are."""
+        if not self.alive(now):
+            return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
+        if self.stopping:
+            return "stopping"
+        troubles = [text for text in (self.attempts.trouble, self.disk_trouble) if text is not None]
+        return "; ".join(troubles) if troubles else None
+
+    def alive(self, now: float) -> bool:
+        """Tell whether the publisher did something lately."""
+        return now - self.made_at <= STUCK_AFTER
+
+    def in_words(self, now: float) -> str:
+        """Say in one line what the publisher is doing."""
+        unready = self.unready(now)
+        doing = "delivering" if unready is None else f"not delivering: {unready}"
+        held = f"{self.accounting.in_hand:,} in hand"
+        spooled = f", {self.accounting.spooled:,} spooled" if self.spool is not None else ""
+        delivered = f"{self.accounting.delivered:,} delivered"
+        return f"{doing} ({delivered}, {held}{spooled}, {self.queue_depth:,} in the queue)"
+
+
+def trouble_of(outcome: Outcome) -> str | None:
+    """Tell what an attempt ran into that has to be tried again, and how to mend it where that is known.
+
+    None where the collector takes what it gets: to refuse an event is to have read it.
+    """
+    match outcome:
+        case Retryable(reason=reason):
+            return reason
+        case Misconfigured(reason=reason, remedy=remedy):
+            return f"{reason}; {remedy}"
+        case _:
+            return None
+
+
+def _result_of(outcome: Outcome) -> Result:
+    match outcome:
+        case Accepted():
+            result = Result.ACCEPTED
+        case TooLarge():
+            result = Result.TOO_LARGE
+        case Refused():
+            result = Result.REFUSED
+        case Retryable(from_collector=from_collector):
+            result = Result.RETRYABLE if from_collector else Result.UNANSWERED
+        case Misconfigured(from_collector=from_collector):
+            result = Result.MISCONFIGURED if from_collector else Result.UNANSWERED
+        case _:
+            assert_never(outcome)
+    return result

@@ -1,0 +1,213 @@
+"""An event queue in memory, for unit tests of a service; see the rules of this package."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from ..errors import EventError
+from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, EventQueue
+from ..transport.descriptor import Descriptor
+from ..transport.posix import MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..transport.limits import QueueSize
+
+T = TypeVar("T")
+
+
+class _RefusedError(Exception):
+    """Raised by a send that adds nothing; never leaves `MessageQueue`."""
+
+
+class _MemoryDescriptor(Descriptor):
+    """What a queue in memory has for a descriptor.
+
+    Attributes:
+        messages: What is in it.
+        filled: Whether it takes no more, whatever is in it.
+        failure: What to raise instead of taking a message.
+    """
+
+    __slots__ = ("failure", "filled", "messages")
+
+    def __init__(self, size: QueueSize) -> None:
+        # Instead of what the base class does, which has a descriptor of the kernel.
+        self._closed = False
+        self.fd = -1
+        self.size = size
+        self.send = self._send
+        self.messages: list[bytes] = []
+        self.filled = False
+        self.failure: EventError | None = None
+
+    def _send(self, message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
+        del timeout, priority
+        if self.failure is not None or self.depth >= self.size.max_messages:
+            raise _RefusedError
+        self.messages.append(message)
+
+    @property
+    def depth(self) -> int:
+        return self.size.max_messages if self.filled else len(self.messages)
+
+    def refused(self, exc: Exception) -> bool:
+        return isinstance(exc, _RefusedError)
+
+    def is_full(self, exc: Exception) -> bool:
+        del exc
+        return False  # `try_send` tells
+
+    def try_send(self, message: bytes, priority: int) -> bool:
+        try:
+            self.send(message, None, priority)
+        except _RefusedError:
+            if self.failure is not None:
+                raise self.failure.with_traceback(None) from None
+            return False
+        return True
+
+    def removed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _MemoryQueue(MessageQueue):
+    """A queue in memory; it is only put to."""
+
+    def _open(self) -> Descriptor:
+        return _MemoryDescriptor(self._asked)
+
+
+class InMemoryEventQueue(EventQueue[T]):
+    """An event queue that keeps what is put on it, for unit tests.
+
+    It can be given wherever an `EventQueue[T]` is asked for, and made wherever one is made: it takes the same
+    arguments. It is as large as asked, whatever the host allows, and apart from all others of its name.
+    Threads may share it; a forked worker has a copy of its own.
+
+    Args:
+        name: The name of the event queue.
+        event_serializer: Takes an event and returns it as bytes; it is really called.
+        max_queue_size: Events that the queue holds, 1 to 65,536.
+        max_event_size: Bytes that an event may have, 1 to 16 MiB.
+        put_timeout: Checked, and no more: nobody takes events out meanwhile, so a full queue refuses at once.
+        mode: Checked, and no more.
+        strict_size: Means nothing here: the queue always has its full size.
+
+    Raises:
+        ValueError: An argument is out of its bounds.
+    """
+
+    _transport = _MemoryQueue
+
+    def __init__(
+        self,
+        name: str,
+        event_serializer: Callable[[T], bytes],
+        *,
+        max_queue_size: int = MAX_QUEUE_SIZE,
+        max_event_size: int = MAX_EVENT_SIZE,
+        put_timeout: float = 0.0,
+        mode: int = 0o600,
+        strict_size: bool = False,
+    ) -> None:
+        super().__init__(
+            name,
+            event_serializer,
+            max_queue_size=max_queue_size,
+            max_event_size=max_event_size,
+            put_timeout=put_timeout,
+            mode=mode,
+            strict_size=strict_size,
+        )
+        self._put_timeout = 0.0
+        self._memory: _MemoryDescriptor = cast("_MemoryDescriptor", self._queue.descriptor)
+        self._events: list[T] = []
+        self._errors: list[EventError] = []
+        self._in_turn: threading.RLock = threading.RLock()  # a serializer may put another event
+
+    def put(self, event: T) -> None:
+        """Add an event to the queue, or raise what the real queue would; it never waits.
+
+        Args:
+            event: The event to send. Its type depends on the serializer.
+
+        Raises:
+            EventTooLargeError: The serialized event is too large.
+            EventQueueFullError: The queue is full.
+            EventEmptyError: The event serialized to nothing.
+            EventNotSerializableError: The event can't be serialized.
+            EventQueueClosedError: The queue was closed.
+            EventError: Whatever else the serializer raises of that kind, or `fail_with` was given.
+        """
+        with self._in_turn:
+            try:
+                super().put(event)
+            except EventError as error:
+                self._errors.append(error)
+                raise
+            self._events.append(event)
+
+    @property
+    def events(self) -> list[T]:
+        """The events in the queue, in order: the very objects that were put."""
+        with self._in_turn:
+            return list(self._events)
+
+    @property
+    def messages(self) -> list[bytes]:
+        """The same events, as the serializer wrote them when they were put."""
+        with self._in_turn:
+            return list(self._memory.messages)
+
+    @property
+    def errors(self) -> list[EventError]:
+        """What `put` raised, in order, even if the service handled it."""
+        with self._in_turn:
+            return list(self._errors)
+
+    def only_event(self) -> T:
+        """Give the event in the queue.
+
+        Raises:
+            AssertionError: There is none, or more than one; the message tells what was refused.
+        """
+        events = self.events
+        if len(events) != 1:
+            raise AssertionError(f"expected one event in the queue, there are {len(events)}: {self!r}")
+        return events[0]
+
+    def clear(self) -> None:
+        """Take everything out of the queue, as the publisher does; there is room again after `fill`."""
+        with self._in_turn:
+            self._events.clear()
+            self._memory.messages.clear()
+            self._memory.filled = False
+
+    def fill(self) -> None:
+        """Be full from now on, until `clear`; `events` stay as they are."""
+        self._memory.filled = True
+
+    def fail_with(self, error: EventError | None) -> None:
+        """Raise this for each event that could be put otherwise, until called with None.
+
+        Args:
+            error: Such as `EventQueueRemovedError("/events-main", "it was removed and can't be made anew")`.
+        """
+        self._memory.failure = error
+
+    def __enter__(self) -> InMemoryEventQueue[T]:
+        return self
+
+    def __repr__(self) -> str:
+        with self._in_turn:
+            parts = [repr(self._name), f"{len(self._events)} events"]
+            if self._errors:
+                last = self._errors[-1]
+                parts.append(f"{len(self._errors)} refused, the last with {type(last).__name__}: {last}")
+        return f"<{type(self).__name__} {', '.join(parts)}>"

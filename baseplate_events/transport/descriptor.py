@@ -1,0 +1,397 @@
+"""One open descriptor of a POSIX message queue: the only module that touches `posix_ipc`.
+
+Rules:
+
+1. Nothing of `posix_ipc` gets out: every failure is an `EventError` or a value that says what happened.
+2. Descriptors never block. (A send of `posix_ipc` that blocks may swallow what a signal handler raises.)
+3. A descriptor is closed when its last user lets go of it, by reference count, or at once by `close`. A
+   thread that uses one holds it meanwhile, so that its number can't become another file's under the thread's
+   hands.
+4. A number that has become another file's nevertheless, since a program closed what isn't its own, is neither
+   used for long nor closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import (
+    EventQueueLimitError,
+    EventQueuePermissionError,
+    EventQueueUnavailableError,
+    EventQueueUnsupportedError,
+)
+from .limits import QueueSize, Refusal, queue_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+#: What `posix_ipc` says in place of an error number, in the same words in all of its releases.
+_ERROR_NUMBERS = (
+    ("maximum number of files open", errno.EMFILE),
+    ("total number of open files", errno.ENFILE),
+    ("Insufficient space", errno.ENOSPC),
+)
+
+#: Bytes of a queue's largest message up to which received ones are kept as they come. Some releases of
+#: `posix_ipc` give a message that keeps all of its receive buffer allocated, so from larger ones a copy is.
+_LEAN_MESSAGE_SIZE = 1_024
+
+
+class PosixQueue(Protocol):
+    """The part of `posix_ipc.MessageQueue` that is used here."""
+
+    mqd: int
+    max_messages: int
+    max_message_size: int
+    current_messages: int
+
+    def send(self, message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
+        """Add a message."""
+
+    def receive(self) -> tuple[bytes, int]:
+        """Take a message and its priority out."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptor."""
+
+
+class _Send(Protocol):
+    """`PosixQueue.send`."""
+
+    def __call__(self, message: bytes, timeout: float | None = None, priority: int = 0, /) -> None: ...
+
+
+class PosixIpc(Protocol):
+    """The part of `posix_ipc` that is used here."""
+
+    MESSAGE_QUEUES_SUPPORTED: bool
+    O_CREX: int
+    O_NONBLOCK: int
+    Error: type[Exception]
+    BusyError: type[Exception]
+    ExistentialError: type[Exception]
+    PermissionsError: type[Exception]
+    SignalError: type[Exception]
+
+    def MessageQueue(  # noqa: N802 - the name is theirs
+        self, name: str, flags: int, *, mode: int, max_messages: int, max_message_size: int, read: bool
+    ) -> PosixQueue:
+        """Open or make a queue."""
+        ...
+
+    def unlink_message_queue(self, name: str, /) -> None:
+        """Remove a queue."""
+
+
+def load() -> tuple[PosixIpc | None, str]:
+    """Import `posix_ipc`, or say why there are no queues here.
+
+    By name and not by statement: the package is untyped, and a project that vendors this one needs neither
+    stubs nor an ignore that its type checker might call unused.
+    """
+    try:
+        ipc = cast("PosixIpc", importlib.import_module("posix_ipc"))
+    except ImportError as exc:
+        return (
+            None,
+            f"the posix_ipc package can't be imported ({exc}); install it with `pip install posix_ipc`",
+        )
+    if not ipc.MESSAGE_QUEUES_SUPPORTED:
+        return (
+            None,
+            "this operating system has no POSIX message queues; run on Linux, or in a Linux container",
+        )
+    return ipc, ""
+
+
+#: The package, or None and why it can't be used.
+posix_ipc: PosixIpc | None
+why_not: str
+posix_ipc, why_not = load()
+
+
+def _require_posix_ipc(name: str) -> PosixIpc:
+    if posix_ipc is None:
+        raise EventQueueUnsupportedError(name, why_not)
+    return posix_ipc
+
+
+class Descriptor:
+    """An open descriptor of one queue.
+
+    Attributes:
+        fd: Its number; it keeps the number when it is closed.
+        size: The size of the queue, which never changes.
+        send: Add a message without waiting, given message (bytes, or `posix_ipc` crashes), and None and
+            priority where that isn't 0. For speed, it raises what `posix_ipc` raises: where `refused` knows
+            that, `try_send` gives or raises the right thing.
+        receive: Take a message out without waiting, with its priority; see `try_receive` in the same way.
+    """
+
+    __slots__ = ("_closed", "_device", "_inode", "_ipc", "_name", "_queue", "fd", "receive", "send", "size")
+
+    def __init__(self, ipc: PosixIpc, name: str, queue: PosixQueue) -> None:
+        self._closed = False
+        self._ipc = ipc
+        self._name = name
+        self._queue = queue
+        self.fd: int = queue.mqd
+        self.size: QueueSize = QueueSize(queue.max_messages, queue.max_message_size)
+        self.send: _Send = queue.send
+        self.receive: Callable[[], tuple[bytes, int]] = queue.receive
+        status = os.fstat(self.fd)
+        self._device, self._inode = status.st_dev, status.st_ino
+
+    @property
+    def depth(self) -> int:
+        """Messages in the queue now."""
+        try:
+            return self._queue.current_messages
+        except (self._ipc.Error, OSError) as exc:
+            raise self._unusable(exc) from exc
+
+    def refused(self, exc: Exception) -> bool:
+        """Tell whether an exception of `send` or `receive` is theirs, so that nothing was sent or taken.
+
+        It may be a signal handler's instead, which came when the call was over, and has to go its way.
+        """
+        return isinstance(exc, self._ipc.Error) or type(exc) in {ValueError, OverflowError, OSError}
+
+    def is_full(self, exc: Exception) -> bool:
+        """Tell whether an exception of `send` says that the queue is full, and nothing else."""
+        return isinstance(exc, self._ipc.BusyError)
+
+    def try_send(self, message: bytes, priority: int) -> bool:
+        """Add a message to the queue without waiting.
+
+        Args:
+            message: At most as many bytes as `size` allows.
+            priority: From 0 to 32,767.
+
+        Returns:
+            Whether it was added, which it wasn't if the queue is full (or, never seen, a signal came first).
+
+        Raises:
+            EventQueueUnavailableError: The descriptor can't be used.
+        """
+        try:
+            self.send(message, None, priority)
+        except (self._ipc.BusyError, self._ipc.SignalError):
+            return False
+        except Exception as exc:
+            if not self.refused(exc):
+                raise
+            raise self._unusable(exc) from exc
+        return True
+
+    def try_receive(self) -> bytes | None:
+        """Take a message out of the queue without waiting, or give None if there is none.
+
+        Raises:
+            EventQueuePermissionError: The descriptor was opened only to send.
+            EventQueueUnavailableError: The descriptor can't be used.
+        """
+        return next(self.receive_all(), None)
+
+    def receive_all(self) -> Generator[bytes]:
+        """Take messages out of the queue without waiting, each when it is asked for, until there is none.
+
+        Raises:
+            EventQueuePermissionError: The descriptor was opened only to send.
+            EventQueueUnavailableError: The descriptor can't be used, and nothing was taken. If something was,
+                it ends, so that nobody loses that.
+        """
+        receive = self.receive
+        is_lean = self.size.max_message_size <= _LEAN_MESSAGE_SIZE
+        is_first = True
+        try:
+            while True:
+                message = receive()[0]
+                yield message if is_lean else b"".join((message, b""))
+                is_first = False
+        except (self._ipc.BusyError, self._ipc.SignalError):
+            pass
+        except self._ipc.PermissionsError as exc:
+            problem = "it was opened only to put; open it with read=True to get"
+            raise EventQueuePermissionError(self._name, problem) from exc
+        except Exception as exc:
+            if not self.refused(exc):
+                raise
+            if is_first:
+                raise self._unusable(exc) from exc
+
+    def removed(self) -> bool:
+        """Tell whether the queue was unlinked, or the descriptor closed or lost."""
+        if self._closed:
+            return True
+        try:
+            status = os.fstat(self.fd)
+        except OSError:
+            status = None
+        if status is not None and status.st_ino == self._inode and status.st_dev == self._device:
+            return status.st_nlink == 0
+        self._closed = True  # lost: from now on the number is somebody else's, maybe even for the same queue
+        return True
+
+    def set_mode(self, mode: int) -> None:
+        """Give the queue these permission bits, if it hasn't got them.
+
+        Raises:
+            OSError: The queue is another user's.
+        """
+        if stat.S_IMODE(os.fstat(self.fd).st_mode) != mode:
+            os.fchmod(self.fd, mode)
+
+    def close(self) -> None:
+        """Close the descriptor, if it is open; only this method and `removed` work afterwards."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(OSError):
+                status = os.fstat(self.fd)
+                if status.st_ino == self._inode and status.st_dev == self._device:
+                    self._queue.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # made only in part, or the interpreter is ending
+            self.close()
+
+    def _unusable(self, exc: Exception) -> EventQueueUnavailableError:
+        return EventQueueUnavailableError(self._name, f"its descriptor can't be used ({exc})")
+
+
+def make_queue(name: str, size: QueueSize, *, mode: int, read: bool) -> Descriptor | Refusal | None:
+    """Make a queue of this POSIX name and size.
+
+    Args:
+        name: A valid POSIX name of a queue.
+        size: Its size, within the hard bounds of the kernel.
+        mode: Its permission bits, whatever the umask.
+        read: Open it to receive and send; else only to send.
+
+    Returns:
+        Its descriptor, or why the kernel refuses the size, or None if the queue exists.
+
+    Raises:
+        EventQueueUnavailableError: It can't be made for another reason.
+    """
+    ipc = _require_posix_ipc(name)
+    try:
+        descriptor = _call(ipc, name, ipc.O_CREX, size, mode=mode, read=read)
+        descriptor.set_mode(mode)
+    except ipc.ExistentialError:
+        return None
+    except ValueError:
+        return Refusal.BOUNDS
+    except (ipc.Error, OSError, MemoryError) as exc:
+        # EMFILE means both: too many bytes of queues, and too many open files.
+        if _error_number(exc) in {errno.EMFILE, errno.EOVERFLOW} and _can_open_a_file():
+            return Refusal.BYTES
+        raise _not_opened(ipc, name, exc) from exc
+    return descriptor
+
+
+def find_queue(name: str, *, read: bool) -> Descriptor | None:
+    """Open the queue of this POSIX name, or give None if there is none.
+
+    Args:
+        name: A valid POSIX name of a queue.
+        read: Open it to receive and send; else only to send.
+
+    Raises:
+        EventQueuePermissionError: It belongs to another user who doesn't let this process in.
+        EventQueueUnavailableError: It can't be opened for another reason.
+    """
+    ipc = _require_posix_ipc(name)
+    try:
+        return _call(ipc, name, 0, QueueSize(1, 1), mode=0, read=read)
+    except ipc.ExistentialError:
+        return None
+    except (ipc.Error, OSError, ValueError, MemoryError) as exc:
+        raise _not_opened(ipc, name, exc) from exc
+
+
+def remove_queue(name: str) -> bool:
+    """Unlink the queue of this POSIX name.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        EventQueuePermissionError: It belongs to another user.
+        EventQueueUnavailableError: It can't be unlinked for another reason.
+    """
+    ipc = _require_posix_ipc(name)
+    try:
+        ipc.unlink_message_queue(name)
+    except ipc.ExistentialError:
+        return False
+    except (ipc.Error, OSError) as exc:
+        raise _not_opened(ipc, name, exc) from exc
+    return True
+
+
+def _call(ipc: PosixIpc, name: str, flags: int, size: QueueSize, *, mode: int, read: bool) -> Descriptor:
+    queue = ipc.MessageQueue(
+        name,
+        flags | ipc.O_NONBLOCK,
+        mode=mode,
+        max_messages=size.max_messages,
+        max_message_size=size.max_message_size,
+        read=read,
+    )
+    return Descriptor(ipc, name, queue)
+
+
+def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailableError:
+    """Give the error for a queue that can't be opened, made or removed."""
+    if isinstance(exc, (ipc.PermissionsError, PermissionError)):
+        return EventQueuePermissionError(name, _not_let_in(name))
+    number = _error_number(exc)
+    if number == errno.ENOSPC:
+        problem = "the host has no room for one more queue; raise the sysctl fs.mqueue.queues_max"
+        return EventQueueLimitError(name, problem)
+    if number == errno.ENOSYS:
+        return EventQueueUnsupportedError(name, "the kernel of this host has no POSIX message queues")
+    if number == errno.EMFILE:
+        problem = "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)"
+    elif number == errno.ENFILE:
+        problem = "this host has too many files open; raise the sysctl fs.file-max"
+    else:
+        problem = f"it can't be used ({exc})"
+    return EventQueueUnavailableError(name, problem)
+
+
+def _not_let_in(name: str) -> str:
+    """Say whose the queue is that doesn't let this process in, and what helps."""
+    status = queue_status(name)
+    if status is None:
+        owner = "it belongs to another user"
+    else:
+        owner = f"it belongs to user {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):#o}"
+    return (
+        f"{owner}, and doesn't let in this process of user {os.geteuid()}; run both sides as the same user, "
+        "or give them a common group and have the queue made with mode=0o660"
+    )
+
+
+def _error_number(exc: Exception) -> int | None:
+    """Give the error number behind an exception of `posix_ipc`, which often has it only in words."""
+    if isinstance(exc, OSError) and exc.errno is not None:
+        return exc.errno
+    text = str(exc)
+    return next((number for words, number in _ERROR_NUMBERS if words in text), None)
+
+
+def _can_open_a_file() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,303 @@
+"""How large a queue the host allows: the kernel's rules, what to try next, and how to lift a limit.
+
+Rules of Linux (mq_overview(7), setrlimit(2), and ipc/mqueue.c of the kernel):
+
+1. Nobody gets more than 65,536 messages or 16 MiB a message. Without CAP_SYS_RESOURCE the bounds are the
+   sysctls `fs.mqueue.msg_max` and `fs.mqueue.msgsize_max`. Beyond either, making a queue fails with EINVAL.
+2. A queue is charged in full when it is made (`QueueSize.bytes_charged`), to its user id, beside all other
+   queues of that user. If the sum exceeds the maker's RLIMIT_MSGQUEUE, making it fails with EMFILE. The
+   charge ends when the queue is unlinked and its last descriptor closed.
+3. Opening a queue that exists is never charged or refused for size, and never changes its size.
+
+Which of the limits binds a process can't be read reliably (capabilities within a user namespace, other queues
+of the user): so whoever makes a queue tries, and asks a `Negotiation` what to try next. All but the readers
+at the end is pure.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._compat import assert_never
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Messages a queue may hold at most, whoever makes it (HARD_MSGMAX of the kernel).
+HARD_MAX_MESSAGES = 65_536
+
+#: Bytes a message may have at most, whoever makes the queue (HARD_MSGSIZEMAX of the kernel).
+HARD_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+#: Bytes of a message below which a queue isn't made smaller: hardly an event fits in less.
+SMALLEST_MESSAGE_SIZE = 512
+
+#: The sysctls of a kernel that nobody has set up, for where /proc can't be read.
+DEFAULT_MSG_MAX = 10
+DEFAULT_MSGSIZE_MAX = 8_192
+
+#: Bytes the kernel charges for a message's header (sizeof(struct msg_msg) on 64 bits).
+_HEADER_SIZE = 48
+
+#: Bytes the kernel charges for a node of a queue's tree of priorities (sizeof(struct posix_msg_tree_node)),
+#: and how many nodes at most (MQ_PRIO_MAX).
+_TREE_NODE_SIZE = 48
+_MAX_TREE_NODES = 32_768
+
+#: A queue is made smaller by one part in so many at a time: coarse enough to end within about 170 tries from
+#: any size, fine enough to waste little.
+_STEP = 8
+
+#: Where the kernel's queues and their sysctls show, if mounted.
+_QUEUE_DIRECTORY = "/dev/mqueue"
+_SYSCTL_DIRECTORY = "/proc/sys/fs/mqueue"
+
+#: Names of other queues that a message lists at most.
+_LISTED_QUEUES = 5
+
+
+class Refusal(enum.Enum):
+    """Why the kernel didn't make a queue of some size."""
+
+    BOUNDS = enum.auto()  #: Beyond msg_max or msgsize_max.
+    BYTES = enum.auto()  #: Beyond what RLIMIT_MSGQUEUE leaves to this user.
+
+
+class QueueSize(NamedTuple):
+    """The size of a queue, fixed when it is made.
+
+    Attributes:
+        max_messages: Messages that it holds.
+        max_message_size: Bytes that each of them may have.
+    """
+
+    max_messages: int
+    max_message_size: int
+
+    @property
+    def bytes_charged(self) -> int:
+        """Bytes of RLIMIT_MSGQUEUE that the queue takes on a 64-bit kernel, full or empty."""
+        nodes = min(self.max_messages, _MAX_TREE_NODES)
+        return self.max_messages * (self.max_message_size + _HEADER_SIZE) + nodes * _TREE_NODE_SIZE
+
+    def covers(self, other: QueueSize) -> bool:
+        """Tell whether everything that fits into a queue of `other` size fits into this one."""
+        return self.max_messages >= other.max_messages and self.max_message_size >= other.max_message_size
+
+    def __str__(self) -> str:
+        messages = "1 event" if self.max_messages == 1 else f"{self.max_messages:,} events"
+        return f"{messages} of at most {self.max_message_size:,} bytes"
+
+
+class HostLimits(NamedTuple):
+    """The limits that bind an ordinary process of this host when it makes a queue.
+
+    Attributes:
+        msg_max: The sysctl `fs.mqueue.msg_max`, in messages.
+        msgsize_max: The sysctl `fs.mqueue.msgsize_max`, in bytes.
+        rlimit: The soft RLIMIT_MSGQUEUE of this process, in bytes, or None for no limit.
+    """
+
+    msg_max: int
+    msgsize_max: int
+    rlimit: int | None
+
+    def clamp(self, size: QueueSize) -> QueueSize:
+        """Give the largest size within both sysctls that isn't larger than `size` in either way."""
+        return QueueSize(min(size.max_messages, self.msg_max), min(size.max_message_size, self.msgsize_max))
+
+
+def reductions(refused: QueueSize, rlimit: int | None) -> Iterator[QueueSize]:
+    """Give the sizes to try, largest first, after `refused` was refused for its bytes.
+
+    The size of a message is kept as long as possible, since an event that doesn't fit is lost for certain,
+    while a short queue fills up only when the publisher falls behind. The first size takes half of `rlimit`
+    at most (unless that is less than one message), so that another queue of the same user still finds room.
+
+    Args:
+        refused: The size that was too large.
+        rlimit: RLIMIT_MSGQUEUE in bytes, or None if there is none.
+
+    Yields:
+        Sizes, each smaller than the one before and than `refused`; the last one is a single message of 512
+        bytes, or of the size asked for if that is less. None, if `refused` is that already.
+    """
+    depth = refused.max_messages - _step(refused.max_messages)
+    if rlimit is not None:
+        depth = min(depth, _depth_within(rlimit // 2, refused.max_message_size))
+    if refused.max_messages > 1:
+        depth = max(depth, 1)
+    while depth >= 1:
+        yield QueueSize(depth, refused.max_message_size)
+        depth -= _step(depth)
+    size = refused.max_message_size
+    while size > SMALLEST_MESSAGE_SIZE:
+        size = max(size - _step(size), SMALLEST_MESSAGE_SIZE)
+        yield QueueSize(1, size)
+
+
+class Negotiation:
+    """What to try, size after size, to make a queue as large as the host allows.
+
+    Args:
+        asked: The size that was asked for and refused, or that an existing queue doesn't have.
+        limits: What the host allows now.
+
+    Attributes:
+        crowded: Whether a size was refused that the limit has bytes for: other queues of the user took them.
+    """
+
+    def __init__(self, asked: QueueSize, limits: HostLimits) -> None:
+        self._asked = asked
+        self._limits = limits
+        self._tried = asked
+        self._refusals: set[Refusal] = set()
+        self._reductions: Iterator[QueueSize] | None = None
+        self.crowded: bool = False
+
+    def refused(self, refusal: Refusal) -> QueueSize | None:
+        """Give the size to try after the last one was refused, or None if there is none left.
+
+        Beyond the sysctls, that is what they allow; for want of bytes, less and less of that (`reductions`).
+        """
+        self._refusals.add(refusal)
+        last, rlimit = self._tried, self._limits.rlimit
+        smaller: QueueSize | None
+        if refusal is Refusal.BOUNDS:
+            clamped = self._limits.clamp(last)
+            smaller = clamped if clamped != last else None
+        elif refusal is Refusal.BYTES:
+            self.crowded = self.crowded or (rlimit is not None and last.bytes_charged <= rlimit)
+            if self._reductions is None:
+                self._reductions = reductions(last, rlimit)
+            smaller = next(self._reductions, None)
+        else:
+            assert_never(refusal)
+        if smaller is not None:
+            self._tried = smaller
+        return smaller
+
+    def explain(
+        self, name: str, got: QueueSize | None, *, found: bool, neighbours: tuple[str, ...] = ()
+    ) -> str:
+        """Say in one line why the queue isn't as large as asked, and which commands make it so.
+
+        Args:
+            name: POSIX name of the queue.
+            got: The size that the queue has, or None if there is no queue.
+            found: Whether the queue existed before it was opened.
+            neighbours: Names of other queues of the user, if known.
+
+        Returns:
+            What was asked for and what came of it, the limits in the way with their values, and only those
+            commands that are needed to lift them.
+        """
+        asked, limits = self._asked, self._limits
+        causes: list[str] = []
+        sysctls: list[str] = []
+        if found or Refusal.BOUNDS in self._refusals:
+            for sysctl, allowed, wanted in (
+                ("fs.mqueue.msg_max", limits.msg_max, asked.max_messages),
+                ("fs.mqueue.msgsize_max", limits.msgsize_max, asked.max_message_size),
+            ):
+                if allowed < wanted:
+                    causes.append(f"{sysctl} is {allowed}")
+                    sysctls.append(f"{sysctl}={wanted}")
+        charge = asked.bytes_charged
+        rlimit = 0  # bytes that RLIMIT_MSGQUEUE needs; 0: it is no obstacle
+        if limits.rlimit is not None and (charge > limits.rlimit or Refusal.BYTES in self._refusals):
+            causes.append(f"RLIMIT_MSGQUEUE is {limits.rlimit} bytes and the full size takes {charge}")
+            rlimit = charge + limits.rlimit if self.crowded else charge
+        if self.crowded:
+            names = f" ({', '.join(neighbours)})" if neighbours else ""
+            causes.append(f"other queues of this user{names} take part of that")
+        if got is None:
+            outcome = f"no room for {asked}"
+        elif found:
+            outcome = f"it was made by another process with room for {got}, instead of {asked}"
+        else:
+            outcome = f"it has room for {got}, instead of {asked}"
+        because = f", because {_listed(causes)}" if causes else ""
+        return outcome + because + _remedy(name, sysctls, rlimit, remove=got is not None)
+
+
+def _remedy(name: str, sysctls: list[str], rlimit: int, *, remove: bool) -> str:
+    """Give the commands that lift limits, as sentences that follow another."""
+    commands: list[str] = []
+    docker = [f"--sysctl {setting}" for setting in sysctls]
+    if sysctls:
+        commands.append(f"`sysctl -w {' '.join(sysctls)}`")
+    if rlimit:
+        commands.append(f"`ulimit -q {rlimit}` (systemd: `LimitMSGQUEUE={rlimit}`)")
+        docker.append(f"--ulimit msgqueue={rlimit}")
+    text = f". To lift that: {' and '.join(commands)}; with docker: `{' '.join(docker)}`" if commands else ""
+    if remove:
+        # Not quoted for a shell, only for Python, which is enough for all but the strangest names.
+        statement = f"import posix_ipc; posix_ipc.unlink_message_queue({name!r})"
+        text += f'. It keeps its size until it is removed: then run `python3 -c "{statement}"` once'
+    return text
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _step(count: int) -> int:
+    """Give how much to take off `count` next: at least 1."""
+    return max(1, count // _STEP)
+
+
+def _depth_within(charge: int, message_size: int) -> int:
+    """Give the most messages of `message_size` bytes for which a queue is charged at most `charge` bytes."""
+    depth = charge // (message_size + _HEADER_SIZE + _TREE_NODE_SIZE)
+    if depth > _MAX_TREE_NODES:
+        depth = (charge - _MAX_TREE_NODES * _TREE_NODE_SIZE) // (message_size + _HEADER_SIZE)
+    return depth
+
+
+def read_limits() -> HostLimits:
+    """Read the limits of this host and process; what can't be read counts as the kernel's default."""
+    return HostLimits(
+        msg_max=_read_sysctl("msg_max", DEFAULT_MSG_MAX),
+        msgsize_max=_read_sysctl("msgsize_max", DEFAULT_MSGSIZE_MAX),
+        rlimit=_read_rlimit(),
+    )
+
+
+def queue_status(name: str) -> os.stat_result | None:
+    """Give owner and mode of the queue of this POSIX name, or None where that can't be known."""
+    try:
+        return os.stat(_QUEUE_DIRECTORY + name)  # noqa: PTH116 - pathlib takes long to import
+    except OSError:
+        return None
+
+
+def queues_of_user(*, other_than: str) -> tuple[str, ...]:
+    """Give the POSIX names of a few queues that this process' user owns; none where they can't be known."""
+    try:
+        with os.scandir(_QUEUE_DIRECTORY) as entries:
+            names = sorted("/" + entry.name for entry in entries if entry.stat().st_uid == os.geteuid())
+    except OSError:
+        return ()
+    return tuple(name for name in names if name != other_than)[:_LISTED_QUEUES]
+
+
+def _read_sysctl(name: str, default: int) -> int:
+    try:
+        with open(f"{_SYSCTL_DIRECTORY}/{name}", encoding="ascii") as file:  # noqa: PTH123 - as above
+            return int(file.read())
+    except (OSError, ValueError):
+        return default
+
+
+def _read_rlimit() -> int | None:
+    if sys.platform == "linux":
+        import resource  # noqa: PLC0415 - only Linux has this limit, and only a refusal asks for it
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+        if soft != resource.RLIM_INFINITY:
+            return soft
+    return None

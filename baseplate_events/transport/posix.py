@@ -1,0 +1,414 @@
+"""Bytes in, bytes out of a POSIX message queue of this host.
+
+Rules:
+
+1. Every failure is an `EventError`, but for a bad argument, which is a `ValueError`.
+2. Nothing waits but in `_wait`, which polls through `select.poll`, looked up when needed so that gevent can
+   put its own in place. A signal neither ends a wait nor prolongs it.
+3. A queue has one size from its making to its end. Whoever opens it takes what is there.
+4. A queue that was unlinked lives on, nameless, as an *orphan* until its last descriptor is closed. A
+   producer notices at its next put and moves to the queue of that name, making it if need be. A reader is
+   told by `removed` and decides itself, for it may want to empty the orphan first.
+5. Threads share a queue without a lock, so that a fork is harmless at any moment. When a producer moves,
+   threads in the middle of a call finish it on the old descriptor, and the last of them closes it; two that
+   move at once both open the new queue, and either descriptor will do.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import (
+    EventQueueClosedError,
+    EventQueueFullError,
+    EventQueueLimitError,
+    EventQueuePermissionError,
+    EventQueueRemovedError,
+    EventQueueUnavailableError,
+    EventTooLargeError,
+)
+from .descriptor import Descriptor, find_queue, make_queue, remove_queue
+from .limits import (
+    HARD_MAX_MESSAGE_SIZE,
+    HARD_MAX_MESSAGES,
+    Negotiation,
+    QueueSize,
+    Refusal,
+    queues_of_user,
+    read_limits,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+#: Bytes that the name of a queue may have, its slash included (mq_overview(7)).
+MAX_NAME_SIZE = 255
+
+#: All permission bits that a queue can have.
+ALL_PERMISSIONS = 0o777
+
+#: The highest priority of a message (MQ_PRIO_MAX of Linux, less one).
+MAX_PRIORITY = 32_767
+
+#: Priority of events that were received and go back; producers put at 0, and the highest is received first.
+RETURN_PRIORITY = 1
+
+#: Seconds for which a producer trusts that its queue wasn't removed. Asking costs as much as sending: so a
+#: burst asks once in some 500 puts, and a put on its own always. What is put in that time is lost with all
+#: that was in the queue, if nobody receives from it any more.
+TRUST = 1e-3
+
+#: Seconds that a full queue is polled before a producer asks again if it was removed, which wakes no poll.
+_SLICE = 0.1
+
+#: Seconds that an empty queue is polled at a time: within poll's argument, which is a C int of milliseconds.
+_LONGEST_POLL = 3_600.0
+
+#: How often a queue may come and go between two system calls before that is an error.
+_OPEN_ATTEMPTS = 100
+
+_Self = TypeVar("_Self", bound="MessageQueue")
+
+#: Queues and sizes that this process has warned about.
+_warned: set[tuple[str, QueueSize]] = set()
+
+
+class MessageQueue:
+    """A POSIX message queue of this host, opened, and made if it isn't there.
+
+    Any number of threads, greenlets and forked processes may put at the same time through the same object. If
+    the host doesn't allow the size asked for, or the queue exists and is smaller, that is logged as a warning
+    that says how to mend it, once for each size.
+
+    Args:
+        name: POSIX name: a slash and 1 to 254 bytes of UTF-8 without another slash.
+        max_messages: Messages that the queue shall hold if it is made now, 1 to 65,536.
+        max_message_size: Bytes that a message may have if it is made now, 1 to 16 MiB.
+        mode: Permission bits of the queue if it is made now; the umask doesn't weaken them.
+        strict_size: Raise `EventQueueLimitError` rather than use a queue that is smaller than asked.
+        read: Open it to put and get, as the one reader does; else only to put, as producers do.
+
+    Raises:
+        ValueError: An argument is out of its bounds.
+        EventQueuePermissionError: The queue belongs to another user who doesn't let this process in.
+        EventQueueLimitError: The host has no room for even the smallest queue or, with `strict_size`, for
+            this size.
+        EventQueueUnsupportedError: The host has no POSIX message queues.
+        EventQueueUnavailableError: The queue can't be opened for another reason, such as too many open files.
+
+    Attributes:
+        descriptor: What the queue is open by now, for `EventQueue.put`, which can't afford to ask `put`.
+        trusted_until: Time of the monotonic clock until which that may be sent to without another `confirm`,
+            for the same.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_messages: int,
+        max_message_size: int,
+        mode: int = 0o600,
+        strict_size: bool = False,
+        read: bool = True,
+    ) -> None:
+        _check_name(name)
+        _check_bounds("max_messages", max_messages, 1, HARD_MAX_MESSAGES)
+        _check_bounds("max_message_size", max_message_size, 1, HARD_MAX_MESSAGE_SIZE)
+        if not 0 <= mode <= ALL_PERMISSIONS:
+            raise ValueError(f"mode must be permission bits, 0o000 to 0o777, not {mode:#o}")
+        self._name = name
+        self._asked = QueueSize(max_messages, max_message_size)
+        self._mode = mode
+        self._strict_size = strict_size
+        self._read = read
+        self._closed = False
+        self.trusted_until: float = 0.0
+        self.descriptor: Descriptor = self._open()
+
+    @property
+    def name(self) -> str:
+        """POSIX name of the queue."""
+        return self._name
+
+    @property
+    def max_messages(self) -> int:
+        """Messages that the queue really holds."""
+        return self.descriptor.size.max_messages
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes that a message really may have."""
+        return self.descriptor.size.max_message_size
+
+    @property
+    def current_messages(self) -> int:
+        """Messages in the queue now; raises `EventQueueClosedError` once it was closed."""
+        self._check_open()
+        return self.descriptor.depth
+
+    @property
+    def removed(self) -> bool:
+        """Whether the queue was unlinked: what is in it can still be got, but nobody else can open it.
+
+        Raises `EventQueueClosedError` once it was closed.
+        """
+        self._check_open()
+        return self.descriptor.removed()
+
+    def fileno(self) -> int:
+        """Give the descriptor's number, to poll it beside others; a producer's may change with each put.
+
+        Raises:
+            EventQueueClosedError: The queue was closed.
+        """
+        self._check_open()
+        return self.descriptor.fd
+
+    def confirm(self, now: float) -> bool:
+        """Look whether the queue was removed; if it wasn't, it is trusted for a while."""
+        if self.descriptor.removed():
+            return False
+        self.trusted_until = now + TRUST
+        return True
+
+    def put(self, message: bytes, timeout: float = 0.0, priority: int = 0) -> None:
+        """Add a message to the queue; after any error it isn't in the queue.
+
+        A producer whose queue was unlinked moves to the queue that has the name now, or makes it. (In a
+        burst, a queue that was unlinked less than a millisecond ago may go unnoticed: the message is in the
+        orphan then.)
+
+        Args:
+            message: What to add.
+            timeout: Seconds to wait for room; 0 never waits.
+            priority: Messages of higher priority are got first, equal ones in order; 0 to 32,767.
+
+        Raises:
+            EventQueueFullError: The queue was full all of the time.
+            EventTooLargeError: The message is larger than the queue takes.
+            EventQueueClosedError: The queue was closed.
+            EventQueueRemovedError: The queue was unlinked; a producer can't make it anew, or a reader doesn't
+                try.
+            EventQueuePermissionError: The queue was made anew by a user who doesn't let this process in.
+            EventQueueUnavailableError: The queue can't be used for another reason.
+            ValueError: The priority is out of its bounds.
+            TypeError: The message isn't bytes.
+        """
+        if type(message) is not bytes:  # posix_ipc crashes the process if it isn't given bytes
+            message = bytes(memoryview(message))
+        now = monotonic()
+        if now >= self.trusted_until and not self.confirm(now):
+            self._move()
+        descriptor = self.descriptor  # held by this name as long as it is in use
+        try:
+            descriptor.send(message, None, priority)
+        except Exception as exc:
+            if not descriptor.refused(exc):
+                raise
+            self._put_slowly(message, timeout, priority)
+
+    def _put_slowly(self, message: bytes, timeout: float, priority: int) -> None:
+        _check_bounds("priority", priority, 0, MAX_PRIORITY)
+        deadline = monotonic() + timeout
+        while True:
+            if self.descriptor.removed():
+                self._move()
+            descriptor = self.descriptor
+            size = descriptor.size
+            if len(message) > size.max_message_size:
+                raise EventTooLargeError(len(message), size.max_message_size) from None
+            try:
+                if descriptor.try_send(message, priority):
+                    return
+            except EventQueueUnavailableError:
+                self._check_open()  # it may have been closed in the middle by another thread
+                raise
+            remaining = deadline - monotonic()
+            if not remaining > 0:
+                raise EventQueueFullError(self._name, size.max_messages) from None
+            _wait(descriptor.fd, select.POLLOUT, min(remaining, _SLICE))
+
+    def get(self, timeout: float | None = 0.0) -> bytes | None:
+        """Take the first message of the highest priority out of the queue, even if the queue was unlinked.
+
+        Args:
+            timeout: Seconds to wait for one; 0 never waits, None waits for ever.
+
+        Returns:
+            The message, or None if none came in time.
+
+        Raises:
+            EventQueueClosedError: The queue was closed.
+            EventQueuePermissionError: The queue was opened only to put.
+            EventQueueUnavailableError: The queue can't be used for another reason.
+        """
+        deadline = math.inf if timeout is None else monotonic() + timeout
+        while True:
+            message = next(self.drain(), None)
+            remaining = deadline - monotonic()
+            if message is not None or not remaining > 0:
+                return message
+            _wait(self.descriptor.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
+
+    def drain(self) -> Generator[bytes]:
+        """Take messages as `get` does, without waiting, each when it is asked for.
+
+        Yields:
+            What is there, in the order of `get`, until the queue is found empty.
+
+        Raises:
+            EventQueueClosedError: The queue was closed.
+            EventQueuePermissionError: The queue was opened only to put.
+            EventQueueUnavailableError: The queue can't be used for another reason, and nothing was taken. If
+                something was, it ends; the next call raises.
+        """
+        self._check_open()
+        descriptor = self.descriptor
+        try:
+            yield from descriptor.receive_all()
+        except EventQueueUnavailableError:
+            self._check_open()  # it may have been closed in the middle by another thread
+            raise
+
+    def unlink(self) -> None:
+        """Remove whichever queue has this name now, if one has; who has it open can go on using it.
+
+        Raises:
+            EventQueuePermissionError: The queue belongs to another user.
+            EventQueueUnavailableError: The queue can't be removed for another reason.
+        """
+        remove_queue(self._name)
+
+    def close(self) -> None:
+        """Close the descriptor; the queue and its messages stay. Closing again does nothing.
+
+        A thread that waits in the queue meanwhile notices late or, waiting for ever, not at all.
+        """
+        self._closed = True
+        self.trusted_until = 0.0
+        self.descriptor.close()
+
+    def __enter__(self: _Self) -> _Self:  # noqa: PYI019 - typing has Self from Python 3.11 on
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<{type(self).__name__} {self._name}: {self.descriptor.size}{state}>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EventQueueClosedError(self._name, "it was closed; make a new one to go on") from None
+
+    def _move(self) -> None:
+        """Leave an orphan for the queue that has the name now."""
+        self._check_open()
+        if self._read:
+            raise EventQueueRemovedError(self._name, "it was removed; empty it and open it anew")
+        try:
+            self.descriptor = self._open()
+        except EventQueuePermissionError:
+            raise
+        except EventQueueUnavailableError as exc:
+            raise EventQueueRemovedError(
+                self._name, f"it was removed and can't be made anew: {exc.problem}"
+            ) from exc
+        if self._closed:  # in the meantime, by another thread, which closed only the old descriptor
+            self.descriptor.close()
+            self._check_open()
+
+    def _open(self) -> Descriptor:
+        """Open the queue or make it, whichever works."""
+        for _ in range(_OPEN_ATTEMPTS):
+            descriptor = self._make() or self._find()
+            if descriptor is not None:
+                return descriptor
+        raise EventQueueUnavailableError(self._name, "other processes keep removing it as fast as it is made")
+
+    def _make(self) -> Descriptor | None:
+        """Make the queue as large as the host allows, or give None if it exists."""
+        made = make_queue(self._name, self._asked, mode=self._mode, read=self._read)
+        if not isinstance(made, Refusal):
+            return made
+        negotiation = Negotiation(self._asked, read_limits())
+        while isinstance(made, Refusal):
+            size = negotiation.refused(made)
+            if size is None or self._strict_size:
+                raise EventQueueLimitError(self._name, self._explain(negotiation, None, found=False))
+            made = make_queue(self._name, size, mode=self._mode, read=self._read)
+        if made is not None:
+            self._warn(negotiation, made.size, found=False)
+        return made
+
+    def _find(self) -> Descriptor | None:
+        """Open the queue that exists, or give None if it doesn't any more."""
+        found = find_queue(self._name, read=self._read)
+        if found is not None and not found.size.covers(self._asked):
+            negotiation = Negotiation(self._asked, read_limits())
+            if self._strict_size:
+                found.close()
+                raise EventQueueLimitError(self._name, self._explain(negotiation, found.size, found=True))
+            self._warn(negotiation, found.size, found=True)
+        return found
+
+    def _warn(self, negotiation: Negotiation, got: QueueSize, *, found: bool) -> None:
+        """Log that the queue is smaller than asked, once for each size."""
+        if (self._name, got) not in _warned:
+            import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
+
+            _warned.add((self._name, got))
+            explanation = self._explain(negotiation, got, found=found)
+            logging.getLogger(__name__).warning("Event queue %s: %s", self._name, explanation)
+
+    def _explain(self, negotiation: Negotiation, got: QueueSize | None, *, found: bool) -> str:
+        neighbours = queues_of_user(other_than=self._name) if negotiation.crowded else ()
+        return negotiation.explain(self._name, got, found=found, neighbours=neighbours)
+
+
+def unlink_queue(name: str) -> bool:
+    """Remove the queue of this POSIX name; who has it open can go on using it.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        ValueError: It is no POSIX name of a queue.
+        EventQueuePermissionError: The queue belongs to another user.
+        EventQueueUnavailableError: The queue can't be removed for another reason.
+    """
+    _check_name(name)
+    return remove_queue(name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # a lone surrogate
+        size = 0
+    tail = name[1:]
+    if name[:1] != "/" or not 1 < size <= MAX_NAME_SIZE or "/" in tail or "\0" in tail or tail in {".", ".."}:
+        raise ValueError(
+            f"name must be a slash and 1 to {MAX_NAME_SIZE - 1} bytes of UTF-8 without a slash or a NUL, "
+            f"such as '/events-v2', not {name!r}"
+        )
+
+
+def _check_bounds(argument: str, value: int, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise ValueError(f"{argument} must be from {lowest:,} to {highest:,}, not {value:,}")
+
+
+def _wait(descriptor: int, event: int, seconds: float) -> None:
+    """Wait until the descriptor is ready or was closed, or not much longer than these seconds."""
+    poller = select.poll()
+    poller.register(descriptor, event)
+    poller.poll(math.ceil(seconds * 1_000))

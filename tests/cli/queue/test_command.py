@@ -1,0 +1,559 @@
+"""The command `queue`, on real queues: what it says, what it takes away and what it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from baseplate_events.cli.common import counted, posix_queue_name, short_queue_name
+from baseplate_events.cli.queue import command, transfer
+from baseplate_events.cli.queue.info import QueueFacts, look_at_queue, user_name
+from baseplate_events.errors import EventError, EventQueuePermissionError
+from baseplate_events.transport.descriptor import find_queue
+from baseplate_events.transport.limits import QueueSize, read_limits
+from baseplate_events.transport.posix import MAX_NAME_SIZE, MessageQueue
+from tests.support.commands import call
+from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
+from tests.support.strategies import json_events
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+#: Seconds until a process that should do something is given up.
+PATIENCE = 30.0
+
+#: Events and bytes of the queues here.
+FEW, SMALL = 6, 400
+
+
+@contextlib.contextmanager
+def small_queue(max_messages: int = FEW, *, mode: int = 0o600) -> Generator[tuple[str, MessageQueue]]:
+    """Make a queue; give its POSIX name and the queue."""
+    with (
+        fresh_name("/events-test-") as name,
+        MessageQueue(name, max_messages=max_messages, max_message_size=SMALL, mode=mode) as queue,
+    ):
+        yield name, queue
+
+
+@contextlib.contextmanager
+def process(*words: str, stdout: int = subprocess.PIPE) -> Generator[subprocess.Popen[bytes]]:
+    """Run the command in a process of its own, and kill it at the end if it still runs."""
+    command = [sys.executable, "-m", "baseplate_events", "queue", *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=stdout, stderr=pipe) as running:
+        try:
+            yield running
+        finally:
+            if running.poll() is None:
+                running.kill()
+
+
+def line_of(running: subprocess.Popen[bytes]) -> bytes:
+    """Return the next line of its stdout."""
+    assert running.stdout is not None
+    return running.stdout.readline()
+
+
+# --- names ---
+
+
+@given(st.one_of(st.text(max_size=8), st.sampled_from(["v2", ".", "..", "/", "/.", "/..", "a/b", "é" * 140])))
+def test_every_name_that_is_accepted_is_one_for_the_kernel(text: str) -> None:
+    """A NAME gives a POSIX name that the kernel takes, and the shortest way to say it gives the same."""
+    try:
+        name = posix_queue_name(text)
+    except argparse.ArgumentTypeError:
+        return
+    assert name.startswith("/")
+    assert len(os.fsencode(name)) <= MAX_NAME_SIZE
+    assert name == posix_queue_name(short_queue_name(name))
+    with contextlib.suppress(EventQueuePermissionError):  # somebody else's queue is a queue
+        descriptor = find_queue(name, read=False)
+        if descriptor is not None:
+            descriptor.close()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "/", "/..", "/a/b", "x" * 300])
+def test_a_name_that_cant_be_is_a_mistake_of_usage(name: str) -> None:
+    """It ends with 2, and says what a name may be."""
+    result = call("queue", "stat", name)
+    assert result.status == 2
+    assert "can't name a queue" in result.err
+
+
+@pytest.mark.parametrize("action", ["stat", "read", "write", "unlink"])
+def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Path) -> None:
+    """Everything but `create` ends with 1, tells how to make one, and leaves nothing behind."""
+    lines = tmp_path / "events"
+    lines.write_text("{}\n")
+    with fresh_name("/events-test-") as name:
+        words = [str(lines)] if action == "write" else []
+        result = call("queue", action, short_queue_name(name), *words)
+        assert result.status == 1
+        assert f"queue create {short_queue_name(name)}`" in result.err
+        assert look_at_queue(name) is None
+
+
+# --- stat ---
+
+
+@given(st.integers(1, FEW), st.data())
+@settings(max_examples=15)
+def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> None:
+    """The JSON has the queue's own numbers, and the table has them too."""
+    depth = data.draw(st.integers(0, capacity))
+    with small_queue(capacity) as (name, queue):
+        for _ in range(depth):
+            queue.put(b"{}")
+        result = call("queue", "stat", name, "--json")
+        facts = json.loads(result.out)
+        assert result.status == 0
+        assert {
+            "name": name,
+            "depth": depth,
+            "capacity": capacity,
+            "max_event_size": SMALL,
+            "bytes_charged": QueueSize(capacity, SMALL).bytes_charged,
+            "uid": os.geteuid(),
+            "gid": os.getegid(),
+            "mode": "0600",
+            "takers": f"user {user_name(os.geteuid())}",
+            "warnings": [],
+        } == facts
+        table = call("queue", "stat", short_queue_name(name))
+        assert re.search(rf"depth +{depth} of {capacity} events", table.out)
+        assert "0600" in table.out
+        assert table.err == ""
+        assert depth == queue.current_messages
+
+
+@pytest.mark.parametrize(
+    ("mode", "takers"), [(0o644, "every user"), (0o640, "group"), (0o200, "nobody but root")]
+)
+def test_stat_tells_who_may_take_events_away(mode: int, takers: str) -> None:
+    """Others who can read are warned of, with the command that ends it; a group isn't."""
+    with small_queue(mode=mode) as (name, _):
+        result = call("queue", "stat", name)
+        assert result.status == 0
+        assert takers in result.out
+        assert (mode == 0o644) == (f"chmod 0640 /dev/mqueue{name}" in result.err)
+
+
+@needs_root
+def test_the_queue_of_somebody_else_is_told_as_such() -> None:
+    """It ends with 1, and says who isn't let in and what helps."""
+    with small_queue() as (name, _), as_user(65_534):
+        result = call("queue", "stat", name)
+    assert result.status == 1
+    assert "doesn't let in this process of user 65534" in result.err
+
+
+def test_a_queue_that_doesnt_show_has_to_be_mounted_first() -> None:
+    """Where `/dev/mqueue` isn't there, the command that changes a mode begins with the mount."""
+    shown = QueueFacts("/a b", QueueSize(1, 1), 0, 0, 0, 0o644, shown=True)
+    assert shown.chmod_command(0o600) == "`chmod 0600 '/dev/mqueue/a b'` as its owner"
+    hidden = replace(shown, shown=False)
+    assert "mount -t mqueue none /dev/mqueue" in hidden.chmod_command(0o600)
+
+
+def test_an_owner_without_a_name_is_told_by_number() -> None:
+    """A user id that nobody has is shown as it is."""
+    assert user_name(4_000_000_123) == "4000000123"
+
+
+# --- write and read ---
+
+
+@given(st.lists(json_events.filter(lambda event: len(event) <= SMALL), max_size=FEW), st.booleans())
+@settings(max_examples=30)
+def test_what_is_written_is_read_in_order(events: list[bytes], ended: bool) -> None:
+    """`write` puts each line, `read` prints the same lines and leaves nothing; both end with 0."""
+    with small_queue() as (name, queue), open_lines(events, ended=ended) as path:
+        written = call("queue", "write", name, path)
+        said = f"put {counted(len(events), 'event')} on {name}\n"
+        assert (0, said, "") == (written.status, written.out, written.err)
+        result = call("queue", "read", name)
+        assert result.status == 0
+        assert [event.strip(b" \t") for event in events] == result.out.encode().splitlines()
+        assert queue.current_messages == 0
+
+
+@contextlib.contextmanager
+def open_lines(events: list[bytes], *, ended: bool = True) -> Generator[str]:
+    """Give the path of a file with these lines, blank ones between them."""
+    reader, writer = os.pipe()
+    text = b"\n \r\n".join(events) + (b"\n" if ended else b"")
+    os.write(writer, text)  # a few kilobytes: a pipe holds 64 KiB
+    os.close(writer)
+    try:
+        yield f"/dev/fd/{reader}"
+    finally:
+        os.close(reader)
+
+
+@given(st.lists(st.text("\n\r\v x{\x85é\x1b", min_size=1, max_size=9).map(str.encode), max_size=FEW))
+@settings(max_examples=30)
+def test_read_prints_each_event_as_one_line(events: list[bytes]) -> None:
+    """Whatever is in them there are as many lines as events, and only line breaks are changed."""
+    with small_queue() as (name, queue):
+        for event in events:
+            queue.put(event)
+        result = call("queue", "read", name)
+        lines = result.out.encode(errors="surrogateescape").split(b"\n")[:-1]
+        assert [event.replace(b"\n", b" ").replace(b"\r", b" ") for event in events] == lines
+
+
+@given(st.integers(1, FEW), st.integers(1, FEW + 2))
+@settings(max_examples=10)
+def test_count_leaves_the_rest(depth: int, count: int) -> None:
+    """`--count N` takes N events, or all if there are fewer, and leaves the others in their order."""
+    with small_queue() as (name, queue):
+        for number in range(depth):
+            queue.put(b"%d" % number)
+        result = call("queue", "read", name, "--count", str(count))
+        assert result.status == 0
+        assert [str(number) for number in range(min(count, depth))] == result.out.splitlines()
+        assert [b"%d" % number for number in range(min(count, depth), depth)] == drain(queue)
+
+
+def test_peeking_is_refused_with_the_reason() -> None:
+    """`--peek` takes nothing, ends with 2, and tells what to use instead."""
+    with small_queue() as (name, queue):
+        queue.put(b"{}")
+        result = call("queue", "read", name, "--peek")
+        assert result.status == 2
+        assert "without taking the event away" in result.err
+        assert "stat" in result.err
+        assert queue.current_messages == 1
+
+
+def test_an_event_that_cant_be_printed_goes_back_ahead_of_all() -> None:
+    """A full disk costs nothing: the events are there in their old order, and the status is 1."""
+    with small_queue() as (name, queue), open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        for number in range(3):
+            queue.put(b"%d" % number)
+        with contextlib.redirect_stdout(full), contextlib.redirect_stderr(io.StringIO()) as err:
+            status = command.run(parse("read", name))
+        assert status == 1
+        assert "No space left" in err.getvalue()
+        assert [b"0", b"1", b"2"] == drain(queue)
+
+
+def test_an_event_that_nobody_takes_goes_back_quietly() -> None:
+    """Where the reader goes between taking and printing, the event is back in its place, and all is quiet."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with small_queue() as (name, queue), ours, ours.makefile("w") as output:
+        queue.put(b"0")
+        queue.put(b"1")
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(io.StringIO()) as err:
+            status = command.run(parse("read", name))
+        assert (0, "") == (status, err.getvalue())
+        assert [b"0", b"1"] == drain(queue)
+
+
+def parse(*words: str) -> argparse.Namespace:
+    """Parse arguments of the command."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_nothing_is_taken_for_a_reader_that_has_gone() -> None:
+    """With a broken pipe for stdout `read` takes nothing, also while it follows, and ends with 0."""
+    with small_queue() as (name, queue):
+        reader, writer = os.pipe()
+        os.close(reader)
+        queue.put(b"{}")
+        with process("read", name, stdout=writer) as running:
+            os.close(writer)
+            assert running.wait(PATIENCE) == 0
+        assert drain(queue) == [b"{}"]
+        with process("read", name, "--follow") as running:
+            queue.put(b"{}")
+            assert line_of(running) == b"{}\n"
+            assert running.stdout is not None
+            running.stdout.close()
+            assert running.wait(PATIENCE) == 0
+
+
+def test_an_interrupted_read_leaves_the_rest() -> None:
+    """SIGINT ends a read between two events, with 1; what wasn't printed is still in the queue."""
+    with small_queue() as (name, queue):
+        for number in range(FEW):
+            queue.put(b"%d" % number * SMALL)
+        reader, writer = os.pipe()
+        # Full after three events, so that the fourth is under way when the signal comes.
+        held = b"x" * (fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) - 3 * (SMALL + 1))
+        os.write(writer, held)
+        with process("read", name, stdout=writer) as running, os.fdopen(reader, "rb") as output:
+            os.close(writer)
+            give_up_at = time.monotonic() + PATIENCE
+            while queue.current_messages > FEW - 4 and time.monotonic() < give_up_at:
+                time.sleep(0.01)
+            running.send_signal(signal.SIGINT)
+            printed = output.read().removeprefix(held).splitlines()
+            assert running.wait(PATIENCE) == 1
+            assert running.stderr is not None
+            assert b"still in the queue" in running.stderr.read()
+        assert [b"%d" % number * SMALL for number in range(4)] == printed
+        assert [b"%d" % number * SMALL for number in range(4, FEW)] == drain(queue)
+
+
+def test_nothing_is_taken_without_a_stdout() -> None:
+    """Where there is no stdout at all, that is a mistake of usage."""
+    with small_queue() as (name, queue):
+        queue.put(b"{}")
+        with contextlib.redirect_stdout(None), contextlib.redirect_stderr(io.StringIO()) as err:
+            status = command.run(parse("read", name))
+        assert (2, "there is no stdout to write to\n") == (status, err.getvalue())
+        assert drain(queue) == [b"{}"]
+
+
+def test_an_event_waits_for_room_to_go_back_to() -> None:
+    """Where producers took its place, the event is put back as soon as there is room, ahead of all."""
+    with small_queue(2) as (name, queue):
+        queue.put(b"a")
+        queue.put(b"b")
+        descriptor = find_queue(name, read=True)
+        assert descriptor is not None
+        taken: list[bytes | None] = []
+        told = threading.Event()
+
+        class Told(io.StringIO):
+            def flush(self) -> None:
+                told.set()
+
+        def make_room() -> None:
+            told.wait(PATIENCE)
+            taken.append(queue.get())
+
+        thread = threading.Thread(target=make_room)
+        thread.start()
+        with contextlib.redirect_stderr(Told()) as err, transfer.Interrupts() as interrupts:
+            transfer.put_back(descriptor, b"held", interrupts)
+        thread.join(PATIENCE)
+        descriptor.close()
+        assert "waiting for room" in err.getvalue()
+        assert [b"a"] == taken
+        assert [b"held", b"b"] == drain(queue)
+
+
+def test_an_event_that_cant_go_back_is_told_as_lost() -> None:
+    """Who interrupts that waiting is told that it cost an event."""
+    with small_queue(1) as (name, queue):
+        queue.put(b"a")
+        descriptor = find_queue(name, read=True)
+        assert descriptor is not None
+        with contextlib.redirect_stderr(io.StringIO()), transfer.Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(EventError, match="1 event is lost"):
+                transfer.put_back(descriptor, b"held", interrupts)
+        descriptor.close()
+        assert drain(queue) == [b"a"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_follow_prints_what_comes_until_a_signal(number: signal.Signals) -> None:
+    """`--follow` prints events as they come; SIGINT and SIGTERM end it with 0 and cost nothing."""
+    with small_queue() as (name, queue), process("read", name, "--follow") as running:
+        for event in (b'{"a":1}', b'{"b":2}'):
+            queue.put(event)
+            assert event + b"\n" == line_of(running)
+        running.send_signal(number)
+        assert running.wait(PATIENCE) == 0
+        queue.put(b"{}")
+        assert drain(queue) == [b"{}"]
+
+
+def test_follow_ends_when_the_queue_is_removed() -> None:
+    """A queue that nobody can put on any more is told, after what was in it."""
+    with small_queue() as (name, queue), process("read", name, "--follow") as running:
+        queue.put(b"1")
+        assert line_of(running) == b"1\n"
+        queue.put(b"2")
+        queue.unlink()
+        assert running.wait(PATIENCE) == 1
+        assert line_of(running) == b"2\n"
+        assert running.stderr is not None
+        assert b"was removed" in running.stderr.read()
+
+
+def test_a_full_queue_stops_write_with_the_count(tmp_path: Path) -> None:
+    """It ends with 1 and tells how many were put and which line is next; nothing is half there."""
+    lines = tmp_path / "events"
+    lines.write_text("\n".join(str(number) for number in range(FEW + 3)))
+    with small_queue() as (name, queue):
+        result = call("queue", "write", name, str(lines), "--timeout", "0 seconds")
+        assert result.status == 1
+        assert f"put {FEW} events on {name}\n" == result.out
+        assert "is full" in result.err
+        assert f"line {FEW + 1} and what follows" in result.err
+        assert [b"%d" % number for number in range(FEW)] == drain(queue)
+
+
+def test_write_waits_for_room() -> None:
+    """Within its timeout a full queue is waited for, and every line of stdin gets there."""
+    with small_queue(2) as (name, queue), process("write", name) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"".join(b"%d\n" % number for number in range(20)))
+        running.stdin.close()
+        assert [b"%d" % number for number in range(20)] == [queue.get(PATIENCE) for _ in range(20)]
+        assert running.wait(PATIENCE) == 0
+        assert f"put 20 events on {name}\n".encode() == line_of(running)
+
+
+@given(st.integers(SMALL - 2, SMALL + 1_000))
+@settings(max_examples=15)
+def test_a_line_that_is_too_large_stops_write(size: int) -> None:
+    """An event is put in full or not at all; the first that doesn't fit is told by its line."""
+    event = b"x" * size
+    with small_queue() as (name, queue), open_lines([b"first", event, b"last"]) as path:
+        result = call("queue", "write", name, path)
+        if size <= SMALL:
+            assert result.status == 0
+            assert [b"first", event, b"last"] == drain(queue)
+        else:
+            assert result.status == 1
+            assert "too large" in result.err
+            assert "line 3 and what follows" in result.err  # a blank line is between them
+            assert "put 1 event on" in result.out
+            assert [b"first"] == drain(queue)
+
+
+def test_write_can_be_interrupted_while_it_waits_for_lines() -> None:
+    """SIGINT ends it with 1 and the count; what was put stays."""
+    with small_queue() as (name, queue), process("write", name) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"1\n2\n")
+        running.stdin.flush()
+        assert [b"1", b"2"] == [queue.get(PATIENCE), queue.get(PATIENCE)]
+        running.send_signal(signal.SIGINT)
+        assert running.wait(PATIENCE) == 1
+        assert f"put 2 events on {name}\n".encode() == line_of(running)
+        assert running.stderr is not None
+        assert b"line 3 and what follows" in running.stderr.read()
+
+
+def test_write_stops_when_the_queue_is_removed() -> None:
+    """Nothing is put on a queue that nobody can find any more."""
+    with small_queue() as (name, queue), process("write", name) as running:
+        assert running.stdin is not None
+        running.stdin.write(b"1\n")
+        running.stdin.flush()
+        assert queue.get(PATIENCE) == b"1"
+        queue.unlink()
+        running.stdin.write(b"2\n")
+        running.stdin.close()
+        assert running.wait(PATIENCE) == 1
+        assert queue.current_messages == 0
+
+
+def test_a_file_that_cant_be_read_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    """A missing FILE ends with 2, a folder with 1, each with its name or reason."""
+    with small_queue() as (name, _):
+        missing = call("queue", "write", name, str(tmp_path / "nothing"))
+        assert missing.status == 2
+        assert "nothing" in missing.err
+
+
+# --- create and unlink ---
+
+
+def test_create_makes_what_was_asked_for_or_finds_it() -> None:
+    """It says size and mode; a second call finds the queue as it is, and tells a mode that differs."""
+    with fresh_name("/events-test-") as name:
+        words = ["queue", "create", name, "--max-messages", "3", "--max-event-size", "100"]
+        made = call(*words, "--mode", "0660", "--strict")
+        assert (0, f"{name} made: 3 events of at most 100 bytes, mode 0660\n", "") == (
+            made.status,
+            made.out,
+            made.err,
+        )
+        again = call(*words)
+        assert again.status == 0
+        assert "was there already: 3 events of at most 100 bytes, mode 0660" in again.out
+        assert f"chmod 0600 /dev/mqueue{name}" in again.err
+
+
+@needs_root
+def test_create_takes_what_there_is_and_tells_the_remedy(capfd: pytest.CaptureFixture[str]) -> None:
+    """By default it asks for what an event queue does; where that can't be, it says what lifts the limit."""
+    read_limits()  # another user may not be able to read what Python needs for that
+    with fresh_name("/events-test-") as name, bytes_of_queues(50_000):
+        strict = call("queue", "create", name, "--strict")
+        assert strict.status == 1
+        assert "ulimit -q 1024960000" in strict.err
+        assert look_at_queue(name) is None
+        assert call("queue", "create", name).status == 0
+        facts = look_at_queue(name)
+        assert facts is not None
+        assert facts.size.bytes_charged <= 50_000
+        call("queue", "unlink", name)
+    capfd.readouterr()  # the warning, which logging writes to the stderr that there was
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--max-messages", "0"],
+        ["--max-messages", "x"],
+        ["--max-messages", "65537"],
+        ["--mode", "9"],
+        ["--mode", "7777"],
+    ],
+)
+def test_a_size_or_mode_that_cant_be_is_a_mistake_of_usage(words: list[str]) -> None:
+    """It ends with 2 and makes nothing."""
+    with fresh_name("/events-test-") as name:
+        assert call("queue", "create", name, *words).status == 2
+        assert look_at_queue(name) is None
+
+
+def test_unlink_loses_no_event_unless_it_is_told_to() -> None:
+    """A queue with events stays, unless by `--force`, which counts them; an empty one goes."""
+    with small_queue() as (name, queue):
+        queue.put(b"{}")
+        refused = call("queue", "unlink", name)
+        assert refused.status == 1
+        assert "holds 1 event," in refused.err
+        assert "--force" in refused.err
+        assert look_at_queue(name) is not None
+        forced = call("queue", "unlink", name, "--force")
+        assert (0, f"removed {name} with 1 event\n") == (forced.status, forced.out)
+        assert queue.removed
+        assert call("queue", "unlink", name, "--force").status == 1
+    with small_queue() as (name, queue):
+        removed = call("queue", "unlink", name)
+        assert (0, f"removed {name}\n", "") == (removed.status, removed.out, removed.err)
+        assert queue.removed
+
+
+@pytest.mark.parametrize("action", [[], ["stat"], ["read"], ["write"], ["create"], ["unlink"]])
+def test_every_action_has_a_help_page_with_examples(action: list[str]) -> None:
+    """`--help` ends with 0 and shows examples with the whole command; reading says that it takes."""
+    result = call("queue", *action, "--help")
+    assert result.status == 0
+    assert "examples:" in result.out
+    assert f"queue {' '.join(action)}".strip() + " " in result.out.split("examples:")[1]
+    if action == ["read"]:
+        assert "TAKES EVENTS AWAY" in result.out

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.cli.status import command
+from baseplate_events.cli.status.command import UnreachableError, look_at
+from baseplate_events.cli.status.report import Look, format_json, format_status, status_of
+from baseplate_events.cli.terminal import visible_length
+from baseplate_events.dev_collector import Collector
+from baseplate_events.event_publisher.config.values import InternetEndpoint, UnixEndpoint
+from baseplate_events.event_publisher.policy.accounting import Accounting
+from baseplate_events.event_publisher.policy.outcome import Accepted, Retryable
+from baseplate_events.event_publisher.telemetry.health_pages import metrics_of
+from baseplate_events.event_publisher.telemetry.health_server import HealthServer
+from baseplate_events.event_publisher.telemetry.prometheus import format_metrics, parse_samples
+from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
+from tests.support.publishers import PATIENCE, config_text
+from tests.support.strategies import snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+_PROGRAM = """
+import argparse, sys
+from baseplate_events.cli.status import command
+parser = argparse.ArgumentParser(prog="status")
+command.add_arguments(parser)
+sys.exit(command.run(parser.parse_args()))
+"""
+
+
+def look(snapshot: Snapshot) -> Look:
+    """Look at a snapshot as it was made."""
+    now = snapshot.made_at
+    return Look(snapshot.unready(now), parse_samples(format_metrics(metrics_of(snapshot, now))))
+
+
+def a_snapshot(*, delivered: int = 0, trouble: str | None = None, made_at: float | None = None) -> Snapshot:
+    """What a publisher is doing that is alive now."""
+    now = time.monotonic() if made_at is None else made_at
+    attempts = Attempts()
+    attempts.note(Accepted(200), 0.02, now)
+    if trouble is not None:
+        attempts.note(Retryable(reason=trouble, from_collector=True), 0.04, now)
+    books = Accounting(received=delivered, delivered=delivered)
+    return Snapshot("v2", "1.0", 0.0, now, books, 3, 10, attempts=attempts.counts())
+
+
+@contextlib.contextmanager
+def serving(read_snapshot: Callable[[], Snapshot]) -> Generator[HealthServer]:
+    """Serve snapshots for the time of a block."""
+    server = HealthServer(InternetEndpoint("127.0.0.1", 0), read_snapshot)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def status(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+        env={**os.environ, **environ},
+    )
+
+
+# --- what a look means ---
+
+
+@given(snapshots())
+def test_a_status_says_what_the_snapshot_says(snapshot: Snapshot) -> None:
+    """Whatever a publisher is doing, its status has the books, levels and attempts as they are."""
+    found = status_of(look(snapshot))
+    books, attempts = snapshot.accounting, snapshot.attempts
+    assert found.unready == snapshot.unready(snapshot.made_at)
+    assert found.ready == (found.unready is None)
+    assert (found.queue, found.version) == (snapshot.queue_name, snapshot.version)
+    for name in ("received", "recovered", "delivered", "dead_lettered", "returned", "spooled", "in_hand"):
+        assert getattr(found, name) == getattr(books, name)
+    assert found.dropped == {reason.value: count for reason, count in books.dropped.items()}
+    assert found.attempts == {result.value: count for result, count in attempts.results.items()}
+    assert (found.queue_depth, found.queue_capacity) == (snapshot.queue_depth, snapshot.queue_capacity)
+    assert (found.spool_size, found.spool_max_size) == (
+        (None, None) if snapshot.spool is None else (snapshot.spool.size, snapshot.spool.max_size)
+    )
+    assert (found.last_success_age is None) == (attempts.last_success_at is None)
+    assert found.failures == snapshot.failures
+    assert found.rates is None
+    assert (found.mean_attempt is None) == (attempts.seconds.count == 0)
+    told = json.loads(format_json(found))
+    assert (told["received"], told["unready"]) == (books.received, found.unready)
+
+
+@given(snapshots(), st.booleans())
+def test_a_status_can_always_be_shown(snapshot: Snapshot, colour: bool) -> None:
+    """Whatever a publisher says, it is lines without anything that a terminal would act on but colours."""
+    lines = format_status(status_of(look(snapshot)), colour=colour)
+    text = "".join(lines)
+    assert re.sub(r"\x1b\[[0-9]+m", "", text).isprintable()
+    assert ("\x1b" in text) == colour
+    assert all(visible_length(line) == len(line) for line in lines) == (not colour)
+    shown = [line.split()[0] for line in lines if line]
+    assert ["queue", "state"] == shown[:2]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(0.001, 10**4), st.floats(0, 10**4))
+def test_rates_are_growth_by_time(before: int, growth: int, seconds: float, start: float) -> None:
+    """A rate is how many more there are, by the time between the moments that were seen."""
+    first = a_snapshot(delivered=before, made_at=start)
+    books = Accounting(received=before + growth, delivered=before + growth)
+    second = replace(first, made_at=start + seconds, accounting=books)
+    rates = status_of(look(second), look(first)).rates
+    if second.made_at - first.made_at >= 0.01:
+        assert rates is not None
+        assert rates["delivered"] == pytest.approx(
+            growth / (second.made_at - first.made_at), rel=0.2, abs=0.001
+        )
+        assert rates["attempts"] == 0
+
+
+@given(st.integers(1, 10**6))
+def test_there_are_no_rates_without_two_moments(count: int) -> None:
+    """Of one moment seen twice, or of a publisher that started anew in between, there are no rates."""
+    one = a_snapshot(delivered=count, made_at=1_000.0)
+    assert status_of(look(one), look(one)).rates is None
+    anew = a_snapshot(delivered=count - 1, made_at=2_000.0)
+    assert status_of(look(anew), look(one)).rates is None
+
+
+def test_the_table_by_example() -> None:
+    """The table of a publisher with a spool whose collector is out of order, as an operator sees it."""
+    attempts = Attempts()
+    for seconds, outcome in (
+        (0.02, Accepted(200)),
+        (0.04, Retryable(reason="503 Busy", from_collector=True)),
+    ):
+        attempts.note(outcome, seconds, 86_400.0)
+    first = Snapshot(
+        queue_name="v2",
+        version="1.0",
+        started_at=0.0,
+        made_at=86_400.0,
+        accounting=Accounting(received=1_000, delivered=1_000),
+        queue_depth=0,
+        queue_capacity=10_000,
+        attempts=attempts.counts(),
+    )
+    books = Accounting(received=5_000, delivered=1_500, dead_lettered=1, spooled=3_400, in_hand=99)
+    second = replace(
+        first,
+        made_at=86_410.0,
+        accounting=books,
+        queue_depth=2_500,
+        failures=3,
+        oldest_at=86_280.0,
+        spool=SpoolLevel(3 * 1_024**2, 1_024**3),
+    )
+    assert format_status(status_of(look(second), look(first)), colour=False) == [
+        "queue         v2 (publisher 1.0, up 1 d 0 h)",
+        "state         not delivering: 503 Busy",
+        "",
+        "in the queue  2,500 of 10,000 (25 %)",
+        "in the spool  3,400 events, 3.0 MiB of 1.0 GiB (0 %)",
+        "in memory     99 events",
+        "oldest        2 min 10 s",
+        "",
+        "received      5,000 (400.0 a second)",
+        "delivered     1,500 (50.0 a second)",
+        "dead letters  1",
+        "dropped       0",
+        "",
+        "requests      1 accepted, 1 retryable (0.0 a second)",
+        "mean time     30.0 ms",
+        "last success  10.0 s ago",
+        "failing       for 10.0 s, 3 attempts in a row",
+    ]
+
+
+# --- asking ---
+
+
+def test_an_endpoint_is_asked_over_both_kinds_of_sockets(tmp_path: Path) -> None:
+    """Over loopback and over a Unix socket the look is that of the snapshot."""
+    path = UnixEndpoint(str(tmp_path / "health.sock"))
+    for endpoint in (InternetEndpoint("127.0.0.1", 0), InternetEndpoint("::1", 0), path):
+        with contextlib.closing(HealthServer(endpoint, lambda: a_snapshot(trouble="503 Busy"))) as server:
+            server.start()
+            seen = look_at(server.endpoint)
+            assert seen.unready == "503 Busy"
+            assert status_of(seen).queue_depth == 3
+
+
+def test_what_is_no_publisher_is_told(tmp_path: Path) -> None:
+    """Nobody at the address, and somebody else, are errors that name the address."""
+    missing = UnixEndpoint(str(tmp_path / "nothing.sock"))
+    with pytest.raises(UnreachableError, match="No such file") as caught:
+        look_at(missing)
+    assert missing.path == caught.value.address
+    with Collector({}, lambda _: None) as collector:
+        other = InternetEndpoint(*collector.address)
+        with pytest.raises(UnreachableError, match="this isn't a publisher"):
+            look_at(other)
+
+
+def test_a_look_has_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is longer than any of ours isn't read to its end, and is no look."""
+    monkeypatch.setattr(command, "_MAX_PAGE", 50)
+    with serving(a_snapshot) as server, pytest.raises(UnreachableError, match="middle of a line"):
+        look_at(server.endpoint)
+
+
+# --- the command ---
+
+
+def test_elsewhere_than_on_a_terminal_it_is_one_json_object() -> None:
+    """Into a pipe goes one JSON object with rates, and the exit status says whether events are delivered."""
+    delivered = iter(range(0, 10**9, 100))
+    with serving(lambda: a_snapshot(delivered=next(delivered))) as server:
+        result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
+    assert result.returncode == 0, result.stderr
+    (line,) = result.stdout.splitlines()
+    found = json.loads(line)
+    assert found["ready"] is True
+    assert found["queue"] == "v2"
+    assert found["rates"]["delivered"] > 0
+
+
+def test_a_publisher_that_does_not_deliver_ends_it_with_1() -> None:
+    """The JSON object has the reason, and the exit status is 1."""
+    with serving(lambda: a_snapshot(trouble="401 Unauthorized; check key.name")) as server:
+        result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["unready"] == "401 Unauthorized; check key.name"
+    assert result.stderr == ""
+
+
+def test_the_address_is_that_of_the_configuration(tmp_path: Path) -> None:
+    """With a configuration, `health.bind` of the queue's section is asked, without any secret."""
+    path = tmp_path / "health.sock"
+    config = tmp_path / "publisher.ini"
+    config.write_text(
+        config_text("v2", "https://collector.test", health__bind=str(path), key__secret="$UNSET_VARIABLE")
+    )
+    with contextlib.closing(HealthServer(UnixEndpoint(str(path)), a_snapshot)) as server:
+        server.start()
+        words = (str(config), "--queue-name", "v2", "--interval", "100 milliseconds")
+        assert status(*words).returncode == 0
+    result = status(*words)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"can't reach the publisher at {path}: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
+    """No address, one that isn't set, one that isn't of this host, and a missing file each end it with 2."""
+    config = tmp_path / "publisher.ini"
+    config.write_text(config_text("v2", "https://collector.test"))
+    for words, said in {
+        (): "--health ADDRESS",
+        (str(config), "--queue-name", "v2"): "health.bind: not set",
+        (str(config),): "no section [event-publisher:main]",
+        (str(tmp_path / "missing.ini"),): "missing.ini",
+        ("--health", "192.0.2.1:80"): "isn't an address of loopback",
+        ("--health", "127.0.0.1:80", "--interval", "0 seconds"): "out of bounds",
+    }.items():
+        result = status(*words)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert result.stdout == ""
+
+
+class Terminal:
+    """The command on a terminal."""
+
+    def __init__(self, *words: str, keyboard: bool = True, **environ: str) -> None:
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, *words],
+            stdin=slave if keyboard else subprocess.DEVNULL,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": "", **environ},
+        )
+        os.close(slave)
+        self.shown = ""
+
+    def read_until(self, words: str) -> None:
+        """Read what is shown until these words come.
+
+        Raises:
+            AssertionError: They don't.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while words not in self.shown:
+            assert time.monotonic() < give_up_at, self.shown
+            if select.select([self.master], [], [], 1.0)[0]:
+                self.shown += os.read(self.master, 65_536).decode()
+
+    def read_all(self) -> str:
+        """Read what is shown until the command has ended."""
+        with contextlib.suppress(OSError):  # the terminal hangs up when nobody has it open
+            while data := os.read(self.master, 65_536):
+                self.shown += data.decode()
+        return self.shown
+
+    def press(self, key: str) -> None:
+        """Press a key."""
+        os.write(self.master, key.encode())
+
+    def close(self) -> None:
+        """End the command, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+
+
+def test_on_a_terminal_it_refreshes_until_q() -> None:
+    """Like `top` it shows what changes, survives a publisher that goes away, and ends with `q`."""
+    seen = [a_snapshot(delivered=1_234)]
+    with (
+        serving(lambda: replace(seen[0], made_at=time.monotonic())) as server,
+        contextlib.closing(
+            Terminal("--health", str(server.endpoint), "--interval", "100 milliseconds")
+        ) as terminal,
+    ):
+        terminal.read_until("1,234")
+        seen[0] = a_snapshot(delivered=56_789, trouble="503 Busy")
+        terminal.read_until("56,789")
+        terminal.read_until("not delivering: 503 Busy")
+        seen[0] = a_snapshot(delivered=99_999)
+        terminal.read_until("99,999")
+        terminal.press("x")
+        server.close()
+        terminal.read_until("can't reach the publisher")
+        terminal.press("q")
+        shown = terminal.read_all()
+        assert terminal.process.wait(PATIENCE) == 1  # as it was last seen
+    assert shown.startswith("\x1b[?1049h")
+    assert "\x1b[?1049l" in shown
+    assert "\x1b[32mdelivering" in shown
+
+
+@pytest.mark.parametrize("keyboard", [True, False])
+def test_ctrl_c_ends_it_too(*, keyboard: bool) -> None:
+    """The interrupt key ends it as `q` does, without a traceback, also where stdin is no keyboard."""
+    with (
+        serving(a_snapshot) as server,
+        contextlib.closing(
+            Terminal("--health", str(server.endpoint), keyboard=keyboard, NO_COLOR="1")
+        ) as terminal,
+    ):
+        terminal.read_until("q ends")
+        terminal.process.send_signal(2)
+        shown = terminal.read_all()
+        assert terminal.process.wait(PATIENCE) == 0
+    assert "Traceback" not in shown
+    assert "\x1b[32m" not in shown
+
+
+@pytest.mark.parametrize("option", ["--once", "--json"])
+def test_one_look_on_a_terminal(option: str) -> None:
+    """`--once` is one table and `--json` one object; neither takes the screen."""
+    with (
+        serving(a_snapshot) as server,
+        contextlib.closing(
+            Terminal("--health", str(server.endpoint), option, "--interval", "100 milliseconds")
+        ) as terminal,
+    ):
+        shown = terminal.read_all()
+        assert terminal.process.wait(PATIENCE) == 0
+    assert "\x1b[?1049h" not in shown
+    assert shown.startswith("queue " if option == "--once" else "{")
+
+
+def test_an_address_that_is_wrong_from_the_beginning_ends_it() -> None:
+    """Where the first look fails, it says so and ends with 1 without taking the screen."""
+    with contextlib.closing(Terminal("--health", f"/tmp/{uuid.uuid4().hex}")) as terminal:
+        shown = terminal.read_all()
+        assert terminal.process.wait(PATIENCE) == 1
+    assert shown.startswith("can't reach the publisher at ")

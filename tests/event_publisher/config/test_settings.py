@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import base64
+import copy
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from baseplate_events.errors import ConfigurationError
+from baseplate_events.event_publisher.config.options import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS, Key
+from baseplate_events.event_publisher.config.settings import (
+    MAX_QUEUE_NAME_SIZE,
+    PublisherSettings,
+    load_health,
+    load_settings,
+)
+from baseplate_events.event_publisher.config.values import InternetEndpoint, Secret, UnixEndpoint
+from tests.support.strategies import (
+    broken_values,
+    host_names,
+    key_values,
+    loopback_hosts,
+    misspellings,
+    ports,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+_SECRET = b"\x00a secret of 32 random bytes\xff\xfe\xfd"
+_SECRET_TEXT = base64.b64encode(_SECRET).decode()
+_REQUIRED = {"collector.hostname": "events.test", "key.name": "NameOfKey", "key.secret": _SECRET_TEXT}
+
+#: A certificate that signs itself, valid until 2126; its key was thrown away.
+_CERTIFICATE = (
+    "MIIBdTCCARugAwIBAgIUH9q0YmGeTuVXQbuOkBflKXEkfLwwCgYIKoZIzj0EAwIwDzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjQw"
+    "NjMzNDdaGA8yMTI2MTAzMTA2MzM0N1owDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABDaq8bsMt9PO"
+    "de6WHxYa3wMl/KKkCp4IFA1LhccT6JKoVvLe4NghqDw3/4WeAj9ihn/ptlPPPqmNpCyD1EQNxZmjUzBRMB0GA1UdDgQWBBRwuROY"
+    "P/ErM4IvUdlCniM8FlcVKDAfBgNVHSMEGDAWgBRwuROYP/ErM4IvUdlCniM8FlcVKDAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49"
+    "BAMCA0gAMEUCIAcVNFLVhyWsZ7JXQI38KYhDRJ6zEYH461tGOaJJZ3FVAiEAhgXRrqRXGOfEvIMoAX9bwx3j15bXrAtHhHWeiAIf"
+    "5lo="
+)
+
+#: Where each key's value is found.
+_FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
+    "collector.hostname": lambda settings: settings.collector.hostname,
+    "collector.version": lambda settings: settings.collector.version,
+    "collector.scheme": lambda settings: settings.collector.scheme,
+    "collector.timeout": lambda settings: settings.collector.timeout,
+    "collector.deadline": lambda settings: settings.collector.deadline,
+    "collector.ca_file": lambda settings: settings.collector.ca_file,
+    "collector.proxy": lambda settings: settings.collector.proxy,
+    "key.name": lambda settings: settings.key.name,
+    "key.secret": lambda settings: settings.key.secret,
+    "max_queue_size": lambda settings: settings.queue.max_size,
+    "max_event_size": lambda settings: settings.queue.max_event_size,
+    "queue.mode": lambda settings: settings.queue.mode,
+    "batch.max_size": lambda settings: settings.batch.max_size,
+    "batch.max_age": lambda settings: settings.batch.max_age,
+    "batch.max_events": lambda settings: settings.batch.max_events,
+    "compression.level": lambda settings: settings.compression_level,
+    "retry.base": lambda settings: settings.retry.base,
+    "retry.cap": lambda settings: settings.retry.cap,
+    "retry.codes": lambda settings: settings.retry.codes,
+    "retry.max_age": lambda settings: settings.retry.max_age,
+    "delivery.concurrency": lambda settings: settings.concurrency,
+    "spool.directory": lambda settings: settings.spool and settings.spool.directory,
+    "spool.max_size": lambda settings: settings.spool and settings.spool.max_size,
+    "spool.fsync": lambda settings: settings.spool and settings.spool.sync.value,
+    "dead_letters.directory": lambda settings: settings.dead_letters and settings.dead_letters.directory,
+    "dead_letters.max_size": lambda settings: settings.dead_letters and settings.dead_letters.max_size,
+    "shutdown.grace": lambda settings: settings.shutdown_grace,
+    "metrics.namespace": lambda settings: settings.metrics.namespace,
+    "metrics.endpoint": lambda settings: settings.metrics.endpoint,
+    "metrics.log_if_unconfigured": lambda settings: settings.metrics.log_if_unconfigured,
+    "metrics.swallow_network_errors": lambda _: None,
+    "health.bind": lambda settings: settings.health,
+}
+
+_SETTABLE = [key for key in KEYS if key.name != "collector.ca_file"]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one INI file at a time."""
+    return tmp_path_factory.mktemp("settings")
+
+
+def load(
+    folder: Path, values: Mapping[str, str], *, name: str = "v2", environ: Mapping[str, str] | None = None
+) -> PublisherSettings:
+    """Write an INI file and load it."""
+    path = folder / "publisher.ini"
+    lines = "".join(f"{key} = {value}\n" for key, value in values.items())
+    path.write_text(
+        f"[DEFAULT]\ncollector.hostnane = shared\n[event-publisher:{name}]\n{lines}", encoding="utf-8"
+    )
+    return load_settings(path, name, environ or {})
+
+
+def mistakes(
+    folder: Path, values: Mapping[str, str], *, name: str = "v2", environ: Mapping[str, str] | None = None
+) -> list[str]:
+    """Load an INI file that is wrong, and give its problems after file and section."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder, values, name=name, environ=environ)
+    start = f"{folder / 'publisher.ini'}: [event-publisher:{name}] "
+    assert all(problem.startswith(start) and problem.isprintable() for problem in caught.value.problems)
+    assert_hidden(str(caught.value) + repr(caught.value))
+    return [problem.removeprefix(start) for problem in caught.value.problems]
+
+
+def assert_hidden(text: str) -> None:
+    """Assert that a text tells neither the secret nor a part of it."""
+    assert not any(_SECRET_TEXT[at : at + 6] in text for at in range(len(_SECRET_TEXT) - 5))
+    assert "a secret" not in text
+
+
+def consistent(drawn: dict[str, tuple[str, object]]) -> None:
+    """Mend values that don't go together."""
+
+    def value(name: str) -> float:
+        text, found = drawn.get(name, (KEY_BY_NAME[name].default or "", None))
+        return found if isinstance(found, (int, float)) else float(text.split()[0])
+
+    for low, high in (("collector.timeout", "collector.deadline"), ("retry.base", "retry.cap")):
+        if value(low) > value(high):
+            drawn[high] = drawn[low] if low in drawn else (KEY_BY_NAME[low].default or "", value(low))
+    room = int(value("max_event_size")) + BATCH_WRAPPER_SIZE
+    if value("batch.max_size") < room:
+        drawn["batch.max_size"] = (str(room), room)
+
+
+# --- what is valid ---
+
+
+@given(st.data())
+def test_valid_values_are_read_back(folder: Path, data: st.DataObject) -> None:
+    """Any valid values in any order, and defaults for what is left out, make the settings that they say."""
+    names = data.draw(st.permutations([key.name for key in _SETTABLE]))
+    names = [*names[: data.draw(st.integers(0, len(names)))], *_REQUIRED]
+    drawn = {name: data.draw(key_values(KEY_BY_NAME[name])) for name in dict.fromkeys(names)}
+    consistent(drawn)
+    if "spool.directory" in drawn:  # what stands beside it means something, and its letters have a folder
+        letters = f"{drawn['spool.directory'][0]}/rejected"
+        drawn.setdefault("dead_letters.directory", (letters, letters))
+    settings = load(folder, {name: text for name, (text, _) in drawn.items()})
+    defaults = load(folder, _REQUIRED)
+    for key in _SETTABLE:
+        if key.name != "metrics.swallow_network_errors":
+            group = key.name.split(".")[0]
+            if group in {"spool", "dead_letters"} and f"{group}.directory" not in drawn:
+                assert _FIELDS[key.name](settings) is None
+            elif key.name in drawn:
+                assert drawn[key.name][1] == _FIELDS[key.name](settings), key.name
+            elif group not in {"spool", "dead_letters"}:
+                assert _FIELDS[key.name](defaults) == _FIELDS[key.name](settings), key.name
+    assert settings == copy.deepcopy(settings)
+    assert repr(settings).count("Secret(not shown)") == 1
+
+
+def test_the_documented_configuration_gives_the_documented_defaults(folder: Path) -> None:
+    """The section of the documentation loads, with the original's constants where it had them."""
+    settings = load(
+        folder,
+        {
+            "collector.hostname": "some-domain.example.com",
+            "key.name": "NameOfASecretKey",
+            "key.secret": _SECRET_TEXT,
+            "metrics.namespace": "a.name.to.put.metrics.under",
+            "metrics.endpoint": "the-statsd-host:1234",
+        },
+    )
+    assert settings.collector.url == "https://some-domain.example.com/v2"
+    assert (settings.collector.timeout, settings.collector.deadline) == (3.0, 10.0)
+    assert (settings.collector.ca_file, settings.collector.proxy) == (None, None)
+    assert (settings.key.name, settings.key.secret) == ("NameOfASecretKey", Secret(_SECRET))
+    assert (settings.queue.name, settings.queue.mode) == ("v2", 0o600)
+    assert (settings.queue.max_size, settings.queue.max_event_size) == (10_000, 102_400)
+    assert (settings.batch.max_size, settings.batch.max_age, settings.batch.max_events) == (
+        512_000,
+        1.0,
+        10_000,
+    )
+    assert (settings.retry.base, settings.retry.cap) == (1.0, 30.0)
+    assert (settings.compression_level, settings.shutdown_grace) == (2, 10.0)
+    assert settings.metrics.namespace == "a.name.to.put.metrics.under"
+    assert settings.metrics.endpoint == InternetEndpoint("the-statsd-host", 1234)
+    assert not settings.metrics.log_if_unconfigured
+    assert_hidden(repr(settings))
+    assert load(folder, {**_REQUIRED, "metrics.endpoint": "/run/statsd"}).metrics.endpoint == UnixEndpoint(
+        "/run/statsd"
+    )
+    assert load(folder, _REQUIRED).metrics.endpoint is None
+
+
+@given(
+    st.sampled_from(["2", "2j"]), st.sampled_from(["http", "https"]), st.sampled_from(["h", "h:1", "[::1]:1"])
+)
+def test_the_url_is_made_of_scheme_host_and_version(
+    folder: Path, version: str, scheme: str, host: str
+) -> None:
+    """The URL is the original's: `SCHEME://HOSTNAME/vVERSION`."""
+    values = {"collector.version": version, "collector.scheme": scheme, "collector.hostname": host}
+    assert load(folder, {**_REQUIRED, **values}).collector.url == f"{scheme}://{host}/v{version}"
+
+
+def test_the_table_of_keys_is_complete(folder: Path) -> None:
+    """Every default of the table, written into the file, changes nothing; the table has every key once."""
+    written = {key.name: key.default for key in KEYS if key.default is not None}
+    assert load(folder, {**written, **_REQUIRED}) == load(folder, _REQUIRED)
+    assert list(_FIELDS) == [key.name for key in KEYS]
+    assert set(_REQUIRED) == {key.name for key in KEYS if key.default is None}
+    assert all(key.meaning.endswith(".") for key in KEYS)
+    assert {key.kind for key in KEYS if key.bounds} == {"span", "count", "bytes"}
+    assert KEY_BY_NAME["collector.timeout"].bounds == "1 millisecond to 1 hour"
+    assert KEY_BY_NAME["max_queue_size"].bounds == "1 to 65,536"
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_every_key_of_the_table_is_read(folder: Path, key: Key) -> None:
+    """A value that no key can have is a mistake of each key."""
+    assert [line.split(": ")[0] for line in mistakes(folder, {**_REQUIRED, key.name: "\x7f"})] == [key.name]
+
+
+def test_variables_of_the_environment_are_values(folder: Path) -> None:
+    """A secret can come from the environment, and one that isn't set is named."""
+    values = {**_REQUIRED, "key.secret": "${EVENTS_SECRET}"}
+    assert load(folder, values, environ={"EVENTS_SECRET": _SECRET_TEXT}).key.secret.reveal() == _SECRET
+    (problem,) = mistakes(folder, values)
+    assert problem.startswith("key.secret: the environment variable EVENTS_SECRET isn't set")
+
+
+@given(loopback_hosts | st.sampled_from(["localhost", "LOCALHOST"]), ports)
+def test_the_health_endpoint_is_this_hosts_alone(folder: Path, host: str, port: int) -> None:
+    """An address of loopback is taken, `localhost` is 127.0.0.1, and `load_health` reads the same."""
+    text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    expected = InternetEndpoint("127.0.0.1" if host.lower() == "localhost" else host, port)
+    assert expected == load(folder, {**_REQUIRED, "health.bind": text}).health
+    assert expected == load_health(folder / "publisher.ini", "v2", {})
+
+
+@given(host_names, ports)
+def test_an_endpoint_for_others_is_refused(folder: Path, host: str, port: int) -> None:
+    """Every host that isn't loopback by its address is a mistake, whatever its name stands for."""
+    assume(not host.startswith("127.") and host != "localhost")
+    (problem,) = mistakes(folder, {**_REQUIRED, "health.bind": f"{host}:{port}"})
+    assert "isn't an address of loopback" in problem
+
+
+def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
+    """Whoever looks at a publisher needs to have set none of the variables of its configuration."""
+    with pytest.raises(ConfigurationError):
+        load(folder, {"key.secret": "$UNSET_VARIABLE", "health.bind": "./health.sock"})
+    assert load_health(folder / "publisher.ini", "v2", {}) == UnixEndpoint("./health.sock")
+    load(folder, _REQUIRED)
+    assert load_health(folder / "publisher.ini", "v2", {}) is None
+    with pytest.raises(ConfigurationError):
+        load(folder, {"health.bind": "9102"})
+    with pytest.raises(ConfigurationError, match="no section"):
+        load_health(folder / "publisher.ini", "v3", {})
+
+
+# --- what is not ---
+
+
+@given(st.data())
+def test_every_mistake_is_found_at_once(folder: Path, data: st.DataObject) -> None:
+    """However many values are broken, each is told once under its key, and no secret is shown."""
+    broken = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, unique=True))
+    values = _REQUIRED | {key.name: data.draw(broken_values(key, _SECRET_TEXT)) for key in broken}
+    found = mistakes(folder, values)
+    assert sorted(key.name for key in broken) == sorted(problem.split(": ")[0] for problem in found)
+    assert all("expected" in problem for problem in found)
+
+
+@given(st.sets(st.sampled_from(sorted(_REQUIRED)), min_size=1), st.sampled_from([None, "", "  "]))
+def test_what_is_required_has_to_be_there(folder: Path, missing: set[str], value: str | None) -> None:
+    """A required key that is missing or empty is a mistake, and all of them are told."""
+    values = {key: text for key, text in _REQUIRED.items() if key not in missing}
+    if value is not None:
+        values |= dict.fromkeys(missing, value)
+    word = "missing" if value is None else "empty"
+    found = mistakes(folder, values)
+    assert missing == {problem.split(f": {word}; expected ")[0] for problem in found}
+
+
+@given(st.data())
+def test_a_misspelt_key_is_told_with_the_right_one(folder: Path, data: st.DataObject) -> None:
+    """A key of ours with a letter missing, added, changed or swapped is told, with the right key."""
+    key = data.draw(st.sampled_from(KEYS))
+    misspelt = data.draw(misspellings(key.name))
+    assume(misspelt not in KEY_BY_NAME)
+    values = _REQUIRED | {misspelt: "x"}
+    assert mistakes(folder, values) == [f"{misspelt}: there is no such key; the nearest one is {key.name}"]
+
+
+def test_keys_of_others_are_ignored(folder: Path) -> None:
+    """Keys that aren't like ours don't matter, nor do keys of `[DEFAULT]`."""
+    assert load(folder, {**_REQUIRED, "tracing.endpoint": "x", "app": "y"}) == load(folder, _REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("values", "start"),
+    [
+        (
+            {"collector.timeout": "20 seconds"},
+            "collector.deadline: 10 seconds is less than collector.timeout; expected at least 20 seconds",
+        ),
+        (
+            {"retry.base": "1 minute"},
+            "retry.cap: 30 seconds is less than retry.base; expected at least 1 minute",
+        ),
+        (
+            {"max_event_size": "512000"},
+            "batch.max_size: 512000 bytes don't hold an event of max_event_size; expected at least 512064",
+        ),
+    ],
+)
+def test_settings_have_to_go_together(folder: Path, values: dict[str, str], start: str) -> None:
+    """Values that are valid alone and impossible together are told under the key that would mend it."""
+    assert mistakes(folder, {**_REQUIRED, **values}) == [start]
+
+
+@pytest.mark.parametrize(
+    ("bad", "other"),
+    [
+        ("collector.timeout", {"collector.deadline": "2 seconds"}),
+        ("retry.base", {"retry.cap": "500 milliseconds"}),
+        ("max_event_size", {"batch.max_size": "2000"}),
+    ],
+)
+def test_a_mistake_is_not_compared_with_what_is_right(folder: Path, bad: str, other: dict[str, str]) -> None:
+    """A value that can't be read brings no second mistake about the default that stands in for it."""
+    (problem,) = mistakes(folder, {**_REQUIRED, **other, bad: "many"})
+    assert problem.startswith(f"{bad}: ")
+
+
+def test_the_largest_event_just_fits(folder: Path) -> None:
+    """A batch that holds one event of the largest size and the wrapper is fine, a byte less isn't."""
+    values = {**_REQUIRED, "max_event_size": "1000"}
+    load(folder, {**values, "batch.max_size": "1064"})
+    assert len(mistakes(folder, {**values, "batch.max_size": "1063"})) == 1
+
+
+def test_a_scheme_goes_into_its_own_key(folder: Path) -> None:
+    """Whoever writes a URL as the hostname is told where its scheme goes."""
+    (problem,) = mistakes(folder, {**_REQUIRED, "collector.hostname": "https://events.test"})
+    assert "goes into collector.scheme" in problem
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "x" * (MAX_QUEUE_NAME_SIZE + 1), "é" * (MAX_QUEUE_NAME_SIZE // 2 + 1)]
+)
+def test_a_queue_needs_a_possible_name(folder: Path, name: str) -> None:
+    """A name that no queue can have is told at the start."""
+    assert load(folder, _REQUIRED, name="x" * MAX_QUEUE_NAME_SIZE).queue.name == "x" * MAX_QUEUE_NAME_SIZE
+    (problem,) = mistakes(folder, _REQUIRED, name=name)
+    assert problem.startswith("--queue-name: can't name a queue")
+
+
+def test_a_section_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
+    """The sections of the file are named when the one of the queue is missing."""
+    load(folder, _REQUIRED)
+    with pytest.raises(
+        ConfigurationError, match=r"no section \[event-publisher:v3\]; there is \[event-publisher:v2\]"
+    ):
+        load_settings(folder / "publisher.ini", "v3", {})
+
+
+def test_a_ca_file_has_to_hold_certificates(folder: Path) -> None:
+    """A PEM file is loaded at the start; what isn't one is told with the reason."""
+    good = folder / "good.pem"
+    good.write_text(ssl.DER_cert_to_PEM_cert(base64.b64decode(_CERTIFICATE)))
+    values = {**_REQUIRED, "collector.ca_file": str(good)}
+    assert load(folder, values).collector.ca_file == str(good)
+    junk = folder / "junk.pem"
+    junk.write_text("no certificate")
+    for path, reason in ((junk, "no certificates"), (folder / "missing.pem", "No such file"), (folder, "")):
+        (problem,) = mistakes(folder, {**_REQUIRED, "collector.ca_file": str(path)})
+        assert problem.startswith("collector.ca_file: the file ")
+        assert reason in problem

@@ -1,0 +1,63 @@
+"""Properties of the accounting: the equation holds through every transition."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.event_publisher.policy.accounting import Accounting, DropReason
+
+
+@given(data=st.data(), steps=st.integers(0, 30))
+def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
+    """However events come and go, received is the sum of all fates."""
+    accounting = Accounting()
+    for _ in range(steps):
+        spooled = data.draw(st.booleans())
+        count = data.draw(st.integers(0, accounting.spooled if spooled else accounting.in_hand))
+        move = data.draw(st.sampled_from(["receive", "recover", "spool", "deliver", "bury", *DropReason]))
+        match move:
+            case DropReason():
+                accounting.drop(move, count, spooled=spooled)
+            case "receive":
+                accounting.receive(data.draw(st.integers(0, 100)))
+            case "recover":
+                accounting.recover(data.draw(st.integers(0, 100)))
+            case "deliver":
+                accounting.deliver(count, spooled=spooled)
+            case "bury":
+                accounting.dead_letter(count, spooled=spooled)
+            case _ if spooled:
+                accounting.spool(data.draw(st.integers(0, accounting.in_hand)))
+            case _:
+                accounting.give_back(count)
+        assert accounting.balanced
+
+
+@given(received=st.integers(1, 100), delivered=st.integers(0, 100))
+def test_a_fate_too_many_is_seen(received: int, delivered: int) -> None:
+    """An event that is delivered twice, or one that nobody received, unbalances the books."""
+    accounting = Accounting()
+    accounting.receive(received)
+    accounting.deliver(delivered)
+    assert accounting.balanced == (delivered <= received)
+    accounting.delivered += 1
+    assert not accounting.balanced
+
+
+def test_text_by_example() -> None:
+    """The line that goes into the log at shutdown."""
+    accounting = Accounting()
+    accounting.receive(10)
+    accounting.deliver(6)
+    accounting.give_back(1)
+    accounting.drop(DropReason.REFUSED, 2)
+    expected = "10 events received = 6 delivered, 1 returned, 1 in hand, 2 dropped (refused)"
+    assert str(accounting) == expected
+    accounting.recover(9)
+    accounting.dead_letter(2, spooled=True)
+    expected = (
+        "19 events received (9 of them recovered) = 6 delivered, 2 dead letters, 1 returned, 7 spooled, "
+        "1 in hand, 2 dropped (refused)"
+    )
+    assert str(accounting) == expected

@@ -1,0 +1,133 @@
+"""Properties of the batcher: nothing lost, nothing reordered, every bound kept to the byte."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
+from tests.support import strategies
+from tests.support.machines import check_machine
+
+
+@given(version=strategies.versions, events=st.lists(strategies.messages, min_size=1, max_size=120))
+def test_size_is_the_length_of_the_body(version: str, events: list[bytes]) -> None:
+    """`size` foretells the length of what `join` gives."""
+    body_format = FORMATS[version]
+    assert len(body_format.join(tuple(events))) == body_format.size(len(events), sum(map(len, events)))
+
+
+@given(events=st.lists(st.dictionaries(strategies.texts, st.integers()), min_size=1, max_size=30))
+def test_bodies_are_the_json_of_the_protocol(events: list[dict[str, int]]) -> None:
+    """A body of JSON events is JSON: the struct with a counted list (2) or an array (2j)."""
+    serialized = tuple(json.dumps(event).encode() for event in events)
+    assert json.loads(FORMATS["2j"].join(serialized)) == events
+    wrapped = {"1": {"lst": ["rec", len(events), *events]}}
+    assert json.loads(FORMATS["2"].join(serialized)) == wrapped
+
+
+def test_bodies_by_example() -> None:
+    """The bytes of both formats, as the original writes them."""
+    assert FORMATS["2"].join((b"{}", b'{"1":{"i32":5}}')) == b'{"1":{"lst":["rec",2,{},{"1":{"i32":5}}]}}'
+    assert FORMATS["2j"].join((b"{}", b'{"a":1}')) == b'[{},{"a":1}]'
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """The batcher against a plain list of events."""
+
+    @initialize(
+        version=strategies.versions,
+        max_size=st.integers(30, 200),
+        max_events=st.integers(1, 12),
+        max_age=st.floats(0.001, 10),
+    )
+    def start(self, version: str, max_size: int, max_events: int, max_age: float) -> None:
+        self.format = FORMATS[version]
+        self.max_size = self.taught_size = max_size
+        self.max_events = max_events
+        self.max_age = max_age
+        self.batcher = Batcher(self.format, max_size=max_size, max_events=max_events, max_age=max_age)
+        self.open: list[tuple[bytes, float]] = []
+        self.now = 100.0
+
+    def weight(self, *events: bytes) -> int:
+        return len(self.format.join(events))
+
+    @rule(event=strategies.messages, step=st.sampled_from([0.0, 0.01, 1.0]))
+    def add(self, event: bytes, step: float) -> None:
+        self.now += step
+        assert (len(event) <= self.batcher.largest_event) == (self.weight(event) <= self.max_size)
+        weight = self.weight(*(each for each, _ in self.open), event)
+        if self.open:
+            fits = weight <= self.taught_size and len(self.open) < self.max_events
+        else:
+            fits = weight <= self.max_size
+        assert self.batcher.fits(event) == fits
+        if fits:
+            self.batcher.add(event, self.now)
+            self.open.append((event, self.now))
+
+    @rule(events=st.lists(strategies.messages, max_size=12), step=st.sampled_from([0.0, 0.01, 1.0]))
+    def add_many(self, events: list[bytes], step: float) -> None:
+        self.now += step
+        events = [event for event in events if self.weight(event) <= self.max_size]
+        taken = self.batcher.add_many(events, self.now)
+        self.open += [(event, self.now) for event in events[:taken]]
+        assert taken == len(events) or not self.batcher.fits(events[taken])
+
+    @rule()
+    def take(self) -> None:
+        batch = self.batcher.take()
+        if batch is None:
+            assert self.open == []
+            return
+        assert [event for event, _ in self.open] == list(batch.events)
+        assert batch.opened_at == self.open[0][1]
+        assert batch.size == self.weight(*batch.events) <= self.max_size
+        assert 1 <= len(batch.events) <= self.max_events
+        self.open = []
+
+    @rule(max_size=st.integers(20, 250))
+    def learn(self, max_size: int) -> None:
+        self.batcher.learn(max_size)
+        self.taught_size = min(self.taught_size, max_size)
+
+    @invariant()
+    def open_batch_is_the_model(self) -> None:
+        if not hasattr(self, "batcher"):
+            return
+        assert len(self.batcher) == len(self.open)
+        assert self.batcher.full == (len(self.open) == self.max_events)
+        if self.open:
+            assert self.batcher.opened_at == self.open[0][1]
+            assert self.batcher.due_at == self.open[0][1] + self.max_age
+            assert self.batcher.size == self.weight(*(event for event, _ in self.open))
+        else:
+            assert self.batcher.opened_at is None
+            assert self.batcher.due_at is None
+            assert self.batcher.size == 0
+
+
+def test_batcher_against_a_list() -> None:
+    """Whatever comes when, each batch is a run of the events that came, in all bounds."""
+    check_machine(BatcherMachine)
+
+
+@given(
+    events=st.lists(strategies.messages, min_size=2, max_size=60),
+    version=strategies.versions,
+    opened_at=st.floats(0, 1e9),
+)
+def test_halves_hold_every_event_once_in_order(events: list[bytes], version: str, opened_at: float) -> None:
+    """A batch that is split gives two that are smaller, as old, and hold its events in their order."""
+    batcher = Batcher(FORMATS[version], max_size=10_000, max_events=100, max_age=1.0)
+    whole = batcher.batch(tuple(events), opened_at)
+    halves = batcher.split(whole)
+    assert tuple(events) == halves[0].events + halves[1].events
+    for half in halves:
+        assert half.events
+        assert half.opened_at == opened_at
+        assert half.size == len(FORMATS[version].join(half.events)) < whole.size

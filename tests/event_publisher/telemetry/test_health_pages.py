@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import http.client
+import io
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from baseplate_events.event_publisher.policy.accounting import Accounting
+from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD, answer, head_length, metrics_of
+from baseplate_events.event_publisher.telemetry.snapshot import STUCK_AFTER, Snapshot
+from tests.support.strategies import snapshots
+
+if TYPE_CHECKING:
+    import socket
+
+    from prometheus_client import Metric
+
+_SNAPSHOT = Snapshot("v2", "1.0", 0.0, 1.0, Accounting(), 0, 10)
+
+#: What clients send: requests, nearly requests, and anything at all.
+_heads = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        b"%b %b HTTP/1.%b\r\n%b\r\n".__mod__,
+        st.tuples(
+            st.sampled_from([b"GET", b"HEAD", b"POST", b"get", b"", b"G T"]),
+            st.sampled_from(
+                [b"/healthz", b"/readyz", b"/metrics?a=b", b"/", b"*", b"http://h/metrics", b"//[", b""]
+            )
+            | st.binary(max_size=10),
+            st.sampled_from([b"0", b"1", b"x"]),
+            st.sampled_from([b"", b"Host: h\r\n", b"Content-Length: 5\r\n", b"\xff\r\n", b"A: \0\r\n"])
+            | st.binary(max_size=10),
+        ),
+    ),
+)
+
+
+class _Peer:
+    """The socket of a client for which an answer has come."""
+
+    def __init__(self, response: bytes) -> None:
+        self._response = response
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        """Give the answer to be read."""
+        assert mode == "rb"
+        return io.BytesIO(self._response)
+
+
+def read(response: bytes, method: str = "GET") -> tuple[http.client.HTTPResponse, str]:
+    """Read a response as Python's own client does, and give it with its text."""
+    reader = http.client.HTTPResponse(cast("socket.socket", _Peer(response)), method=method)
+    reader.begin()
+    return reader, reader.read().decode()
+
+
+def ask(path: str, snapshot: Snapshot = _SNAPSHOT, now: float = 1.0) -> tuple[int, str]:
+    """Give status and text of a page."""
+    response, text = read(answer(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), snapshot, now))
+    return response.status, text
+
+
+def values(families: list[Metric]) -> dict[str, float]:
+    """Give the numbers of metrics that have one, by their names without what all have in common."""
+    return {
+        sample.name.removeprefix("event_publisher_"): sample.value
+        for family in families
+        for sample in family.samples
+        if set(sample.labels) == {"queue"}
+    }
+
+
+@given(_heads)
+def test_whatever_comes_is_answered(head: bytes) -> None:
+    """Each answer is a whole HTTP response, the last of its connection, of one of a few statuses."""
+    response, text = read(answer(head, _SNAPSHOT, 1.0), "HEAD" if head.startswith(b"HEAD ") else "GET")
+    assert response.status in {200, 400, 404, 405, 413}
+    assert response.getheader("Connection") == "close"
+    if response.status == 200:
+        assert head.startswith((b"GET ", b"HEAD "))
+    assert (text == "") == head.startswith(b"HEAD ")
+
+
+@given(st.binary(max_size=40), st.sampled_from([b"\r\n\r\n", b"\n\n"]), st.binary(max_size=10))
+def test_the_end_of_a_head_is_found(start: bytes, end: bytes, rest: bytes) -> None:
+    """A head ends with the first empty line, whatever comes after it, and not before that is there."""
+    start = start.replace(b"\n", b"")
+    assert head_length(start + end + rest) == len(start + end)
+    assert head_length(start + end[:-1]) is None
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_head_is_get_without_the_text(path: str) -> None:
+    """HEAD has the status and headers of GET, the length of the text included, and no text."""
+    requests = [f"{method} {path} HTTP/1.1\r\n\r\n".encode() for method in ("GET", "HEAD")]
+    get, head = (answer(request, _SNAPSHOT, 1.0) for request in requests)
+    assert get.startswith(head)
+    assert head.endswith(b"\r\n\r\n")
+    assert b"Content-Length: %d\r\n" % (len(get) - len(head)) in head
+
+
+@pytest.mark.parametrize(
+    ("request_line", "fields", "status"),
+    [
+        ("GET /readyz HTTP/1.1", "", 200),
+        ("GET /readyz?verbose=1 HTTP/1.0", "", 200),
+        ("GET http://127.0.0.1:9102/readyz HTTP/1.1", "Host: x\r\n", 200),
+        ("GET /readyz HTTP/1.1", "Content-Length: 0\r\n", 200),
+        ("GET /readyz HTTP/1.1", "Content-Length: 1\r\n", 413),
+        ("GET /readyz HTTP/1.1", "transfer-encoding: chunked\r\n", 413),
+        ("GET /readyz/ HTTP/1.1", "", 404),
+        ("GET / HTTP/1.1", "", 404),
+        ("POST /readyz HTTP/1.1", "", 405),
+        ("DELETE /readyz HTTP/1.1", "", 405),
+        ("GET /readyz", "", 400),
+        ("GET  /readyz HTTP/1.1", "", 400),
+        ("GET /readyz HTTP/2.0", "", 400),
+        ("GET /readyz HTTP/1.1", "x" * MAX_HEAD, 431),
+    ],
+)
+def test_requests_by_example(request_line: str, fields: str, status: int) -> None:
+    """What is asked for is given to GET and HEAD without a body, and everything else has its status."""
+    response, _ = read(answer(f"{request_line}\r\n{fields}\r\n".encode(), _SNAPSHOT, 1.0))
+    assert status == response.status
+    assert (response.getheader("Allow") == "GET, HEAD") == (status == 405)
+
+
+@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
+def test_health_is_life_and_readiness_is_delivery(snapshot: Snapshot, later: float) -> None:
+    """`/healthz` fails only when the publisher is stuck; `/readyz` whenever it doesn't deliver, with why."""
+    now = snapshot.made_at + later
+    unready = snapshot.unready(now)
+    assert (200 if snapshot.alive(now) else 503) == ask("/healthz", snapshot, now)[0]
+    status, text = ask("/readyz", snapshot, now)
+    assert (200 if unready is None else 503) == status
+    expected = "ready" if unready is None else "".join(c if c.isprintable() else " " for c in unready)
+    assert f"{expected}\n" == text
+    assert text.count("\n") == 1
+
+
+@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
+def test_metrics_show_balanced_books(snapshot: Snapshot, later: float) -> None:
+    """Prometheus reads every fate, and the fates add up to what was received."""
+    status, text = ask("/metrics", snapshot, snapshot.made_at + later)
+    assert status == 200
+    families = list(text_string_to_metric_families(text))
+    found = values(families)
+    dropped = {
+        sample.labels["reason"]: sample.value
+        for family in families
+        for sample in family.samples
+        if "reason" in sample.labels
+    }
+    books = snapshot.accounting
+    assert {reason.value: count for reason, count in books.dropped.items()} == dropped
+    ended = ("delivered_total", "dead_lettered_total", "returned_total", "spooled", "in_hand")
+    assert books.received == sum(found[f"events_{fate}"] for fate in ended) + sum(dropped.values())
+    assert books.received == found["events_received_total"]
+    assert books.recovered == found["events_recovered_total"]
+    assert snapshot.attempts.seconds.count == found["attempt_seconds_count"]
+
+
+@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
+def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
+    """Ages go on growing while no new snapshot comes; what isn't known isn't told."""
+    now = snapshot.made_at + later
+    _, text = ask("/metrics", snapshot, now)
+    families = list(text_string_to_metric_families(text))
+    found = values(families)
+    attempts = snapshot.attempts
+    assert found["heartbeat_age_seconds"] == pytest.approx(later, abs=0.001)
+    assert found["uptime_seconds"] == pytest.approx(now - snapshot.started_at, abs=0.001)
+    for name, moment in {
+        "oldest_event_age_seconds": snapshot.oldest_at,
+        "failing_seconds": attempts.failing_since,
+    }.items():
+        assert found[name] == pytest.approx(0 if moment is None else now - moment, abs=0.001)
+    assert ("last_success_age_seconds" in found) == (attempts.last_success_at is not None)
+    assert ("spool_size_bytes" in found) == ("spool_max_size_bytes" in found) == (snapshot.spool is not None)
+    assert found["ready"] == (snapshot.unready(now) is None)
+    assert found["disk_failing"] == (snapshot.disk_trouble is not None)
+    assert found["queue_depth"] == snapshot.queue_depth
+    assert found["failures_in_row"] == snapshot.failures
+    assert found["metrics_dropped_total"] == snapshot.metrics_dropped
+    results = {
+        sample.labels["result"]: sample.value
+        for family in families
+        for sample in family.samples
+        if "result" in sample.labels
+    }
+    assert {result.value: count for result, count in attempts.results.items()} == results
+    queues = {sample.labels["queue"] for family in families for sample in family.samples}
+    assert {snapshot.queue_name} == queues
+
+
+@given(snapshots())
+def test_metrics_are_named_as_prometheus_has_it(snapshot: Snapshot) -> None:
+    """Names are distinct and of ours, only counters end in `_total`, and each has its meaning."""
+    metrics = metrics_of(snapshot, snapshot.made_at)
+    names = [metric.name for metric in metrics]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("event_publisher_") for name in names)
+    assert all(metric.name.endswith("_total") == (metric.kind == "counter") for metric in metrics)
+    assert all(metric.meaning.endswith(".") for metric in metrics)

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import datetime as dt
+import io
+import itertools
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from baseplate_events.event_publisher.telemetry.logs import (
+    FORMATS,
+    MAX_KINDS,
+    Format,
+    JsonFormatter,
+    LimitingHandler,
+    RepeatLimit,
+    TextFormatter,
+    configure_logging,
+)
+from tests.support.machines import check_machine
+from tests.support.strategies import hostile_texts, wall_times
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_INTERVAL = 10.0
+
+#: Lines of the publisher that repeat: template, arguments that stay, arguments that change.
+_CANT_DELIVER = "can't deliver %d events: %s; next attempt in %.1f seconds"
+_REFUSES = "the collector refuses %d events: %s; %s"
+_CANT_SEND = "can't send a message of %d bytes: %s; %s"
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Give the time."""
+        return self.now
+
+
+class Log:
+    """A logger of its own whose lines are limited, and what was written."""
+
+    def __init__(self, formatter: logging.Formatter | None = None) -> None:
+        self.clock = Clock()
+        self.text = io.StringIO()
+        target = logging.StreamHandler(self.text)
+        target.setFormatter(formatter or TextFormatter())
+        self.handler = LimitingHandler(target, clock=self.clock, interval=_INTERVAL)
+        self.logger = logging.Logger("publisher", logging.DEBUG)  # noqa: LOG001  one that no other test knows
+        self.logger.addHandler(self.handler)
+
+    @property
+    def lines(self) -> list[str]:
+        """The messages so far."""
+        return [line.split(" publisher: ", 1)[1] for line in self.text.getvalue().splitlines()]
+
+
+# --- the limit ---
+
+
+class LimitMachine(RuleBasedStateMachine):
+    """A limit against what is allowed: a few kinds, and times on both sides of the interval."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = RepeatLimit[int](_INTERVAL)
+        self.now = 0.0
+        self.offered: dict[str, list[int]] = {"a": [], "b": []}
+        self.through: list[tuple[float, str, int, int]] = []
+        self.number = 0
+
+    def take(self, given: list[tuple[int, int]]) -> None:
+        for item, more in given:
+            (kind,) = (kind for kind, items in self.offered.items() if item in items)
+            self.through.append((self.now, kind, item, more))
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 9.0, 10.0, 25.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(kind=st.sampled_from("ab"))
+    def offer(self, kind: str) -> None:
+        self.number += 1
+        self.offered[kind].append(self.number)
+        quiet = all(when + _INTERVAL <= self.now for when, other, _, _ in self.through if other == kind)
+        given = self.limit.offer(kind, self.number, self.now)
+        self.take(given)
+        assert (self.number in [item for item, _ in given]) == quiet
+
+    @rule()
+    def ask(self) -> None:
+        self.take(self.limit.due(self.now))
+
+    @rule()
+    def flush(self) -> None:
+        self.take(self.limit.flush())
+        for kind, items in self.offered.items():
+            told = sum(1 + more for _, other, _, more in self.through if other == kind)
+            assert len(items) == told
+        self.through.clear()
+        self.offered = {"a": [], "b": []}
+
+    @invariant()
+    def none_is_counted_twice(self) -> None:
+        for kind, items in self.offered.items():
+            told = [(item, more) for _, other, item, more in self.through if other == kind]
+            assert len(items) >= sum(1 + more for _, more in told)
+            assert sorted({item for item, _ in told}) == [item for item, _ in told]
+
+    @invariant()
+    def lines_of_a_kind_are_apart(self) -> None:
+        for kind in self.offered:
+            times = [when for when, other, _, _ in self.through if other == kind]
+            assert all(later - sooner >= _INTERVAL for sooner, later in itertools.pairwise(times))
+
+
+def test_a_limit_lets_one_through_and_counts_the_others() -> None:
+    """The first of a kind goes through, then one in an interval at most, and in the end all are counted."""
+    check_machine(LimitMachine)
+
+
+def test_quiet_kinds_are_forgotten() -> None:
+    """Kinds of which nothing came lately take no memory."""
+    limit = RepeatLimit[int](_INTERVAL)
+    for number in range(MAX_KINDS):
+        assert number not in limit
+        limit.offer(number, number, 0.0)
+        assert number in limit
+    assert MAX_KINDS == len(limit)
+    assert limit.due(_INTERVAL) == []
+    assert len(limit) == 0
+
+
+# --- the handler ---
+
+
+@pytest.mark.parametrize(
+    ("template", "first", "second"),
+    [
+        (_CANT_DELIVER, (7, "connection refused", 0.7), (9, "connection refused", 13.1)),
+        (
+            _REFUSES,
+            (64, "400 Bad Request", "looking for the offender"),
+            (32, "400 Bad Request", "looking for the offender"),
+        ),
+        (_CANT_SEND, (5, "not JSON", "dropped"), (8, "not JSON", "dropped")),
+    ],
+)
+def test_repeated_failures_are_one_line(
+    template: str, first: tuple[object, ...], second: tuple[object, ...]
+) -> None:
+    """Of lines that differ in numbers the first is written, and later one with how many more there were."""
+    log = Log()
+    log.logger.warning(template, *first)
+    for _ in range(41):
+        log.logger.warning(template, *second)
+    assert [template % first] == log.lines
+    log.clock.now += _INTERVAL
+    log.logger.warning(template, *second)
+    assert [template % first, template % second + " (and 41 more like it)"] == log.lines
+
+
+def test_another_reason_is_written_at_once() -> None:
+    """A line with other words, of another level, or of another template isn't held back for the first."""
+    log = Log()
+    log.logger.warning(_CANT_DELIVER, 7, "connection refused", 0.5)
+    log.logger.warning(_CANT_DELIVER, 7, "401 Unauthorized", 0.5)
+    log.logger.error(_CANT_DELIVER, 7, "connection refused", 0.5)
+    log.logger.warning("the disk takes events again")
+    assert len(log.lines) == 4
+
+
+def test_what_is_held_back_is_written_with_the_next_line() -> None:
+    """When the interval is over, the next line of whatever kind and level brings what was held back."""
+    log = Log()
+    for size in (1, 2, 3):
+        log.logger.error(_CANT_SEND, size, "not JSON", "dropped")
+    log.clock.now += _INTERVAL
+    log.logger.info("read the configuration again")
+    assert [
+        _CANT_SEND % (1, "not JSON", "dropped"),
+        _CANT_SEND % (3, "not JSON", "dropped") + " (and 1 more like it)",
+        "read the configuration again",
+    ] == log.lines
+
+
+def test_nothing_is_held_back_at_the_end() -> None:
+    """`flush`, as logging calls it when the process ends, writes what is held back, once."""
+    log = Log()
+    for size in (1, 2):
+        log.logger.error(_CANT_SEND, size, "not JSON", "dropped")
+    log.handler.flush()
+    log.handler.flush()
+    assert [_CANT_SEND % (size, "not JSON", "dropped") for size in (1, 2)] == log.lines
+
+
+def test_what_was_asked_for_is_not_limited() -> None:
+    """Lines below WARNING, such as each batch with `--debug`, are all written."""
+    log = Log()
+    for _ in range(5):
+        log.logger.debug("delivered %d events", 1)
+        log.logger.info("read the configuration again")
+    assert len(log.lines) == 10
+
+
+@given(st.lists(st.tuples(st.sampled_from([_CANT_DELIVER, _REFUSES]), st.integers(0, 200)), max_size=50))
+@example([(_CANT_DELIVER, number) for number in [*range(100), *range(100)]])
+def test_no_words_take_unbounded_memory(failures: list[tuple[str, int]]) -> None:
+    """However many reasons the network thinks up, few kinds are kept, and every line is counted."""
+    log = Log()
+    for template, number in failures:
+        words = (
+            (7, f"{number} reasons", 0.5)
+            if template == _CANT_DELIVER
+            else (7, f"{number} reasons", "dropped")
+        )
+        log.logger.warning(template, *words)
+        assert log.handler.kinds <= MAX_KINDS + 2
+    log.handler.flush()
+    more = [line.rpartition(" (and ")[2].split()[0] for line in log.lines if line.endswith(" more like it)")]
+    assert len(failures) == len(log.lines) + sum(map(int, more))
+
+
+# --- the formats ---
+
+
+@given(hostile_texts, hostile_texts, wall_times)
+def test_json_is_one_object_a_line(name: str, text: str, created: float) -> None:
+    """Whatever a record holds, it is one line of ASCII that `json` reads back, with its time in UTC."""
+    record = logging.LogRecord(name, logging.ERROR, "", 1, "it says %s", (text,), None)
+    record.created = created
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert line.isprintable()
+    fields = json.loads(line)
+    moment = fields.pop("time")
+    assert moment.endswith("Z")
+    assert dt.datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp() == pytest.approx(
+        created, abs=0.001
+    )
+    assert fields == {"level": "error", "logger": name, "message": f"it says {text}"}
+
+
+@given(hostile_texts)
+def test_text_is_one_line(text: str) -> None:
+    """Whatever a record holds, it is one line, and the record stays as it was for other handlers."""
+    record = logging.LogRecord("publisher", logging.ERROR, "", 1, "it says %s.", (text,), None)
+    before = dict(vars(record))
+    line = TextFormatter().format(record)
+    assert len(line.splitlines()) == 1
+    assert " ERROR publisher: it says" in line
+    assert before == {name: value for name, value in vars(record).items() if name in before}
+
+
+def failure() -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Give an exception as logging takes it."""
+    with pytest.raises(ValueError, match="private") as caught:
+        int("private")
+    return caught.type, caught.value, caught.tb
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_an_exception_is_type_and_place(formatter: logging.Formatter) -> None:
+    """Neither the text of an exception nor its traceback is written."""
+    record = logging.LogRecord("publisher", logging.ERROR, "", 1, "failed", (), failure())
+    line = formatter.format(record)
+    assert "ValueError in failure, line " in line
+    assert "private" not in line
+    assert "Traceback" not in line
+    record.exc_info = (ValueError, ValueError("private"), None)
+    assert "ValueError" in formatter.format(record)
+    record.exc_info = (None, None, None)
+    assert "failed" in formatter.format(record)
+
+
+def test_json_has_how_many_more_there_were() -> None:
+    """What was held back is a number of its own in JSON."""
+    log = Log(JsonFormatter())
+    for _ in range(4):
+        log.logger.warning("again")
+    log.handler.flush()
+    first, last = map(json.loads, log.text.getvalue().splitlines())
+    assert "more" not in first
+    assert last["more"] == 2
+    assert last["message"] == "again"
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+@pytest.mark.parametrize("debug", [False, True])
+def test_everything_is_configured(
+    monkeypatch: pytest.MonkeyPatch, log_format: Format, *, debug: bool
+) -> None:
+    """The root logger writes to stderr in the format asked for, from INFO or DEBUG on, and is limited."""
+    root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
+    stderr = io.StringIO()
+    monkeypatch.setattr(logging, "root", root)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    configure_logging(log_format, debug=debug)
+    root.debug("every batch")
+    for _ in range(3):
+        root.warning("careful")
+    (handler,) = root.handlers
+    handler.flush()
+    lines = stderr.getvalue().splitlines()
+    assert len(lines) == (3 if debug else 2)
+    assert all(line.startswith("{") == (log_format == "json") for line in lines)
+    assert "every batch" in lines[0] or not debug

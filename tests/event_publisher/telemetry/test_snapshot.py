@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.event_publisher.policy.accounting import Accounting
+from baseplate_events.event_publisher.policy.outcome import (
+    Accepted,
+    Misconfigured,
+    Outcome,
+    Refused,
+    Retryable,
+    TooLarge,
+)
+from baseplate_events.event_publisher.telemetry.snapshot import (
+    BOUNDS,
+    STUCK_AFTER,
+    Attempts,
+    Result,
+    Snapshot,
+    trouble_of,
+)
+from tests.support.strategies import durations, outcomes, snapshots
+
+
+@given(st.lists(st.tuples(outcomes, durations, st.floats(0, 10))))
+def test_every_attempt_is_counted_once(attempts: list[tuple[Outcome, float, float]]) -> None:
+    """Results and classes each add up to the attempts, and the total to the seconds that they took."""
+    counter = Attempts()
+    for outcome, seconds, now in attempts:
+        counter.note(outcome, seconds, now)
+    counts = counter.counts()
+    assert set(Result) == set(counts.results)
+    assert len(attempts) == sum(counts.results.values()) == counts.seconds.count
+    assert counts.seconds.total == pytest.approx(sum(seconds for _, seconds, _ in attempts))
+    for bound_index, bound in enumerate(BOUNDS):
+        below = sum(seconds <= bound for _, seconds, _ in attempts)
+        assert below == sum(counts.seconds.counts[: bound_index + 1])
+
+
+@given(st.lists(outcomes))
+def test_results_are_the_kinds_of_outcomes(ended: list[Outcome]) -> None:
+    """An attempt counts by the kind of its outcome, and as unanswered where there was no response."""
+    counter = Attempts()
+    for outcome in ended:
+        counter.note(outcome, 0.1, 0.0)
+    kinds = {
+        Result.ACCEPTED: Accepted,
+        Result.TOO_LARGE: TooLarge,
+        Result.REFUSED: Refused,
+        Result.RETRYABLE: Retryable,
+        Result.MISCONFIGURED: Misconfigured,
+    }
+    answered = [outcome for outcome in ended if getattr(outcome, "from_collector", True)]
+    expected = {result: sum(type(one) is kind for one in answered) for result, kind in kinds.items()}
+    assert {**expected, Result.UNANSWERED: len(ended) - len(answered)} == counter.counts().results
+
+
+@given(st.lists(outcomes, min_size=1))
+def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
+    """Trouble is what the last attempt ran into, since the first of the failures in a row."""
+    counter = Attempts()
+    for now, outcome in enumerate(ended):
+        counter.note(outcome, 0.1, float(now))
+    counts = counter.counts()
+    failed = [isinstance(outcome, Retryable | Misconfigured) for outcome in ended]
+    row = failed[::-1].index(False) if False in failed else len(failed)
+    assert (float(len(ended) - row) if row else None) == counts.failing_since
+    assert trouble_of(ended[-1]) == counts.trouble == counter.trouble
+    assert bool(row) == (counts.trouble is not None)
+    if isinstance(ended[-1], Retryable | Misconfigured):
+        assert ended[-1].reason in (counts.trouble or "")
+        assert getattr(ended[-1], "remedy", "") in (counts.trouble or "")
+    accepted = [float(now) for now, outcome in enumerate(ended) if isinstance(outcome, Accepted)]
+    assert (accepted[-1] if accepted else None) == counts.last_success_at
+
+
+@given(st.lists(st.tuples(outcomes, durations), min_size=1))
+def test_counts_that_were_given_never_change(attempts: list[tuple[Outcome, float]]) -> None:
+    """What was given stays as it was, whatever is counted later."""
+    counter = Attempts()
+    before = counter.counts()
+    for outcome, seconds in attempts:
+        counter.note(outcome, seconds, 0.0)
+    assert Attempts().counts() == before
+    assert counter.counts() != before
+
+
+@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
+def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, later: float) -> None:
+    """It is unready when it is stuck or stopping, when the last attempt failed, or the disk fails."""
+    now = snapshot.made_at + later
+    unready = snapshot.unready(now)
+    troubles = [text for text in (snapshot.attempts.trouble, snapshot.disk_trouble) if text is not None]
+    if now - snapshot.made_at > STUCK_AFTER:
+        assert unready is not None
+        assert unready.startswith("stuck")
+        assert not snapshot.alive(now)
+        return
+    assert snapshot.alive(now)
+    if snapshot.stopping:
+        assert unready == "stopping"
+    else:
+        assert all(trouble in (unready or "") for trouble in troubles)
+        assert (unready is None) == (not troubles)
+
+
+@given(snapshots())
+def test_a_status_line_says_what_is_held(snapshot: Snapshot) -> None:
+    """The line tells the reason where nothing is delivered, and what is held in any case."""
+    line = snapshot.in_words(snapshot.made_at)
+    unready = snapshot.unready(snapshot.made_at)
+    assert line.startswith("delivering (" if unready is None else f"not delivering: {unready} (")
+    assert f"{snapshot.accounting.in_hand:,} in hand" in line
+    assert ("spooled" in line.rpartition("(")[2]) == (snapshot.spool is not None)
+
+
+def test_a_new_publisher_is_ready() -> None:
+    """Before the first attempt nothing is known to be wrong."""
+    snapshot = Snapshot("v2", "1.0", 0.0, 1.0, Accounting(), 0, 10)
+    assert snapshot.unready(1.0) is None
+    assert dataclasses.replace(snapshot, disk_trouble="full").unready(1.0) == "full"

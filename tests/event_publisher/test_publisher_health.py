@@ -1,0 +1,161 @@
+"""A real publisher beside its process manager: health endpoint, systemd, logs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from baseplate_events.cli.status.command import UnreachableError, look_at
+from baseplate_events.cli.status.report import status_of
+from baseplate_events.event_publisher.config.values import UnixEndpoint
+from baseplate_events.event_publisher.telemetry.health_server import HealthError
+from tests.support.fault_collector import FaultCollector, Respond
+from tests.support.publishers import (
+    PATIENCE,
+    config_text,
+    make_events,
+    make_publisher,
+    publisher_process,
+    put_all,
+    small_queue,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from baseplate_events.cli.status.report import Look
+    from tests.support.publishers import PublisherProcess
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> UnixEndpoint:
+    """Where the publisher of a test is asked."""
+    return UnixEndpoint(str(tmp_path / "health.sock"))
+
+
+@contextlib.contextmanager
+def systemd(path: Path) -> Generator[socket.socket]:
+    """Listen where a publisher notifies."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(path))
+        server.settimeout(PATIENCE)
+        yield server
+
+
+def hear(server: socket.socket, words: str) -> None:
+    """Receive until a datagram begins with these words."""
+    while not server.recv(65_536).decode().startswith(words):
+        pass
+
+
+def look_until(
+    publisher: PublisherProcess, endpoint: UnixEndpoint, condition: Callable[[Look], bool]
+) -> Look:
+    """Look at a publisher until a condition holds, and give that look."""
+    looks: list[Look] = []
+
+    def holds() -> bool:
+        with contextlib.suppress(UnreachableError):
+            looks.append(look_at(endpoint))
+            return condition(looks[-1])
+        return False
+
+    publisher.wait_until(holds)
+    return looks[-1]
+
+
+def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEndpoint) -> None:
+    """A publisher is ready at first, unready with the reason while nothing passes, and ready once it does."""
+    events = make_events(20)
+    with (
+        FaultCollector([Respond(401)]) as server,
+        small_queue(name) as queue,
+        publisher_process(
+            tmp_path, name, server.url, health__bind=endpoint.path, spool__directory=str(tmp_path / "spool")
+        ) as publisher,
+    ):
+        assert look_until(publisher, endpoint, lambda _: True).unready is None
+        put_all(queue, events)
+        look = look_until(
+            publisher, endpoint, lambda look: look.unready is not None and look.number("events_spooled") == 20
+        )
+        assert look.unready == "401 Scripted; check key.name and key.secret"
+        status = status_of(look)
+        assert (status.received, status.delivered, status.spooled) == (20, 0, 20)
+        assert status.failures
+        server.change_script(Respond())
+        look = look_until(
+            publisher,
+            endpoint,
+            lambda look: look.unready is None and look.number("events_delivered_total") == 20,
+        )
+        assert status_of(look).spool_size is not None
+        assert publisher.stop() == 0
+    with pytest.raises(UnreachableError):
+        look_at(endpoint)
+    assert list(tmp_path.glob("*.sock")) == []
+
+
+def test_a_publisher_that_cannot_be_asked_does_not_start(name: str, tmp_path: Path) -> None:
+    """Where the health endpoint can't listen, the publisher says so at the start."""
+    with small_queue(name), pytest.raises(HealthError, match="make the folder of the socket"):
+        make_publisher(
+            tmp_path, name, "http://127.0.0.1:1", health__bind=str(tmp_path / "nowhere" / "socket")
+        )
+
+
+def test_systemd_hears_of_start_reload_life_and_end(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real publisher tells that it is ready, lives, delivers, reloads and ends."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with (
+        systemd(tmp_path / "notify") as server,
+        small_queue(name),
+        publisher_process(tmp_path, name, "http://127.0.0.1:1") as publisher,
+    ):
+        hear(server, "READY=1")
+        hear(server, "WATCHDOG=1")
+        hear(server, "STATUS=delivering (0 delivered")
+        hear(server, "WATCHDOG=1")
+        publisher.process.send_signal(signal.SIGHUP)
+        hear(server, "RELOADING=1\nMONOTONIC_USEC=")
+        hear(server, "READY=1")
+        publisher.process.send_signal(signal.SIGTERM)
+        hear(server, "STOPPING=1")
+        assert publisher.process.wait(PATIENCE) == 0
+
+
+def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> None:
+    """With `--log-format json` each line is an object, and repeated failures are few and counted."""
+    config_file = tmp_path / "config.ini"
+    with FaultCollector([Respond(400)]) as server, small_queue(name) as queue:
+        config_file.write_text(config_text(name, server.url, batch__max_events="1"))
+        words = ["--queue-name", name, "--log-format", "json", str(config_file)]
+        with subprocess.Popen(
+            [sys.executable, "-m", "baseplate_events.event_publisher", *words],
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                put_all(queue, make_events(50))
+                server.wait_for_requests(50)
+                process.send_signal(signal.SIGTERM)
+                _, log = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 events")]
+    assert len(refusals) < 10
+    assert sum(1 + line.get("more", 0) for line in refusals) == 50

@@ -1,0 +1,215 @@
+"""Tests of how the publisher's queue is received from, and followed when it is removed."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+import select
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from baseplate_events.errors import EventQueuePermissionError
+from baseplate_events.event_publisher.queue_consumer import Intake
+from baseplate_events.event_publisher.unlink_watch import RemovalWatch, watch_removal
+from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.machines import check_machine
+from tests.support.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.fixture
+def name() -> Generator[str]:
+    """Give the name of a queue that doesn't exist."""
+    with fresh_name() as fresh:
+        yield fresh
+
+
+def receive(intake: Intake, limit: int) -> tuple[list[bytes], bool]:
+    """Take events, and tell whether the queues were found empty after these."""
+    return list(itertools.islice(intake.receive(), limit)), intake.found_empty
+
+
+def wake(intake: Intake, *, receiving: bool = False) -> bool:
+    """Tell whether a poller would wake now, and have the intake told, as the publisher does."""
+    poller = select.poll()
+    intake.register(poller, receiving=receiving)
+    ready = poller.poll(0)
+    for descriptor, _ in ready:
+        intake.woken(descriptor)
+    return bool(ready)
+
+
+class IntakeMachine(RuleBasedStateMachine):
+    """An intake, a producer, and somebody who removes the queue, against plain lists."""
+
+    @initialize()
+    def start(self) -> None:
+        self.context = fresh_name()
+        self.name = self.context.__enter__()
+        self.now = 100.0
+        self.number = 0
+        self.removals = 0
+        #: What is in the removed queues, oldest first, and in the one that has the name.
+        self.held: list[list[bytes]] = [[]]
+        self.returned: set[bytes] = set()
+        self.intake = Intake(lambda: reader(self.name))
+        self.producer = producer(self.name)
+        assert not self.intake.look(self.now)
+
+    def teardown(self) -> None:
+        if hasattr(self, "producer"):
+            self.intake.close()
+            self.producer.close()
+            self.context.__exit__(None, None, None)
+
+    @precondition(lambda self: len(self.held[-1]) < FEW)
+    @rule()
+    def put(self) -> None:
+        self.produce()
+        assert wake(self.intake, receiving=True)
+
+    def produce(self) -> None:
+        outlast_trust()
+        self.number += 1
+        event = b"%d" % self.number
+        self.producer.put(event)
+        self.held[-1].append(event)
+
+    @precondition(lambda self: self.removals < 4)  # a removed queue counts for the user as long as it's open
+    @rule(late=st.booleans())
+    def remove(self, late: bool) -> None:
+        self.removals += 1
+        unlink_queue(self.name)
+        self.held.append([])
+        if late:
+            self.produce()  # which makes the new queue
+        assert wake(self.intake)
+        assert self.intake.look_at <= self.now
+        assert self.intake.look(self.now)
+        assert not wake(self.intake)
+
+    @rule(seconds=st.sampled_from([1.0, 6.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+        assert not self.intake.look(self.now)
+
+    @rule(limit=st.integers(1, FEW + 1))
+    def receive(self, limit: int) -> None:
+        source = next((held for held in self.held if held), self.held[-1])
+        expected = source[:limit]
+        del source[:limit]
+        assert (expected, source is self.held[-1] and len(expected) < limit) == receive(self.intake, limit)
+
+    @rule(count=st.integers(1, FEW))
+    def put_back(self, count: int) -> None:
+        """What goes back comes before what was never received, in the order in which it goes back."""
+        events, _ = receive(self.intake, count)
+        for held in self.held:
+            held[:] = [event for event in held if event not in events]
+        self.returned -= set(events)
+        for event in events[: FEW - len(self.held[-1])]:
+            self.intake.put_back(event, 0.0, self.now)
+            place = sum(held in self.returned for held in self.held[-1])
+            self.held[-1].insert(place, event)
+            self.returned.add(event)
+
+    @rule()
+    def nothing_is_lost(self) -> None:
+        self.now += 10.0
+        self.intake.look(self.now)
+        received = list(self.intake.receive())
+        while not self.intake.found_empty:
+            assert self.intake.look_at <= self.now, "it would sleep"
+            received += self.intake.receive()
+        assert [event for held in self.held for event in held] == received
+        self.held = [[]]
+        self.intake.look(self.now)
+        assert math.inf == self.intake.look_at
+
+
+def test_the_intake_follows_its_queue() -> None:
+    """However often a queue is removed, its events are received in order, those of older queues first."""
+    check_machine(IntakeMachine, steps=25)
+
+
+def test_without_a_watch_the_queue_is_looked_at_each_second(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system can't tell of a removal, the intake asks to look every second, and then follows."""
+
+    def refuse(_watch: RemovalWatch, queue: int) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), queue)
+
+    monkeypatch.setattr(RemovalWatch, "__init__", refuse)
+    intake = Intake(lambda: reader(name))
+    with producer(name) as other:
+        assert not intake.look(100.0)
+        assert intake.look_at == 101.0
+        unlink_queue(name)
+        assert not wake(intake)
+        assert intake.look(101.0)
+        other.put(b"x")
+        assert wake(intake, receiving=True)
+        assert ([b"x"], True) == receive(intake, 2)
+    intake.close()
+
+
+def test_who_asks_for_no_event_does_not_know_that_there_is_none(name: str) -> None:
+    """Whether the queue is empty is what the last receive found, not the one before it."""
+    intake = Intake(lambda: reader(name))
+    assert ([], True) == receive(intake, 1)
+    assert ([], False) == receive(intake, 0)
+    intake.close()
+
+
+def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
+    """The intake goes on with the removed queue, and tries again a second later."""
+    allowed = True
+
+    def open_queue() -> MessageQueue:
+        if not allowed:
+            raise EventQueuePermissionError(name, "it belongs to somebody else")
+        return reader(name)
+
+    intake = Intake(open_queue)
+    with producer(name) as other:
+        other.put(b"x")
+    allowed = False
+    unlink_queue(name)
+    assert not intake.look(100.0)
+    assert intake.look_at == 101.0
+    assert ([b"x"], True) == receive(intake, 2)
+    allowed = True
+    assert intake.look(101.0)
+    intake.put_back(b"y", 0.0, 101.0)
+    with reader(name) as other:
+        assert drain(other) == [b"y"]
+    intake.close()
+
+
+def test_events_that_go_back_find_the_new_queue(name: str) -> None:
+    """What is put back after the queue was removed is in the queue that has the name then."""
+    intake = Intake(lambda: reader(name))
+    unlink_queue(name)
+    intake.put_back(b"x", 0.0, 100.0)
+    with reader(name) as other:
+        assert drain(other) == [b"x"]
+    intake.close()
+
+
+def test_a_watch_is_no_descriptor_left_open(name: str) -> None:
+    """A watch that can't be made leaves nothing open, and neither does one that is closed."""
+    before = open_files()
+    assert watch_removal(-1) is None
+    with reader(name) as queue:
+        watch = watch_removal(queue.fileno())
+        assert watch is not None
+        watch.close()
+    assert before == open_files()

@@ -1,0 +1,1 @@
+"""Tests of the repository itself: its README, deployment files, test vectors and layout."""

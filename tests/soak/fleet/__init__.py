@@ -1,0 +1,1 @@
+"""A thousand simulated publishers through an outage."""

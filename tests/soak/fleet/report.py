@@ -1,0 +1,187 @@
+"""What happens to a simulated fleet, and what became of it: what `simulated_fleet` takes and gives."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from baseplate_events.event_publisher.policy.delivery import Delivery
+    from tests.support.simulated_publisher import MemoryCemetery
+
+#: Events of a block: with events of 1 KiB a block is a tenth of `batch.max_size`.
+BLOCK: Final = 50
+
+#: Windows of a second that are looked at start so many times a second.
+SLICES: Final = 10
+
+
+class Mode(enum.Enum):
+    """What the collector does with requests."""
+
+    UP = "up"
+    """Serves as many as it can."""
+    REFUSING = "connection refused"
+    """Nobody listens."""
+    UNAVAILABLE = "503"
+    """What stands before it answers 503."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of the story. When a phase begins that isn't UP, all connections are reset.
+
+    Attributes:
+        name: What it is called in reports.
+        seconds: How long it lasts.
+        mode: What the collector does meanwhile.
+        announced: Whether answers of 503 name the end of the phase in Retry-After.
+    """
+
+    name: str
+    seconds: float
+    mode: Mode = Mode.UP
+    announced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the collector is able to.
+
+    Attributes:
+        requests: Requests a second.
+        events: Events a second.
+        latency: Seconds on the way there and back, and of a request's own work.
+        patience: Seconds that a request waits for its turn at most.
+        retry_after: Seconds that a 503 asks for when there is too much to do; 0 for no Retry-After.
+    """
+
+    requests: float
+    events: float
+    latency: float = 0.05
+    patience: float = 0.5
+    retry_after: int = 0
+
+    def cost(self, blocks: int) -> float:
+        """Tell the seconds that a request of so many blocks takes."""
+        return max(1.0 / self.requests, blocks * BLOCK / self.events)
+
+
+@dataclass(slots=True)
+class Slice:
+    """What happened in a tenth of a second.
+
+    Attributes:
+        requests: Requests that were sent.
+        events: Events in them.
+        load: Seconds that the collector would need for them.
+        accepted: Requests that were accepted.
+        accepted_events: Events in them.
+        rejected: Requests that were answered 503.
+        backlog: Events that had come and not been delivered at the end.
+    """
+
+    requests: int = 0
+    events: int = 0
+    load: float = 0.0
+    accepted: int = 0
+    accepted_events: int = 0
+    rejected: int = 0
+    backlog: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Publisher:
+    """A publisher of the fleet.
+
+    Attributes:
+        delivery: Its policy.
+        cemetery: Its dead letters.
+        wake_at: When it is to be asked again.
+        received: Blocks that came.
+        committed: How often the collector took each block.
+    """
+
+    delivery: Delivery
+    cemetery: MemoryCemetery
+    wake_at: float = float("inf")
+    received: int = 0
+    committed: list[int] = field(default_factory=list[int])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a fleet.
+
+    Attributes:
+        capacity: The collector's.
+        phases: The story.
+        slices: What happened, by tenth of a second.
+        publishers: The fleet at the end.
+        resets: Blocks in requests whose connection was reset after the collector had taken them.
+        ended_at: When the last event was delivered, in seconds from the start.
+    """
+
+    capacity: Capacity
+    phases: Sequence[Phase]
+    slices: Sequence[Slice]
+    publishers: Sequence[Publisher]
+    resets: int
+    ended_at: float
+
+    @property
+    def spans(self) -> list[tuple[Phase, float, float]]:
+        """Each phase with its beginning and end; then what it took until all was delivered, if it did."""
+        spans: list[tuple[Phase, float, float]] = []
+        at = 0.0
+        for phase in self.phases:
+            spans.append((phase, at, at + phase.seconds))
+            at += phase.seconds
+        if self.ended_at > at:
+            spans.append((Phase("drain", self.ended_at - at), at, self.ended_at))
+        return spans
+
+    def busiest(
+        self, measure: Callable[[Slice], float], since: float, until: float, *, seconds: float = 1.0
+    ) -> float:
+        """Tell the highest rate, per second, over any window of so many seconds that starts within a span."""
+        first, width = round(since * SLICES), round(seconds * SLICES)
+        values = [measure(piece) for piece in self.slices[first : round(until * SLICES) + width - 1]]
+        sums = list(itertools.accumulate(values, initial=0.0))
+        return (
+            max((after - before for before, after in zip(sums, sums[width:], strict=False)), default=0.0)
+            / seconds
+        )
+
+    def mean(self, measure: Callable[[Slice], float], since: float, until: float) -> float:
+        """Tell the mean rate, per second, over a span."""
+        return sum(map(measure, self.slices[round(since * SLICES) : round(until * SLICES)])) / (until - since)
+
+    @property
+    def undelivered(self) -> int:
+        """Blocks that the collector never got."""
+        return sum(publisher.committed.count(0) for publisher in self.publishers)
+
+    @property
+    def duplicates(self) -> int:
+        """Blocks that the collector got more often than once, counted each further time."""
+        return sum(times - 1 for publisher in self.publishers for times in publisher.committed if times > 1)
+
+    @property
+    def given_up(self) -> int:
+        """Blocks that became dead letters."""
+        return sum(len(publisher.cemetery.letters) for publisher in self.publishers)
+
+    @property
+    def unbalanced(self) -> int:
+        """Publishers whose books don't say that every event that came was delivered or given up."""
+        return sum(
+            not publisher.delivery.accounting.balanced
+            or publisher.delivery.accounting.received != publisher.received
+            or publisher.delivery.accounting.spooled + publisher.delivery.accounting.in_hand > 0
+            for publisher in self.publishers
+        )

@@ -1,0 +1,1 @@
+"""Real publishers through kills, outages and full disks, with every event counted."""

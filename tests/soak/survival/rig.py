@@ -1,0 +1,473 @@
+"""What the survival runs are made of: a real collector, a real producer, and real publishers on one queue.
+
+Rules:
+
+1. The collector notes a batch before it answers: what is noted was delivered, whether or not the answer
+   arrives.
+2. Nothing outlives its context: processes are killed, threads joined, queues unlinked, folders deleted.
+3. Every wait is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import socketserver
+import tempfile
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from baseplate_events import EventQueue
+from baseplate_events.dev_collector import Accepted, Rejected, check_batch, check_head
+from baseplate_events.errors import EventQueueFullError
+from baseplate_events.event_publisher.dead_letters.record import Letter
+from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
+from baseplate_events.event_publisher.spool.segment_format import SegmentFormat
+from baseplate_events.transport.posix import MessageQueue
+from tests.soak.survival.ledger import Ledger, make_event, numbers_of
+from tests.support.publishers import (
+    KEY_NAME,
+    MAX_MESSAGE_SIZE,
+    MAX_MESSAGES,
+    PATIENCE,
+    SECRET,
+    publisher_process,
+)
+from tests.support.queues import drain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tests.support.publishers import PublisherProcess
+
+#: Seconds that a producer waits for room at a time, before it looks whether it is to stop.
+_PUT_TIMEOUT: Final = 0.2
+
+#: Seconds until the end of an outage, or of anything else that takes its time, is given up.
+LONG_PATIENCE: Final = 120.0
+
+#: Seconds between two looks at a condition.
+_GLANCE: Final = 0.005
+
+
+class Collector:
+    """An event collector that keeps a ledger, and that can be taken away and misled.
+
+    It checks what the development collector checks, and notes the headers too. Its port stays the same when
+    it goes down and up again.
+
+    Args:
+        ledger: Where it notes what it takes.
+
+    Attributes:
+        keys: Secrets by the names of their keys; may be changed at any time.
+        crash_on: Bytes that make it answer 500 to a batch that holds them, if there are any.
+        busy_every: Answer each batch of this number with 503, each second one for 2; 0 for none.
+        rejected: Requests that it refused, by status.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.keys: dict[str, bytes] = {KEY_NAME: SECRET}
+        self.crash_on: bytes | None = None
+        self.busy_every = 0
+        self.rejected: dict[int, int] = {}
+        self._batches = 0
+        self._lock = threading.Lock()
+        # Bound, but not listening: keeps the port while the server is down, so that connections are refused.
+        self._place = socket.socket()
+        _share_port(self._place)
+        self._place.bind(("127.0.0.1", 0))
+        self._server: _Server | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port."""
+        return "http://{}:{}".format(*self._place.getsockname())
+
+    def start(self) -> None:
+        """Listen, if it doesn't yet."""
+        if self._server is None:
+            self._server = _Server(self, self._place.getsockname())
+
+    def stop(self) -> None:
+        """Refuse connections, and end those that there are in the middle of whatever they do."""
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def close(self) -> None:
+        """End for good."""
+        self.stop()
+        self._place.close()
+
+    @property
+    def delivered(self) -> int:
+        """How many different events it has taken."""
+        with self._lock:
+            return len(self.ledger.delivered)
+
+    def receive(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, str]:
+        """Check a request and note it; return the status and the words to answer with."""
+        verdict = check_batch(method, path, headers, body, self.keys)
+        with self._lock:
+            self._batches += 1
+            if isinstance(verdict, Accepted):
+                crash = self.crash_on
+                if crash is not None and any(crash in event for event in verdict.events):
+                    verdict = Rejected(500, "fell over an event")
+                elif self.busy_every and self._batches % self.busy_every == 0:
+                    verdict = Rejected(503, "busy")
+            if isinstance(verdict, Rejected):
+                self.rejected[verdict.status] = self.rejected.get(verdict.status, 0) + 1
+                return verdict.status, verdict.reason
+            key = next((value for name, value in headers if name.lower() == "idempotency-key"), None)
+            self.ledger.take(key, verdict.events)
+            return 200, "taken"
+
+
+def _share_port(bound: socket.socket) -> None:
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, collector: Collector, address: tuple[str, int]) -> None:
+        self._connections: set[socket.socket] = set()
+        self._changed = threading.Condition()
+        super().__init__(
+            address, lambda request, client, server: _Handler(collector, request, client, server)
+        )
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def server_bind(self) -> None:
+        _share_port(self.socket)
+        super().server_bind()
+
+    def stop(self) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+        with self._changed:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._changed.wait_for(lambda: not self._connections, PATIENCE)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, client = super().get_request()
+        with self._changed:
+            self._connections.add(connection)
+        return connection, client
+
+    def close_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
+        super().close_request(request)
+        with self._changed:
+            self._connections.difference_update({request})
+            self._changed.notify_all()
+
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        """Say nothing of a client that was killed."""
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = PATIENCE
+    disable_nagle_algorithm = True
+
+    def __init__(self, collector: Collector, request: socket.socket, client: object, server: object) -> None:
+        self._collector = collector
+        super().__init__(request, client, server)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    def do_POST(self) -> None:
+        headers = self.headers.items()
+        length = check_head(self.command, self.path, headers)
+        if isinstance(length, Rejected):
+            self.close_connection = True
+            self._answer(length.status, length.reason)
+            return
+        body = self.rfile.read(length)
+        if len(body) == length:  # else the publisher was killed in the middle
+            self._answer(*self._collector.receive(self.command, self.path, headers, body))
+
+    def _answer(self, status: int, words: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(words)))
+        self.end_headers()
+        self.wfile.write(words.encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        """Log nothing."""
+
+
+class Producer:
+    """Puts numbered events from a thread of its own, from construction to `stop`, or until there are enough.
+
+    Args:
+        queue_name: NAME of the queue `/events-NAME`.
+        rate: Events a second at most, never more than one at a time after a pause; None for as fast as there
+            is room.
+        patient: Wait for room and try again. Else an event that finds the queue full is refused, as a request
+            of a service would see it.
+        count: Events to put, or None for no end.
+        start: Number of the first event.
+    """
+
+    def __init__(
+        self,
+        queue_name: str,
+        *,
+        rate: float | None = None,
+        patient: bool = True,
+        count: int | None = None,
+        start: int = 0,
+    ) -> None:
+        self._rate = rate
+        self._patient = patient
+        self._start = start
+        self._end = None if count is None else start + count
+        self._stopping = threading.Event()
+        self._next = start
+        self._refused: set[int] = set()
+        self._failure: Exception | None = None
+        self._queue = EventQueue[bytes](
+            queue_name,
+            bytes,
+            max_queue_size=MAX_MESSAGES,
+            max_event_size=MAX_MESSAGE_SIZE,
+            put_timeout=_PUT_TIMEOUT if patient else 0.0,
+        )
+        self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
+        self._thread.start()
+
+    @property
+    def numbered(self) -> int:
+        """Number of the event that comes next; those before it were put or refused."""
+        return self._next
+
+    @property
+    def refused(self) -> int:
+        """How many events found the queue full and were not put."""
+        return len(self._refused)
+
+    @property
+    def put(self) -> set[int]:
+        """Numbers of the events whose put has returned."""
+        return set(range(self._start, self._next)) - self._refused
+
+    def finish(self, patience: float = LONG_PATIENCE) -> None:
+        """Return as soon as it has put all of its `count` events.
+
+        Raises:
+            TimeoutError: It hasn't.
+        """
+        self._thread.join(patience)
+        self.stop()
+        if self._end is not None and self._next < self._end:
+            raise TimeoutError(f"the producer came to event {self._next} of {self._end}")
+
+    def stop(self) -> None:
+        """End after the event that is being put, if that finds room in time; else that isn't put.
+
+        Raises:
+            Exception: What went wrong in its thread.
+        """
+        self._stopping.set()
+        self._thread.join()
+        self._queue.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self._put_all()
+        except Exception as exc:  # noqa: BLE001  it is raised where it is seen
+            self._failure = exc
+
+    def _put_all(self) -> None:
+        due_at = time.monotonic()
+        while not self._stopping.is_set() and self._next != self._end:
+            if self._rate is not None:
+                now = time.monotonic()
+                if due_at > now:
+                    self._stopping.wait(due_at - now)
+                # No burst makes up for a pause, since a burst of requests isn't what is measured.
+                due_at = max(due_at, now) + 1 / self._rate
+            try:
+                self._queue.put(make_event(self._next))
+            except EventQueueFullError:
+                if self._patient:
+                    continue
+                self._refused.add(self._next)
+            self._next += 1
+
+
+@dataclass
+class Rig:
+    """A queue, a collector and a folder, for one publisher at a time.
+
+    Attributes:
+        folder: A folder of its own.
+        name: NAME of the queue `/events-NAME`.
+        queue: The queue; 10 events of 1 KiB, which a stock Linux allows.
+        collector: The collector.
+        settings: Settings of publishers to come; `__` in a name stands for the dot.
+        failures: What went wrong, in words.
+    """
+
+    folder: Path
+    name: str
+    queue: MessageQueue
+    collector: Collector
+    settings: dict[str, str]
+    failures: list[str] = field(default_factory=list[str])
+
+    @property
+    def spool(self) -> Path:
+        """Folder of the spool, where there is one."""
+        return Path(self.settings.get("spool__directory", self.folder / "no-spool"))
+
+    @contextlib.contextmanager
+    def publisher(self, *, wait: bool = True) -> Generator[PublisherProcess]:
+        """Run a publisher, by default from when it publishes; it is killed at the end if it still runs."""
+        with publisher_process(self.folder, self.name, self.collector.url, **self.settings) as publisher:
+            if wait:
+                publisher.wait_for_log("publishing events")
+            yield publisher
+
+    @contextlib.contextmanager
+    def producer(
+        self,
+        *,
+        rate: float | None = None,
+        patient: bool = True,
+        count: int | None = None,
+        start: int = 0,
+    ) -> Generator[Producer]:
+        """Run a producer; see `Producer`."""
+        producer = Producer(self.name, rate=rate, patient=patient, count=count, start=start)
+        try:
+            yield producer
+        finally:
+            producer.stop()
+
+    def check(self, holds: bool, problem: str) -> None:
+        """Note a problem unless something holds."""
+        if not holds:
+            self.failures.append(problem)
+
+    def follow_queue(self) -> None:
+        """Open the queue that has the name now."""
+        if self.queue.removed:
+            self.queue.close()
+            self.queue = _open_queue(self.name)
+
+    def segments(self) -> list[Path]:
+        """Name the files in the spool that have events: a journal without any begins with a zero."""
+        return sorted(path for path in self.spool.glob("*-*") if _first_byte(path).strip(b"\0"))
+
+    def settle(self, publisher: PublisherProcess) -> None:
+        """Let a publisher empty queue and spool, and stop it."""
+        self.wait_until(lambda: not self.queue.current_messages and not self.segments(), publisher)
+        self.check(publisher.stop() == 0, f"a publisher ended with {publisher.process.returncode}")
+
+    def wait_until(
+        self, condition: Callable[[], bool], publisher: PublisherProcess, patience: float = LONG_PATIENCE
+    ) -> None:
+        """Return as soon as a condition holds; note it if that takes too long or the publisher ends."""
+        give_up_at = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > give_up_at or publisher.process.poll() is not None:
+                self.failures.append(f"something doesn't come true; the log ends {publisher.log[-500:]!r}")
+                return
+            time.sleep(_GLANCE)
+
+    def letters(self) -> list[Letter]:
+        """Read the dead letters."""
+        folder = self.spool / "rejected"
+        if not folder.is_dir():
+            return []
+        found = [entry for number in file_numbers(str(folder)) for entry in read_letters(str(folder), number)]
+        letters = [entry for entry in found if isinstance(entry, Letter)]
+        self.check(len(found) == len(letters), "dead letters are damaged")
+        return letters
+
+    def left(self) -> set[int]:
+        """Tell the numbers of the events that are still in the queue, which this empties, or in the spool."""
+        events = drain(self.queue)
+        form = SegmentFormat("2j")
+        for path in self.segments():
+            data = path.read_bytes()
+            events += [data[start:end] for start, end in form.spans(data)]
+        return numbers_of(events)
+
+    def audit(self, put: set[int]) -> tuple[set[int], dict[str, int]]:
+        """Compare what was put with what became of it; publisher and producer must have ended.
+
+        Returns:
+            The numbers of the events that were lost, and the figures.
+        """
+        ledger = self.collector.ledger
+        dead = [letter.event for letter in self.letters()]
+        left = self.left()
+        lost = put - ledger.delivered - numbers_of(dead) - left
+        strays = len(ledger.delivered - put) + ledger.foreign
+        self.check(strays == 0, f"{strays} events came that nobody put")
+        self.check(ledger.unexplained == 0, f"{ledger.unexplained} duplicates are not explained")
+        self.check(not left, f"{len(left)} events were left behind")
+        figures = {
+            "put": len(put),
+            "delivered": len(ledger.delivered),
+            "dead_letters": len(dead),
+            "lost": len(lost),
+            "duplicates": ledger.duplicates,
+            "unexplained": ledger.unexplained,
+        }
+        return lost, figures
+
+
+@contextlib.contextmanager
+def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
+    """Set up a rig, and take it down afterwards.
+
+    Args:
+        spool: Whether publishers get a spool, and with it dead letters, in the rig's folder.
+        settings: Settings of the publishers; `__` in a name stands for the dot.
+    """
+    name = f"survival-{uuid.uuid4().hex}"
+    with (
+        tempfile.TemporaryDirectory(prefix="survival-") as folder,
+        contextlib.closing(Collector(Ledger())) as collector,
+    ):
+        if spool:
+            settings = {"spool__directory": str(Path(folder, "spool")), **settings}
+        made = Rig(Path(folder), name, _open_queue(name), collector, settings)
+        try:
+            yield made
+        finally:
+            made.queue.unlink()  # whichever has the name now
+            made.queue.close()
+
+
+def _open_queue(name: str) -> MessageQueue:
+    return MessageQueue(f"/events-{name}", max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE)
+
+
+def _first_byte(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(1)
+    except FileNotFoundError:  # deleted in the meantime
+        return b""

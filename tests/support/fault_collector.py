@@ -1,0 +1,422 @@
+"""A collector that misbehaves as told: a real HTTP server on loopback whose faults are scripted.
+
+Rules:
+
+1. Each request takes the next behaviour of the script when its first byte arrives; the last one repeats. A
+   connection that never sends a byte takes none.
+2. A request is recorded when it was read in full, before anything is answered; one that isn't read isn't
+   recorded, but counted.
+3. Nothing outlives `FaultCollector.close`: it releases what hangs, ends all connections, joins all threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import struct
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trustme
+
+from baseplate_events._compat import assert_never
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+#: Seconds until something that was expected is given up; only a failing test waits for so long.
+PATIENCE: Final = 30.0
+
+#: Bytes that are asked of a socket, or sent to it, at a time.
+_CHUNK: Final = 65_536
+
+#: SO_LINGER value that makes `close` send a reset.
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Read the request and answer it.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Headers besides Content-Length.
+        body: The body.
+        close: End the connection after the answer, which doesn't say so: to the client it looks alive.
+    """
+
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b"{}"
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Read the request, answer with these bytes, whatever they are, and end the connection."""
+
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """End the connection without an answer.
+
+    Attributes:
+        after_reading: Read and record the request before ("commit, then drop").
+        reset: End it with a reset. The system resets it anyway where bytes were left unread.
+    """
+
+    after_reading: bool = False
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """Say nothing until `FaultCollector.release`, then end the connection.
+
+    Attributes:
+        after_reading: Read and record the request before; otherwise a large one can't even be sent in full.
+    """
+
+    after_reading: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Drip:
+    """Read the request and answer a byte at a time, without end, until the client leaves.
+
+    Attributes:
+        start: What the answer begins with.
+        filler: The byte that follows without end.
+        interval: Seconds between two bytes.
+    """
+
+    start: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    filler: bytes = b" "
+    interval: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class HugeBody:
+    """Read the request and answer it with a body of this many bytes, or until the client leaves."""
+
+    size: int
+    status: int = 200
+
+
+Behaviour: TypeAlias = Respond | Raw | Drop | Hang | Drip | HugeBody
+
+OK: Final = Respond()
+
+#: What comes back when something else than HTTP listens on the port.
+GARBAGE_STATUS_LINE: Final = Raw(b"SSH-2.0-OpenSSH_9.7\r\n")
+
+#: A body that ends before its Content-Length.
+SHORT_BODY: Final = Raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"accepted":')
+
+
+def redirect(url: str, status: int = 302) -> Respond:
+    """Return a redirection to another URL."""
+    return Respond(status, (("Location", url),), b"")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """A request that was read in full.
+
+    Attributes:
+        method: Its method.
+        target: What follows the method: the path, or the whole URL for a proxy.
+        headers: Names and values, as sent.
+        body: The body, as sent.
+        connection: Number of the connection that it came on, counted from 1.
+    """
+
+    method: str
+    target: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    connection: int
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, its name in any case; None where it wasn't sent."""
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+
+def stranger_tls(identity: str = "127.0.0.1") -> ssl.SSLContext:
+    """Return a server context with a good certificate from an authority that nobody knows."""
+    return trusted_tls(identity)[0]
+
+
+def trusted_tls(identity: str = "127.0.0.1") -> tuple[ssl.SSLContext, bytes]:
+    """Return a server context, and the certificate of its authority in PEM for the client to trust."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with authority.issue_cert(identity).private_key_and_cert_chain_pem.tempfile() as path:
+        context.load_cert_chain(path)
+    return context, authority.cert_pem.bytes()
+
+
+@final
+class FaultCollector:
+    """Listens on a free port of loopback from construction to `close()`; a context manager.
+
+    Args:
+        script: What to do with each request, in their order over all connections; the last repeats.
+        ssl_context: Where given, it speaks HTTPS.
+        listener: A socket that is bound to a port of loopback and refuses connections so far, to listen on.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Behaviour] = (OK,),
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self._script = iter(script)
+        self._behaviour: Behaviour = OK
+        self._ssl_context = ssl_context
+        self._changed = threading.Condition()
+        self._requests: list[RecordedRequest] = []
+        self._started = 0
+        self._released = threading.Event()
+        self._closing = threading.Event()
+        self._connections: list[_Connection] = []
+        self._threads: list[threading.Thread] = []
+        self._failures: list[Exception] = []
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._listener.listen(128)
+        port: int = self._listener.getsockname()[1]
+        self.address: Final = ("127.0.0.1", port)
+        scheme = "http" if ssl_context is None else "https"
+        self.url: Final = f"{scheme}://127.0.0.1:{port}"
+        self._acceptor = threading.Thread(target=self._accept, name="fault-collector", daemon=True)
+        self._acceptor.start()
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The requests that were read in full."""
+        with self._changed:
+            return list(self._requests)
+
+    @property
+    def started(self) -> int:
+        """How many requests took a behaviour: all whose first byte arrived."""
+        with self._changed:
+            return self._started
+
+    @property
+    def connections(self) -> int:
+        """How many connections were accepted."""
+        with self._changed:
+            return len(self._connections)
+
+    def wait_for_requests(self, number: int) -> list[RecordedRequest]:
+        """Return the requests as soon as there are so many.
+
+        Raises:
+            TimeoutError: They didn't come.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._requests) >= number, PATIENCE):
+                raise TimeoutError(f"{len(self._requests)} of {number} requests came")
+            return list(self._requests)
+
+    def wait_for_starts(self, number: int) -> None:
+        """Return as soon as the first bytes of so many requests have come.
+
+        Raises:
+            TimeoutError: They didn't come.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._started >= number, PATIENCE):
+                raise TimeoutError(f"{self._started} of {number} requests began")
+
+    def change_script(self, *script: Behaviour) -> None:
+        """Forget what is left of the script; requests to come follow this one."""
+        with self._changed:
+            self._script = iter(script)
+
+    def release(self) -> None:
+        """End all connections that hang; a `Hang` from now on hangs no more."""
+        self._released.set()
+
+    def close(self) -> None:
+        """End everything.
+
+        Raises:
+            RuntimeError: A thread doesn't end.
+            Exception: What went wrong in the thread of a connection, other than the client's leaving.
+        """
+        self._closing.set()
+        self.release()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(PATIENCE)
+        self._listener.close()
+        for connection in self._connections:
+            connection.interrupt()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        if self._acceptor.is_alive() or any(thread.is_alive() for thread in self._threads):
+            raise RuntimeError("a thread of the fault collector doesn't end")
+        for failure in self._failures:
+            raise failure
+
+    def __enter__(self) -> FaultCollector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                connection = _Connection(accepted, len(self._connections) + 1)
+                self._connections.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: _Connection) -> None:
+        try:
+            if self._ssl_context is not None:
+                connection.start_tls(self._ssl_context)
+            while connection.await_request() and self._handle(connection, self._next_behaviour()):
+                pass
+        except OSError:
+            pass  # The client left, or didn't like the certificate.
+        except Exception as exc:  # noqa: BLE001 (it is raised where the test sees it)
+            self._failures.append(exc)
+        finally:
+            connection.close()
+
+    def _next_behaviour(self) -> Behaviour:
+        with self._changed:
+            self._behaviour = next(self._script, self._behaviour)
+            self._started += 1
+            self._changed.notify_all()
+            return self._behaviour
+
+    def _record(self, connection: _Connection) -> None:
+        request = connection.read_request()
+        with self._changed:
+            self._requests.append(request)
+            self._changed.notify_all()
+
+    def _handle(self, connection: _Connection, behaviour: Behaviour) -> bool:
+        """Treat a request as told; return whether the connection goes on."""
+        if not isinstance(behaviour, Drop | Hang) or behaviour.after_reading:
+            self._record(connection)
+        match behaviour:
+            case Respond():
+                connection.send(
+                    _head(behaviour.status, behaviour.headers, len(behaviour.body)) + behaviour.body
+                )
+                return not behaviour.close
+            case Raw():
+                connection.send(behaviour.answer)
+            case Drop():
+                if behaviour.reset:
+                    connection.reset()
+            case Hang():
+                self._released.wait()
+            case Drip():
+                self._drip(connection, behaviour)
+            case HugeBody():
+                connection.send(_head(behaviour.status, (), behaviour.size))
+                for sent in range(0, behaviour.size, _CHUNK):
+                    connection.send(b" " * min(_CHUNK, behaviour.size - sent))
+            case _:
+                assert_never(behaviour)
+        return False
+
+    def _drip(self, connection: _Connection, drip: Drip) -> None:
+        for place in range(len(drip.start)):
+            connection.send(drip.start[place : place + 1])
+            self._closing.wait(drip.interval)
+        while not self._closing.wait(drip.interval):
+            connection.send(drip.filler)
+
+
+class _Connection:
+    """The server's end of a connection, used by one thread but for `interrupt`."""
+
+    def __init__(self, accepted: socket.socket, number: int) -> None:
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = accepted
+        self._lock = threading.Lock()
+        self._interrupted = False
+        self._number = number
+        self._received = b""
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        # The descriptor moves to another object, so that `interrupt` must come before or after.
+        with self._lock:
+            if self._interrupted:
+                raise ConnectionError("the collector is closing")
+            self._socket = wrapped = context.wrap_socket(
+                self._socket, server_side=True, do_handshake_on_connect=False
+            )
+        wrapped.do_handshake()
+
+    def await_request(self) -> bool:
+        """Return True when the first byte of a request is there, False when the client left."""
+        return bool(self._received) or self._receive(1)
+
+    def read_request(self) -> RecordedRequest:
+        while b"\r\n\r\n" not in self._received:
+            self._receive_more()
+        head, _, self._received = self._received.partition(b"\r\n\r\n")
+        line, *fields = head.decode("latin-1").split("\r\n")
+        method, target, _ = line.split(" ")
+        pairs = [field.partition(":") for field in fields]
+        headers = tuple((name, value.strip()) for name, _, value in pairs)
+        found = re.search(r"(?im)^content-length: *([0-9]+)\r?$", head.decode("latin-1"))
+        length = int(found[1]) if found else 0
+        while len(self._received) < length:
+            self._receive_more()
+        body, self._received = self._received[:length], self._received[length:]
+        return RecordedRequest(method, target, headers, body, self._number)
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def reset(self) -> None:
+        """Make `close` send a reset, whatever was read."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+
+    def interrupt(self) -> None:
+        """Wake the thread of this connection: what it reads or sends from now on ends at once."""
+        with self._lock, contextlib.suppress(OSError):
+            self._interrupted = True
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _receive(self, most: int) -> bool:
+        data = self._socket.recv(most)
+        self._received += data
+        return bool(data)
+
+    def _receive_more(self) -> None:
+        if not self._receive(_CHUNK):
+            raise ConnectionError("the client left in the middle of a request")
+
+
+def _head(status: int, headers: tuple[tuple[str, str], ...], length: int) -> bytes:
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {status} Scripted\r\n{fields}Content-Length: {length}\r\n\r\n".encode("latin-1")

@@ -1,0 +1,227 @@
+"""Event publishers for tests: their configuration, and real processes of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from baseplate_events.dev_collector import Accepted, check_batch
+from baseplate_events.event_publisher.config.settings import load_settings
+from baseplate_events.event_publisher.publisher import EventPublisher
+from baseplate_events.transport.posix import MessageQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from pathlib import Path
+
+    from tests.support.fault_collector import FaultCollector, RecordedRequest
+
+KEY_NAME: Final = "TestKey"
+SECRET: Final = b"a secret of the tests"
+
+#: Seconds until a process that should end is given up; only a failing test waits for so long.
+PATIENCE: Final = 30.0
+
+#: A queue that a stock Linux allows beside others: 10 events of 1 KiB.
+MAX_MESSAGES: Final = 10
+MAX_MESSAGE_SIZE: Final = 1_024
+
+
+def config_text(queue_name: str, url: str, **overrides: str) -> str:
+    """Return an INI file for a publisher that is quick to flush and to retry.
+
+    Args:
+        queue_name: NAME of the queue `/events-NAME`.
+        url: Scheme, host and port of the collector.
+        overrides: Values of other keys; `__` in a name stands for the dot.
+    """
+    scheme, _, hostname = url.partition("://")
+    values = {
+        "collector.hostname": hostname,
+        "collector.scheme": scheme,
+        "collector.version": "2j",
+        "key.name": KEY_NAME,
+        "key.secret": base64.b64encode(SECRET).decode(),
+        "max_queue_size": str(MAX_MESSAGES),
+        "max_event_size": str(MAX_MESSAGE_SIZE),
+        "batch.max_age": "20 milliseconds",
+        "delivery.concurrency": "1",  # so that events arrive in their order
+        "retry.base": "10 milliseconds",
+        "retry.cap": "50 milliseconds",
+        **{name.replace("__", "."): value for name, value in overrides.items()},
+    }
+    lines = [f"{name} = {value}" for name, value in values.items()]
+    return "\n".join([f"[event-publisher:{queue_name}]", *lines, ""])
+
+
+@contextmanager
+def small_queue(
+    name: str, *, max_messages: int = MAX_MESSAGES, max_message_size: int = MAX_MESSAGE_SIZE
+) -> Generator[MessageQueue]:
+    """Make the queue `/events-NAME`, small enough for a stock Linux, and remove it afterwards."""
+    with MessageQueue(
+        f"/events-{name}", max_messages=max_messages, max_message_size=max_message_size
+    ) as queue:
+        try:
+            yield queue
+        finally:
+            queue.unlink()
+
+
+@dataclass(frozen=True)
+class PublisherProcess:
+    """A publisher in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    config_file: Path
+
+    def stop(self, *, twice: bool = False) -> int:
+        """Send SIGTERM as soon as it publishes, and return the exit status."""
+        self.wait_for_log("publishing events")
+        self.process.send_signal(signal.SIGTERM)
+        if twice:
+            self.wait_for_log("stopping")  # two signals at once are one
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def wait_for_log(self, words: str) -> None:
+        """Return as soon as it has written these words to stderr.
+
+        Raises:
+            TimeoutError: It didn't.
+        """
+        self.wait_until(lambda: words in self.log)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as a condition holds that nothing can be waited on for.
+
+        Raises:
+            TimeoutError: It didn't, or the publisher ended before.
+        """
+        give_up_at = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > give_up_at or self.process.poll() is not None:
+                raise TimeoutError(f"it doesn't come true; the log is {self.log!r}")
+            time.sleep(0.01)
+
+    @property
+    def log(self) -> str:
+        """What it has written to stderr so far."""
+        return self.log_file.read_text()
+
+
+@contextmanager
+def publisher_process(
+    folder: Path, queue_name: str, url: str, **overrides: str
+) -> Generator[PublisherProcess]:
+    """Run a publisher for a queue, and kill it at the end if it still runs."""
+    config_file = folder / f"{queue_name}.ini"
+    config_file.write_text(config_text(queue_name, url, **overrides))
+    log_file = folder / f"{queue_name}.log"
+    command = [sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", queue_name]
+    with (
+        log_file.open("wb") as log,
+        subprocess.Popen([*command, str(config_file)], stderr=log) as process,
+    ):
+        try:
+            yield PublisherProcess(process, log_file, config_file)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return as soon as a condition holds that nothing can be waited on for.
+
+    Raises:
+        TimeoutError: It didn't.
+    """
+    give_up_at = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError("it doesn't come true")
+        time.sleep(0.01)
+
+
+def make_events(count: int, pad: int = 50) -> list[bytes]:
+    """Return distinct JSON events of different sizes."""
+    return [json.dumps({"id": number, "pad": "x" * (number % pad)}).encode() for number in range(count)]
+
+
+def events_of(request: RecordedRequest) -> list[bytes]:
+    """Return the events of a request, after checking all that a collector checks."""
+    verdict = check_batch(request.method, request.target, request.headers, request.body, {KEY_NAME: SECRET})
+    assert isinstance(verdict, Accepted), verdict
+    return list(verdict.events)
+
+
+def put_all(queue: MessageQueue, events: Iterable[bytes]) -> None:
+    """Put events as fast as there is room."""
+    for event in events:
+        queue.put(event, timeout=PATIENCE)
+
+
+def arrived(server: FaultCollector) -> list[bytes]:
+    """Return the events of the server's requests, whatever it answered, each once."""
+    events = [event for request in server.requests for event in events_of(request)]
+    return list(dict.fromkeys(events))
+
+
+class Arrivals:
+    """What a development collector has taken."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: list[bytes] = []
+
+    def add(self, batch: Accepted) -> None:
+        """Take a batch; given to the collector."""
+        with self._lock:
+            self._events.extend(batch.events)
+
+    @property
+    def events(self) -> list[bytes]:
+        """The events so far."""
+        with self._lock:
+            return list(self._events)
+
+
+def make_publisher(folder: Path, name: str, url: str, **overrides: str) -> EventPublisher:
+    """Make a publisher that isn't running yet."""
+    config_file = folder / f"{name}.ini"
+    config_file.write_text(config_text(name, url, **overrides))
+    return EventPublisher(partial(load_settings, config_file, name, os.environ), random.Random(0))
+
+
+def drain_and_end(folder: Path, name: str, url: str, **overrides: str) -> EventPublisher:
+    """Run a publisher that is told to stop as soon as it starts."""
+    publisher = make_publisher(folder, name, url, **overrides)
+    publisher.stop()
+    publisher.run()
+    return publisher
+
+
+@contextmanager
+def publishing(folder: Path, name: str, url: str, **overrides: str) -> Generator[EventPublisher]:
+    """Run a publisher in a thread of this process, and stop it at the end."""
+    publisher = make_publisher(folder, name, url, **overrides)
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    try:
+        yield publisher
+    finally:
+        publisher.stop()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

@@ -1,0 +1,94 @@
+"""Real POSIX queues for tests: random names, tiny sizes, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import secrets
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+
+from baseplate_events.transport.posix import TRUST, MessageQueue, unlink_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+#: A size that the stock limits allow many times over.
+FEW = 4
+SMALL = 32
+
+#: What stands before NAME in the POSIX name of an event queue.
+EVENTS = "/events-"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@contextlib.contextmanager
+def fresh_name(prefix: str = "/test-") -> Generator[str]:
+    """Give the POSIX name of a queue that doesn't exist, and remove the queue in the end if it does."""
+    name = f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        yield name
+    finally:
+        unlink_queue(name)
+
+
+@contextlib.contextmanager
+def fresh_event_name() -> Generator[str]:
+    """Give the NAME of an event queue that doesn't exist, and remove the queue in the end if it does."""
+    with fresh_name(f"{EVENTS}test-") as posix_name:
+        yield posix_name.removeprefix(EVENTS)
+
+
+def producer(name: str, max_messages: int = FEW, max_message_size: int = SMALL) -> MessageQueue:
+    """Open or make a small queue as a producer does."""
+    return MessageQueue(name, max_messages=max_messages, max_message_size=max_message_size, read=False)
+
+
+def reader(name: str, max_messages: int = FEW, max_message_size: int = SMALL) -> MessageQueue:
+    """Open or make a small queue as the publisher does."""
+    return MessageQueue(name, max_messages=max_messages, max_message_size=max_message_size)
+
+
+def drain(queue: MessageQueue) -> list[bytes]:
+    """Take everything out of a queue."""
+    return list(iter(queue.get, None))
+
+
+def open_files() -> set[str]:
+    """Name the open descriptors of this process."""
+    # That of the listing itself is gone when it is looked at.
+    return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
+
+
+def outlast_trust() -> None:
+    """Let the moment pass in which a producer doesn't ask whether its queue was removed, on its own clock."""
+    until = monotonic() + TRUST
+    while monotonic() <= until:
+        pass
+
+
+@contextlib.contextmanager
+def as_user(uid: int) -> Generator[None]:
+    """Be another user for a while, without the privileges of root."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@contextlib.contextmanager
+def bytes_of_queues(limit: int) -> Generator[None]:
+    """Be a user of its own whose queues may take `limit` bytes in all, whatever others take elsewhere."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    with as_user(100_000 + secrets.randbelow(1_000_000_000)):
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (limit, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, (soft, hard))

@@ -1,0 +1,88 @@
+"""A place with mounts, POSIX queues and their sysctls of its own, which leaves the host as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from subprocess import PIPE
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.commands import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+
+class Sandbox:
+    """Namespaces of Linux for files and queues, which end with the process that holds them.
+
+    Args:
+        pid: That process.
+        namespaces: Which, as options of unshare(1) and nsenter(1).
+        folder: Where files can be made that are to stand in for others.
+    """
+
+    def __init__(self, pid: int, namespaces: Sequence[str], folder: Path) -> None:
+        self._enter = ("nsenter", f"--target={pid}", *namespaces)
+        self._folder = folder
+
+    def run(self, *command: str) -> Result:
+        """Run a command there, in the folder of the tests; `python` is their interpreter."""
+        result = subprocess.run(
+            [*self._enter, "env", f"--chdir={Path.cwd()}", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=with_python(),
+        )
+        return Result(result.returncode, result.stdout, result.stderr)
+
+    def set_up(self, *command: str) -> None:
+        """Run a command there that can't fail."""
+        result = self.run(*command)
+        assert result.status == 0, result
+
+    def replace(self, path: str, text: str) -> None:
+        """Put a file with this text over another one, which must be there."""
+        other = self._folder / path.replace("/", "-")
+        other.write_text(text)
+        self.set_up("mount", "--bind", str(other), path)
+
+    def show_queues(self) -> None:
+        """Let queues show in the file system, which they needn't on this host."""
+        self.hide_queues()
+        self.set_up("sh", "-c", "mkdir /dev/mqueue && mount -t mqueue none /dev/mqueue")
+
+    def hide_queues(self) -> None:
+        """Let no queues show in the file system."""
+        self.set_up("mount", "-t", "tmpfs", "none", "/dev")
+
+
+def with_python() -> dict[str, str]:
+    """Return the environment, with the interpreter of the tests as `python`."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@contextlib.contextmanager
+def sandbox(folder: Path, *, own_queues: bool = True) -> Generator[Sandbox]:
+    """Give a sandbox; skip the test where this user can't have one.
+
+    Args:
+        folder: Where files can be made that are to stand in for others.
+        own_queues: Whether its queues are its own, or those of the host.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    namespaces = ["--mount", "--ipc"] if own_queues else ["--mount"]
+    # It ends with its standard input.
+    command = ["unshare", *namespaces, "sh", "-c", "echo ready; cat"]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as holder:
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"ready\n":
+            pytest.skip("this user may not have namespaces of its own")
+        yield Sandbox(holder.pid, namespaces, folder)

@@ -1,0 +1,615 @@
+"""Hypothesis strategies shared by all properties, one section a room."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import enum
+import importlib
+import json
+import math
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from hypothesis import strategies as st
+
+from baseplate_events import errors
+from baseplate_events.cli.doctor.checks import Check, Verdict
+from baseplate_events.event_publisher.config.settings import Sync
+from baseplate_events.event_publisher.config.values import InternetEndpoint, Secret, UnixEndpoint
+from baseplate_events.event_publisher.policy.accounting import Accounting, DropReason
+from baseplate_events.event_publisher.policy.outcome import (
+    Accepted,
+    Misconfigured,
+    Refused,
+    Retryable,
+    TooLarge,
+)
+from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
+from baseplate_events.transport.limits import HARD_MAX_MESSAGE_SIZE, HARD_MAX_MESSAGES, HostLimits, QueueSize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from baseplate_events.event_publisher.config.options import Key
+    from tests.support.schema_samples import Struct
+
+# --- common ---
+
+#: Text that JSON and UTF-8 can carry: everything but lone surrogates.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+# --- event_publisher ---
+
+#: What a message of the queue can be: small JSON-like bytes, of few sizes so that bounds are hit exactly.
+messages = st.one_of(
+    st.integers(1, 60).map(lambda size: b'"' + b"e" * size + b'"'),
+    st.binary(min_size=1, max_size=40),
+)
+
+#: Versions of the body format.
+versions = st.sampled_from(["2", "2j"])
+
+# --- collector ---
+
+_json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(texts, values, max_size=4),
+    max_leaves=5,
+)
+
+#: A JSON object, parsed.
+json_objects = st.dictionaries(texts, _json_values, max_size=3)
+
+#: Anything but an object that JSON can say, parsed.
+json_non_objects = _json_values.filter(lambda value: not isinstance(value, dict))
+
+
+def _serialize(value: object, escape: bool, separators: tuple[str, str]) -> bytes:
+    return json.dumps(value, ensure_ascii=escape, separators=separators).encode()
+
+
+#: Events as a producer may write them: JSON objects in one line, escaped or not, with blanks or without.
+json_events = st.builds(
+    _serialize,
+    json_objects,
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": "), ("\t,", " :  ")]),
+)
+
+# --- statsd and configuration ---
+
+#: Text that somebody hostile or careless gives for a name: any code point, and what a format gives a meaning.
+hostile_texts = st.one_of(
+    st.text(st.characters(), max_size=20),
+    st.text("ab._-:|@#,=$ \n\r\t\0\x7f\u2028é😀", max_size=20),
+)
+
+#: Printable text of one line without a `$`, as a value of an INI file that stands for itself.
+plain_texts = texts.map(lambda text: "".join(c for c in text if c.isprintable() and c != "$"))
+
+#: Numbers that a line of statsd can hold.
+finite_numbers = st.one_of(
+    st.integers(-(10**6), 10**6),
+    st.integers(-(2**1023), 2**1023),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(-1_000, 1_000).map(lambda number: round(number, 3)),
+)
+
+#: What isn't a finite number at all.
+unwritable_numbers = st.sampled_from([float("nan"), float("inf"), float("-inf"), 10**400, -(10**400)])
+
+#: A few tags, keys from a tiny domain so that they collide.
+metric_tags = st.dictionaries(st.sampled_from("ab"), st.sampled_from(["x", "y", "1.5"]), max_size=2)
+
+#: Names of environment variables.
+variable_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,6}", fullmatch=True)
+
+_labels = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?", fullmatch=True)
+
+#: Host names and IPv4 addresses.
+host_names = st.one_of(
+    st.lists(_labels, min_size=1, max_size=4).map(".".join).filter(lambda name: not name[-1].isdigit()),
+    st.ip_addresses(v=4).map(str),
+)
+
+ports = st.integers(1, 65_535)
+
+#: Addresses of loopback.
+loopback_hosts = st.one_of(st.ip_addresses(network="127.0.0.0/8").map(str), st.just("::1"))
+
+#: A unit of time, and its seconds as factor and divisor.
+_time_units = st.sampled_from(
+    [("millisecond", 1, 1_000), ("second", 1, 1), ("minute", 60, 1), ("hour", 3_600, 1), ("day", 86_400, 1)]
+)
+
+
+@st.composite
+def spans(draw: st.DrawFn, *, minimum: float = 0, maximum: float = 86_400 * 10_000) -> tuple[str, float]:
+    """A whole number of a unit of time as it is written, and its seconds."""
+    unit, factor, divisor = draw(_time_units.filter(lambda entry: entry[1] <= maximum * entry[2]))
+    count = draw(st.integers(math.ceil(minimum * divisor / factor), int(maximum * divisor / factor)))
+    return f"{count} {unit}{draw(st.sampled_from(['', 's']))}", count * factor / divisor
+
+
+_MISTYPED = "abcdefghijklmnopqrstuvwxyz._"
+
+
+@st.composite
+def misspellings(draw: st.DrawFn, word: str) -> str:
+    """A word with one letter missing, added, changed, or swapped with its neighbour."""
+    at = draw(st.integers(0, len(word) - 1))
+    letter = draw(st.sampled_from(_MISTYPED))
+    kind = draw(st.sampled_from(["missing", "added", "changed", "swapped"]))
+    if kind == "swapped":
+        return word[:at] + word[at : at + 2][::-1] + word[at + 2 :]
+    return word[:at] + ("" if kind == "missing" else letter) + word[at + (kind != "added") :]
+
+
+_CHOICES = {
+    "collector.version": ["2", "2j"],
+    "collector.scheme": ["http", "https"],
+    "spool.fsync": ["never", "batch", "event"],
+}
+
+
+def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
+    """A valid value of a key of the publisher: as it is written, and as it is read."""
+    hosts = st.builds("{}:{}".format, host_names, ports)
+    values: st.SearchStrategy[tuple[str, object]]
+    if key.kind == "span":
+        values = spans(minimum=key.minimum, maximum=key.maximum).map(lambda span: (span[0], span[1]))
+    elif key.kind in {"count", "bytes"}:
+        values = st.integers(int(key.minimum), int(key.maximum)).map(lambda number: (str(number), number))
+    elif key.kind == "base64":
+        data = st.binary(min_size=1, max_size=64)
+        values = data.map(lambda secret: (b64encode(secret).decode(), Secret(secret)))
+    elif key.kind == "boolean":
+        values = st.booleans().map(lambda value: (str(value), value))
+    elif key.kind == "mode":
+        values = st.sampled_from([0o600, 0o660, 0o666, 0o640]).map(lambda mode: (f"{mode:04o}", mode))
+    elif key.kind == "endpoint":
+        addresses = st.builds(InternetEndpoint, host_names, ports)
+        paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
+        values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
+    elif key.kind == "bind":
+        addresses = st.builds(InternetEndpoint, loopback_hosts, ports)
+        paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
+        values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
+    elif key.kind == "proxy":
+        values = hosts.map(lambda host: (f"http://{host}", f"http://{host}"))
+    elif key.kind == "host":
+        values = st.one_of(host_names, hosts).map(lambda host: (host, host))
+    elif key.kind == "choice":
+        words = _CHOICES[key.name]
+        values = st.sampled_from(words).map(lambda word: (word, word))
+    elif key.kind == "folder":
+        values = st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True).map(lambda path: (path, path))
+    elif key.kind == "statuses":
+        numbers = st.sets(st.integers(300, 599), min_size=1, max_size=5)
+        values = numbers.map(lambda codes: (", ".join(map(str, codes)), frozenset(codes)))
+    else:
+        values = st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True).map(lambda text: (text, text))
+    return values
+
+
+def broken_values(key: Key, secret: str) -> st.SearchStrategy[str]:
+    """A value that a key of the publisher can't have; for a key with a secret, a damaged secret."""
+    broken = ["\x7f", "é è", "a b,c", "$UNSET_VARIABLE", "a${UNSET_VARIABLE}"]
+    if key.kind in {"count", "bytes"}:
+        broken += [str(int(key.minimum) - 1), str(int(key.maximum) + 1), "1.5", "1_0", "ten"]
+    elif key.kind == "span":
+        broken += ["3", "-1 seconds", "3 sec", "9999 days", "1e0 seconds"]
+    elif key.kind == "base64":
+        broken += [secret[:-1], "!!!!", "!" + secret, f"{secret[:8]} {secret[8:]}", secret + "="]
+    elif key.kind == "host":
+        broken += ["https://events.test", "user:password@events.test", "events.test/v2", "h:0", "::1", "a..b"]
+    elif key.kind == "endpoint":
+        broken += ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200]
+    elif key.kind == "bind":
+        broken += ["9102", "0.0.0.0:9102", "[::]:9102", "127.0.0.1", "health.test:9102", "http://[::1]:9102"]
+    elif key.kind == "proxy":
+        broken += ["proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"]
+    elif key.kind == "mode":
+        broken += ["rw-------", "0400", "0777", "0o888", "66666"]
+    elif key.kind in {"boolean", "choice"}:
+        broken += ["yes", "1", "2J", "ftp", "HTTPS"]
+    elif key.kind == "path":
+        broken += ["/nowhere/at/all.pem", "/"]
+    elif key.kind == "folder":
+        broken += ["spool", "./spool", "~/spool"]
+    elif key.kind == "statuses":
+        broken += ["200", "600", "4", "400 404", "400,", "4O4"]
+    return st.sampled_from(broken)
+
+
+# --- queues ---
+
+#: Sizes of queues from the smallest to the kernel's bounds, near the steps of the rules too.
+queue_sizes = st.builds(
+    QueueSize,
+    st.one_of(
+        st.integers(1, 20), st.integers(1, HARD_MAX_MESSAGES), st.sampled_from([10_000, 32_768, 32_769])
+    ),
+    st.integers(1, 2_000) | st.integers(1, HARD_MAX_MESSAGE_SIZE) | st.just(102_400),
+)
+
+#: Limits of a host, stock, raised or none.
+host_limits = st.builds(
+    HostLimits,
+    st.one_of(st.just(10), st.integers(1, HARD_MAX_MESSAGES)),
+    st.one_of(st.just(8_192), st.integers(128, HARD_MAX_MESSAGE_SIZE)),
+    st.one_of(st.none(), st.just(819_200), st.integers(0, 10_000_000), st.integers(0, 2**40)),
+)
+
+# --- thrift ---
+
+#: Thrift's wire types by their number in its protocols.
+BOOL, I8, DOUBLE, I16, I32, I64, STRING = 2, 3, 4, 6, 8, 10, 11
+STRUCT, MAP, SET, LIST, UUID = 12, 13, 14, 15, 16
+
+#: Bits of the integer types.
+INTEGER_BITS = {I8: 8, I16: 16, I32: 32, I64: 64}
+
+
+#: What a `thrift_spec` has beside a type: of containers the types within, of structs the class.
+Inner: TypeAlias = Any
+
+
+class SomeText(str):
+    """A str that isn't one by its exact type."""
+
+    __slots__ = ()
+
+
+class SomeInt(enum.IntEnum):
+    """Ints that aren't ones by their exact type."""
+
+    ONE = 1
+    MANY = 100
+
+
+_clean_doubles = st.floats(allow_nan=False) | st.integers(-(10**18), 10**18).map(float)
+_strangers = st.sampled_from([None, 5, -1, 1.5, "", "1", b"", b"x", (), object()])
+
+#: Values that Apache's writer takes beside the usual ones for a type, or refuses; all of them hashable.
+_odd_values: dict[int, st.SearchStrategy[object]] = {
+    BOOL: _strangers,
+    DOUBLE: st.one_of(
+        st.floats(),
+        st.booleans(),
+        st.integers(),
+        # A signaling NaN can't be a key, and so not in a set.
+        st.decimals(allow_nan=False),
+        st.sampled_from([2**53 + 1, 10**400, decimal.Decimal("NaN")]),
+        _strangers,
+    ),
+    STRING: st.one_of(
+        texts.map(SomeText),
+        texts.map(tuple),
+        st.text("a\ud800\x01", max_size=3),
+        _strangers,
+    ),
+    UUID: _strangers | texts,
+    **dict.fromkeys(
+        INTEGER_BITS,
+        st.one_of(
+            st.sampled_from(SomeInt),
+            st.booleans(),
+            st.integers(),
+            st.floats(allow_nan=False),
+            st.decimals(allow_nan=False),
+            st.fractions(),
+            _strangers,
+        ),
+    ),
+}
+
+
+def _clean_values(wire_type: int, inner: object) -> st.SearchStrategy[object]:
+    if wire_type in INTEGER_BITS:
+        limit = 1 << (INTEGER_BITS[wire_type] - 1)
+        return st.integers(-limit, limit - 1)
+    if wire_type == STRING:
+        return st.binary(max_size=8) if inner == "BINARY" else texts
+    return {BOOL: st.booleans(), DOUBLE: _clean_doubles, UUID: st.uuids()}[wire_type]
+
+
+def thrift_values(
+    wire_type: int, inner: Inner, *, odd: bool = False, depth: int = 3, key: bool = False
+) -> st.SearchStrategy[Any]:
+    """Return what a field of a Thrift type can hold.
+
+    Args:
+        wire_type: Number of the type.
+        inner: What a `thrift_spec` has for it: of containers the types within, of structs the class.
+        odd: Whether there are also values that Apache's writer refuses or takes for another type's.
+        depth: How many structs may be within each other.
+        key: Whether it must be hashable.
+    """
+
+    def within(inside: int, its_inner: Inner, *, hashable: bool = False) -> st.SearchStrategy[Any]:
+        return thrift_values(inside, its_inner, odd=odd, depth=depth, key=hashable)
+
+    if wire_type == STRUCT:
+        values = thrift_structs(inner[0], odd=odd, depth=depth - 1)
+        return values | _strangers if odd and not key else values
+    if wire_type == MAP:
+        if inner[0] in {STRUCT, LIST, SET, MAP}:
+            maps = st.builds(dict[Any, Any])  # of what can't be a key in Python there are only empty ones
+        else:
+            keys = within(inner[0], inner[1], hashable=True)
+            maps = st.dictionaries(keys, within(inner[2], inner[3]), max_size=3)
+        return maps | _strangers if odd else maps
+    if wire_type == SET:
+        sets = st.lists(within(inner[0], inner[1], hashable=True), max_size=3).map(frozenset).map(set)
+        return sets | _strangers if odd else sets
+    if wire_type == LIST:
+        lists = st.lists(within(inner[0], inner[1]), max_size=3)
+        return st.one_of(lists, lists.map(tuple), texts, _strangers) if odd else lists
+    clean = _clean_values(wire_type, inner)
+    if not odd:
+        return clean
+    if wire_type == STRING and inner == "BINARY":
+        return clean | _strangers if key else st.one_of(clean, st.binary().map(bytearray), _strangers)
+    return clean | _odd_values[wire_type]
+
+
+def thrift_structs(
+    cls: Struct,
+    *,
+    odd: bool = False,
+    depth: int = 3,
+    special: Mapping[str, st.SearchStrategy[Any]] | None = None,
+) -> st.SearchStrategy[Any]:
+    """Return instances of a generated class, with any of its fields set.
+
+    Args:
+        cls: A class with a `thrift_spec`.
+        odd: As for `thrift_values`.
+        depth: How many structs may be within each other.
+        special: What the fields of these names hold, whatever their type.
+    """
+
+    def fields() -> st.SearchStrategy[Any]:
+        members: dict[str, st.SearchStrategy[Any]] = {}
+        for _, wire_type, name, inner, *_ in filter(None, cls.thrift_spec):
+            if special and name in special:
+                members[name] = st.none() | special[name]
+            elif depth > 0 or not _holds_structs((wire_type, inner)):
+                members[name] = st.none() | thrift_values(wire_type, inner, odd=odd, depth=depth)
+        return st.builds(cls, **members)
+
+    return st.deferred(fields)
+
+
+def _holds_structs(part: Inner) -> bool:
+    return part == STRUCT or (isinstance(part, tuple) and any(map(_holds_structs, cast("Inner", part))))
+
+
+#: Types without any within, as a spec has them: number of the type, and what stands beside it.
+_scalar_types: st.SearchStrategy[tuple[int, Inner]] = st.sampled_from(
+    [
+        *((wire_type, None) for wire_type in (BOOL, I8, I16, I32, I64, DOUBLE, STRING)),
+        (STRING, "UTF8"),
+        (STRING, "BINARY"),
+    ]
+)
+
+
+def _wider(types: st.SearchStrategy[tuple[int, Inner]]) -> st.SearchStrategy[tuple[int, Inner]]:
+    return st.one_of(
+        types.map(lambda item: (LIST, (*item, False))),
+        _scalar_types.map(lambda item: (SET, (*item, False))),
+        st.tuples(_scalar_types, types).map(lambda pair: (MAP, (*pair[0], *pair[1], False))),
+        # A key that JSON has no place for.
+        st.tuples(types, _scalar_types).map(lambda pair: (MAP, (LIST, (*pair[0], False), *pair[1], False))),
+        st.lists(types, max_size=3).flatmap(thrift_classes).map(lambda cls: (STRUCT, [cls, cls.thrift_spec])),
+    )
+
+
+def thrift_classes(types: list[tuple[int, Inner]]) -> st.SearchStrategy[Struct]:
+    """Return classes whose fields are of these types, with ids that have gaps and may be negative."""
+
+    def make(ids: list[int], *, slots: bool) -> Struct:
+        spec: list[tuple[int, int, str, Any, None] | None] = [None]
+        spec += [
+            (fid, wire_type, f"field_{index}", inner, None)
+            for index, (fid, (wire_type, inner)) in enumerate(zip(ids, types, strict=True))
+        ]
+        names = tuple(f"field_{index}" for index in range(len(types)))
+
+        def __init__(self: object, **values: object) -> None:  # noqa: N807 - a method of the class below
+            for name in names:
+                setattr(self, name, values.get(name))
+
+        base = importlib.import_module("thrift.protocol.TBase").TBase
+        body = {"__init__": __init__, "thrift_spec": tuple(spec), **({"__slots__": names} if slots else {})}
+        return type("Drawn", (base,), body)
+
+    ids = st.lists(st.integers(-5, 1000), min_size=len(types), max_size=len(types), unique=True)
+    return st.builds(make, ids, slots=st.booleans())
+
+
+_types = st.recursive(_scalar_types, _wider, max_leaves=5)
+
+#: Classes of random schemas, made as the Thrift compiler makes dynamic ones.
+thrift_schemas = st.lists(_types, max_size=5).flatmap(thrift_classes)
+
+# --- v2j ---
+
+#: Values that JSON carries, as Python's `json` reads them.
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(texts, values, max_size=3),
+    max_leaves=10,
+)
+
+#: Values that JSON can't carry, each with a word that the error must have.
+bad_values = st.sampled_from(
+    [
+        (math.nan, "NaN"),
+        (-math.inf, "infinity"),
+        ("\ud800", "surrogate"),
+        ({1}, "set"),
+        (b"x", "bytes"),
+        (dt.date(2026, 1, 1), "date"),
+        (decimal.Decimal(1), "Decimal"),
+        (1j, "complex"),
+        (int, "type"),
+        ({(1,): 1}, "tuple"),
+    ]
+)
+
+#: Steps of a path: a field's name or the position in a list.
+paths = st.lists(
+    st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True) | st.integers(0, 3), max_size=6
+)
+
+# --- dead letters ---
+
+#: Events as anybody may have put them on a queue: JSON, other text, bytes that aren't text, nothing at all.
+any_events = st.one_of(json_events, texts.map(str.encode), st.binary(max_size=40))
+
+#: The status that refused an event, if it was one.
+refusals = st.none() | st.integers(100, 599)
+
+#: What a collector answers: bytes of any kind, some longer than what is kept of them.
+answers = st.tuples(st.binary(max_size=5), st.sampled_from([1, 205, 1_024])).map(
+    lambda pair: pair[0] * pair[1]
+)
+
+#: When something happens by the wall clock, in whole milliseconds, as seconds since 1970.
+wall_times = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: milliseconds / 1_000)
+
+# --- errors ---
+
+_counts = st.integers(0, 10**9)
+
+#: Errors of every kind, as they are raised.
+errors_of_kind: dict[type[errors.EventError], st.SearchStrategy[errors.EventError]] = {
+    errors.EventTooLargeError: st.builds(errors.EventTooLargeError, _counts, st.none() | _counts),
+    errors.EventQueueFullError: st.builds(errors.EventQueueFullError)
+    | st.builds(errors.EventQueueFullError, texts, _counts),
+    errors.EventEmptyError: st.builds(errors.EventEmptyError),
+    errors.EventNotSerializableError: st.builds(errors.EventNotSerializableError, texts, texts),
+    errors.ConfigurationError: st.lists(texts, min_size=1, max_size=4).map(
+        lambda problems: errors.ConfigurationError(*problems)
+    ),
+    **{
+        kind: st.builds(kind, texts, texts)
+        for kind in (
+            errors.EventQueueUnavailableError,
+            errors.EventQueuePermissionError,
+            errors.EventQueueRemovedError,
+            errors.EventQueueClosedError,
+            errors.EventQueueLimitError,
+            errors.EventQueueUnsupportedError,
+        )
+    },
+}
+event_errors = st.sampled_from(sorted(errors_of_kind, key=str)).flatmap(errors_of_kind.__getitem__)
+
+# --- spool ---
+
+#: Events as a spool gets them: any bytes, also those that its own format is made of.
+spooled_events = st.one_of(
+    st.binary(max_size=40),
+    st.integers(0, 300).map(bytes),
+    st.sampled_from([b"event-spool 1 2\n", b"\0\0\0\1", b'{"1":{"i32":5}}']),
+)
+
+#: When a spool forces its events onto the disk.
+syncs = st.sampled_from(Sync)
+
+#: Chance that can be shrunk.
+chances = st.randoms(use_true_random=False)
+
+# --- terminal ---
+
+#: Rows of a table: printable cells, some empty, in rows of different lengths.
+table_rows = st.lists(
+    st.lists(texts.map(lambda text: "".join(char for char in text if char.isprintable())), max_size=4),
+    max_size=5,
+)
+
+# --- doctor ---
+
+#: What a terminal or a table could stumble over, from a collector or a file.
+checks = st.builds(Check, st.sampled_from(["queue", "collector TLS"]), st.sampled_from(Verdict), texts, texts)
+
+# --- health ---
+
+#: What can become of an attempt.
+outcomes = st.one_of(
+    st.builds(Accepted, st.just(200)),
+    st.builds(TooLarge, texts, st.just(413)),
+    st.builds(Refused, texts, st.sampled_from([400, 422])),
+    st.builds(Retryable, reason=texts, from_collector=st.booleans()),
+    st.builds(Misconfigured, reason=texts, remedy=texts, from_collector=st.booleans()),
+)
+
+#: Seconds that an attempt takes, on the bounds of the classes too.
+durations = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.005, 0.25, 10.0, 10.001]))
+
+
+@st.composite
+def balanced_books(draw: st.DrawFn) -> Accounting:
+    """Books in which every event has a fate."""
+    counts = st.integers(0, 10**12)
+    books = Accounting(
+        delivered=draw(counts),
+        dead_lettered=draw(counts),
+        returned=draw(counts),
+        spooled=draw(counts),
+        in_hand=draw(counts),
+        dropped={reason: draw(counts) for reason in DropReason},
+        letters_dropped=draw(counts),
+    )
+    ended = books.delivered + books.dead_lettered + books.returned + sum(books.dropped.values())
+    books.received = ended + books.spooled + books.in_hand
+    books.recovered = draw(st.integers(0, books.received))
+    return books
+
+
+@st.composite
+def snapshots(draw: st.DrawFn) -> Snapshot:
+    """What a publisher can be doing, seen at a moment from 0 to 1,000."""
+    made_at = draw(st.floats(0, 1_000))
+    attempts = Attempts()
+    for outcome, seconds in draw(st.lists(st.tuples(outcomes, durations), max_size=5)):
+        attempts.note(outcome, seconds, draw(st.floats(0, made_at)))
+    return Snapshot(
+        queue_name=draw(texts.filter(bool)),
+        version=draw(texts),
+        started_at=draw(st.floats(0, made_at)),
+        made_at=made_at,
+        accounting=draw(balanced_books()),
+        queue_depth=draw(st.integers(0, 65_536)),
+        queue_capacity=draw(st.integers(1, 65_536)),
+        attempts=attempts.counts(),
+        failures=draw(st.integers(0, 10**6)),
+        oldest_at=draw(st.none() | st.floats(0, made_at)),
+        spool=draw(st.none() | st.builds(SpoolLevel, st.integers(0, 1 << 45), st.integers(1, 1 << 45))),
+        disk_trouble=draw(st.none() | texts),
+        stopping=draw(st.booleans()),
+        metrics_dropped=draw(st.integers(0, 10**9)),
+    )
+
+
+# --- testing ---
+
+#: Events for `tests.test_testing.serialize`: what it returns as it is, and what it fails with.
+puttable_events: st.SearchStrategy[object] = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from([None, "text", 7, bytearray(b"x"), memoryview(b"x")]),
+    st.sampled_from(
+        [
+            ValueError("bug"),
+            RecursionError(),
+            errors.EventError("own"),
+            errors.EventNotSerializableError("user.tags[3]", "a set"),
+            errors.EventTooLargeError(5, 4),
+        ]
+    ),
+)

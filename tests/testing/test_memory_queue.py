@@ -1,0 +1,688 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import hmac
+import http.client
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import baseplate_events
+from baseplate_events import (
+    MAX_EVENT_SIZE,
+    MAX_QUEUE_SIZE,
+    ContextFactory,
+    EventError,
+    EventNotSerializableError,
+    EventQueue,
+    EventQueueClosedError,
+    EventQueueFullError,
+    EventQueuePermissionError,
+    EventQueueRemovedError,
+    EventTooLargeError,
+    serialize_v2_event,
+    serialize_v2j_event,
+)
+from baseplate_events.event_publisher.config.settings import load_settings
+from baseplate_events.pytest_plugin import event_collector, make_event_queue
+from baseplate_events.testing import EventCollector, InMemoryEventQueue
+from tests.support.machines import check_machine
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
+from tests.support.queues import (
+    EVENTS,
+    FEW,
+    SMALL,
+    drain,
+    fresh_event_name,
+    fresh_name,
+    outlast_trust,
+    reader,
+)
+from tests.support.schema_samples import small_event
+from tests.support.strategies import json_objects, puttable_events, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from baseplate_events.pytest_plugin import EventQueueFactory
+
+#: Otherwise unused: importing them is what makes them fixtures of this module.
+__all__ = ["event_collector", "make_event_queue"]
+
+pytest_plugins = ["pytester"]
+
+#: Bytes that an event of the twins may have: few, so that sizes around it are drawn.
+LIMIT = 8
+
+#: What stands in events that no message may show.
+SECRET = "4111-1111-1111-1111"
+
+#: What fails in place of the real queue.
+FAILURES = (
+    EventQueueRemovedError("/events-main", "it was removed and can't be made anew"),
+    EventQueuePermissionError("/events-main", "another user's"),
+    EventQueueFullError(),
+    EventError(),
+)
+
+
+class Click(TypedDict):
+    """An event of a service."""
+
+    action: str
+
+
+class Clicks:
+    """A service: what is to be tested with a queue in memory."""
+
+    def __init__(self, queue: EventQueue[Click]) -> None:
+        self.queue = queue
+
+    def handle(self, action: str) -> bool:
+        """Handle a request, whatever comes of its event; tell whether it was put."""
+        try:
+            self.queue.put({"action": action})
+        except EventError:
+            return False
+        return True
+
+
+def serialize(event: object) -> bytes:
+    """Return an event as it is, even if it isn't bytes, or raise it."""
+    if isinstance(event, Exception):
+        raise event
+    return cast("bytes", event)
+
+
+def raised(operation: Callable[[], object]) -> tuple[object, ...]:
+    """Do something and describe what it raised: type, facts, message and what a traceback shows before it."""
+    try:
+        operation()
+    except Exception as error:  # noqa: BLE001 - it is compared
+        before = None if error.__suppress_context__ else error.__context__
+        return (type(error), error.args, str(error), error.__cause__, type(before))
+    return ()
+
+
+class Metrics:
+    """A metrics client that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def gauge(self, name: str) -> Metric:
+        return Metric(self, name)
+
+    def counter(self, name: str) -> Metric:
+        return Metric(self, name)
+
+
+class Metric:
+    """A gauge or counter of that client."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self.metrics = metrics
+        self.name = name
+
+    def replace(self, new_value: float) -> None:
+        self.metrics.values[self.name] = new_value
+
+    def increment(self, delta: float) -> None:
+        self.metrics.values[self.name] = self.metrics.values.get(self.name, 0) + delta
+
+
+class Twins(RuleBasedStateMachine):
+    """A real queue and one in memory, to which the same happens."""
+
+    @initialize(limit=st.integers(1, LIMIT), timeout=st.sampled_from([0.0, 1e-9]))
+    def make(self, limit: int, timeout: float) -> None:
+        self.context = fresh_name(EVENTS)
+        self.posix_name = self.context.__enter__()
+        self.limit = limit
+        self.reader = reader(self.posix_name, FEW, LIMIT)
+        self.real: EventQueue[object] = self.queue_of(EventQueue[object], timeout)
+        self.twin = cast("InMemoryEventQueue[object]", self.queue_of(InMemoryEventQueue[object], timeout))
+        self.closed = False
+        self.put: list[object] = []
+        self.metrics = Metrics(), Metrics()
+
+    def queue_of(self, kind: type[EventQueue[object]], timeout: float) -> EventQueue[object]:
+        name = self.posix_name.removeprefix(EVENTS)
+        return kind(name, serialize, max_queue_size=FEW, max_event_size=self.limit, put_timeout=timeout)
+
+    @rule(event=puttable_events, trusted=st.booleans())
+    def put_event(self, event: object, trusted: bool) -> None:
+        if not trusted:
+            outlast_trust()
+        expected = raised(lambda: self.real.put(event))
+        assert expected == raised(lambda: self.twin.put(event))
+        if not expected:
+            self.put.append(event)
+
+    @rule()
+    def take_everything(self) -> None:
+        assert drain(self.reader) == self.twin.messages
+        assert self.put == self.twin.events
+        self.twin.clear()
+        self.put.clear()
+
+    @rule()
+    def report(self) -> None:
+        for queue, metrics in zip((self.real, self.twin), self.metrics, strict=True):
+            queue.report_runtime_metrics(metrics)
+        assert self.metrics[0].values == self.metrics[1].values
+
+    @rule()
+    def close(self) -> None:
+        self.real.close()
+        self.twin.close()
+        self.closed = True
+
+    @invariant()
+    def they_are_alike(self) -> None:
+        assert self.real.refused == self.twin.refused
+        assert self.reader.current_messages == len(self.twin.messages) == len(self.twin.events)
+        assert sum(self.real.refused.values()) == len(self.twin.errors)
+
+    def teardown(self) -> None:
+        self.real.close()
+        self.reader.close()
+        self.context.__exit__(None, None, None)
+
+
+def test_it_behaves_as_the_real_queue() -> None:
+    """Whatever is put, taken and closed in any order: same errors, counts, metrics and messages."""
+    check_machine(Twins, steps=25, examples=60)
+
+
+@given(
+    st.sampled_from(["main", "x" * 247, ".", "", "a/b", "\0", "\ud800", "x" * 248]),
+    st.sampled_from([-1, 0, 1, FEW, 65_537]),
+    st.sampled_from([-1, 0, 1, SMALL, 2**24 + 1]),
+    st.sampled_from([-1.0, 0.0, 1.0, float("nan"), float("inf")]),
+    st.sampled_from([-1, 0, 0o600, 0o1000]),
+)
+def test_it_takes_the_arguments_of_the_real_queue(
+    name: str, queue_size: int, event_size: int, timeout: float, mode: int
+) -> None:
+    """What arguments the real queue refuses, it refuses in the same words, and takes all others."""
+
+    def make(kind: type[EventQueue[bytes]], name: str) -> None:
+        kind(
+            name,
+            serialize,
+            max_queue_size=queue_size,
+            max_event_size=event_size,
+            put_timeout=timeout,
+            mode=mode,
+        ).close()
+
+    with fresh_name(EVENTS) as posix_name:
+        if name == "main":  # the only one that a real queue is made of here
+            name = posix_name.removeprefix(EVENTS)
+        refusal = raised(lambda: make(InMemoryEventQueue[bytes], name))
+        if refusal or posix_name == EVENTS + name:
+            assert refusal == raised(lambda: make(EventQueue[bytes], name))
+
+
+def test_the_sizes_are_those_of_the_real_queue() -> None:
+    """By default it holds 10,000 events of 102,400 bytes, whatever the host allows."""
+    queue = InMemoryEventQueue("main", serialize)
+    largest = b"x" * MAX_EVENT_SIZE
+    for _ in range(MAX_QUEUE_SIZE):
+        queue.put(largest)
+    with pytest.raises(EventQueueFullError):
+        queue.put(b"x")
+    queue.clear()
+    with pytest.raises(EventTooLargeError):
+        queue.put(largest + b"x")
+    assert [] == queue.events == queue.messages
+
+
+@given(st.lists(json_objects, max_size=5))
+def test_it_has_the_events_and_what_was_made_of_them(events: list[dict[str, object]]) -> None:
+    """`events` are the objects that were put, `messages` what the serializer made of them, in order."""
+    queue = InMemoryEventQueue("main", serialize_v2j_event)
+    for event in events:
+        queue.put(event)
+    assert [id(event) for event in events] == [id(event) for event in queue.events]
+    assert [serialize_v2j_event(event) for event in events] == queue.messages
+    queue.events.clear()
+    queue.messages.clear()
+    assert events == queue.events
+    assert len(events) == len(queue.messages)
+
+
+def test_thrift_events_are_events() -> None:
+    """A Thrift struct is kept and serialized as well."""
+    event = small_event()
+    with InMemoryEventQueue("main", serialize_v2_event) as queue:
+        queue.put(event)
+        assert queue.only_event() is event
+        assert [serialize_v2_event(event)] == queue.messages
+
+
+@given(st.lists(st.sampled_from(["put", "fill", "clear"]), max_size=10))
+def test_it_is_full_if_told_so(steps: list[str]) -> None:
+    """After `fill`, each event is refused as full until `clear`, and the metrics say so."""
+    queue = InMemoryEventQueue("main", serialize, max_queue_size=FEW)
+    metrics = Metrics()
+    filled, held = False, 0
+    for step in steps:
+        if step == "fill":
+            queue.fill()
+            filled = True
+        elif step == "clear":
+            queue.clear()
+            filled, held = False, 0
+        elif filled or held == FEW:
+            with pytest.raises(EventQueueFullError) as caught:
+                queue.put(b"x")
+            assert ("/events-main", FEW) == (caught.value.name, caught.value.capacity)
+        else:
+            queue.put(b"x")
+            held += 1
+        queue.report_runtime_metrics(metrics)
+        assert (FEW if filled else held) == metrics.values["event_queue.main.depth"]
+        assert held == len(queue.events)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_it_fails_if_told_so(failure: EventError) -> None:
+    """After `fail_with`, that is raised and counted for what could be put otherwise, until told otherwise."""
+    queue = InMemoryEventQueue("main", serialize)
+    queue.put(b"before")
+    queue.fail_with(failure)
+    for _ in range(2):
+        with pytest.raises(EventError) as caught:
+            queue.put(b"x")
+        assert failure is caught.value
+        with pytest.raises(EventNotSerializableError):
+            queue.put(None)
+        outlast_trust()
+    queue.fail_with(None)
+    queue.put(b"after")
+    assert queue.messages == [b"before", b"after"]
+    assert [failure, failure] == queue.errors[::2]
+    assert sum(queue.refused.values()) == 4
+    queue.fail_with(failure)
+    queue.close()
+    with pytest.raises(EventQueueClosedError):
+        queue.put(b"x")
+
+
+def test_a_full_queue_is_not_waited_for() -> None:
+    """With any `put_timeout`, a full queue refuses at once: nobody takes events out meanwhile."""
+    queue = InMemoryEventQueue("main", serialize, max_queue_size=1, put_timeout=1e9)
+    queue.put(b"x")
+    with pytest.raises(EventQueueFullError):
+        queue.put(b"x")
+
+
+def test_a_service_is_tested_with_it(make_event_queue: EventQueueFactory) -> None:
+    """Where an `EventQueue` is asked for it serves, and shows what the service put and what it swallowed."""
+    queue: InMemoryEventQueue[Click] = make_event_queue(serialize_v2j_event)
+    service = Clicks(queue)
+    assert service.handle("click")
+    assert queue.only_event() == {"action": "click"}
+    queue.fill()
+    assert not service.handle("lost")
+    assert ["EventQueueFullError"] == [type(error).__name__ for error in queue.errors]
+    factory: ContextFactory = queue
+    assert queue is factory.make_object_for_context("events", None)
+    assert queue is queue("")
+
+
+@given(texts.filter(bool), st.integers(0, 3), st.integers(0, 2))
+def test_a_failed_assertion_says_what_happened(secret: str, put: int, refused: int) -> None:
+    """`only_event` gives the only event, or tells how many there are and what was refused."""
+    queue = InMemoryEventQueue("main", serialize_v2j_event)
+    for number in range(put):
+        queue.put({"number": number, "secret": f"<{secret}>"})
+    for _ in range(refused):
+        with pytest.raises(EventNotSerializableError):
+            queue.put({"secret": f"<{secret}>", "tags": set[str]()})
+    if put == 1:
+        assert queue.events == [queue.only_event()]
+        return
+    with pytest.raises(AssertionError) as caught:
+        queue.only_event()
+    told = str(caught.value)
+    assert f"there are {put}" in told
+    assert (f"{refused} refused" in told) == (refused > 0)
+    assert ("field tags of the event" in told) == (refused > 0)
+    assert f"<{secret}>" not in told
+
+
+@given(st.integers(1, 4), st.integers(1, 30))
+def test_threads_share_it(threads: int, count: int) -> None:
+    """What threads put at the same time is there once, each event beside its message."""
+    queue = InMemoryEventQueue[dict[str, int]]("main", serialize_v2j_event, max_queue_size=threads * count)
+    start = threading.Barrier(threads)
+
+    def work(worker: int) -> None:
+        start.wait()
+        for number in range(count):
+            queue.put({"worker": worker, "number": number})
+
+    workers = [threading.Thread(target=work, args=(worker,)) for worker in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [json.loads(message) for message in queue.messages] == queue.events
+    assert {(w, n) for w in range(threads) for n in range(count)} == {
+        (event["worker"], event["number"]) for event in queue.events
+    }
+    assert threads * count == len(queue.events)
+
+
+def test_a_serializer_may_put_too() -> None:
+    """An event that is put while another is serialized comes first, and both are there."""
+
+    def nested(event: bytes) -> bytes:
+        if len(event) > 1:
+            queue.put(event[1:])
+        return event
+
+    queue = InMemoryEventQueue("main", nested)
+    queue.put(b"abc")
+    assert queue.events == queue.messages == [b"c", b"bc", b"abc"]
+
+
+def test_neither_posix_ipc_nor_pytest_is_needed() -> None:
+    """A queue in memory and a collector work where neither is installed, and no POSIX queue is made."""
+    program = """if True:
+        import sys
+        for name in ("posix_ipc", "pytest", "thrift"):
+            sys.modules[name] = None
+        from baseplate_events import EventError, EventQueue, EventQueueUnsupportedError, serialize_v2j_event
+        from baseplate_events.testing import EventCollector, InMemoryEventQueue
+        queue = InMemoryEventQueue("main", serialize_v2j_event, put_timeout=1.0)
+        queue.put({"action": "click"})
+        queue.fill()
+        try:
+            queue.put({})
+        except EventError as error:
+            print(error)
+        queue.close()
+        with EventCollector() as collector:
+            print(collector.events, queue.events)
+        try:
+            EventQueue("main", serialize_v2j_event)
+        except EventQueueUnsupportedError:
+            print("no real one")
+    """
+    done = run_python("-W", "error", "-c", program)
+    assert [
+        str(EventQueueFullError("/events-main", MAX_QUEUE_SIZE)),
+        "[] [{'action': 'click'}]",
+        "no real one",
+    ] == done.splitlines()
+
+
+def run_python(*arguments: str) -> str:
+    """Run Python with these arguments and return what it printed."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- the collector ---
+
+
+def post(collector: EventCollector, events: list[bytes], secret: bytes | None = None) -> int:
+    """Send a batch of JSON events as a publisher does, by means of its own, and return the status."""
+    parser = RawConfigParser()
+    parser.read_string(collector.publisher_config("main", version="2j"))
+    section = parser["event-publisher:main"]
+    if secret is None:
+        secret = base64.b64decode(section["key.secret"])
+    body = b"[" + b",".join(events) + b"]"
+    mac = hmac.new(secret, body, hashlib.sha256).hexdigest()
+    connection = http.client.HTTPConnection(section["collector.hostname"], timeout=30)
+    try:
+        connection.request(
+            "POST",
+            "/v2j",
+            gzip.compress(body),
+            {
+                "Content-Type": "application/json",
+                "Content-Encoding": "gzip",
+                "X-Signature": f"key={section['key.name']}, mac={mac}",
+            },
+        )
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@settings(max_examples=15)
+@given(st.lists(st.lists(json_objects, min_size=1, max_size=3), max_size=3))
+def test_what_is_sent_rightly_arrives(batches: list[list[dict[str, object]]]) -> None:
+    """All events of batches that are signed arrive in order, as they were serialized and parsed."""
+    sent = [[json.dumps(event).encode() for event in batch] for batch in batches]
+    with EventCollector() as collector:
+        for batch in sent:
+            assert post(collector, batch) == 200
+        expected = [event for batch in sent for event in batch]
+        assert expected == collector.messages
+        assert [event for batch in batches for event in batch] == collector.wait_for(len(expected))
+        assert [] == collector.refusals
+        collector.clear()
+        assert collector.messages == []
+        assert collector.events == []
+
+
+def test_what_is_not_signed_is_refused(event_collector: EventCollector) -> None:
+    """A batch with a wrong signature is answered with 401, kept as a refusal, and its events don't arrive."""
+    assert post(event_collector, [b"{}"], b"another secret") == 401
+    assert event_collector.events == []
+    assert [401] == [refusal.status for refusal in event_collector.refusals]
+    event_collector.clear()
+    assert event_collector.refusals == []
+
+
+@settings(max_examples=30)
+@given(st.one_of(st.none(), st.integers(-1, 700), st.sampled_from([299, 300, 599, 600])))
+def test_it_answers_as_told(status: int | None) -> None:
+    """After `answer_with` a status that refuses, each batch gets it and isn't taken; after None it is."""
+    with EventCollector() as collector:
+        if status is not None and not 300 <= status <= 599:
+            with pytest.raises(ValueError, match=f"from 300 to 599, not {status}"):
+                collector.answer_with(status)
+            status = None
+        else:
+            collector.answer_with(status)
+        assert (status or 200) == post(collector, [b"{}"])
+        collector.wait_for(0 if status else 1, refusals=1 if status else 0)
+        assert ([] if status else [{}]) == collector.events
+        assert ([status] if status else []) == [refusal.status for refusal in collector.refusals]
+        collector.answer_with(None)
+        assert post(collector, [b"{}"]) == 200
+
+
+def test_its_configuration_takes_other_settings(tmp_path: Path, event_collector: EventCollector) -> None:
+    """A publisher reads the version and every setting that was given; `__` in a name stands for the dot."""
+    config_file = tmp_path / "config.ini"
+    text = event_collector.publisher_config("main", version="2", max_queue_size="7", retry__cap="1 hour")
+    config_file.write_text(text)
+    settings = load_settings(config_file, "main", {})
+    assert (7, 3_600.0) == (settings.queue.max_size, settings.retry.cap)
+
+
+@pytest.mark.parametrize(("events", "refusals"), [(2, 0), (0, 2), (1, 2)])
+def test_waiting_in_vain_says_what_came(events: int, refusals: int) -> None:
+    """What doesn't come in time is an assertion that tells what did, and shows no event and no secret."""
+    with EventCollector() as collector:
+        post(collector, [b'{"card":"%s"}' % SECRET.encode()])
+        post(collector, [b'{"card":"%s"}' % SECRET.encode()], b"another secret")
+        with pytest.raises(AssertionError, match=r"within 0.0 seconds: .* 1 events, .*401: X-Sig") as caught:
+            collector.wait_for(events, refusals=refusals, timeout=0.0)
+        assert SECRET not in str(caught.value)
+        assert collector.url in str(caught.value)
+
+
+def test_it_waits_for_what_comes_later(event_collector: EventCollector) -> None:
+    """A thread that waits goes on as soon as the last of the events has arrived."""
+    started = threading.Event()
+
+    def send() -> None:
+        started.wait()
+        for number in range(3):
+            post(event_collector, [b'{"number":%d}' % number])
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    started.set()
+    assert [{"number": number} for number in range(3)] == event_collector.wait_for(3)
+    sender.join()
+
+
+def test_a_closed_collector_is_gone() -> None:
+    """After close, which may be repeated, nothing listens any more; what arrived can still be looked at."""
+    with EventCollector() as collector:
+        post(collector, [b"{}"])
+    collector.close()
+    with pytest.raises(ConnectionRefusedError):
+        post(collector, [b"{}"])
+    assert [{}] == collector.events
+
+
+# --- the plugin ---
+
+#: A test module of a service, which has the package under this name.
+TESTS_OF_A_SERVICE = """
+from {package} import EventError, serialize_v2j_event
+
+def test_puts(make_event_queue):
+    queue = make_event_queue(serialize_v2j_event, name="clicks", max_queue_size=1)
+    queue.put({{"action": "click"}})
+    assert queue.only_event() == {{"action": "click"}}
+    assert repr(queue) == "<InMemoryEventQueue 'clicks', 1 events>"
+
+def test_is_apart(make_event_queue):
+    one, other = make_event_queue(serialize_v2j_event), make_event_queue(serialize_v2j_event)
+    one.put({{}})
+    assert (len(one.events), len(other.events)) == (1, 0)
+
+def test_collects(event_collector):
+    assert event_collector.wait_for(0) == []
+
+def test_that_fails(make_event_queue):
+    queue = make_event_queue(serialize_v2j_event)
+    try:
+        queue.put({{"tags": {{1, 2}}}})
+    except EventError:
+        pass
+    assert len(queue.events) == 1
+"""
+
+#: The package, its name in a service that has a copy, and how that tells pytest.
+PACKAGE = Path(baseplate_events.__file__).parent
+VENDORED = "acme.lib.baseplate_events"
+BY_IMPORT = f"from {VENDORED}.pytest_plugin import event_collector, make_event_queue"
+BY_NAME = f"pytest_plugins = ['{VENDORED}.pytest_plugin']"
+
+
+def check_plugin(pytester: pytest.Pytester, package: str, *arguments: str) -> None:
+    """Run the tests of a service, in a process of their own in which warnings are errors."""
+    pytester.makepyfile(TESTS_OF_A_SERVICE.format(package=package))
+    result = pytester.runpytest_subprocess("-Werror", "-pno:cacheprovider", *arguments)
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*refused events*",
+            "<InMemoryEventQueue 'test', 0 events, 1 refused, *>, in order:",
+            "EventNotSerializableError: Can't serialize field tags of the event: *",
+        ]
+    )
+
+
+def test_the_fixtures_of_an_installed_package(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin's fixtures serve a service's tests; a failure shows what was refused."""
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    check_plugin(pytester, "baseplate_events", "-p", "baseplate_events.pytest_plugin")
+
+
+@pytest.mark.skipif(
+    not importlib.metadata.entry_points(group="pytest11", name="baseplate_events.pytest_plugin"),
+    reason="the package isn't installed",
+)
+@pytest.mark.parametrize("conftest", ["", "pytest_plugins = ['baseplate_events.pytest_plugin']"])
+def test_an_installed_package_needs_no_conftest(pytester: pytest.Pytester, conftest: str) -> None:
+    """The entry point brings the fixtures, and doesn't mind to be named by a conftest as well."""
+    pytester.makeconftest(conftest)
+    check_plugin(pytester, "baseplate_events")
+
+
+@pytest.mark.parametrize("conftest", [BY_IMPORT, BY_NAME])
+def test_the_fixtures_of_a_vendored_package(pytester: pytest.Pytester, conftest: str) -> None:
+    """A service's conftest imports or names the plugin of its copy, which knows no other name of itself."""
+    folder = pytester.mkpydir("acme") / "lib"
+    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "__init__.py").touch()
+    pytester.makeconftest(conftest)
+    check_plugin(pytester, VENDORED)
+
+
+def test_the_way_of_an_event_from_end_to_end(tmp_path: Path, event_collector: EventCollector) -> None:
+    """With a real queue and a real publisher, what a service puts arrives, after an outage as well."""
+    with fresh_event_name() as name, small_queue(name):
+        config_file = tmp_path / "config.ini"
+        config_file.write_text(
+            event_collector.publisher_config(
+                name,
+                version="2j",
+                max_queue_size=str(MAX_MESSAGES),
+                max_event_size=str(MAX_MESSAGE_SIZE),
+            )
+        )
+        with (
+            EventQueue(
+                name, serialize_v2j_event, max_queue_size=MAX_MESSAGES, max_event_size=MAX_MESSAGE_SIZE
+            ) as queue,
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "baseplate_events.event_publisher",
+                    "--queue-name",
+                    name,
+                    str(config_file),
+                ],
+                stderr=subprocess.DEVNULL,
+            ) as publisher,
+        ):
+            try:
+                event_collector.answer_with(503)
+                service = Clicks(queue)
+                assert service.handle("click")
+                assert event_collector.wait_for(refusals=2) == []
+                event_collector.answer_with(None)
+                assert event_collector.wait_for(1) == [{"action": "click"}]
+            finally:
+                publisher.terminate()
