@@ -142,7 +142,7 @@ def base64_text(value: Any) -> str:  # noqa: ANN401 - fields are untyped
     return f'"{b2a_base64(value, newline=False).decode("ascii")}"'
 
 
-def write_by_reference(struct: object) -> bytes:
+def write_fallback(struct: object) -> bytes:
     """Return the TJSON form of `struct` as its own `write` gives it, mended to be JSON.
 
     Args:
@@ -159,7 +159,7 @@ def write_by_reference(struct: object) -> bytes:
     raise EventNotSerializableError(field, problem)
 
 
-def _written(struct: Any, mended: _MendedProtocol) -> bytes:  # noqa: ANN401 - duck-typed on purpose
+def _written(struct: Any, mended: _CorrectedProtocol) -> bytes:  # noqa: ANN401 - duck-typed on purpose
     if isinstance(struct, type) or not callable(getattr(struct, "write", None)):
         found = "a class" if isinstance(struct, type) else type(struct).__name__
         raise UnwritableValueError(f"expected an instance of a generated Thrift class, got {found}")
@@ -234,7 +234,7 @@ class _Step:
         return f"[{index}]" if len(self.types) == 1 else f"{{{index}}}"
 
 
-class _MendedProtocol:
+class _CorrectedProtocol:
     """What is put in front of Apache's `TJSONProtocol`; made one class with it by `_protocol_class`."""
 
     #: Apache limits the nesting since 0.24; older releases don't, and neither does JSON.
@@ -410,4 +410,4 @@ class _MendedProtocol:
 def _protocol_class() -> type[Any]:
     """Return Apache's protocol with ours in front; imports the `thrift` library at the first call."""
     apache = importlib.import_module("thrift.protocol.TJSONProtocol").TJSONProtocol
-    return type("MendedJSONProtocol", (_MendedProtocol, apache), {"apache": apache})
+    return type("MendedJSONProtocol", (_CorrectedProtocol, apache), {"apache": apache})

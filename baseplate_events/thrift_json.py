@@ -2,7 +2,7 @@
 
 Rules:
 
-1. The output is that of `thrift_fallback.write_by_reference`: Apache's, to the byte, where that is JSON.
+1. The output is that of `thrift_fallback.write_fallback`: Apache's, to the byte, where that is JSON.
 2. A compiled writer only takes what it knows. It checks the type of each number, lets the C encoder of
    `json` refuse what isn't a str, and raises on anything else; the struct is then written once more by
    reference, which is slow, takes all that Apache's writer takes, and names the field of an error.
@@ -30,7 +30,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple, cast
 
 from .errors import EventNotSerializableError
-from .thrift_fallback import UnwritableValueError, base64_text, double_text, integer_text, write_by_reference
+from .thrift_fallback import UnwritableValueError, base64_text, double_text, integer_text, write_fallback
 
 #: Takes a struct, list, set or map and returns its JSON text.
 _Writer = Callable[[Any], str]
@@ -101,7 +101,7 @@ def write_struct(struct: object) -> bytes:
     except Exception:  # noqa: BLE001, S110 - the reference finds out what it is, or takes it
         pass
     try:
-        return write_by_reference(struct)
+        return write_fallback(struct)
     except EventNotSerializableError:
         raise
     except Exception as error:  # noqa: BLE001 - such as a stack that is full before anything was written
@@ -115,7 +115,7 @@ def is_compiled(cls: type) -> bool:
 
 
 def _write_by_reference(struct: object) -> str:
-    return write_by_reference(struct).decode()
+    return write_fallback(struct).decode()
 
 
 class _Writers(dict[type, _Writer]):

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from baseplate_events.event_publisher.config.options import KEY_BY_NAME
+from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
 from benchmarks.light_collector import LightCollector
 from benchmarks.original import is_installed
 from benchmarks.publisher_rig import rig
@@ -276,7 +276,7 @@ def _seconds(scale: Scale) -> float:
 
 
 def _default(name: str) -> int:
-    return int(KEY_BY_NAME[name].default or 0)
+    return int(OPTION_BY_NAME[name].default or 0)
 
 
 def _senders(number: int) -> str:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from baseplate_events import thrift_json
 from baseplate_events.errors import EventNotSerializableError
-from baseplate_events.thrift_fallback import write_by_reference
+from baseplate_events.thrift_fallback import write_fallback
 from baseplate_events.thrift_json import is_compiled, write_struct
 from tests.support import strategies
 from tests.support.schema_samples import NEWER, PLAIN, SHAPES, Struct, rich_event, small_event
@@ -123,7 +123,7 @@ def check(struct: Struct, *, odd: bool = True) -> None:
     if not odd:
         assert wanted is not None
         assert wanted.decode() == compiled(struct)
-    for write in (write_struct, write_by_reference):
+    for write in (write_struct, write_fallback):
         if wanted is None:
             with pytest.raises(EventNotSerializableError):
                 write(struct)
@@ -667,7 +667,7 @@ def test_deep_structs_are_written(shape: str, depth: int) -> None:
         tree = SHAPES[shape].Tree(children=[tree])
     wanted = b'{"2":{"lst":["rec",1,' * depth + b"{}" + b"]}}" * depth
     assert wanted == write_struct(tree)
-    assert wanted == write_by_reference(tree)
+    assert wanted == write_fallback(tree)
 
 
 def test_a_full_stack_is_an_error_of_ours() -> None:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ..dev_collector.check import MAX_SIZE
-from ..dev_collector.server import Collector
+from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from ..dev_collector.check import Accepted
+    from ..dev_collector.check import AcceptedBatch
 
 #: Bytes that `--max-size` may be: a batch is held in memory several times while it is checked.
 _LARGEST_MAX_SIZE: Final = 1 << 30
@@ -110,7 +110,7 @@ class _Lines:
         self._output = output
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Accepted) -> None:
+    def __call__(self, batch: AcceptedBatch) -> None:
         """Write a batch; where that fails half-way, its first lines may be there."""
         rest = memoryview(b"".join(event + b"\n" for event in batch.events))
         with self._lock:
@@ -174,9 +174,9 @@ def _open_output(path: str | None) -> io.FileIO:
         raise ConfigurationError(f"--output {path!a}: can't be written: {_words(exc)}") from exc
 
 
-def _listen(settings: _Settings, lines: _Lines) -> Collector:
+def _listen(settings: _Settings, lines: _Lines) -> DevCollector:
     try:
-        return Collector(
+        return DevCollector(
             settings.keys,
             lines,
             on_rejected=lambda rejected: _say(f"refused with {rejected.status}: {rejected.reason}"),

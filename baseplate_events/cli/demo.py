@@ -20,7 +20,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
-from ..dev_collector import Collector
+from ..dev_collector import DevCollector
 from ..errors import EventError
 from ..events import EventQueue
 from ..serializers import serialize_v2_event, serialize_v2j_event
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Generator
 
-    from ..dev_collector import Accepted
+    from ..dev_collector import AcceptedBatch
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class _Arrivals:
         self.count = 0
         self.distinct: set[bytes] = set()
 
-    def add(self, batch: Accepted) -> None:
+    def add(self, batch: AcceptedBatch) -> None:
         with self._changed:
             self.count += len(batch.events)
             self.distinct.update(batch.events)
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            Collector({_KEY_NAME: secret}, arrivals.add) as collector,
+            DevCollector({_KEY_NAME: secret}, arrivals.add) as collector,
             _flow("2", serialize_v2_event, collector, secret, Path(folder)) as (
                 thrift_queue,
                 thrift_publisher,
@@ -183,7 +183,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _flow(
-    version: str, serializer: Callable[[T], bytes], collector: Collector, secret: bytes, folder: Path
+    version: str, serializer: Callable[[T], bytes], collector: DevCollector, secret: bytes, folder: Path
 ) -> Generator[tuple[EventQueue[T], subprocess.Popen[bytes]]]:
     """Open a queue of its own and start the publisher that drains it; end and remove both afterwards."""
     name = f"demo-v{version}-{secrets.token_hex(6)}"

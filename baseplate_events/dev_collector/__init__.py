@@ -6,7 +6,15 @@ and hands on the events. Whatever it doesn't take, it refuses with a reason.
 
 from __future__ import annotations
 
-from .check import MAX_SIZE, Accepted, Rejected, check_batch, check_head
-from .server import Collector, Counts
+from .check import MAX_SIZE, AcceptedBatch, RejectedBatch, check_batch, check_head
+from .server import Counts, DevCollector
 
-__all__ = ["MAX_SIZE", "Accepted", "Collector", "Counts", "Rejected", "check_batch", "check_head"]
+__all__ = [
+    "MAX_SIZE",
+    "AcceptedBatch",
+    "Counts",
+    "DevCollector",
+    "RejectedBatch",
+    "check_batch",
+    "check_head",
+]

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Nothing here raises, whatever the bytes: the answer to a request is a value, `Accepted` or `Rejected`.
+1. Nothing here raises, whatever the bytes: the result is an `AcceptedBatch` or a `RejectedBatch`.
 2. A batch is taken whole or not at all.
 3. Nothing is parsed as JSON before its signature was found right, or inflated past the largest size.
 4. A reason names what is wrong and where, in one line of printable ASCII. It holds no content of an event, no
@@ -47,7 +47,7 @@ _STRING_OR_BLANKS: Final = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedBatch:
     """A batch that was found right.
 
     Attributes:
@@ -59,7 +59,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedBatch:
     """A request that isn't taken.
 
     Attributes:
@@ -76,12 +76,12 @@ class _RefusalError(Exception):
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)
-        self.rejected = Rejected(status, reason)
+        self.rejected = RejectedBatch(status, reason)
 
 
 def check_head(
     method: str, path: str, headers: Sequence[tuple[str, str]], *, max_size: int = MAX_SIZE
-) -> int | Rejected:
+) -> int | RejectedBatch:
     """Check what can be checked before the body is there.
 
     Args:
@@ -107,7 +107,7 @@ def check_batch(
     keys: Mapping[str, bytes],
     *,
     max_size: int = MAX_SIZE,
-) -> Accepted | Rejected:
+) -> AcceptedBatch | RejectedBatch:
     """Check a whole request: its head, its signature and its batch, in this order.
 
     Args:
@@ -125,7 +125,7 @@ def check_batch(
     try:
         length = _body_length(method, path, headers, max_size)
         if len(body) != length:
-            return Rejected(400, f"the body ended after {len(body)} of {length} bytes")
+            return RejectedBatch(400, f"the body ended after {len(body)} of {length} bytes")
         name, mac = _signature(headers)
         plain = _gunzip(body, max_size) if _encoding(headers) == "gzip" else body
         if len(plain) > max_size:
@@ -133,10 +133,10 @@ def check_batch(
         # Compared in constant time, and for an unknown key as well.
         matches = hmac.compare_digest(sign(keys.get(name, _NOBODYS_KEY), plain), mac)
         if name not in keys:
-            return Rejected(401, f"X-Signature: unknown key {_quote(name)}")
+            return RejectedBatch(401, f"X-Signature: unknown key {_quote(name)}")
         if not matches:
-            return Rejected(401, f"X-Signature: the mac doesn't match the body under key {_quote(name)}")
-        return Accepted(_split(plain, _VERSIONS[path]))
+            return RejectedBatch(401, f"X-Signature: the mac doesn't match the body under key {_quote(name)}")
+        return AcceptedBatch(_split(plain, _VERSIONS[path]))
     except _RefusalError as refusal:
         return refusal.rejected
 
@@ -215,8 +215,8 @@ def _gunzip(data: bytes, max_size: int) -> bytes:
     raise _RefusalError(400, f"the body has more than {_MAX_GZIP_MEMBERS} gzip members")
 
 
-def _too_large(max_size: int) -> Rejected:
-    return Rejected(413, f"the batch is larger than {max_size} bytes uncompressed")
+def _too_large(max_size: int) -> RejectedBatch:
+    return RejectedBatch(413, f"the batch is larger than {max_size} bytes uncompressed")
 
 
 def _split(plain: bytes, version: str) -> tuple[bytes, ...]:

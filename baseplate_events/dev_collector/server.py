@@ -5,7 +5,7 @@ Rules:
 1. A batch is counted and answered with 200 after its events were handed on, not before.
 2. A client sees the answer to whatever it sent: either its body was read, or what it still sends is read away
    before the connection ends.
-3. No connection holds up another, and none outlives `Collector.close`.
+3. No connection holds up another, and none outlives `DevCollector.close`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
-from .check import MAX_SIZE, Rejected, check_batch, check_head
+from .check import MAX_SIZE, RejectedBatch, check_batch, check_head
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from .check import Accepted
+    from .check import AcceptedBatch
 
 #: Seconds without a byte from a client until its connection is closed; well over the publisher's pauses.
 _READ_TIMEOUT: Final = 60.0
@@ -64,7 +64,7 @@ class Counts:
 
 
 @final
-class Collector:
+class DevCollector:
     """A running collector: it listens from construction to `close()`, and is a context manager.
 
     Args:
@@ -85,9 +85,9 @@ class Collector:
     def __init__(
         self,
         keys: Mapping[str, bytes],
-        on_batch: Callable[[Accepted], Rejected | None],
+        on_batch: Callable[[AcceptedBatch], RejectedBatch | None],
         *,
-        on_rejected: Callable[[Rejected], None] = lambda _: None,
+        on_rejected: Callable[[RejectedBatch], None] = lambda _: None,
         host: str = "127.0.0.1",
         port: int = 0,
         max_size: int = MAX_SIZE,
@@ -125,16 +125,16 @@ class Collector:
 
     def receive(
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
-    ) -> Accepted | Rejected:
+    ) -> AcceptedBatch | RejectedBatch:
         """Check a request, hand on its events, and count it."""
         verdict = check_batch(method, path, headers, body, self._keys, max_size=self.max_size)
-        if isinstance(verdict, Rejected):
+        if isinstance(verdict, RejectedBatch):
             self.reject(verdict)
             return verdict
         try:
             refusal = self._on_batch(verdict)
         except OSError as exc:
-            refusal = Rejected(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
+            refusal = RejectedBatch(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
         if refusal is not None:
             self.reject(refusal)
             return refusal
@@ -143,7 +143,7 @@ class Collector:
             self._counts = Counts(was.batches + 1, was.events + len(verdict.events), was.rejected)
         return verdict
 
-    def reject(self, rejected: Rejected) -> None:
+    def reject(self, rejected: RejectedBatch) -> None:
         """Count a refusal and pass it on."""
         with self._lock:
             was = self._counts
@@ -163,7 +163,7 @@ class Collector:
         self._server.server_close()
         self._server.end_connections()
 
-    def __enter__(self) -> Collector:
+    def __enter__(self) -> DevCollector:
         return self
 
     def __exit__(
@@ -180,7 +180,7 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = _BACKLOG
 
     def __init__(
-        self, collector: Collector, host: str, port: int, ssl_context: ssl.SSLContext | None
+        self, collector: DevCollector, host: str, port: int, ssl_context: ssl.SSLContext | None
     ) -> None:
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -233,7 +233,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def __init__(
-        self, collector: Collector, server: _Server, request: socket.socket, client_address: object
+        self, collector: DevCollector, server: _Server, request: socket.socket, client_address: object
     ) -> None:
         self._collector = collector
         self._collector_server = server
@@ -245,11 +245,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         headers = self.headers.items()
         length = check_head(self.command, self.path, headers, max_size=self._collector.max_size)
-        if isinstance(length, Rejected):
+        if isinstance(length, RejectedBatch):
             self._refuse(length)
             return
         verdict = self._collector.receive(self.command, self.path, headers, self.rfile.read(length))
-        if isinstance(verdict, Rejected):
+        if isinstance(verdict, RejectedBatch):
             self._answer(verdict.status, verdict.reason)
         else:
             self._answer(200, json.dumps({"accepted": len(verdict.events)}), "application/json")
@@ -257,7 +257,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     # The base class looks methods up by these names; it answers those that have none with 501.
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815
 
-    def _refuse(self, rejected: Rejected) -> None:
+    def _refuse(self, rejected: RejectedBatch) -> None:
         """Answer a request whose body isn't read, and end its connection."""
         self._collector.reject(rejected)
         self.close_connection = True
@@ -284,7 +284,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Answer what isn't HTTP, without the words of the base class, which repeat those of the client."""
         del message, explain
         self.request_version = self.protocol_version  # or the base class speaks HTTP/0.9, without a head
-        self._refuse(Rejected(code, f"not a request that can be read: {http.HTTPStatus(code).phrase}"))
+        self._refuse(RejectedBatch(code, f"not a request that can be read: {http.HTTPStatus(code).phrase}"))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
         """Log nothing: `on_rejected` tells what is worth telling."""

@@ -110,7 +110,7 @@ def _dial(host: str, port: int, budget: _Budget) -> _PlainSocket:
     raise failure
 
 
-class _Connection(http.client.HTTPConnection):
+class _PlainConnection(http.client.HTTPConnection):
     """A connection to an `http` collector or a proxy."""
 
     def __init__(self, host: str, budget: _Budget) -> None:
@@ -178,7 +178,7 @@ class _KeepAliveHandler(urllib.request.BaseHandler):
     def _connect(self, request: urllib.request.Request) -> http.client.HTTPConnection:
         host = self._proxy or request.host
         if self._context is None:
-            connection: http.client.HTTPConnection = _Connection(host, self._budget)
+            connection: http.client.HTTPConnection = _PlainConnection(host, self._budget)
         else:
             connection = _TLSConnection(host, self._budget, self._context)
             if self._proxy:
@@ -210,7 +210,7 @@ def _is_idle(connection: http.client.HTTPConnection) -> bool:
     return not poller.poll(0)
 
 
-class Collector:
+class HTTPTransport:
     """The event collector, as one sender sees it. Used by one thread at a time.
 
     Args:

@@ -35,16 +35,16 @@ from ..transport.posix import MessageQueue
 from .config.settings import Sync
 from .dead_letters.store import DeadLetters
 from .policy.accounting import DropReason
-from .policy.backoff import Backoff, Gate
+from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
 from .policy.delivery import Delivery
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
-from .queue_consumer import Intake
+from .queue_consumer import QueueConsumer
 from .sender import Finished, Sender
 from .spool.spool import Spool
 from .storage import Folder
 from .telemetry.reporter import Telemetry
-from .telemetry.snapshot import Snapshot, SpoolLevel, trouble_of
+from .telemetry.snapshot import Snapshot, SpoolLevel, describe_failure
 from .telemetry.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class EventPublisher:
     ) -> None:
         self._load_settings = load_settings
         self._settings = settings = load_settings()
-        self._intake = Intake(lambda: _open_queue(self._settings))
+        self._consumer = QueueConsumer(lambda: _open_queue(self._settings))
         self._spool: Spool | None = None
-        self._cemetery: DeadLetters | None = None
+        self._dead_letters: DeadLetters | None = None
         recovered: list[Segment] = []
         self._folder: Folder | None = None
         if settings.spool is not None:
@@ -108,7 +108,7 @@ class EventPublisher:
             )
             recovered = self._spool.recover(_Recovery().tell)
         if settings.dead_letters is not None:
-            self._cemetery = DeadLetters(
+            self._dead_letters = DeadLetters(
                 settings.dead_letters.directory,
                 max_size=settings.dead_letters.max_size,
                 # A letter must be as safe as the segment that is deleted for it.
@@ -122,14 +122,14 @@ class EventPublisher:
                 max_events=settings.batch.max_events,
                 max_age=settings.batch.max_age,
             ),
-            Gate(backoff, settings.concurrency),
+            ConcurrencyLimit(backoff, settings.concurrency),
             concurrency=settings.concurrency,
             max_size=settings.batch.max_size,
-            queue_capacity=self._intake.capacity,
-            queue_message_size=self._intake.message_size,
+            queue_capacity=self._consumer.capacity,
+            queue_message_size=self._consumer.message_size,
             store=self._spool,
             recovered=recovered,
-            cemetery=self._cemetery,
+            dead_letters=self._dead_letters,
             max_age=settings.retry.max_age,
             now=time.monotonic(),
         )
@@ -181,7 +181,7 @@ class EventPublisher:
         Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
         and logged as dropped.
         """
-        logger.info("publishing events from %s to %s", self._intake.name, self._settings.collector.url)
+        logger.info("publishing events from %s to %s", self._consumer.name, self._settings.collector.url)
         if self._delivery.accounting.recovered:
             logger.info("recovered %d events from the spool", self._delivery.accounting.recovered)
         if self._spool is not None and self._spool.cut:
@@ -196,13 +196,13 @@ class EventPublisher:
             self._give_back()
             logger.info("stopped: %s", self._delivery.accounting)
             self._telemetry.close(time.monotonic())
-            self._intake.close()
+            self._consumer.close()
             if self._spool is not None:
                 self._spool.close()
             if self._folder is not None:
                 self._folder.release()
-            if self._cemetery is not None:
-                self._cemetery.close()
+            if self._dead_letters is not None:
+                self._dead_letters.close()
             self._wake_reader.close()
             self._wake_writer.close()
 
@@ -230,13 +230,13 @@ class EventPublisher:
             logger.info(
                 "stopping: %d events in hand, %d in the queue, %d in the spool",
                 self._delivery.accounting.in_hand,
-                self._intake.depth,
+                self._consumer.depth,
                 self._delivery.accounting.spooled,
             )
         if self._reload_wanted:
             self._reload()
         now = time.monotonic()
-        if now >= self._intake.look_at:
+        if now >= self._consumer.look_at:
             self._look_after_queue(now)
         self._telemetry.tell(now)
         queue_is_empty = self._receive(now)
@@ -266,7 +266,7 @@ class EventPublisher:
             return False
         accounting = self._delivery.accounting
         # With a spool there is no reason to stay for a collector that is failing.
-        return accounting.in_hand == 0 and (accounting.spooled == 0 or self._delivery.gate.failures > 0)
+        return accounting.in_hand == 0 and (accounting.spooled == 0 or self._delivery.limit.failures > 0)
 
     @property
     def _surrender_at(self) -> float:
@@ -277,19 +277,19 @@ class EventPublisher:
         if not self._stops:
             return True
         drain_until = self._stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE
-        return self._delivery.gate.failures == 0 and now < drain_until
+        return self._delivery.limit.failures == 0 and now < drain_until
 
     def _receive(self, now: float) -> bool:
         """Receive what there is and has a place, a burst at most; tell whether the queue was found empty."""
         if not self._may_receive(now):
             return False
-        for size, verdict in self._delivery.offer(itertools.islice(self._intake.receive(), _BURST), now):
+        for size, verdict in self._delivery.offer(itertools.islice(self._consumer.receive(), _BURST), now):
             logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
-        return self._intake.found_empty
+        return self._consumer.found_empty
 
     def _take(self, finished: Finished) -> None:
         self._idle_senders.append(finished.sender)
-        failures = self._delivery.gate.failures
+        failures = self._delivery.limit.failures
         count = len(finished.attempt.batch.events)
         now = time.monotonic()
         self._delivery.finish(finished.attempt, finished.outcome, now)
@@ -297,7 +297,7 @@ class EventPublisher:
         match finished.outcome:
             case Accepted():
                 logger.debug("delivered %d events", count)
-                if failures and not self._delivery.gate.failures:
+                if failures and not self._delivery.limit.failures:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
                 logger.error(
@@ -310,20 +310,20 @@ class EventPublisher:
                 logger.warning(
                     "can't deliver %d events: %s; next attempt in %.1f seconds",
                     count,
-                    trouble_of(finished.outcome),
-                    max(0.0, self._delivery.gate.opens_at - now),
+                    describe_failure(finished.outcome),
+                    max(0.0, self._delivery.limit.paused_until - now),
                 )
             case _:
                 assert_never(finished.outcome)
 
     def _look_after_queue(self, now: float) -> None:
-        if self._intake.look(now):
-            self._delivery.queue_capacity = self._intake.capacity
-            self._delivery.queue_message_size = self._intake.message_size
+        if self._consumer.look(now):
+            self._delivery.queue_capacity = self._consumer.capacity
+            self._delivery.queue_message_size = self._consumer.message_size
 
     @property
     def _fate(self) -> str:
-        return "dropped" if self._cemetery is None else "kept in the dead letters"
+        return "dropped" if self._dead_letters is None else "kept in the dead letters"
 
     def _reload(self) -> None:
         self._reload_wanted = False
@@ -341,12 +341,12 @@ class EventPublisher:
             logger.error("collector.version needs a restart; going on with the old configuration")
             return
         self._settings = fresh
-        self._delivery.gate.reopen()  # whatever was wrong may be mended
+        self._delivery.limit.resume()  # whatever was wrong may be mended
         logger.info("read the configuration again")
 
     def _note_trouble(self) -> None:
         """Log when a disk begins to fail, fails in another way, or works again."""
-        trouble = self._delivery.disk_trouble
+        trouble = self._delivery.disk_error
         if trouble == self._trouble:
             return
         self._trouble = trouble
@@ -366,13 +366,13 @@ class EventPublisher:
             started_at=self._started_at,
             made_at=now,
             accounting=replace(accounting, dropped=dict(accounting.dropped)),
-            queue_depth=self._intake.depth,
-            queue_capacity=self._intake.capacity,
+            queue_depth=self._consumer.depth,
+            queue_capacity=self._consumer.capacity,
             attempts=self._telemetry.attempts.counts(),
-            failures=self._delivery.gate.failures,
+            failures=self._delivery.limit.failures,
             oldest_at=self._delivery.oldest_at,
             spool=level,
-            disk_trouble=self._delivery.disk_trouble,
+            disk_error=self._delivery.disk_error,
             stopping=self._stops > 0,
             metrics_dropped=self._telemetry.metrics_dropped,
         )
@@ -382,8 +382,8 @@ class EventPublisher:
         now = time.monotonic()
         poller = select.poll()
         poller.register(self._wake_reader, select.POLLIN)
-        self._intake.register(poller, receiving=self._may_receive(now) and self._delivery.room > 0)
-        times = [self._intake.look_at, self._telemetry.tell_at]
+        self._consumer.register(poller, receiving=self._may_receive(now) and self._delivery.room > 0)
+        times = [self._consumer.look_at, self._telemetry.tell_at]
         wake_at = self._delivery.wake_at()
         if wake_at is not None:
             times.append(wake_at)
@@ -393,27 +393,27 @@ class EventPublisher:
         # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
         timeout = None if first == math.inf else math.ceil(max(0.0, first - now) * 1_000)
         for descriptor, _ in poller.poll(timeout):
-            self._intake.woken(descriptor)
+            self._consumer.woken(descriptor)
         with contextlib.suppress(BlockingIOError):
             self._wake_reader.recv(1_024)
 
     def _give_back(self) -> None:
         """Put everything in hand back into the queue, ahead of what is there."""
-        events = self._delivery.surrender()
+        events = self._delivery.take_unsent()
         give_up_at = self._stopped_at + self._settings.shutdown_grace if self._stops == 1 else 0.0
         lost = 0
         for event in events:
             try:
                 now = time.monotonic()
-                self._intake.put_back(event, 0.0 if lost else max(0.0, give_up_at - now), now)
+                self._consumer.requeue(event, 0.0 if lost else max(0.0, give_up_at - now), now)
             except EventQueueFullError:
                 lost += 1
             except EventError as exc:
                 lost += 1
                 logger.error("can't put an event back: %s", exc)
-        self._delivery.accounting.give_back(len(events) - lost)
+        self._delivery.accounting.requeue(len(events) - lost)
         self._delivery.accounting.drop(DropReason.QUEUE_FULL, lost)
-        name = self._intake.name
+        name = self._consumer.name
         if lost:
             logger.error(
                 "lost %d events: they could not be delivered, and %s has no room for them", lost, name

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError, EventQueueRemovedError
 from ..transport.posix import RETURN_PRIORITY
-from .unlink_watch import RemovalWatch, watch_removal
+from .unlink_watch import UnlinkWatch, watch_unlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,7 +34,7 @@ _LOOK_INTERVAL: Final = 1.0
 _LINGER: Final = 5.0
 
 
-class Intake:
+class QueueConsumer:
     """Receives from a queue, and from those of that name that were removed.
 
     Args:
@@ -51,7 +51,7 @@ class Intake:
     def __init__(self, open_queue: Callable[[], MessageQueue]) -> None:
         self._open_queue = open_queue
         self._queue: MessageQueue = open_queue()
-        self._watch: RemovalWatch | None = watch_removal(self._queue.fileno())
+        self._watch: UnlinkWatch | None = watch_unlink(self._queue.fileno())
         self._orphans: list[tuple[MessageQueue, float]] = []
         self.found_empty: bool = False
         self.look_at: float = -math.inf  # it may have been removed before it was watched
@@ -140,10 +140,10 @@ class Intake:
         self._queue = fresh
         if self._watch is not None:
             self._watch.close()
-        self._watch = watch_removal(fresh.fileno())
+        self._watch = watch_unlink(fresh.fileno())
         return True
 
-    def put_back(self, event: bytes, timeout: float, now: float) -> None:
+    def requeue(self, event: bytes, timeout: float, now: float) -> None:
         """Put an event back into the queue, ahead of everything else.
 
         Raises:

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .http_transport import Collector
+from .http_transport import HTTPTransport
 from .policy.batching import FORMATS
 from .policy.outcome import Outcome, Retryable, classify
 from .policy.wire import build_request
@@ -54,7 +54,7 @@ class Sender(threading.Thread):
         super().__init__(name="sender", daemon=True)
         self._current_settings = current_settings
         self._settings = current_settings()
-        self._collector: Collector = make_collector(self._settings)
+        self._collector: HTTPTransport = make_transport(self._settings)
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._report = report
 
@@ -81,7 +81,7 @@ class Sender(threading.Thread):
         settings = self._current_settings()
         if settings is not self._settings:
             self._collector.close()
-            self._collector = make_collector(settings)
+            self._collector = make_transport(settings)
             self._settings = settings
         request = build_request(
             FORMATS[settings.collector.version].join(attempt.batch.events),
@@ -93,10 +93,10 @@ class Sender(threading.Thread):
         return classify(self._collector.post(request), settings.retry.codes)
 
 
-def make_collector(settings: PublisherSettings) -> Collector:
+def make_transport(settings: PublisherSettings) -> HTTPTransport:
     """Make a way to the collector of the settings."""
     collector = settings.collector
-    return Collector(
+    return HTTPTransport(
         collector.url,
         timeout=collector.timeout,
         deadline=collector.deadline,

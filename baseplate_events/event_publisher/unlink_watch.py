@@ -19,7 +19,7 @@ _IN_ATTRIB: Final = 0x4
 _BUFFER: Final = 4_096
 
 
-class RemovalWatch:
+class UnlinkWatch:
     """A descriptor that becomes readable when a queue was removed, or changed otherwise.
 
     Args:
@@ -58,10 +58,10 @@ class RemovalWatch:
         os.close(self._fd)
 
 
-def watch_removal(queue: int) -> RemovalWatch | None:
+def watch_unlink(queue: int) -> UnlinkWatch | None:
     """Watch a queue by its descriptor, or give None where that can't be done."""
     try:
-        return RemovalWatch(queue)
+        return UnlinkWatch(queue)
     except OSError:
         return None
 

@@ -8,12 +8,12 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Final, cast, final
 
-from ..dev_collector import Collector, Rejected
+from ..dev_collector import DevCollector, RejectedBatch
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ..dev_collector import Accepted
+    from ..dev_collector import AcceptedBatch
 
 #: Seconds that a test waits for events to arrive before it fails; only a failing test waits for so long.
 PATIENCE: Final = 30.0
@@ -37,11 +37,11 @@ class EventCollector:
     def __init__(self) -> None:
         self._changed: threading.Condition = threading.Condition()
         self._messages: list[bytes] = []
-        self._refusals: list[Rejected] = []
+        self._refusals: list[RejectedBatch] = []
         self._status: int | None = None
         self._key_name = "test"
         self._secret: bytes = secrets.token_bytes(32)
-        self._collector: Collector = Collector(
+        self._collector: DevCollector = DevCollector(
             {self._key_name: self._secret}, self._take, on_rejected=self._note
         )
 
@@ -62,7 +62,7 @@ class EventCollector:
         return [cast("dict[str, object]", json.loads(message)) for message in self.messages]
 
     @property
-    def refusals(self) -> list[Rejected]:
+    def refusals(self) -> list[RejectedBatch]:
         """The requests that weren't taken, in order: status and reason."""
         with self._changed:
             return list(self._refusals)
@@ -155,15 +155,15 @@ class EventCollector:
                 parts.append(f"{len(self._refusals)} refusals, the last {last.status}: {last.reason}")
         return f"<{type(self).__name__} {', '.join(parts)}>"
 
-    def _take(self, batch: Accepted) -> Rejected | None:
+    def _take(self, batch: AcceptedBatch) -> RejectedBatch | None:
         with self._changed:
             if self._status is not None:
-                return Rejected(self._status, "the test asked for it")
+                return RejectedBatch(self._status, "the test asked for it")
             self._messages.extend(batch.events)
             self._changed.notify_all()
         return None
 
-    def _note(self, rejected: Rejected) -> None:
+    def _note(self, rejected: RejectedBatch) -> None:
         with self._changed:
             self._refusals.append(rejected)
             self._changed.notify_all()

@@ -29,10 +29,10 @@ from hypothesis import strategies as st
 from baseplate_events.cli.collect import add_arguments, run
 from baseplate_events.dev_collector import (
     MAX_SIZE,
-    Accepted,
-    Collector,
+    AcceptedBatch,
     Counts,
-    Rejected,
+    DevCollector,
+    RejectedBatch,
     check_batch,
     check_head,
 )
@@ -58,7 +58,7 @@ class Request:
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
-    def check(self, max_size: int = MAX_SIZE) -> Accepted | Rejected:
+    def check(self, max_size: int = MAX_SIZE) -> AcceptedBatch | RejectedBatch:
         headers = [*self.headers, ("Content-Length", str(len(self.body)))]
         return check_batch(self.method, self.path, headers, self.body, KEYS, max_size=max_size)
 
@@ -90,9 +90,9 @@ def batch_of(events: list[bytes], path: str, count: int | None = None) -> bytes:
     return b'{"1":{"lst":["rec",%d,' % (len(events) if count is None else count) + joined + b"]}}"
 
 
-def assert_refused(verdict: Accepted | Rejected, *statuses: int) -> Rejected:
+def assert_refused(verdict: AcceptedBatch | RejectedBatch, *statuses: int) -> RejectedBatch:
     """Assert that a request is refused with one of these statuses, and return the refusal."""
-    assert isinstance(verdict, Rejected)
+    assert isinstance(verdict, RejectedBatch)
     assert verdict.status in statuses, verdict
     assert verdict.reason.isascii()
     assert verdict.reason.isprintable()
@@ -124,14 +124,14 @@ def test_any_batch_of_the_wire_comes_out_as_it_went_in(
     events: list[bytes], path: str, key: str, level: int | None
 ) -> None:
     """A rightly signed batch of any events is accepted, and gives back exactly their bytes."""
-    assert Accepted(tuple(events)) == sealed(path, batch_of(events, path), key, level).check()
+    assert AcceptedBatch(tuple(events)) == sealed(path, batch_of(events, path), key, level).check()
 
 
 @given(event_lists, paths, st.sampled_from(["", " ", "\t\r\n "]))
 def test_blanks_around_events_are_left_out(events: list[bytes], path: str, blanks: str) -> None:
     """Blanks between events are valid JSON, and no part of the events."""
     spaced = [blanks.encode() + event + blanks.encode() for event in events]
-    assert Accepted(tuple(events)) == sealed(path, batch_of(spaced, path)).check()
+    assert AcceptedBatch(tuple(events)) == sealed(path, batch_of(spaced, path)).check()
 
 
 @given(json_objects, paths)
@@ -140,20 +140,20 @@ def test_an_event_of_several_lines_comes_out_in_one(value: dict[str, object], pa
     written = json.dumps(value, indent="\t ", ensure_ascii=False)
     several_lines = written.replace("\n", "\r\n").encode()
     compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-    assert Accepted((compact,)) == sealed(path, batch_of([several_lines], path)).check()
+    assert AcceptedBatch((compact,)) == sealed(path, batch_of([several_lines], path)).check()
 
 
 def test_tokens_of_an_event_of_several_lines_are_not_rewritten() -> None:
     """Numbers, escapes and blanks within strings come out as they were written."""
     event = b'{ "a\\" b" :\n[1.50e+2, 12345678901234567890.0,\r"\\u0041 \\\\ ," ] }'
     expected = b'{"a\\" b":[1.50e+2,12345678901234567890.0,"\\u0041 \\\\ ,"]}'
-    assert Accepted((expected,)) == sealed("/v2j", b"[" + event + b"]").check()
+    assert AcceptedBatch((expected,)) == sealed("/v2j", b"[" + event + b"]").check()
 
 
 def test_numbers_of_any_length_pass() -> None:
     """A number with more digits than Python converts is valid JSON."""
     event = b'{"n":' + b"9" * 10_000 + b"}"
-    assert Accepted((event,)) == sealed("/v2j", b"[" + event + b"]").check()
+    assert AcceptedBatch((event,)) == sealed("/v2j", b"[" + event + b"]").check()
 
 
 @given(st.lists(json_events, min_size=1, max_size=3), json_non_objects, st.integers(0, 3), paths)
@@ -170,7 +170,7 @@ def test_the_count_must_be_right(events: list[bytes], count: int) -> None:
     """A batch of version 2 is accepted with the number of its events, and with no other."""
     verdict = sealed("/v2", batch_of(events, "/v2", count)).check()
     if count == len(events):
-        assert Accepted(tuple(events)) == verdict
+        assert AcceptedBatch(tuple(events)) == verdict
     else:
         assert f"holds {len(events)}" in assert_refused(verdict, 400).reason
 
@@ -272,7 +272,7 @@ def test_it_agrees_with_the_json_module(path: str, inner: bytes, wrapped: bool) 
     plain = batch_of([inner], path) if wrapped else inner
     verdict = sealed(path, plain).check()
     expected = shape_of(path, plain)
-    if isinstance(verdict, Accepted):
+    if isinstance(verdict, AcceptedBatch):
         assert [json.loads(event) for event in verdict.events] == expected
         assert not any(b"\n" in event or b"\r" in event for event in verdict.events)
     elif wrapped:
@@ -293,7 +293,7 @@ def test_several_gzip_members_are_one_body(pieces: list[bytes]) -> None:
     ]
     body = b"".join(gzip.compress(cut, mtime=0) for cut in cuts)
     verdict = replace(sealed("/v2j", plain), body=body).check()
-    assert isinstance(verdict, Accepted)
+    assert isinstance(verdict, AcceptedBatch)
     assert len(pieces) == len(verdict.events)
 
 
@@ -342,7 +342,7 @@ def test_what_is_small_enough_is_small_enough_compressed(noise: bytes, level: in
     """The bound on a body as sent never refuses a batch that keeps the bound on its size."""
     event = json.dumps({"noise": base64.b64encode(noise).decode()}).encode()
     plain = batch_of([event], "/v2j")
-    assert Accepted((event,)) == sealed("/v2j", plain, level=level).check(max_size=len(plain))
+    assert AcceptedBatch((event,)) == sealed("/v2j", plain, level=level).check(max_size=len(plain))
 
 
 @pytest.mark.parametrize("members", [1, 8])
@@ -371,7 +371,7 @@ def test_any_other_mac_is_refused(request: Request, place: int, digit: str) -> N
     changed = signature[:start] + digit + signature[start + 1 :]
     verdict = request.with_header("X-Signature", changed).check()
     if changed == signature:
-        assert isinstance(verdict, Accepted)
+        assert isinstance(verdict, AcceptedBatch)
     else:
         assert_refused(verdict, 401)
 
@@ -466,7 +466,7 @@ def test_names_of_headers_have_no_case(request: Request, data: st.DataObject) ->
         (data.draw(st.sampled_from(cases))(name), f" {value}\t")
         for name, value in data.draw(st.permutations(request.headers))
     )
-    assert isinstance(replace(request, headers=headers).check(), Accepted)
+    assert isinstance(replace(request, headers=headers).check(), AcceptedBatch)
 
 
 @pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
@@ -474,7 +474,7 @@ def test_names_of_headers_have_no_case(request: Request, data: st.DataObject) ->
 def test_equal_ways_to_write_a_header_are_accepted(media_type: str, encoding: str) -> None:
     """Media types and encodings have no case, and a media type may have parameters."""
     request = SAMPLE.with_header("Content-Type", media_type).with_header("Content-Encoding", encoding)
-    assert isinstance(request.check(), Accepted)
+    assert isinstance(request.check(), AcceptedBatch)
 
 
 any_text = st.text(max_size=20)
@@ -498,10 +498,10 @@ def test_nothing_raises(
 ) -> None:
     """Any request at all gets a verdict, and a reason of one line of printable ASCII."""
     verdict = check_batch(method, path, headers, body, KEYS, max_size=max_size)
-    if isinstance(verdict, Rejected):
+    if isinstance(verdict, RejectedBatch):
         assert_refused(verdict, 400, 401, 404, 405, 411, 413, 415)
     head = check_head(method, path, headers, max_size=max_size)
-    if isinstance(head, Rejected):
+    if isinstance(head, RejectedBatch):
         assert head == verdict
 
 
@@ -534,9 +534,9 @@ class Sink:
 
     def __init__(self) -> None:
         self.batches: list[tuple[bytes, ...]] = []
-        self.rejected: list[Rejected] = []
+        self.rejected: list[RejectedBatch] = []
 
-    def on_batch(self, batch: Accepted) -> None:
+    def on_batch(self, batch: AcceptedBatch) -> None:
         self.batches.append(batch.events)
 
 
@@ -547,14 +547,14 @@ def sink() -> Sink:
 
 
 @pytest.fixture
-def collector(sink: Sink) -> Generator[Collector, None, None]:
+def collector(sink: Sink) -> Generator[DevCollector, None, None]:
     """Give a running collector."""
-    with Collector(KEYS, sink.on_batch, on_rejected=sink.rejected.append) as running:
+    with DevCollector(KEYS, sink.on_batch, on_rejected=sink.rejected.append) as running:
         yield running
 
 
 @contextlib.contextmanager
-def connected(collector: Collector) -> Generator[http.client.HTTPConnection, None, None]:
+def connected(collector: DevCollector) -> Generator[http.client.HTTPConnection, None, None]:
     """Give a client of a collector; it connects with its first request."""
     connection = http.client.HTTPConnection(*collector.address, timeout=PATIENCE)
     try:
@@ -570,7 +570,7 @@ def post(connection: http.client.HTTPConnection, request: Request) -> tuple[int,
     return response.status, response.read().decode()
 
 
-def test_a_connection_carries_batch_after_batch(collector: Collector, sink: Sink) -> None:
+def test_a_connection_carries_batch_after_batch(collector: DevCollector, sink: Sink) -> None:
     """Connections are kept alive, also over refusals for signature, size and content."""
     with connected(collector) as connection:
         connection.connect()
@@ -587,7 +587,7 @@ def test_a_connection_carries_batch_after_batch(collector: Collector, sink: Sink
     assert [rejected.status for rejected in sink.rejected] == [401, 400, 413] * 5
 
 
-def test_clients_are_served_at_the_same_time(collector: Collector, sink: Sink) -> None:
+def test_clients_are_served_at_the_same_time(collector: DevCollector, sink: Sink) -> None:
     """Each event of many clients is handed on once, in whole batches, each before its answer."""
     rounds = 20
 
@@ -618,7 +618,7 @@ def test_clients_are_served_at_the_same_time(collector: Collector, sink: Sink) -
         (replace(SAMPLE, body=b"x" * (8 << 20)), 413),
     ],
 )
-def test_a_client_sees_why_it_is_refused(collector: Collector, request_: Request, status: int) -> None:
+def test_a_client_sees_why_it_is_refused(collector: DevCollector, request_: Request, status: int) -> None:
     """The answer arrives though the body was not read, also when the client sends all of it first."""
     with connected(collector) as connection:
         found, reason = post(connection, request_)
@@ -644,7 +644,7 @@ def test_a_client_sees_why_it_is_refused(collector: Collector, request_: Request
         (b"POST /v2 HTTP/1.1\r\n" + b"A: b\r\n" * 500 + b"\r\n", 431),
     ],
 )
-def test_any_bytes_get_an_answer(collector: Collector, data: bytes, status: int) -> None:
+def test_any_bytes_get_an_answer(collector: DevCollector, data: bytes, status: int) -> None:
     """What isn't a request of the wire, or of HTTP at all, gets a reason, and its connection is ended."""
     with socket.create_connection(collector.address, PATIENCE) as client:
         client.sendall(data)
@@ -662,7 +662,7 @@ def test_any_bytes_get_an_answer(collector: Collector, data: bytes, status: int)
     assert {status: 1} == collector.counts.rejected
 
 
-def test_the_root_says_what_this_is(collector: Collector) -> None:
+def test_the_root_says_what_this_is(collector: DevCollector) -> None:
     """Somebody who looks at it with a browser learns that it is a collector for development."""
     with connected(collector) as connection:
         status, text = post(connection, Request("GET", "/", (), b""))
@@ -670,7 +670,7 @@ def test_the_root_says_what_this_is(collector: Collector) -> None:
     assert "for development" in text
 
 
-def test_a_client_that_waits_for_leave_gets_it(collector: Collector) -> None:
+def test_a_client_that_waits_for_leave_gets_it(collector: DevCollector) -> None:
     """`Expect: 100-continue` is answered before the body is there."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in SAMPLE.headers)
     head = f"POST /v2 HTTP/1.1\r\n{headers}Content-Length: {len(SAMPLE.body)}\r\nExpect: 100-continue\r\n\r\n"
@@ -681,7 +681,7 @@ def test_a_client_that_waits_for_leave_gets_it(collector: Collector) -> None:
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_clients_that_leave_harm_nobody(collector: Collector, capfd: pytest.CaptureFixture[str]) -> None:
+def test_clients_that_leave_harm_nobody(collector: DevCollector, capfd: pytest.CaptureFixture[str]) -> None:
     """A client may leave at any point of its request; the others are served and nothing is printed."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in SAMPLE.headers)
     whole = f"POST /v2 HTTP/1.1\r\n{headers}Content-Length: {len(SAMPLE.body)}\r\n\r\n".encode() + SAMPLE.body
@@ -700,10 +700,10 @@ def test_clients_that_leave_harm_nobody(collector: Collector, capfd: pytest.Capt
 def test_a_sink_that_fails_refuses_the_batch() -> None:
     """Events that couldn't be handed on are not acknowledged, and count as refused."""
 
-    def full(_: Accepted) -> None:
+    def full(_: AcceptedBatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MARKER)
 
-    with Collector(KEYS, full) as collector, connected(collector) as connection:
+    with DevCollector(KEYS, full) as collector, connected(collector) as connection:
         assert post(connection, SAMPLE) == (500, "can't write the events: No space left on device\n")
         assert Counts(0, 0, {500: 1}) == collector.counts
 
@@ -711,17 +711,17 @@ def test_a_sink_that_fails_refuses_the_batch() -> None:
 def test_a_bug_of_the_sink_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     """An error that isn't the system's ends the connection and is printed with its traceback."""
 
-    def broken(_: Accepted) -> None:
+    def broken(_: AcceptedBatch) -> None:
         raise ZeroDivisionError
 
-    with Collector(KEYS, broken) as collector, connected(collector) as connection:
+    with DevCollector(KEYS, broken) as collector, connected(collector) as connection:
         with pytest.raises(http.client.RemoteDisconnected):
             post(connection, SAMPLE)
         assert collector.counts.batches == 0
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_closing_ends_idle_connections_and_refuses_new_ones(collector: Collector) -> None:
+def test_closing_ends_idle_connections_and_refuses_new_ones(collector: DevCollector) -> None:
     """After `close` nothing is accepted any more, on no connection; closing again does nothing."""
     with connected(collector) as connection:
         assert post(connection, SAMPLE)[0] == 200
@@ -739,11 +739,11 @@ def test_closing_waits_for_an_answer_under_way() -> None:
     """A batch that is being handed on when the collector closes is answered, then its connection ended."""
     handing_on, go_on = threading.Event(), threading.Event()
 
-    def slow(_: Accepted) -> None:
+    def slow(_: AcceptedBatch) -> None:
         handing_on.set()
         assert go_on.wait(PATIENCE)
 
-    collector = Collector(KEYS, slow)
+    collector = DevCollector(KEYS, slow)
     with ThreadPoolExecutor(2) as pool, connected(collector) as connection:
         answer = pool.submit(post, connection, SAMPLE)
         assert handing_on.wait(PATIENCE)
@@ -758,7 +758,7 @@ def test_closing_waits_for_an_answer_under_way() -> None:
     assert collector.counts.batches == 1
 
 
-def is_open(collector: Collector) -> bool:
+def is_open(collector: DevCollector) -> bool:
     """Return whether a collector, or the system for it, takes new connections."""
     with socket.socket() as probe:
         return probe.connect_ex(collector.address) == 0
@@ -768,7 +768,7 @@ def test_it_speaks_tls(sink: Sink) -> None:
     """With a context it serves HTTPS to clients who trust its authority, and survives those who don't."""
     context, authority = trusted_tls()
     client = ssl.create_default_context(cadata=authority.decode())
-    with Collector(KEYS, sink.on_batch, ssl_context=context) as collector:
+    with DevCollector(KEYS, sink.on_batch, ssl_context=context) as collector:
         assert collector.url.startswith("https://127.0.0.1:")
         with socket.create_connection(collector.address, PATIENCE):  # says nothing, and holds up nobody
             stranger = http.client.HTTPSConnection(*collector.address, timeout=PATIENCE)
@@ -786,7 +786,7 @@ def test_it_speaks_tls(sink: Sink) -> None:
 def test_it_listens_on_ipv6(sink: Sink) -> None:
     """An address of IPv6 works, and is written in brackets in the URL."""
     try:
-        collector = Collector(KEYS, sink.on_batch, host="::1")
+        collector = DevCollector(KEYS, sink.on_batch, host="::1")
     except OSError:
         pytest.skip("this host has no IPv6")
     with collector, connected(collector) as connection:
@@ -948,7 +948,7 @@ def test_all_mistakes_are_told_at_once(capfd: pytest.CaptureFixture[str]) -> Non
     assert "number 2: there is a key of this name already" in err
 
 
-def test_the_address_may_be_taken(collector: Collector, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_address_may_be_taken(collector: DevCollector, capfd: pytest.CaptureFixture[str]) -> None:
     """A port that somebody else has is a mistake like others."""
     assert run(parse("--bind", f"127.0.0.1:{collector.address[1]}", "--key", f"TestKey={SECRET}")) == 2
     assert "Address already in use" in capfd.readouterr().err

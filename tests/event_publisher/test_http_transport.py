@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, Collector
+from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, HTTPTransport
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Request, Response
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
@@ -45,15 +45,15 @@ def collector_for(
     deadline: float = 20.0,
     ca_file: str | None = None,
     proxy: str | None = None,
-) -> Generator[Collector]:
+) -> Generator[HTTPTransport]:
     """Give a collector for a server's URL; it waits long enough that nothing times out by accident."""
-    collector = Collector(f"{url}/v2", timeout=timeout, deadline=deadline, ca_file=ca_file, proxy=proxy)
+    collector = HTTPTransport(f"{url}/v2", timeout=timeout, deadline=deadline, ca_file=ca_file, proxy=proxy)
     with closing(collector):
         yield collector
 
 
 @contextmanager
-def serving(*script: Behaviour) -> Generator[tuple[FaultCollector, Collector]]:
+def serving(*script: Behaviour) -> Generator[tuple[FaultCollector, HTTPTransport]]:
     """Run a server with this script, and a collector that posts to it."""
     with FaultCollector(script) as server, collector_for(server.url) as collector:
         yield server, collector

@@ -33,7 +33,7 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.config.values import InternetEndpoint
 from baseplate_events.event_publisher.dead_letters.record import Letter
 from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
-from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, Collector
+from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, HTTPTransport
 from baseplate_events.event_publisher.policy.backoff import Backoff
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.wire import Request, Response
@@ -208,7 +208,7 @@ def test_5xx_for_5_minutes_drops_the_batch(status: int) -> None:
     for event in events:
         assert delivery.offer([event], 0.0) == []
     now = 1.0
-    outcome: Outcome = Retryable(str(status), from_collector=True, status=status, suspect=True)
+    outcome: Outcome = Retryable(str(status), from_collector=True, status=status, may_be_poison=True)
     attempts = 0
     while now < DAY:
         attempt = delivery.next_attempt(now)
@@ -538,7 +538,7 @@ def test_an_error_body_of_any_size_is_read_and_logged(
         assert "a quote" not in caplog.text
         assert len(caplog.text) < 5_000
         server.change_script(HugeBody(1 << 40, 400))
-        collector = Collector(server.url, timeout=PATIENCE, deadline=PATIENCE)
+        collector = HTTPTransport(server.url, timeout=PATIENCE, deadline=PATIENCE)
         reply = collector.post(Request({}, b"{}"))
         assert isinstance(reply, Response)
         assert len(reply.excerpt) == MAX_EXCERPT

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher import publisher as publisher_module
-from baseplate_events.event_publisher.http_transport import Collector
+from baseplate_events.event_publisher.http_transport import HTTPTransport
 from baseplate_events.events import EventQueue
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
@@ -359,15 +359,15 @@ def test_an_internal_error_costs_no_event(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A mistake of ours in a sender is logged without contents, and the batch is tried again."""
-    real_post = Collector.post
+    real_post = HTTPTransport.post
     failures = iter([ValueError("private content")])
 
-    def post(self: Collector, request: object) -> object:
+    def post(self: HTTPTransport, request: object) -> object:
         for failure in failures:
             raise failure
         return real_post(self, request)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(Collector, "post", post)
+    monkeypatch.setattr(HTTPTransport, "post", post)
     caplog.set_level(logging.DEBUG)
     with FaultCollector() as server, small_queue(name) as queue:
         with publishing(tmp_path, name, server.url) as publisher:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from baseplate_events.cli.status.command import UnreachableError, look_at
+from baseplate_events.cli.status.command import UnreachableError, scrape
 from baseplate_events.cli.status.report import status_of
 from baseplate_events.event_publisher.config.values import UnixEndpoint
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from baseplate_events.cli.status.report import Look
+    from baseplate_events.cli.status.report import Scrape
     from tests.support.publishers import PublisherProcess
 
 
@@ -57,14 +57,14 @@ def hear(server: socket.socket, words: str) -> None:
 
 
 def look_until(
-    publisher: PublisherProcess, endpoint: UnixEndpoint, condition: Callable[[Look], bool]
-) -> Look:
-    """Look at a publisher until a condition holds, and give that look."""
-    looks: list[Look] = []
+    publisher: PublisherProcess, endpoint: UnixEndpoint, condition: Callable[[Scrape], bool]
+) -> Scrape:
+    """Scrape a publisher until a condition holds, and return that scrape."""
+    looks: list[Scrape] = []
 
     def holds() -> bool:
         with contextlib.suppress(UnreachableError):
-            looks.append(look_at(endpoint))
+            looks.append(scrape(endpoint))
             return condition(looks[-1])
         return False
 
@@ -100,7 +100,7 @@ def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEnd
         assert status_of(look).spool_size is not None
         assert publisher.stop() == 0
     with pytest.raises(UnreachableError):
-        look_at(endpoint)
+        scrape(endpoint)
     assert list(tmp_path.glob("*.sock")) == []
 
 

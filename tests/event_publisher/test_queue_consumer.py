@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from baseplate_events.errors import EventQueuePermissionError
-from baseplate_events.event_publisher.queue_consumer import Intake
-from baseplate_events.event_publisher.unlink_watch import RemovalWatch, watch_removal
+from baseplate_events.event_publisher.queue_consumer import QueueConsumer
+from baseplate_events.event_publisher.unlink_watch import UnlinkWatch, watch_unlink
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.machines import check_machine
 from tests.support.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
@@ -31,23 +31,23 @@ def name() -> Generator[str]:
         yield fresh
 
 
-def receive(intake: Intake, limit: int) -> tuple[list[bytes], bool]:
+def receive(consumer: QueueConsumer, limit: int) -> tuple[list[bytes], bool]:
     """Take events, and tell whether the queues were found empty after these."""
-    return list(itertools.islice(intake.receive(), limit)), intake.found_empty
+    return list(itertools.islice(consumer.receive(), limit)), consumer.found_empty
 
 
-def wake(intake: Intake, *, receiving: bool = False) -> bool:
-    """Tell whether a poller would wake now, and have the intake told, as the publisher does."""
+def wake(consumer: QueueConsumer, *, receiving: bool = False) -> bool:
+    """Tell whether a poller would wake now, and have the consumer told, as the publisher does."""
     poller = select.poll()
-    intake.register(poller, receiving=receiving)
+    consumer.register(poller, receiving=receiving)
     ready = poller.poll(0)
     for descriptor, _ in ready:
-        intake.woken(descriptor)
+        consumer.woken(descriptor)
     return bool(ready)
 
 
 class IntakeMachine(RuleBasedStateMachine):
-    """An intake, a producer, and somebody who removes the queue, against plain lists."""
+    """A consumer, a producer, and somebody who removes the queue, against plain lists."""
 
     @initialize()
     def start(self) -> None:
@@ -59,13 +59,13 @@ class IntakeMachine(RuleBasedStateMachine):
         #: What is in the removed queues, oldest first, and in the one that has the name.
         self.held: list[list[bytes]] = [[]]
         self.returned: set[bytes] = set()
-        self.intake = Intake(lambda: reader(self.name))
+        self.consumer = QueueConsumer(lambda: reader(self.name))
         self.producer = producer(self.name)
-        assert not self.intake.look(self.now)
+        assert not self.consumer.look(self.now)
 
     def teardown(self) -> None:
         if hasattr(self, "producer"):
-            self.intake.close()
+            self.consumer.close()
             self.producer.close()
             self.context.__exit__(None, None, None)
 
@@ -73,7 +73,7 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule()
     def put(self) -> None:
         self.produce()
-        assert wake(self.intake, receiving=True)
+        assert wake(self.consumer, receiving=True)
 
     def produce(self) -> None:
         outlast_trust()
@@ -90,32 +90,32 @@ class IntakeMachine(RuleBasedStateMachine):
         self.held.append([])
         if late:
             self.produce()  # which makes the new queue
-        assert wake(self.intake)
-        assert self.intake.look_at <= self.now
-        assert self.intake.look(self.now)
-        assert not wake(self.intake)
+        assert wake(self.consumer)
+        assert self.consumer.look_at <= self.now
+        assert self.consumer.look(self.now)
+        assert not wake(self.consumer)
 
     @rule(seconds=st.sampled_from([1.0, 6.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
-        assert not self.intake.look(self.now)
+        assert not self.consumer.look(self.now)
 
     @rule(limit=st.integers(1, FEW + 1))
     def receive(self, limit: int) -> None:
         source = next((held for held in self.held if held), self.held[-1])
         expected = source[:limit]
         del source[:limit]
-        assert (expected, source is self.held[-1] and len(expected) < limit) == receive(self.intake, limit)
+        assert (expected, source is self.held[-1] and len(expected) < limit) == receive(self.consumer, limit)
 
     @rule(count=st.integers(1, FEW))
-    def put_back(self, count: int) -> None:
+    def requeue(self, count: int) -> None:
         """What goes back comes before what was never received, in the order in which it goes back."""
-        events, _ = receive(self.intake, count)
+        events, _ = receive(self.consumer, count)
         for held in self.held:
             held[:] = [event for event in held if event not in events]
         self.returned -= set(events)
         for event in events[: FEW - len(self.held[-1])]:
-            self.intake.put_back(event, 0.0, self.now)
+            self.consumer.requeue(event, 0.0, self.now)
             place = sum(held in self.returned for held in self.held[-1])
             self.held[-1].insert(place, event)
             self.returned.add(event)
@@ -123,15 +123,15 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule()
     def nothing_is_lost(self) -> None:
         self.now += 10.0
-        self.intake.look(self.now)
-        received = list(self.intake.receive())
-        while not self.intake.found_empty:
-            assert self.intake.look_at <= self.now, "it would sleep"
-            received += self.intake.receive()
+        self.consumer.look(self.now)
+        received = list(self.consumer.receive())
+        while not self.consumer.found_empty:
+            assert self.consumer.look_at <= self.now, "it would sleep"
+            received += self.consumer.receive()
         assert [event for held in self.held for event in held] == received
         self.held = [[]]
-        self.intake.look(self.now)
-        assert math.inf == self.intake.look_at
+        self.consumer.look(self.now)
+        assert math.inf == self.consumer.look_at
 
 
 def test_the_intake_follows_its_queue() -> None:
@@ -142,35 +142,35 @@ def test_the_intake_follows_its_queue() -> None:
 def test_without_a_watch_the_queue_is_looked_at_each_second(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the system can't tell of a removal, the intake asks to look every second, and then follows."""
+    """Where the system can't tell of a removal, the consumer asks to look every second, and then follows."""
 
-    def refuse(_watch: RemovalWatch, queue: int) -> None:
+    def refuse(_watch: UnlinkWatch, queue: int) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), queue)
 
-    monkeypatch.setattr(RemovalWatch, "__init__", refuse)
-    intake = Intake(lambda: reader(name))
+    monkeypatch.setattr(UnlinkWatch, "__init__", refuse)
+    consumer = QueueConsumer(lambda: reader(name))
     with producer(name) as other:
-        assert not intake.look(100.0)
-        assert intake.look_at == 101.0
+        assert not consumer.look(100.0)
+        assert consumer.look_at == 101.0
         unlink_queue(name)
-        assert not wake(intake)
-        assert intake.look(101.0)
+        assert not wake(consumer)
+        assert consumer.look(101.0)
         other.put(b"x")
-        assert wake(intake, receiving=True)
-        assert ([b"x"], True) == receive(intake, 2)
-    intake.close()
+        assert wake(consumer, receiving=True)
+        assert ([b"x"], True) == receive(consumer, 2)
+    consumer.close()
 
 
 def test_who_asks_for_no_event_does_not_know_that_there_is_none(name: str) -> None:
     """Whether the queue is empty is what the last receive found, not the one before it."""
-    intake = Intake(lambda: reader(name))
-    assert ([], True) == receive(intake, 1)
-    assert ([], False) == receive(intake, 0)
-    intake.close()
+    consumer = QueueConsumer(lambda: reader(name))
+    assert ([], True) == receive(consumer, 1)
+    assert ([], False) == receive(consumer, 0)
+    consumer.close()
 
 
 def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
-    """The intake goes on with the removed queue, and tries again a second later."""
+    """The consumer goes on with the removed queue, and tries again a second later."""
     allowed = True
 
     def open_queue() -> MessageQueue:
@@ -178,38 +178,38 @@ def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
             raise EventQueuePermissionError(name, "it belongs to somebody else")
         return reader(name)
 
-    intake = Intake(open_queue)
+    consumer = QueueConsumer(open_queue)
     with producer(name) as other:
         other.put(b"x")
     allowed = False
     unlink_queue(name)
-    assert not intake.look(100.0)
-    assert intake.look_at == 101.0
-    assert ([b"x"], True) == receive(intake, 2)
+    assert not consumer.look(100.0)
+    assert consumer.look_at == 101.0
+    assert ([b"x"], True) == receive(consumer, 2)
     allowed = True
-    assert intake.look(101.0)
-    intake.put_back(b"y", 0.0, 101.0)
+    assert consumer.look(101.0)
+    consumer.requeue(b"y", 0.0, 101.0)
     with reader(name) as other:
         assert drain(other) == [b"y"]
-    intake.close()
+    consumer.close()
 
 
 def test_events_that_go_back_find_the_new_queue(name: str) -> None:
     """What is put back after the queue was removed is in the queue that has the name then."""
-    intake = Intake(lambda: reader(name))
+    consumer = QueueConsumer(lambda: reader(name))
     unlink_queue(name)
-    intake.put_back(b"x", 0.0, 100.0)
+    consumer.requeue(b"x", 0.0, 100.0)
     with reader(name) as other:
         assert drain(other) == [b"x"]
-    intake.close()
+    consumer.close()
 
 
 def test_a_watch_is_no_descriptor_left_open(name: str) -> None:
     """A watch that can't be made leaves nothing open, and neither does one that is closed."""
     before = open_files()
-    assert watch_removal(-1) is None
+    assert watch_unlink(-1) is None
     with reader(name) as queue:
-        watch = watch_removal(queue.fileno())
+        watch = watch_unlink(queue.fileno())
         assert watch is not None
         watch.close()
     assert before == open_files()

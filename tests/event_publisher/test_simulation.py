@@ -18,7 +18,14 @@ from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigu
 from baseplate_events.event_publisher.spool.spool import Spool
 from tests.support.machines import check_machine
 from tests.support.simulated_disk import Crashed, SimulatedDisk
-from tests.support.simulated_publisher import CAP, MemoryCemetery, judge, kind_of, make_delivery, make_event
+from tests.support.simulated_publisher import (
+    CAP,
+    MemoryDeadLetters,
+    judge,
+    kind_of,
+    make_delivery,
+    make_event,
+)
 
 if TYPE_CHECKING:
     from baseplate_events.event_publisher.policy.delivery import Delivery
@@ -32,7 +39,11 @@ MAX_SIZE = 300
 failures = st.one_of(
     st.builds(Retryable, st.just("503"), st.booleans(), st.sampled_from([0.0, 5.0, 300.0])),
     st.builds(
-        Retryable, st.just("500"), from_collector=st.just(True), status=st.just(500), suspect=st.just(True)
+        Retryable,
+        st.just("500"),
+        from_collector=st.just(True),
+        status=st.just(500),
+        may_be_poison=st.just(True),
     ),
     st.builds(Misconfigured, st.just("401"), st.just("check the key"), st.booleans()),
 )
@@ -55,7 +66,7 @@ class PublisherMachine(RuleBasedStateMachine):
         self.max_size, self.journal_size = sizes
         self.random = random.Random(seed)
         self.disk = SimulatedDisk()
-        self.cemetery = MemoryCemetery()
+        self.dead_letters = MemoryDeadLetters()
         self.queue: deque[bytes] = deque()
         self.accepted_puts: set[bytes] = set()
         self.committed: Counter[bytes] = Counter()
@@ -84,11 +95,11 @@ class PublisherMachine(RuleBasedStateMachine):
             max_size=MAX_SIZE,
             max_events=self.max_events,
             store=self.spool,
-            cemetery=self.cemetery,
+            dead_letters=self.dead_letters,
             queue_capacity=QUEUE_CAPACITY,
             now=self.now,
         )
-        self.under_way: list[Attempt] = []
+        self.in_flight: list[Attempt] = []
 
     # --- what producers, clock and disk do ---
 
@@ -126,11 +137,11 @@ class PublisherMachine(RuleBasedStateMachine):
     @rule()
     def heal_the_disk(self) -> None:
         self.disk.heal()
-        self.cemetery.broken = False
+        self.dead_letters.broken = False
 
     @rule()
     def break_the_dead_letters(self) -> None:
-        self.cemetery.broken = True
+        self.dead_letters.broken = True
 
     # --- what the publisher does ---
 
@@ -182,7 +193,7 @@ class PublisherMachine(RuleBasedStateMachine):
     @rule()
     def stop_and_start(self) -> None:
         """A stop puts back what is in memory only, and leaves the rest in the spool."""
-        events = self.delivery.surrender()
+        events = self.delivery.take_unsent()
         self.spool.close()
         self.queue.extendleft(reversed(events))
         self.disk.crash()
@@ -192,8 +203,8 @@ class PublisherMachine(RuleBasedStateMachine):
     def send(self) -> None:
         attempt = self.delivery.next_attempt(self.now)
         if attempt is not None:
-            assert self.now >= self.delivery.gate.opens_at
-            self.under_way.append(attempt)
+            assert self.now >= self.delivery.limit.paused_until
+            self.in_flight.append(attempt)
 
     @rule(
         faults=st.lists(st.one_of(st.none(), failures), min_size=1, max_size=6),
@@ -210,13 +221,13 @@ class PublisherMachine(RuleBasedStateMachine):
             if wake_at is not None:
                 self.now = max(self.now, wake_at)
             self.send()
-            if self.under_way and (fault is None or len(self.under_way) == self.concurrency):
-                self.end(self.under_way.pop(-1 if newest_first else 0), fault, commits=commits)
+            if self.in_flight and (fault is None or len(self.in_flight) == self.concurrency):
+                self.end(self.in_flight.pop(-1 if newest_first else 0), fault, commits=commits)
 
-    @precondition(lambda self: bool(getattr(self, "under_way", False)))
+    @precondition(lambda self: bool(getattr(self, "in_flight", False)))
     @rule(fault=st.one_of(st.none(), failures), commits=st.booleans())
     def finish(self, fault: Outcome | None, commits: bool) -> None:
-        self.end(self.under_way.pop(), fault, commits=commits)
+        self.end(self.in_flight.pop(), fault, commits=commits)
 
     def end(self, attempt: Attempt, fault: Outcome | None, *, commits: bool) -> None:
         outcome = judge(attempt.batch)
@@ -224,11 +235,11 @@ class PublisherMachine(RuleBasedStateMachine):
             self.committed.update(attempt.batch.events)
         if fault is not None:
             outcome = fault
-        if isinstance(outcome, Retryable) and outcome.suspect:
+        if isinstance(outcome, Retryable) and outcome.may_be_poison:
             self.suspected.update(attempt.batch.events)
         self.delivery.finish(attempt, outcome, self.now)
         if isinstance(outcome, Retryable | Misconfigured):
-            assert self.delivery.gate.opens_at <= self.now + 300.0 + CAP
+            assert self.delivery.limit.paused_until <= self.now + 300.0 + CAP
 
     # --- what must hold ---
 
@@ -247,7 +258,7 @@ class PublisherMachine(RuleBasedStateMachine):
         return events
 
     def settled(self) -> set[bytes]:
-        return {*self.committed, *self.cemetery.letters}
+        return {*self.committed, *self.dead_letters.letters}
 
     def note_missing(self, limit: int) -> None:
         """A crash costs at most the one event between receive and append."""
@@ -265,9 +276,9 @@ class PublisherMachine(RuleBasedStateMachine):
     def nothing_is_invented(self) -> None:
         if hasattr(self, "delivery"):
             assert set(self.committed) <= self.accepted_puts
-            assert set(self.cemetery.letters) <= self.accepted_puts
+            assert set(self.dead_letters.letters) <= self.accepted_puts
             assert {kind_of(event) for event in self.committed} <= {"good"}
-            good_letters = {event for event in self.cemetery.letters if kind_of(event) == "good"}
+            good_letters = {event for event in self.dead_letters.letters if kind_of(event) == "good"}
             assert good_letters <= self.suspected
 
     def teardown(self) -> None:
@@ -275,14 +286,14 @@ class PublisherMachine(RuleBasedStateMachine):
         if not hasattr(self, "delivery"):
             return
         self.disk.heal()
-        self.cemetery.broken = False
+        self.dead_letters.broken = False
         for _ in range(500 + 50 * self.number):
-            for attempt in self.under_way:
+            for attempt in self.in_flight:
                 outcome = judge(attempt.batch)
                 if isinstance(outcome, Accepted):
                     self.committed.update(attempt.batch.events)
                 self.delivery.finish(attempt, outcome, self.now)
-            self.under_way = []
+            self.in_flight = []
             while self.queue and self.delivery.room:
                 self.delivery.offer([self.queue.popleft()], self.now)
             wake_at = self.delivery.wake_at()

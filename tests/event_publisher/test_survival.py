@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from baseplate_events.dev_collector import Collector
+from baseplate_events.dev_collector import DevCollector
 from baseplate_events.errors import EventQueueFullError
 from tests.support.fault_collector import Behaviour, Drop, FaultCollector, Hang, Respond
 from tests.support.publishers import (
@@ -116,7 +116,7 @@ def test_one_poison_event_costs_one_dead_letter(name: str, tmp_path: Path) -> No
     arrivals = Arrivals()
     letters = tmp_path / "letters"
     with (
-        Collector({KEY_NAME: SECRET}, arrivals.add) as collector,
+        DevCollector({KEY_NAME: SECRET}, arrivals.add) as collector,
         small_queue(name) as queue,
         publisher_process(
             tmp_path,
@@ -168,7 +168,7 @@ def test_a_rotated_key_costs_nothing(name: str, tmp_path: Path) -> None:
     arrivals = Arrivals()
     fresh = base64.b64encode(b"another secret").decode()
     with (
-        Collector({"FreshKey": b"another secret"}, arrivals.add) as collector,
+        DevCollector({"FreshKey": b"another secret"}, arrivals.add) as collector,
         small_queue(name) as queue,
         publisher_process(
             tmp_path, name, collector.url, spool__directory=str(tmp_path / "spool")

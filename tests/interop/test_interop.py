@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventQueue, serialize_v2_event, serialize_v2j_event
-from baseplate_events.dev_collector import Collector
-from baseplate_events.event_publisher import http_transport as publisher_collector
+from baseplate_events.dev_collector import DevCollector
+from baseplate_events.event_publisher import http_transport
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.wire import Response, build_request, sign, signature_header
 from tests.interop.original import Untyped, original, original_publisher
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from baseplate_events.dev_collector import Accepted
+    from baseplate_events.dev_collector import AcceptedBatch
     from baseplate_events.transport.posix import MessageQueue
 
 #: An event as a JSON object.
@@ -54,7 +54,7 @@ class Arrivals:
         self._changed = threading.Condition()
         self._events: list[bytes] = []
 
-    def __call__(self, batch: Accepted) -> None:
+    def __call__(self, batch: AcceptedBatch) -> None:
         with self._changed:
             self._events += batch.events
             self._changed.notify_all()
@@ -210,7 +210,7 @@ def test_their_queue_into_our_publisher(
     arrivals = Arrivals()
     expected: list[bytes] = []
     with (
-        Collector({KEY_NAME: SECRET}, arrivals) as collector,
+        DevCollector({KEY_NAME: SECRET}, arrivals) as collector,
         publisher_process(tmp_path, name, collector.url, collector__version="2") as publisher,
     ):
         for make in (small_event, rich_event):
@@ -266,7 +266,7 @@ def test_our_queue_into_their_publisher(
     arrivals = Arrivals()
     events = [make(serial=serial) for serial in range(3 * MAX_MESSAGES)]
     with (
-        Collector({KEY_NAME: SECRET}, arrivals) as collector,
+        DevCollector({KEY_NAME: SECRET}, arrivals) as collector,
         original_publisher(tmp_path, name, collector.url, collector__version=version),
         EventQueue(
             name,
@@ -330,7 +330,7 @@ def test_requests_are_the_same_over_http(version: str) -> None:
         sender = batch_publisher(KEY_NAME, SECRET, hostname=hostname, version=version)
         sender.publish(published_by_original(version, events))
         sender.session.close()
-        ours = publisher_collector.Collector(
+        ours = http_transport.HTTPTransport(
             f"{collector.url}/v{version}", timeout=PATIENCE, deadline=PATIENCE
         )
         request = build_request(

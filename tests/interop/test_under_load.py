@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from baseplate_events import serialize_v2_event
-from baseplate_events.dev_collector import Accepted, Collector
+from baseplate_events.dev_collector import AcceptedBatch, DevCollector
 from tests.interop.original import original_publisher
 from tests.interop.producer import event
 from tests.support.publishers import (
@@ -45,7 +45,7 @@ class Count:
         self._changed = threading.Condition()
         self._events: Counter[bytes] = Counter()
 
-    def add(self, batch: Accepted) -> None:
+    def add(self, batch: AcceptedBatch) -> None:
         """Take a batch; given to the collector."""
         with self._changed:
             self._events.update(batch.events)
@@ -94,7 +94,7 @@ def test_all_events_arrive(publisher: str, kinds: list[str], *, name: str, tmp_p
     run = publisher_process if publisher == "ours" else original_publisher
     with (
         small_queue(name),
-        Collector({KEY_NAME: SECRET}, count.add) as collector,
+        DevCollector({KEY_NAME: SECRET}, count.add) as collector,
         run(tmp_path, name, collector.url, collector__version="2"),
         producers(name, *kinds) as started,
     ):
@@ -110,7 +110,7 @@ def test_both_publishers_share_a_queue(name: str, tmp_path: Path) -> None:
     expected = events_of_producers(len(kinds))
     with (
         small_queue(name),
-        Collector({KEY_NAME: SECRET}, count.add) as collector,
+        DevCollector({KEY_NAME: SECRET}, count.add) as collector,
         original_publisher(tmp_path, name, collector.url, collector__version="2"),
         producers(name, *kinds) as started,
     ):

@@ -12,7 +12,7 @@ import pytest
 
 from baseplate_events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from baseplate_events.event_publisher.__main__ import add_arguments
-from baseplate_events.event_publisher.config.options import KEY_BY_NAME
+from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
 from baseplate_events.event_publisher.config.values import parse_mode, parse_span
 from baseplate_events.event_publisher.exit_status import EXIT_USAGE
 from baseplate_events.transport.limits import QueueSize
@@ -88,7 +88,7 @@ def test_the_unit_shares_the_queues_of_the_host() -> None:
 
 def test_the_unit_waits_for_a_stop() -> None:
     """A stop has the time for the grace that is the default, and to put back what is left."""
-    grace = parse_span(str(KEY_BY_NAME["shutdown.grace"].default), 0, 3_600)
+    grace = parse_span(str(OPTION_BY_NAME["shutdown.grace"].default), 0, 3_600)
     (timeout,) = settings_of(UNIT)["TimeoutStopSec"]
     assert seconds(timeout) >= grace + _TO_PUT_BACK
 

@@ -8,13 +8,13 @@ import pytest
 
 import baseplate_events
 from baseplate_events import errors
-from baseplate_events.event_publisher.config.options import KEYS, Key
+from baseplate_events.event_publisher.config.options import OPTIONS, Option
 
 README = Path(__file__).parents[2] / "README.md"
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-def test_every_key_is_in_the_table(key: Key) -> None:
+@pytest.mark.parametrize("key", OPTIONS, ids=lambda key: key.name)
+def test_every_key_is_in_the_table(key: Option) -> None:
     """The table of the README has a row for each key, with its default and meaning."""
     default = "required" if key.default is None else f"`{key.default}`" if key.default else ""
     assert f"| `{key.name}` | {default} | {key.meaning} |" in README.read_text()

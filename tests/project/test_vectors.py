@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.dev_collector import Accepted, check_batch
+from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.policy.batching import FORMATS
 from baseplate_events.event_publisher.policy.wire import build_request
 from tests.support import strategies, vector_files
@@ -67,7 +67,7 @@ def test_our_collector_answers_as_told(vector: Vector) -> None:
     keys = {name: base64.b64decode(secret) for name, secret in vector["keys"].items()}
     headers = list(vector["headers"].items())
     verdict = check_batch(vector["method"], vector["target"], headers, bytes_of(vector, "body"), keys)
-    if isinstance(verdict, Accepted):
+    if isinstance(verdict, AcceptedBatch):
         assert vector["status"] == 200
         assert vector["events"] == [event.decode() for event in verdict.events]
     else:

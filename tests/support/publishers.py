@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from baseplate_events.dev_collector import Accepted, check_batch
+from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.transport.posix import MessageQueue
@@ -163,7 +163,7 @@ def make_events(count: int, pad: int = 50) -> list[bytes]:
 def events_of(request: RecordedRequest) -> list[bytes]:
     """Return the events of a request, after checking all that a collector checks."""
     verdict = check_batch(request.method, request.target, request.headers, request.body, {KEY_NAME: SECRET})
-    assert isinstance(verdict, Accepted), verdict
+    assert isinstance(verdict, AcceptedBatch), verdict
     return list(verdict.events)
 
 
@@ -186,7 +186,7 @@ class Arrivals:
         self._lock = threading.Lock()
         self._events: list[bytes] = []
 
-    def add(self, batch: Accepted) -> None:
+    def add(self, batch: AcceptedBatch) -> None:
         """Take a batch; given to the collector."""
         with self._lock:
             self._events.extend(batch.events)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from baseplate_events.errors import EventError
-from baseplate_events.event_publisher.policy.backoff import Backoff, Gate
+from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batch, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable, TooLarge
@@ -90,13 +90,13 @@ class MemoryStore:
 
 
 @dataclass
-class MemoryCemetery:
+class MemoryDeadLetters:
     """Dead letters in memory, on a disk that can be broken."""
 
     broken: bool = False
     letters: list[bytes] = field(default_factory=list[bytes])
 
-    def bury(self, event: bytes, *, status: int | None, reason: str, excerpt: bytes) -> int:
+    def write(self, event: bytes, *, status: int | None, reason: str, excerpt: bytes) -> int:
         if self.broken:
             raise EventError("the disk is broken")
         assert reason
@@ -111,7 +111,7 @@ def judge(batch: Batch, largest_body: int = 10**9) -> Outcome:
         return TooLarge("413", 413)
     kinds = set(map(kind_of, batch.events))
     if "crash" in kinds:
-        return Retryable("500", from_collector=True, status=500, suspect=True)
+        return Retryable("500", from_collector=True, status=500, may_be_poison=True)
     if "refused" in kinds:
         return Refused("400", 400)
     return Accepted(200)
@@ -125,7 +125,7 @@ def make_delivery(
     max_age: float = 1.0,
     queue_capacity: int = 100,
     store: MemoryStore | Spool | None = None,
-    cemetery: MemoryCemetery | None = None,
+    dead_letters: MemoryDeadLetters | None = None,
     give_up_after: float | None = None,
     seed: int = 0,
     now: float = 0.0,
@@ -133,14 +133,14 @@ def make_delivery(
     """Make a delivery with small bounds, which recovers what is in the store."""
     return Delivery(
         Batcher(FORMATS["2j"], max_size=max_size, max_events=max_events, max_age=max_age),
-        Gate(Backoff(BASE, CAP, random.Random(seed)), concurrency),
+        ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), concurrency),
         concurrency=concurrency,
         max_size=max_size,
         queue_capacity=queue_capacity,
         queue_message_size=max_size,
         store=store,
         recovered=store.recover() if store is not None else (),
-        cemetery=cemetery,
+        dead_letters=dead_letters,
         max_age=give_up_after,
         now=now,
     )

@@ -31,7 +31,7 @@ from baseplate_events.transport.limits import HARD_MAX_MESSAGE_SIZE, HARD_MAX_ME
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from baseplate_events.event_publisher.config.options import Key
+    from baseplate_events.event_publisher.config.options import Option
     from tests.support.schema_samples import Struct
 
 # --- common ---
@@ -153,7 +153,7 @@ _CHOICES = {
 }
 
 
-def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
+def key_values(key: Option) -> st.SearchStrategy[tuple[str, object]]:
     """A valid value of a key of the publisher: as it is written, and as it is read."""
     hosts = st.builds("{}:{}".format, host_names, ports)
     values: st.SearchStrategy[tuple[str, object]]
@@ -193,7 +193,7 @@ def key_values(key: Key) -> st.SearchStrategy[tuple[str, object]]:
     return values
 
 
-def broken_values(key: Key, secret: str) -> st.SearchStrategy[str]:
+def broken_values(key: Option, secret: str) -> st.SearchStrategy[str]:
     """A value that a key of the publisher can't have; for a key with a secret, a damaged secret."""
     broken = ["\x7f", "é è", "a b,c", "$UNSET_VARIABLE", "a${UNSET_VARIABLE}"]
     if key.kind in {"count", "bytes"}:
@@ -591,7 +591,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         failures=draw(st.integers(0, 10**6)),
         oldest_at=draw(st.none() | st.floats(0, made_at)),
         spool=draw(st.none() | st.builds(SpoolLevel, st.integers(0, 1 << 45), st.integers(1, 1 << 45))),
-        disk_trouble=draw(st.none() | texts),
+        disk_error=draw(st.none() | texts),
         stopping=draw(st.booleans()),
         metrics_dropped=draw(st.integers(0, 10**9)),
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ...event_publisher.policy.outcome import Outcome
     from ...transport.limits import HostLimits
-    from ..queue.info import QueueFacts
+    from ..queue.info import QueueInfo
 
 #: Bytes below which a secret can be guessed; 16 are 128 bits.
 SHORTEST_SECRET: Final = 16
@@ -196,26 +196,26 @@ def judge_absence(queue: str | None, wanted: QueueSize, limits: HostLimits, take
     return ok(name, f"{who} gets room for {size}{instead}")
 
 
-def judge_queue_size(facts: QueueFacts, wanted: QueueSize) -> Check:
+def judge_queue_size(info: QueueInfo, wanted: QueueSize) -> Check:
     """Judge the size of a queue that is there."""
     name = "queue size"
-    if facts.size.covers(wanted):
-        return ok(name, f"{facts.name} has room for {facts.size} ({wanted} wanted)")
+    if info.size.covers(wanted):
+        return ok(name, f"{info.name} has room for {info.size} ({wanted} wanted)")
     return warning(
         name,
-        f"{facts.name} has room for {facts.size}, instead of {wanted}; a queue keeps the size that it was "
+        f"{info.name} has room for {info.size}, instead of {wanted}; a queue keeps the size that it was "
         "made with",
         "lift the limits above if they are too low, then remove it at a moment when it is empty: "
-        f"{command('queue', 'unlink', short_queue_name(facts.name))}. Whoever comes next makes it anew",
+        f"{command('queue', 'unlink', short_queue_name(info.name))}. Whoever comes next makes it anew",
     )
 
 
-def judge_queue_depth(facts: QueueFacts) -> Check:
+def judge_queue_depth(info: QueueInfo) -> Check:
     """Judge how full a queue is."""
     name = "queue depth"
-    found = f"{facts.depth:,} of {facts.size.max_messages:,} events"
+    found = f"{info.depth:,} of {info.size.max_messages:,} events"
     # A queue of a few events is full now and then.
-    if facts.depth < max(2, facts.size.max_messages * _NEARLY_FULL):
+    if info.depth < max(2, info.size.max_messages * _NEARLY_FULL):
         return ok(name, found)
     return warning(
         name,
@@ -224,23 +224,23 @@ def judge_queue_depth(facts: QueueFacts) -> Check:
     )
 
 
-def judge_queue_access(facts: QueueFacts, mode: int) -> Check:
+def judge_queue_access(info: QueueInfo, mode: int) -> Check:
     """Judge who gets at a queue.
 
     Args:
-        facts: The queue.
+        info: The queue.
         mode: The permission bits that it should have.
     """
     name = "queue access"
-    found = f"mode {facts.mode:04o}: {facts.takers} may take events away"
-    if facts.open_to_all and not mode & 0o004:
-        return warning(name, found, facts.chmod_command(mode))
-    if facts.open_to_all:
+    found = f"mode {info.mode:04o}: {info.takers} may take events away"
+    if info.open_to_all and not mode & 0o004:
+        return warning(name, found, info.chmod_command(mode))
+    if info.open_to_all:
         return warning(
             name,
             found,
             "set queue.mode to 0600, or to 0660 with a common group, and "
-            f"{facts.chmod_command(mode & ~0o007)}",
+            f"{info.chmod_command(mode & ~0o007)}",
         )
     return ok(name, found)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import EventQueuePermissionError, EventQueueUnavailableError
 from ...transport.descriptor import load
 from ...transport.limits import queue_status, queues_of_user, read_limits
-from ..queue.info import look_at_queue, user_name
+from ..queue.info import inspect_queue, user_name
 from .checks import (
     judge_absence,
     judge_queue_access,
@@ -78,7 +78,7 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Chec
         mode: The permission bits that it should have.
     """
     try:
-        facts = None if name is None else look_at_queue(name)
+        info = None if name is None else inspect_queue(name)
     except EventQueueUnavailableError as exc:
         yield from _check_limits(name, wanted)
         found, _, remedy = exc.problem.partition("; ")
@@ -86,16 +86,16 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Chec
             remedy = _let_in(exc.name)
         yield problem("queue", f"{name}: {found}", remedy or _NO_QUEUES)
         return
-    if facts is None:
+    if info is None:
         limits, neighbours = yield from _check_limits(name, wanted)
         yield judge_absence(name, wanted, limits, sum(neighbours.values()))
     else:
-        if not facts.size.covers(wanted):
+        if not info.size.covers(wanted):
             yield from _check_limits(name, wanted)
-        yield judge_queue_size(facts, wanted)
-        yield judge_queue_depth(facts)
-        yield ok("queue owner", f"user {user_name(facts.uid)}")
-        yield judge_queue_access(facts, mode)
+        yield judge_queue_size(info, wanted)
+        yield judge_queue_depth(info)
+        yield ok("queue owner", f"user {user_name(info.uid)}")
+        yield judge_queue_access(info, mode)
 
 
 def _let_in(name: str) -> str:
@@ -124,7 +124,7 @@ def _check_limits(
 def _charge(name: str) -> int:
     """Give the bytes that a queue is charged; 0 where they can't be known."""
     with contextlib.suppress(EventQueueUnavailableError):
-        facts = look_at_queue(name)
-        if facts is not None:
-            return facts.size.bytes_charged
+        info = inspect_queue(name)
+        if info is not None:
+            return info.size.bytes_charged
     return 0

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from ...event_publisher.http_transport import Collector
+from ...event_publisher.http_transport import HTTPTransport
 from ...event_publisher.policy.outcome import Refused, classify
 from ...event_publisher.policy.wire import Response, build_request
 from .checks import judge_certificate, judge_clock, judge_outcome, ok, problem, skipped, warning
@@ -236,7 +236,7 @@ def _certificate_remedy(exc: ssl.SSLCertVerificationError, trusted: str) -> str:
 
 def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
     wanted = settings.collector
-    collector = Collector(
+    collector = HTTPTransport(
         wanted.url,
         timeout=min(wanted.timeout, timeout),
         deadline=min(wanted.deadline, timeout),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ..status.command import UnreachableError, look_at
+from ..status.command import UnreachableError, scrape
 from .checks import ok, problem, skipped, warning
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_publisher(health: Endpoint | None) -> Check:
     if health is None:
         return skipped(_NAME, "health.bind isn't set, so a publisher can't be asked")
     try:
-        look = look_at(health)
+        look = scrape(health)
     except UnreachableError as exc:
         return warning(
             _NAME,

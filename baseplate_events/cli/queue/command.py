@@ -27,12 +27,12 @@ from ...transport.posix import ALL_PERMISSIONS, MessageQueue, unlink_queue
 from ..common import command, counted, posix_queue_name, short_queue_name, span, told
 from ..terminal import format_table
 from . import transfer
-from .info import look_at_queue, user_name
+from .info import inspect_queue, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .info import QueueFacts
+    from .info import QueueInfo
 
 _EPILOG: Final = """\
 NAME is the name of an event queue, such as v2 for /events-v2, or with a slash the POSIX name of any queue.
@@ -179,33 +179,33 @@ class _Refused(argparse.Action):
 
 
 def _stat(arguments: argparse.Namespace) -> int:
-    facts = look_at_queue(arguments.name)
-    if facts is None:
+    info = inspect_queue(arguments.name)
+    if info is None:
         return _say_absent(arguments.name)
-    warnings = _warnings(facts)
+    warnings = _warnings(info)
     if arguments.json:
         members = {
-            "name": facts.name,
-            "depth": facts.depth,
-            "capacity": facts.size.max_messages,
-            "max_event_size": facts.size.max_message_size,
-            "bytes_charged": facts.size.bytes_charged,
-            "uid": facts.uid,
-            "gid": facts.gid,
-            "mode": f"{facts.mode:04o}",
-            "takers": facts.takers,
+            "name": info.name,
+            "depth": info.depth,
+            "capacity": info.size.max_messages,
+            "max_event_size": info.size.max_message_size,
+            "bytes_charged": info.size.bytes_charged,
+            "uid": info.uid,
+            "gid": info.gid,
+            "mode": f"{info.mode:04o}",
+            "takers": info.takers,
             "warnings": warnings,
         }
         sys.stdout.write(json.dumps(members) + "\n")
         return 0
-    share = facts.depth * 100 // facts.size.max_messages
+    share = info.depth * 100 // info.size.max_messages
     rows = (
-        ("name", facts.name),
-        ("depth", f"{facts.depth:,} of {facts.size.max_messages:,} events ({share} %)"),
-        ("event", f"at most {facts.size.max_message_size:,} bytes"),
-        ("charged", f"{facts.size.bytes_charged:,} bytes of its owner's RLIMIT_MSGQUEUE"),
-        ("owner", user_name(facts.uid)),
-        ("mode", f"{facts.mode:04o}: {facts.takers} may take events away"),
+        ("name", info.name),
+        ("depth", f"{info.depth:,} of {info.size.max_messages:,} events ({share} %)"),
+        ("event", f"at most {info.size.max_message_size:,} bytes"),
+        ("charged", f"{info.size.bytes_charged:,} bytes of its owner's RLIMIT_MSGQUEUE"),
+        ("owner", user_name(info.uid)),
+        ("mode", f"{info.mode:04o}: {info.takers} may take events away"),
     )
     sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
     for warning in warnings:
@@ -213,18 +213,18 @@ def _stat(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _warnings(facts: QueueFacts) -> list[str]:
+def _warnings(info: QueueInfo) -> list[str]:
     warnings: list[str] = []
-    if facts.open_to_all:
+    if info.open_to_all:
         warnings.append(
-            f"every user of this host may take events away from {facts.name}; that ends with "
-            f"{facts.chmod_command(facts.mode & ~0o007)}"
+            f"every user of this host may take events away from {info.name}; that ends with "
+            f"{info.chmod_command(info.mode & ~0o007)}"
         )
     return warnings
 
 
 def _create(arguments: argparse.Namespace) -> int:
-    was_there = look_at_queue(arguments.name) is not None
+    was_there = inspect_queue(arguments.name) is not None
     try:
         queue = MessageQueue(
             arguments.name,
@@ -237,26 +237,26 @@ def _create(arguments: argparse.Namespace) -> int:
     except ValueError as exc:
         raise ConfigurationError(f"create: {exc}") from exc
     queue.close()
-    facts = look_at_queue(arguments.name)
-    if facts is None:
+    info = inspect_queue(arguments.name)
+    if info is None:
         return _say_absent(arguments.name)
     verb = "was there already:" if was_there else "made:"
-    sys.stdout.write(f"{facts.name} {verb} {facts.size}, mode {facts.mode:04o}\n")
-    if was_there and facts.mode != arguments.mode:
-        say(f"it keeps its mode, which is changed with {facts.chmod_command(arguments.mode)}")
+    sys.stdout.write(f"{info.name} {verb} {info.size}, mode {info.mode:04o}\n")
+    if was_there and info.mode != arguments.mode:
+        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.mode)}")
     return 0
 
 
 def _unlink(arguments: argparse.Namespace) -> int:
     force: bool = arguments.force
     if not force:
-        facts = look_at_queue(arguments.name)
-        if facts is None:
+        info = inspect_queue(arguments.name)
+        if info is None:
             return _say_absent(arguments.name)
-        if facts.depth:
+        if info.depth:
             say(
-                f"{facts.name} holds {counted(facts.depth, 'event')}, which would be lost: have them "
-                f"published, take them out with {command('queue', 'read', short_queue_name(facts.name))}, "
+                f"{info.name} holds {counted(info.depth, 'event')}, which would be lost: have them "
+                f"published, take them out with {command('queue', 'read', short_queue_name(info.name))}, "
                 "or give --force"
             )
             return EXIT_FAILURE

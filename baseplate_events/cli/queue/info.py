@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueFacts:
+class QueueInfo:
     """A queue at one moment.
 
     Attributes:
@@ -62,7 +62,7 @@ class QueueFacts:
         return f"`chmod {mode:04o} {shlex.quote(f'/dev/mqueue{self.name}')}` as its owner{where}"
 
 
-def look_at_queue(name: str) -> QueueFacts | None:
+def inspect_queue(name: str) -> QueueInfo | None:
     """Look at the queue of this valid POSIX name; None if there is none.
 
     Raises:
@@ -75,7 +75,7 @@ def look_at_queue(name: str) -> QueueFacts | None:
         return None
     try:
         status = os.fstat(descriptor.fd)
-        return QueueFacts(
+        return QueueInfo(
             name=name,
             size=descriptor.size,
             depth=descriptor.depth,

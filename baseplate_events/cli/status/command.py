@@ -28,7 +28,7 @@ from ...event_publisher.exit_status import EXIT_FAILURE, failed
 from ...event_publisher.telemetry.prometheus import parse_samples
 from ..common import event_queue_name, span
 from ..terminal import printable, wants_colour
-from .report import Look, format_json, format_status, status_of
+from .report import Scrape, format_json, format_status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -88,7 +88,7 @@ class UnreachableError(EventError):
         )
 
 
-class _Connection(http.client.HTTPConnection):
+class _HealthConnection(http.client.HTTPConnection):
     """A connection to a health endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -107,7 +107,7 @@ class _Connection(http.client.HTTPConnection):
                 assert_never(self._endpoint)
 
 
-def look_at(endpoint: Endpoint) -> Look:
+def scrape(endpoint: Endpoint) -> Scrape:
     """Ask a health endpoint.
 
     Raises:
@@ -122,11 +122,11 @@ def look_at(endpoint: Endpoint) -> Look:
     except (OSError, http.client.HTTPException, ValueError) as exc:
         problem = (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__
         raise UnreachableError(str(endpoint), problem) from exc
-    return Look(None if status == http.HTTPStatus.OK else reason.strip(), samples)
+    return Scrape(None if status == http.HTTPStatus.OK else reason.strip(), samples)
 
 
 def _get(endpoint: Endpoint, path: str) -> tuple[int, str]:
-    with contextlib.closing(_Connection(endpoint)) as connection:
+    with contextlib.closing(_HealthConnection(endpoint)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read(_MAX_PAGE).decode()
@@ -165,9 +165,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if terminal and not arguments.once and os.environ.get("TERM") != "dumb":
             return _watch(endpoint, arguments.interval)
-        before = look_at(endpoint)
+        before = scrape(endpoint)
         time.sleep(arguments.interval)
-        status = status_of(look_at(endpoint), before)
+        status = status_of(scrape(endpoint), before)
     except UnreachableError as exc:
         return failed(exc)
     except KeyboardInterrupt:
@@ -198,15 +198,15 @@ def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
 
 def _watch(endpoint: Endpoint, interval: float) -> int:
     """Show the status until the user has had enough; tell how it was at last."""
-    before: Look | None = None
-    look = look_at(endpoint)  # if this fails, the address is likely wrong
+    before: Scrape | None = None
+    look = scrape(endpoint)  # if this fails, the address is likely wrong
     ready = False
     colour = wants_colour(sys.stdout, os.environ)
     with contextlib.suppress(KeyboardInterrupt), _screen() as has_ended:
         while True:
             try:
                 if before is not None:
-                    look = look_at(endpoint)
+                    look = scrape(endpoint)
                 ready = look.unready is None
                 lines = format_status(status_of(look, before), colour=colour)
                 before = look

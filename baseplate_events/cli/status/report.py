@@ -1,6 +1,6 @@
 """What a health endpoint says, in the words and units of a user. Pure.
 
-`Look` is what was read, `Status` what it means; rates come from two looks.
+`Scrape` is what was read, `Status` what it means; rates come from two looks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREFIX: Final = "event_publisher_"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Scrape:
     """What a health endpoint said.
 
     Attributes:
@@ -107,7 +107,7 @@ class Status:
     mean_attempt: float | None
 
 
-def status_of(look: Look, before: Look | None = None) -> Status:
+def status_of(look: Scrape, before: Scrape | None = None) -> Status:
     """Make a status of a look, and of one before it where there was one."""
     return Status(
         ready=look.unready is None,
@@ -137,7 +137,7 @@ def status_of(look: Look, before: Look | None = None) -> Status:
     )
 
 
-def _rates(look: Look, before: Look | None) -> Mapping[str, float] | None:
+def _rates(look: Scrape, before: Scrape | None) -> Mapping[str, float] | None:
     if before is None:
         return None
     seconds = look.made_at - before.made_at
@@ -156,8 +156,8 @@ def _rates(look: Look, before: Look | None) -> Mapping[str, float] | None:
     return {name: round(count / seconds, 3) for name, count in growth.items()}
 
 
-def _mean_attempt(look: Look, before: Look | None) -> float | None:
-    def growth(name: str, since: Look | None) -> float:
+def _mean_attempt(look: Scrape, before: Scrape | None) -> float | None:
+    def growth(name: str, since: Scrape | None) -> float:
         return (look.number(name) or 0) - ((since.number(name) or 0) if since is not None else 0)
 
     for since in (before, None):

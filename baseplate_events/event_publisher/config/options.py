@@ -44,7 +44,7 @@ _MAX_BODY: Final = 4 * _HARD_MSGSIZEMAX
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class Option:
     """A key of the section.
 
     Attributes:
@@ -75,16 +75,16 @@ class Key:
 
 
 #: Every key, in the order of the documentation. Defaults that the original had are the original's.
-KEYS: Final = (
-    Key(
+OPTIONS: Final = (
+    Option(
         "collector.hostname",
         "host",
         None,
         "The event collector's host, with its port unless it is the scheme's.",
     ),
-    Key("collector.version", "choice", "2", "The format of the events: `2` for Thrift, `2j` for JSON."),
-    Key("collector.scheme", "choice", "https", "`https`, or `http` where the way is safe without it."),
-    Key(
+    Option("collector.version", "choice", "2", "The format of the events: `2` for Thrift, `2j` for JSON."),
+    Option("collector.scheme", "choice", "https", "`https`, or `http` where the way is safe without it."),
+    Option(
         "collector.timeout",
         "span",
         "3 seconds",
@@ -92,7 +92,7 @@ KEYS: Final = (
         _MILLISECOND,
         _HOUR,
     ),
-    Key(
+    Option(
         "collector.deadline",
         "span",
         "10 seconds",
@@ -100,23 +100,23 @@ KEYS: Final = (
         _MILLISECOND,
         _HOUR,
     ),
-    Key(
+    Option(
         "collector.ca_file", "path", "", "A PEM file with the certificates to trust instead of the system's."
     ),
-    Key(
+    Option(
         "collector.proxy",
         "proxy",
         "",
         "An HTTP proxy, `http://HOST:PORT`. Proxy variables of the environment mean nothing.",
     ),
-    Key(
+    Option(
         "key.name",
         "text",
         None,
         "The key that signs batches: printable ASCII without blanks, commas and quotes.",
     ),
-    Key("key.secret", "base64", None, "The secret of that key in base64."),
-    Key(
+    Option("key.secret", "base64", None, "The secret of that key in base64."),
+    Option(
         "max_queue_size",
         "count",
         "10000",
@@ -124,7 +124,7 @@ KEYS: Final = (
         1,
         _HARD_MSGMAX,
     ),
-    Key(
+    Option(
         "max_event_size",
         "bytes",
         "102400",
@@ -132,13 +132,13 @@ KEYS: Final = (
         1,
         _HARD_MSGSIZEMAX,
     ),
-    Key(
+    Option(
         "queue.mode",
         "mode",
         "0600",
         "Who may open the queue, where the publisher makes it, and so take events away too.",
     ),
-    Key(
+    Option(
         "batch.max_size",
         "bytes",
         "512000",
@@ -146,7 +146,7 @@ KEYS: Final = (
         1 + BATCH_WRAPPER_SIZE,
         _MAX_BODY,
     ),
-    Key(
+    Option(
         "batch.max_age",
         "span",
         "1 second",
@@ -154,8 +154,8 @@ KEYS: Final = (
         _MILLISECOND,
         _HOUR,
     ),
-    Key("batch.max_events", "count", "10000", "The most events of a batch.", 1, 1_000_000),
-    Key(
+    Option("batch.max_events", "count", "10000", "The most events of a batch.", 1, 1_000_000),
+    Option(
         "compression.level",
         "count",
         "2",
@@ -163,7 +163,7 @@ KEYS: Final = (
         1,
         9,
     ),
-    Key(
+    Option(
         "retry.base",
         "span",
         "1 second",
@@ -171,7 +171,7 @@ KEYS: Final = (
         _MILLISECOND,
         _HOUR,
     ),
-    Key(
+    Option(
         "retry.cap",
         "span",
         "30 seconds",
@@ -179,13 +179,13 @@ KEYS: Final = (
         _MILLISECOND,
         _HOUR,
     ),
-    Key(
+    Option(
         "retry.codes",
         "statuses",
         "",
         "Statuses that are tried again besides those of the rules, separated by commas, such as `400, 404`.",
     ),
-    Key(
+    Option(
         "retry.max_age",
         "span",
         "",
@@ -193,7 +193,7 @@ KEYS: Final = (
         1,
         _YEAR,
     ),
-    Key(
+    Option(
         "delivery.concurrency",
         "count",
         "16",
@@ -201,13 +201,13 @@ KEYS: Final = (
         1,
         64,
     ),
-    Key(
+    Option(
         "spool.directory",
         "folder",
         "",
         "A folder of this publisher alone, where events are safe until they are delivered; without it, off.",
     ),
-    Key(
+    Option(
         "spool.max_size",
         "bytes",
         "1073741824",
@@ -215,19 +215,19 @@ KEYS: Final = (
         1_000_000,
         _LARGEST_SPOOL,
     ),
-    Key(
+    Option(
         "spool.fsync",
         "choice",
         "never",
         "When events are forced onto the disk: `never`, with each `batch`, or with each `event`.",
     ),
-    Key(
+    Option(
         "dead_letters.directory",
         "folder",
         "",
         "A folder for events that the collector refuses; by default `rejected` in the spool's.",
     ),
-    Key(
+    Option(
         "dead_letters.max_size",
         "bytes",
         "104857600",
@@ -235,7 +235,7 @@ KEYS: Final = (
         100_000,
         _LARGEST_SPOOL,
     ),
-    Key(
+    Option(
         "shutdown.grace",
         "span",
         "10 seconds",
@@ -243,28 +243,28 @@ KEYS: Final = (
         0,
         _HOUR,
     ),
-    Key(
+    Option(
         "metrics.namespace", "text", "", "What the names of all metrics begin with, without a dot at the end."
     ),
-    Key(
+    Option(
         "metrics.endpoint",
         "endpoint",
         "",
         "The statsd server: `HOST:PORT`, or a Unix socket's path with a `/` in it.",
     ),
-    Key(
+    Option(
         "metrics.log_if_unconfigured",
         "boolean",
         "false",
         "Log the metrics (`--debug`) where there is no endpoint.",
     ),
-    Key(
+    Option(
         "metrics.swallow_network_errors",
         "boolean",
         "false",
         "Accepted for configurations of the original. Metrics never disturb the publisher.",
     ),
-    Key(
+    Option(
         "health.bind",
         "bind",
         "",
@@ -272,4 +272,4 @@ KEYS: Final = (
     ),
 )
 
-KEY_BY_NAME: Final = {key.name: key for key in KEYS}
+OPTION_BY_NAME: Final = {key.name: key for key in OPTIONS}

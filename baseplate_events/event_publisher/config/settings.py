@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .ini import Section, read_section
-from .options import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS
+from .options import BATCH_WRAPPER_SIZE, OPTION_BY_NAME, OPTIONS
 from .values import format_span
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def load_settings(
     Raises:
         ConfigurationError: With one line for each mistake of the file or the section.
     """
-    defaults = {key.name: key.default for key in KEYS if key.default is not None}
+    defaults = {key.name: key.default for key in OPTIONS if key.default is not None}
     section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
     spool = _spool(section)
     settings = PublisherSettings(
@@ -262,8 +262,8 @@ def load_settings(
             codes=_codes(section, "retry.codes"),
             max_age=section.optional_span(
                 "retry.max_age",
-                minimum=KEY_BY_NAME["retry.max_age"].minimum,
-                maximum=KEY_BY_NAME["retry.max_age"].maximum,
+                minimum=OPTION_BY_NAME["retry.max_age"].minimum,
+                maximum=OPTION_BY_NAME["retry.max_age"].maximum,
             ),
         ),
         concurrency=_integer(section, "delivery.concurrency"),
@@ -310,12 +310,12 @@ def load_health(
 
 
 def _span(section: Section, name: str) -> float:
-    key = KEY_BY_NAME[name]
+    key = OPTION_BY_NAME[name]
     return section.span(name, minimum=key.minimum, maximum=key.maximum)
 
 
 def _integer(section: Section, name: str) -> int:
-    key = KEY_BY_NAME[name]
+    key = OPTION_BY_NAME[name]
     return section.integer(name, minimum=int(key.minimum), maximum=int(key.maximum))
 
 

@@ -6,14 +6,14 @@ Layout of the folder, which one publisher at a time writes to:
 
 Rules:
 
-1. A letter is in the operating system's hands when `bury` returns, so that a crash of the process can't lose
+1. A letter is in the operating system's hands when `write` returns, so that a crash of the process can't lose
    it; with `sync` it is on the disk.
 2. The writer waits for nobody. Whoever changes a file locks it meanwhile. A writer that finds its file locked
    or deleted goes on in a new one, and doesn't drop a file that is locked. So nothing is appended to a file
    while a command empties it, and commands work while a publisher runs.
 3. A letter is taken out by blanks written over it, beginning with its first byte. That takes no room on the
    disk, moves no other letter, and done half is done. A file in which nothing is left is deleted.
-4. Reading takes no lock. A last line without its end was torn by a crash, or is being written: its `bury`
+4. Reading takes no lock. A last line without its end was torn by a crash, or is being written: its `write`
    didn't return. Nothing is ever appended to it, for a writer begins with a new file.
 5. Files are 0600 in a folder that is 0700 (see `disk`), for they hold what users did. Links aren't followed:
    an administrator may run a command on the folder of a user.
@@ -66,7 +66,7 @@ class DeadLetters:
         max_size: Bytes that all letters together may take, whereupon the oldest are dropped, a file at a
             time. More is taken only by a single letter that is larger, and by a file that a command is at
             work on.
-        sync: Whether each letter is forced onto the disk before `bury` returns.
+        sync: Whether each letter is forced onto the disk before `write` returns.
         wall_clock: Gives the seconds since 1970.
 
     Raises:
@@ -105,7 +105,7 @@ class DeadLetters:
         self._uncounted = 0
         self._closed = False
 
-    def bury(self, event: bytes, *, status: int | None, reason: str, excerpt: bytes = b"") -> int:
+    def write(self, event: bytes, *, status: int | None, reason: str, excerpt: bytes = b"") -> int:
         """Add a letter.
 
         Args:

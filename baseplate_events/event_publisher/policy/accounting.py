@@ -95,7 +95,7 @@ class Accounting:
         self._leave(count, spooled=spooled)
         self.dead_lettered += count
 
-    def give_back(self, count: int) -> None:
+    def requeue(self, count: int) -> None:
         """Count events that went from memory back to the queue."""
         self._leave(count, spooled=False)
         self.returned += count

@@ -1,11 +1,12 @@
-"""When to try again: exponential backoff with full jitter, and one gate for all senders. Pure.
+"""When to try again: exponential backoff with full jitter, and one concurrency limit for all senders. Pure.
 
 Rules:
 
 1. Between attempts lies a pause of a random length between 0 and a ceiling, and what the collector asked for
    by Retry-After on top of it: those who were told the same moment must not come back in the same moment.
 2. A failure doubles the ceiling, from `base` up to `cap`, and makes it no less than what the collector asked
-   for, up to `cap`. A success shrinks it by `RELIEF`; below half of `base` there are no pauses any more.
+   for, up to `cap`. A success shrinks it by `DECREASE_FACTOR`; below half of `base` there are no pauses any
+   more.
 3. While there are pauses, one attempt at a time is under way. Afterwards each round of successes adds one, up
    to `concurrency`, until the next failure.
 4. Attempts that were under way together and fail together are one failure.
@@ -32,7 +33,7 @@ class RandomSource(Protocol):
 
 #: What a success makes of the ceiling. Two successes undo one failure: a fleet that its collector can't
 #: serve all at once settles where a third of its requests are turned away, at 1.5 times what is served.
-RELIEF: Final = 0.5**0.5
+DECREASE_FACTOR: Final = 0.5**0.5
 
 
 class Backoff:
@@ -60,7 +61,7 @@ class Backoff:
 
     def lowered(self, ceiling: float) -> float:
         """Tell the longest pause after a success, in seconds; 0 for none."""
-        ceiling *= RELIEF
+        ceiling *= DECREASE_FACTOR
         return ceiling if ceiling > self._base / 2.0 else 0.0
 
     def draw(self, ceiling: float) -> float:
@@ -68,7 +69,7 @@ class Backoff:
         return self._random.uniform(0.0, ceiling)
 
 
-class Gate:
+class ConcurrencyLimit:
     """Lets attempts start, or holds them back while the collector is failing.
 
     Args:
@@ -77,34 +78,34 @@ class Gate:
 
     Attributes:
         failures: Failed attempts in a row; 0 while the collector takes what it gets.
-        opens_at: When the current pause ends, in seconds of the monotonic clock.
-        proven: Whether the last attempt that ended was a success.
+        paused_until: When the current pause ends, in seconds of the monotonic clock.
+        healthy: Whether the last attempt that ended was a success.
     """
 
     def __init__(self, backoff: Backoff, concurrency: int) -> None:
         self.backoff: Backoff = backoff
         self._concurrency = concurrency
         self.failures: int = 0
-        self.opens_at: float = float("-inf")
-        self.proven: bool = False
-        self._width = float(concurrency)
+        self.paused_until: float = float("-inf")
+        self.healthy: bool = False
+        self._allowed = float(concurrency)
         self._ceiling = 0.0  # seconds of the longest pause between attempts; 0 where there is none
         self._failed_at = float("-inf")
 
     @property
-    def width(self) -> int:
+    def allowed(self) -> int:
         """How many attempts may be under way."""
-        return 1 if self._ceiling else int(self._width)
+        return 1 if self._ceiling else int(self._allowed)
 
     @property
-    def is_open(self) -> bool:
+    def unpaused(self) -> bool:
         """Whether attempts may follow each other without pauses."""
         return not self._ceiling
 
-    def reopen(self) -> None:
+    def resume(self) -> None:
         """End all pauses, as somebody may have mended what was wrong."""
         self._ceiling = 0.0
-        self.opens_at = float("-inf")
+        self.paused_until = float("-inf")
 
     def succeed(self, started_at: float, now: float) -> None:
         """Take the success of an attempt that began at `started_at`: pauses become shorter, then end.
@@ -113,20 +114,20 @@ class Gate:
         """
         if started_at < self._failed_at:
             return
-        self.proven = True
+        self.healthy = True
         self.failures = 0
         if not self._ceiling:
-            self._width = min(self._width + 1.0 / self._width, float(self._concurrency))
+            self._allowed = min(self._allowed + 1.0 / self._allowed, float(self._concurrency))
         self._ceiling = self.backoff.lowered(self._ceiling)
-        self.opens_at = now + self.backoff.draw(self._ceiling)
+        self.paused_until = now + self.backoff.draw(self._ceiling)
 
     def fail(self, started_at: float, retry_after: float, now: float) -> None:
         """Take the failure of an attempt that began at `started_at`."""
-        self.proven = False
+        self.healthy = False
         if started_at >= self._failed_at:
             self.failures += 1
-            self._width = 1.0
+            self._allowed = 1.0
             self._failed_at = now
             self._ceiling = self.backoff.raised(self._ceiling, retry_after)
-            self.opens_at = now + retry_after + self.backoff.draw(self._ceiling)
-        self.opens_at = max(self.opens_at, now + retry_after)
+            self.paused_until = now + retry_after + self.backoff.draw(self._ceiling)
+        self.paused_until = max(self.paused_until, now + retry_after)

@@ -11,9 +11,9 @@ Rules:
    of `backoff`.
 2. A batch that is refused for its content or size is split in halves until the offender is alone. A 413 for
    several events teaches the batcher a smaller size.
-3. A batch that got `SUSPICION` answers of 5xx, or hang-ups, with others going through between each two, is
+3. A batch that got `MAX_FAILURES` answers of 5xx, or hang-ups, with others going through between each two, is
    treated as refused: an event that crashes the collector must not block the line. A lone event is given up
-   after `LONE_SUSPICION` only, and not while other batches that got such answers are accepted later: then
+   after `MAX_LONE_FAILURES` only, and not while other batches that got such answers are accepted later: then
    the collector has troubles that aren't the event's. For others to go through, the next probe after such an
    answer is another batch.
 4. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
@@ -38,20 +38,20 @@ from ..._compat import assert_never
 from ...errors import EventError
 from .accounting import Accounting, DropReason
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
-from .pending import Attempt, Parcel, Verdict
+from .pending import Attempt, PendingBatch, Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .backoff import Gate
+    from .backoff import ConcurrencyLimit
     from .batching import Batch, Batcher
-    from .pending import Cemetery, Segment, Store
+    from .pending import DeadLetterSink, Segment, Store
 
 #: Answers of 5xx, or hang-ups, that speak against a batch until it is split, and against a lone event until
 #: it is given up. A collector that turns away half of what it gets, at random, would get an innocent event
 #: given up in one of a million trials: others must go through at once between each two, (0.5 * 0.5)**10.
-SUSPICION: Final = 5
-LONE_SUSPICION: Final = 10
+MAX_FAILURES: Final = 5
+MAX_LONE_FAILURES: Final = 10
 
 #: The bytes at the ends of a JSON object.
 _OPENS: Final = ord("{")
@@ -66,14 +66,14 @@ class Delivery:
 
     Args:
         batcher: Gathers events to batches.
-        gate: Says when attempts may start.
+        limit: Says when attempts may start.
         concurrency: Attempts under way at the same time, at least 1.
         max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 1)` times that.
         queue_capacity: Events that the queue can hold.
         queue_message_size: Bytes of the largest event that the queue can hold.
         store: The spool, or None.
         recovered: Segments that an earlier run left in the spool, oldest first.
-        cemetery: The dead letters, or None: then what would become one is dropped.
+        dead_letters: The dead letters, or None: then what would become one is dropped.
         max_age: Seconds after which an event that can't be delivered is given up, or None: never.
         now: Seconds of the monotonic clock.
 
@@ -81,13 +81,13 @@ class Delivery:
         accounting: The fates of all events.
         queue_capacity: Events that the queue can hold; to be set when the queue was made anew.
         queue_message_size: Bytes of the largest event that it can hold; likewise.
-        disk_trouble: What the disk said when it last failed, None once it works again.
+        disk_error: What the disk said when it last failed, None once it works again.
     """
 
     def __init__(
         self,
         batcher: Batcher,
-        gate: Gate,
+        limit: ConcurrencyLimit,
         *,
         concurrency: int,
         max_size: int,
@@ -95,25 +95,25 @@ class Delivery:
         queue_message_size: int,
         store: Store | None = None,
         recovered: Iterable[Segment] = (),
-        cemetery: Cemetery | None = None,
+        dead_letters: DeadLetterSink | None = None,
         max_age: float | None = None,
         now: float = 0.0,
     ) -> None:
         self.accounting: Accounting = Accounting()
         self.queue_capacity: int = queue_capacity
         self.queue_message_size: int = queue_message_size
-        self.disk_trouble: str | None = None
-        self.gate: Gate = gate
+        self.disk_error: str | None = None
+        self.limit: ConcurrencyLimit = limit
         self._batcher = batcher
         self._max_memory = (concurrency + 1) * max_size
         self._store = store
-        self._cemetery = cemetery
+        self._dead_letters = dead_letters
         self._max_age = max_age
-        self._waiting: list[tuple[tuple[int, int], Parcel]] = []  # a heap
-        self._under_way: dict[tuple[int, int], Attempt] = {}
+        self._waiting: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
+        self._in_flight: dict[tuple[int, int], Attempt] = {}
         self._memory = 0  # bytes of the batches that wait or are under way, as far as they are in memory
         self._parts: dict[int, int] = {}  # parcels on their way, by segment
-        self._doomed: list[tuple[bytes, Verdict, Segment | None]] = []  # events that couldn't be buried yet
+        self._doomed: list[tuple[bytes, Rejection, Segment | None]] = []  # events that couldn't be buried yet
         self._held: bytes | None = None  # an event that couldn't be spooled yet
         self._disk_at = float("-inf")  # when the disk is to be tried again
         self._number = 0
@@ -121,7 +121,7 @@ class Delivery:
         self._acquitted = 0
         for segment in recovered:
             self.accounting.recover(segment.count)
-            self._send(Parcel(self._next_order(), segment.count, now, None, segment))
+            self._send(PendingBatch(self._next_order(), segment.count, now, None, segment))
 
     @property
     def room(self) -> int:
@@ -134,7 +134,7 @@ class Delivery:
         memory = self._max_memory - self._memory - self._batcher.size
         # Any memory that is left is room for one, which may take a bit more.
         room = (memory + self.queue_message_size - 1) // self.queue_message_size
-        if not self.gate.proven:
+        if not self.limit.healthy:
             room = min(room, self.queue_capacity - self._exposed)
         return max(0, room)
 
@@ -147,12 +147,12 @@ class Delivery:
     def oldest_at(self) -> float | None:
         """When the oldest event that is still to be delivered came; None if there is none."""
         times = [parcel.opened_at for _, parcel in self._waiting]
-        times += [attempt.parcel.opened_at for attempt in self._under_way.values()]
+        times += [attempt.parcel.opened_at for attempt in self._in_flight.values()]
         if self._batcher.opened_at is not None:
             times.append(self._batcher.opened_at)
         return min(times, default=None)
 
-    def offer(self, events: Iterable[bytes], now: float) -> list[tuple[int, Verdict]]:
+    def offer(self, events: Iterable[bytes], now: float) -> list[tuple[int, Rejection]]:
         """Take events from the queue while there is `room`.
 
         Args:
@@ -164,7 +164,7 @@ class Delivery:
             Those that can't be sent at all and were given up, which is counted: the size of each, and why.
         """
         events = iter(events)
-        refused: list[tuple[int, Verdict]] = []
+        refused: list[tuple[int, Rejection]] = []
         if self._store is not None:
             while self.room and self._spool(self._store, events, now, refused):
                 pass
@@ -173,7 +173,7 @@ class Delivery:
                 self._gather(burst, now, refused)
         return refused
 
-    def _gather(self, events: Sequence[bytes], now: float, refused: list[tuple[int, Verdict]]) -> None:
+    def _gather(self, events: Sequence[bytes], now: float, refused: list[tuple[int, Rejection]]) -> None:
         """Take in events without a spool."""
         largest = self._batcher.largest_event
         # Nearly all events are objects; looking at their two ends in place is what a burst can afford.
@@ -187,7 +187,7 @@ class Delivery:
             events = events[taken:]
 
     def _spool(
-        self, store: Store, events: Iterator[bytes], now: float, refused: list[tuple[int, Verdict]]
+        self, store: Store, events: Iterator[bytes], now: float, refused: list[tuple[int, Rejection]]
     ) -> bool:
         """Take in events with a spool, up to the first that doesn't just follow in the open batch.
 
@@ -196,7 +196,7 @@ class Delivery:
         """
         run, other, trouble = self._write_run(store, events)
         if run:
-            self.disk_trouble = None
+            self.disk_error = None
             self.accounting.receive_spooled(len(run))
             self._batcher.add_many(run, now)
             if self._batcher.full:
@@ -239,7 +239,7 @@ class Delivery:
                 break
         return run, None, None
 
-    def _refuse(self, event: bytes, now: float, refused: list[tuple[int, Verdict]]) -> bool:
+    def _refuse(self, event: bytes, now: float, refused: list[tuple[int, Rejection]]) -> bool:
         """Give an event up if it can't be sent at all, and note the verdict; tell whether that was so."""
         verdict = self._judge(event)
         if verdict is None:
@@ -249,11 +249,11 @@ class Delivery:
         self._give_up(event, verdict, None, now)
         return True
 
-    def _judge(self, event: bytes) -> Verdict | None:
+    def _judge(self, event: bytes) -> Rejection | None:
         if not _may_be_json(event):
-            return Verdict(DropReason.INVALID, "not JSON")
+            return Rejection(DropReason.INVALID, "not JSON")
         if len(event) > self._batcher.largest_event:
-            return Verdict(DropReason.OVERSIZE, "larger than batch.max_size")
+            return Rejection(DropReason.OVERSIZE, "larger than batch.max_size")
         return None
 
     def _take_in(self, now: float) -> bool:
@@ -269,7 +269,7 @@ class Delivery:
             self._note_disk(str(exc), now)
             return False
         self._held = None
-        self.disk_trouble = None
+        self.disk_error = None
         batcher.add(event, now)
         if batcher.full:
             self.flush(now)
@@ -285,13 +285,13 @@ class Delivery:
     def _close(self) -> None:
         """Close the open batch and its segment; raise an `EventError` if the disk doesn't let it."""
         segment = self._store.close_segment() if self._store is not None else None
-        self.disk_trouble = None
+        self.disk_error = None
         batch = self._batcher.take()
         if batch is None:
             return
         in_memory = segment is None or self._memory + batch.size <= self._max_memory
         self._send(
-            Parcel(
+            PendingBatch(
                 self._next_order(),
                 len(batch.events),
                 batch.opened_at,
@@ -304,20 +304,20 @@ class Delivery:
         self._number += 1
         return self._number, 0
 
-    def _send(self, parcel: Parcel) -> None:
+    def _send(self, parcel: PendingBatch) -> None:
         """Put a new parcel in the line."""
         if parcel.segment is not None:
             number = parcel.segment.number
             self._parts[number] = self._parts.get(number, 0) + 1
         self._requeue(parcel)
 
-    def _requeue(self, parcel: Parcel) -> None:
+    def _requeue(self, parcel: PendingBatch) -> None:
         if parcel.batch is not None:
             self._memory += parcel.batch.size
         heapq.heappush(self._waiting, (parcel.order, parcel))
 
     def _note_disk(self, trouble: str, now: float) -> None:
-        self.disk_trouble = trouble
+        self.disk_error = trouble
         self._disk_at = now + DISK_PAUSE
 
     def next_attempt(self, now: float) -> Attempt | None:
@@ -328,7 +328,7 @@ class Delivery:
             `wake_at`, an event or the end of an attempt.
         """
         self._retry_disk(now)
-        while len(self._under_way) < self.gate.width and now >= self.gate.opens_at:
+        while len(self._in_flight) < self.limit.allowed and now >= self.limit.paused_until:
             due_at = self._batcher.due_at
             # Suspects don't count: it is the others that convict or acquit them.
             others_wait = any(not parcel.answers for _, parcel in self._waiting)
@@ -341,13 +341,13 @@ class Delivery:
             if batch is None:
                 continue
             attempt = Attempt(parcel, batch, now)
-            self._under_way[parcel.order] = attempt
+            self._in_flight[parcel.order] = attempt
             return attempt
         return None
 
-    def _pick(self) -> Parcel:
+    def _pick(self) -> PendingBatch:
         """Take the parcel out of the line that is to be sent next."""
-        if self.gate.is_open or not self._waiting[0][1].answers:
+        if self.limit.unpaused or not self._waiting[0][1].answers:
             return heapq.heappop(self._waiting)[1]
         # A suspect waits until those that are less so have been tried.
         item = min(self._waiting, key=lambda item: (item[1].answers, item[0]))
@@ -355,7 +355,7 @@ class Delivery:
         heapq.heapify(self._waiting)
         return item[1]
 
-    def _load(self, parcel: Parcel, now: float) -> Batch | None:
+    def _load(self, parcel: PendingBatch, now: float) -> Batch | None:
         """Read a parcel's events from the disk; None if that can't be done now, or there are none."""
         if self._store is None or parcel.segment is None:
             raise AssertionError("a parcel has its events in memory or a segment")
@@ -364,9 +364,9 @@ class Delivery:
         except EventError as exc:
             self._requeue(parcel)
             self._note_disk(str(exc), now)
-            self.gate.opens_at = max(self.gate.opens_at, self._disk_at)
+            self.limit.paused_until = max(self.limit.paused_until, self._disk_at)
             return None
-        self.disk_trouble = None
+        self.disk_error = None
         lost = parcel.count - len(events)
         if lost:
             self.accounting.drop(DropReason.DAMAGED, lost, spooled=True)
@@ -383,17 +383,17 @@ class Delivery:
         None where only an event or the end of an attempt can change anything.
         """
         times = [self._disk_at] if self._held is not None or self._doomed else []
-        if len(self._under_way) < self.gate.width:
+        if len(self._in_flight) < self.limit.allowed:
             # A batch that is due stays open, and fills up, until it can be sent.
             if self._waiting:
-                times.append(self.gate.opens_at)
+                times.append(self.limit.paused_until)
             elif self._batcher.due_at is not None:
-                times.append(max(self._batcher.due_at, self.gate.opens_at, self._disk_at))
+                times.append(max(self._batcher.due_at, self.limit.paused_until, self._disk_at))
         return min(times, default=None)
 
     def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Take what became of an attempt: settle the fate of its events, or keep them for the next one."""
-        del self._under_way[attempt.parcel.order]
+        del self._in_flight[attempt.parcel.order]
         parcel = replace(attempt.parcel, batch=attempt.batch, count=len(attempt.batch.events))
         self._memory -= attempt.batch.size
         match outcome:
@@ -401,32 +401,32 @@ class Delivery:
                 self._passed += 1
                 if parcel.answers and not parcel.is_part:
                     self._acquitted += 1  # so such answers don't speak of contents these days
-                self.gate.succeed(attempt.started_at, now)
+                self.limit.succeed(attempt.started_at, now)
                 self.accounting.deliver(parcel.count, spooled=parcel.segment is not None)
                 self._settle(parcel.segment)
             case TooLarge() | Refused():
                 if isinstance(outcome, TooLarge) and parcel.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
-                self.gate.succeed(attempt.started_at, now)  # the collector is there and reads what it gets
-                verdict = Verdict(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
+                self.limit.succeed(attempt.started_at, now)  # the collector is there and reads what it gets
+                verdict = Rejection(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
                 self._isolate(parcel, verdict, now)
             case Retryable():
-                self.gate.fail(attempt.started_at, outcome.retry_after, now)
-                if outcome.suspect:
+                self.limit.fail(attempt.started_at, outcome.retry_after, now)
+                if outcome.may_be_poison:
                     parcel = self._suspect(parcel)
-                enough = SUSPICION if parcel.count > 1 else LONE_SUSPICION
+                enough = MAX_FAILURES if parcel.count > 1 else MAX_LONE_FAILURES
                 if parcel.suspicions >= enough:
                     reason = f"{outcome.reason}, {enough} times while other batches went through"
-                    self._isolate(parcel, Verdict(DropReason.REFUSED, reason, outcome.status), now)
+                    self._isolate(parcel, Rejection(DropReason.REFUSED, reason, outcome.status), now)
                 else:
                     self._keep(parcel, outcome.reason, outcome.status, now)
             case Misconfigured():
-                self.gate.fail(attempt.started_at, outcome.retry_after, now)
+                self.limit.fail(attempt.started_at, outcome.retry_after, now)
                 self._keep(parcel, outcome.reason, None, now)
             case _:
                 assert_never(outcome)
 
-    def _suspect(self, parcel: Parcel) -> Parcel:
+    def _suspect(self, parcel: PendingBatch) -> PendingBatch:
         parcel = replace(parcel, answers=parcel.answers + 1)
         if not parcel.suspicions or (parcel.count == 1 and parcel.acquitted != self._acquitted):
             return replace(parcel, suspicions=1, passed=self._passed, acquitted=self._acquitted)
@@ -434,21 +434,23 @@ class Delivery:
             return replace(parcel, suspicions=parcel.suspicions + 1, passed=self._passed)
         return parcel
 
-    def _keep(self, parcel: Parcel, reason: str, status: int | None, now: float) -> None:
+    def _keep(self, parcel: PendingBatch, reason: str, status: int | None, now: float) -> None:
         """Put a parcel back in the line, unless its time is over."""
         if self._max_age is None or now - parcel.opened_at < self._max_age:
             self._requeue(parcel)
         else:
-            self._end(parcel, Verdict(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status), now)
+            self._end(
+                parcel, Rejection(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status), now
+            )
 
-    def _isolate(self, parcel: Parcel, verdict: Verdict, now: float) -> None:
+    def _isolate(self, parcel: PendingBatch, verdict: Rejection, now: float) -> None:
         """Split a parcel that was refused in halves, or give its only event up."""
         if parcel.batch is None or parcel.count == 1:
             self._end(parcel, verdict, now)
             return
         number, start = parcel.order
         # A half of a suspect is nearly convicted; a single event gets the whole trial again.
-        suspicions = SUSPICION - 1 if parcel.suspicions >= SUSPICION else 0
+        suspicions = MAX_FAILURES - 1 if parcel.suspicions >= MAX_FAILURES else 0
         for part in self._batcher.split(parcel.batch):
             count = len(part.events)
             self._send(
@@ -467,7 +469,7 @@ class Delivery:
             start += count
         self._settle(parcel.segment)
 
-    def _end(self, parcel: Parcel, verdict: Verdict, now: float) -> None:
+    def _end(self, parcel: PendingBatch, verdict: Rejection, now: float) -> None:
         """Give up every event of a parcel."""
         if parcel.batch is None:
             raise AssertionError("only what was sent is given up")
@@ -477,14 +479,14 @@ class Delivery:
             self._give_up(event, verdict, parcel.segment, now)
         self._settle(parcel.segment)
 
-    def _give_up(self, event: bytes, verdict: Verdict, segment: Segment | None, now: float) -> None:
+    def _give_up(self, event: bytes, verdict: Rejection, segment: Segment | None, now: float) -> None:
         """Make an event a dead letter, or drop it where there are none; hold it if the disk fails."""
         spooled = segment is not None
-        if self._cemetery is None:
+        if self._dead_letters is None:
             self.accounting.drop(verdict.fate, 1, spooled=spooled)
         else:
             try:
-                self.accounting.letters_dropped += self._cemetery.bury(
+                self.accounting.letters_dropped += self._dead_letters.write(
                     event, status=verdict.status, reason=verdict.reason, excerpt=verdict.excerpt
                 )
             except EventError as exc:
@@ -509,13 +511,13 @@ class Delivery:
             return
         doomed, self._doomed = self._doomed, []
         if doomed:
-            self.disk_trouble = None
+            self.disk_error = None
         for event, verdict, segment in doomed:
             self._give_up(event, verdict, segment, now)
         if self._take_in(now):
             self.accounting.spool(1)
 
-    def surrender(self) -> list[bytes]:
+    def take_unsent(self) -> list[bytes]:
         """Give up everything that is in memory only, so that it can go back to the queue.
 
         Attempts under way count as failed: the collector may have taken their batches or not. What is in the
@@ -526,7 +528,7 @@ class Delivery:
             it.
         """
         parcels = [parcel for _, parcel in self._waiting]
-        parcels += [replace(attempt.parcel, batch=attempt.batch) for attempt in self._under_way.values()]
+        parcels += [replace(attempt.parcel, batch=attempt.batch) for attempt in self._in_flight.values()]
         last = self._batcher.take() if self._store is None else None
         events = [
             event
@@ -537,7 +539,7 @@ class Delivery:
         events += last.events if last is not None else ()
         events += [event for event, _, segment in self._doomed if segment is None]
         events += [self._held] if self._held is not None else []
-        self._waiting, self._under_way, self._doomed, self._held = [], {}, [], None
+        self._waiting, self._in_flight, self._doomed, self._held = [], {}, [], None
         return events
 
 

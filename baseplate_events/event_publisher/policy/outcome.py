@@ -63,14 +63,14 @@ class Retryable:
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
         status: The HTTP status, or None where there was no response.
-        suspect: Whether the batch itself may be the reason: the collector answered 5xx, or hung up on it.
+        may_be_poison: Whether the batch itself may be the reason: a 5xx response, or a hang-up.
     """
 
     reason: str
     from_collector: bool
     retry_after: float = 0.0
     status: int | None = None
-    suspect: bool = False
+    may_be_poison: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def _retryable(response: Response, reason: str) -> Retryable:
         from_collector=True,
         retry_after=retry_after(response),
         status=response.status,
-        suspect=500 <= response.status <= 599,
+        may_be_poison=500 <= response.status <= 599,
     )
 
 
@@ -174,8 +174,8 @@ def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
         case (
             FailureKind.UNREACHABLE | FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED
         ):
-            suspect = failure.kind is FailureKind.INTERRUPTED
-            return Retryable(reason=reason, from_collector=False, suspect=suspect)
+            may_be_poison = failure.kind is FailureKind.INTERRUPTED
+            return Retryable(reason=reason, from_collector=False, may_be_poison=may_be_poison)
         case _:
             assert_never(failure.kind)
     return Misconfigured(reason=reason, remedy=remedy, from_collector=False)

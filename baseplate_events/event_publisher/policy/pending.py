@@ -51,10 +51,10 @@ class Store(Protocol):
         ...
 
 
-class Cemetery(Protocol):
+class DeadLetterSink(Protocol):
     """The dead letters, as the policy uses them."""
 
-    def bury(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> int:
+    def write(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> int:
         """Write an event to the dead letters; raise an `EventError` if that can't be done.
 
         Returns:
@@ -64,7 +64,7 @@ class Cemetery(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Rejection:
     """Why an event is given up.
 
     Attributes:
@@ -81,7 +81,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class PendingBatch:
     """A batch on its way, or a part of one.
 
     Attributes:
@@ -119,6 +119,6 @@ class Attempt:
         started_at: Seconds of the monotonic clock.
     """
 
-    parcel: Parcel
+    parcel: PendingBatch
     batch: Batch
     started_at: float

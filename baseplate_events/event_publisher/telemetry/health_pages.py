@@ -232,7 +232,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "disk_failing",
             "gauge",
             "Whether the disk of the spool or the dead letters takes nothing.",
-            one(int(snapshot.disk_trouble is not None)),
+            one(int(snapshot.disk_error is not None)),
         ),
         Metric(
             "metrics_dropped_total",

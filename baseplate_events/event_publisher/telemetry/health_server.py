@@ -81,7 +81,7 @@ class HealthError(EventError):
 
 
 @dataclass(slots=True, eq=False)
-class _Connection:
+class _ClientConnection:
     """A client.
 
     Attributes:
@@ -116,7 +116,7 @@ class HealthServer:
     def __init__(self, endpoint: Endpoint, read_snapshot: Callable[[], Snapshot]) -> None:
         self._read_snapshot = read_snapshot
         self._file: tuple[str, os.stat_result] | None = None
-        self._connections: list[_Connection] = []  # oldest first
+        self._connections: list[_ClientConnection] = []  # oldest first
         self._accept_at = float("-inf")
         try:
             self._listener: socket.socket = _listen(endpoint)
@@ -182,7 +182,7 @@ class HealthServer:
         times += [self._accept_at] if now < self._accept_at else []
         timeout = max(0.0, min(times) - now) if times else None
         for key, _ in self._selector.select(timeout):
-            if isinstance(key.data, _Connection):
+            if isinstance(key.data, _ClientConnection):
                 if key.data in self._connections:
                     self._advance(key.data)
             elif key.fileobj is self._listener:
@@ -212,11 +212,11 @@ class HealthServer:
         if len(self._connections) >= MAX_CONNECTIONS:
             self._end(self._connections[0])
         client.setblocking(False)
-        connection = _Connection(client, now + DEADLINE)
+        connection = _ClientConnection(client, now + DEADLINE)
         self._selector.register(client, selectors.EVENT_READ, connection)
         self._connections.append(connection)
 
-    def _advance(self, connection: _Connection) -> None:
+    def _advance(self, connection: _ClientConnection) -> None:
         """Read or write what can be without waiting."""
         try:
             if connection.response is None:
@@ -230,7 +230,7 @@ class HealthServer:
         except OSError:
             self._end(connection)  # the client left
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: _ClientConnection) -> None:
         data = connection.socket.recv(MAX_HEAD + 1 - len(connection.head))
         connection.head += data
         length = head_length(connection.head)
@@ -242,20 +242,20 @@ class HealthServer:
         self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
         self._write(connection)
 
-    def _write(self, connection: _Connection) -> None:
+    def _write(self, connection: _ClientConnection) -> None:
         response = connection.response or memoryview(b"")
         connection.response = response[connection.socket.send(response) :]
         if not connection.response:
             connection.socket.shutdown(socket.SHUT_WR)
             self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
 
-    def _read_away(self, connection: _Connection) -> None:
+    def _read_away(self, connection: _ClientConnection) -> None:
         data = connection.socket.recv(_LEFTOVER)
         connection.leftover -= len(data)
         if not data or connection.leftover <= 0:
             self._end(connection)
 
-    def _end(self, connection: _Connection) -> None:
+    def _end(self, connection: _ClientConnection) -> None:
         self._connections.remove(connection)
         self._selector.unregister(connection.socket)
         connection.socket.close()

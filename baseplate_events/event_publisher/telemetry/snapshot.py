@@ -108,7 +108,7 @@ class Attempts:
         self._results[_result_of(outcome)] += 1
         self._classes[bisect.bisect_left(BOUNDS, seconds)] += 1
         self._total += seconds
-        self.trouble = trouble_of(outcome)
+        self.trouble = describe_failure(outcome)
         if self.trouble is None:
             self._failing_since = None
         elif self._failing_since is None:
@@ -158,7 +158,7 @@ class Snapshot:
         failures: Failed attempts in a row.
         oldest_at: When the oldest event that isn't delivered came, None where there is none.
         spool: How full the spool is, None where there is none.
-        disk_trouble: What the disk said when it failed, None while it works.
+        disk_error: What the disk said when it failed, None while it works.
         stopping: Whether the publisher was told to stop.
         metrics_dropped: Lines for statsd that couldn't be sent.
     """
@@ -174,7 +174,7 @@ class Snapshot:
     failures: int = 0
     oldest_at: float | None = None
     spool: SpoolLevel | None = None
-    disk_trouble: str | None = None
+    disk_error: str | None = None
     stopping: bool = False
     metrics_dropped: int = 0
 
@@ -184,7 +184,7 @@ class Snapshot:
             return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
         if self.stopping:
             return "stopping"
-        troubles = [text for text in (self.attempts.trouble, self.disk_trouble) if text is not None]
+        troubles = [text for text in (self.attempts.trouble, self.disk_error) if text is not None]
         return "; ".join(troubles) if troubles else None
 
     def alive(self, now: float) -> bool:
@@ -201,7 +201,7 @@ class Snapshot:
         return f"{doing} ({delivered}, {held}{spooled}, {self.queue_depth:,} in the queue)"
 
 
-def trouble_of(outcome: Outcome) -> str | None:
+def describe_failure(outcome: Outcome) -> str | None:
     """Tell what an attempt ran into that has to be tried again, and how to mend it where that is known.
 
     None where the collector takes what it gets: to refuse an event is to have read it.

@@ -61,8 +61,8 @@ class _Sink(Protocol):
         """Take a change of a counter."""
 
 
-class Counter:
-    """Counts events. Made by `Client.counter` or `Batch.counter`."""
+class StatsdCounter:
+    """Counts events. Made by `Client.counter` or `StatsdBatch.counter`."""
 
     def __init__(self, sink: _Sink, metric: bytes | None) -> None:
         self._sink = sink
@@ -102,7 +102,7 @@ class Timer:
 
         Args:
             elapsed: Seconds; the line says milliseconds.
-            sample_rate: See `Counter.increment`.
+            sample_rate: See `StatsdCounter.increment`.
         """
         number = format_number(elapsed, shift=3)
         self._sink.put(format_line(self._metric, number, "ms", format_rate(sample_rate)))
@@ -128,8 +128,8 @@ class Timer:
         self.stop()
 
 
-class Gauge:
-    """Holds a value. Made by `Client.gauge` or `Batch.gauge`."""
+class StatsdGauge:
+    """Holds a value. Made by `Client.gauge` or `StatsdBatch.gauge`."""
 
     def __init__(self, sink: _Sink, metric: bytes | None) -> None:
         self._sink = sink
@@ -173,24 +173,24 @@ class Histogram:
 
 
 class _Metrics:
-    """Makes metrics under a namespace; what `Client` and `Batch` share."""
+    """Makes metrics under a namespace; what `Client` and `StatsdBatch` share."""
 
     def __init__(self, sink: _Sink, namespace: str, clock: Clock) -> None:
         self._sink = sink
         self._namespace = namespace
         self._clock = clock
 
-    def counter(self, name: str, tags: Tags | None = None) -> Counter:
+    def counter(self, name: str, tags: Tags | None = None) -> StatsdCounter:
         """Give the counter of that name."""
-        return Counter(self._sink, format_metric(self._namespace, name, tags))
+        return StatsdCounter(self._sink, format_metric(self._namespace, name, tags))
 
     def timer(self, name: str, tags: Tags | None = None) -> Timer:
         """Give a timer of that name."""
         return Timer(self._sink, format_metric(self._namespace, name, tags), self._clock)
 
-    def gauge(self, name: str, tags: Tags | None = None) -> Gauge:
+    def gauge(self, name: str, tags: Tags | None = None) -> StatsdGauge:
         """Give the gauge of that name."""
-        return Gauge(self._sink, format_metric(self._namespace, name, tags))
+        return StatsdGauge(self._sink, format_metric(self._namespace, name, tags))
 
     def histogram(self, name: str, tags: Tags | None = None) -> Histogram:
         """Give the histogram of that name."""
@@ -263,16 +263,16 @@ class Client(_Metrics):
         """Lines that couldn't be written or sent since the client was made."""
         return self._wire.dropped
 
-    def batch(self) -> Batch:
+    def batch(self) -> StatsdBatch:
         """Give a client that gathers lines and sends them, few datagrams at once, when its block ends."""
-        return Batch(self._wire, self._namespace, self._clock)
+        return StatsdBatch(self._wire, self._namespace, self._clock)
 
     def close(self) -> None:
         """Close the socket; a later line opens another."""
         self._wire.close()
 
 
-class Batch(_Metrics):
+class StatsdBatch(_Metrics):
     """Gathers measurements; made by `Client.batch` and used by one thread.
 
     The changes of a counter become one line for each sample rate. A failed block sends what it gathered too.

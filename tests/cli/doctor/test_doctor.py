@@ -48,8 +48,8 @@ from baseplate_events.cli.doctor.host import check_queue
 from baseplate_events.cli.doctor.metrics import check_metrics
 from baseplate_events.cli.doctor.publisher import check_publisher
 from baseplate_events.cli.doctor.timeouts import within
-from baseplate_events.cli.queue.info import QueueFacts, look_at_queue, user_name
-from baseplate_events.dev_collector import Collector
+from baseplate_events.cli.queue.info import QueueInfo, inspect_queue, user_name
+from baseplate_events.dev_collector import DevCollector
 from baseplate_events.errors import EventQueueLimitError
 from baseplate_events.event_publisher.config.settings import Sync
 from baseplate_events.event_publisher.config.values import UnixEndpoint
@@ -149,7 +149,7 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
     append_all(spool_on(folder), [b'{"a":1}'])
     folder.release()
     letters = DeadLetters(str(spool / "rejected"), max_size=10**6)
-    letters.bury(b'{"private":1}', status=400, reason="no")
+    letters.write(b'{"private":1}', status=400, reason="no")
     letters.close()
     # Without times: reading a folder may change when it was last read.
     before = {str(path): path.stat()[:7] for path in [tmp_path, *tmp_path.rglob("*")]}
@@ -160,7 +160,7 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
         Path(words[0]).replace(tmp_path.parent / "publisher.ini")
         words[0] = str(tmp_path.parent / "publisher.ini")
         result = call("doctor", *words)
-        assert look_at_queue(f"/events-{words[2]}") is None
+        assert inspect_queue(f"/events-{words[2]}") is None
         assert len(server.requests) == 1  # which is the probe
     after = {str(path): path.stat()[:7] for path in [tmp_path, *tmp_path.rglob("*")]}
     assert before == after
@@ -409,7 +409,7 @@ def test_a_queue_that_is_nearly_full_is_named() -> None:
 def test_a_queue_is_nearly_full_from_nine_tenths_on(size: QueueSize, data: st.DataObject) -> None:
     """Fewer than nine tenths, or than two events, are no reason for a warning."""
     depth = data.draw(st.integers(0, size.max_messages))
-    check = judge_queue_depth(QueueFacts("/a", size, depth, 0, 0, 0o600, True))
+    check = judge_queue_depth(QueueInfo("/a", size, depth, 0, 0, 0o600, True))
     assert (depth >= 2 and depth >= 0.9 * size.max_messages) == (check.verdict is Verdict.WARNING)
 
 
@@ -845,7 +845,7 @@ def test_the_development_collector_knows_its_key(
     tmp_path: Path, name: str, secret: bytes, verdict: str
 ) -> None:
     """A wrong secret or name is a problem; the right ones are accepted, though no empty batch is."""
-    with Collector({name: secret}, lambda _: None) as collector:
+    with DevCollector({name: secret}, lambda _: None) as collector:
         table = diagnose(tmp_path, collector.url)
     assert verdict == table["signed probe"][0]
     assert ("check key.name and key.secret" in table["signed probe"][2]) == (verdict == "problem")
@@ -1251,7 +1251,7 @@ def test_dead_letters_are_a_warning_with_the_command_that_shows_them(tmp_path: P
     """They are counted, and shown by number and bytes alone."""
     letters = DeadLetters(str(tmp_path / "letters"), max_size=10**6)
     for _ in range(2):
-        letters.bury(b'{"private":1}', status=400, reason="no")
+        letters.write(b'{"private":1}', status=400, reason="no")
     table = diagnose(
         tmp_path, "http://127.0.0.1:9", "--no-probe", dead_letters__directory=str(tmp_path / "letters")
     )

@@ -236,7 +236,7 @@ def make_letters_of_root(path: Path) -> None:
     make_unwritable(path)
     path.chmod(0o700)
     letters = DeadLetters(str(path / "rejected"), max_size=10**6)
-    letters.bury(b'{"a":1}', status=400, reason="no")
+    letters.write(b'{"a":1}', status=400, reason="no")
     letters.close()
     os.chown(path / "rejected", NOBODY, NOBODY)
 
@@ -307,7 +307,7 @@ def test_dead_letters_are_shown_and_purged(tmp_path: Path) -> None:
     """The command shows them, and once they are purged all is well."""
     path = tmp_path / ODD_NAME
     letters = DeadLetters(str(path), max_size=10**6)
-    letters.bury(b'{"private":1}', status=400, reason="no such field")
+    letters.write(b'{"private":1}', status=400, reason="no such field")
     letters.close()
     words = ("http://127.0.0.1:9", "--no-probe")
     [show] = commands(diagnose(tmp_path, *words, dead_letters__directory=str(path))["dead letters"][2])

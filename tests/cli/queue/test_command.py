@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.cli.common import counted, posix_queue_name, short_queue_name
 from baseplate_events.cli.queue import command, transfer
-from baseplate_events.cli.queue.info import QueueFacts, look_at_queue, user_name
+from baseplate_events.cli.queue.info import QueueInfo, inspect_queue, user_name
 from baseplate_events.errors import EventError, EventQueuePermissionError
 from baseplate_events.transport.descriptor import find_queue
 from baseplate_events.transport.limits import QueueSize, read_limits
@@ -110,7 +110,7 @@ def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Pat
         result = call("queue", action, short_queue_name(name), *words)
         assert result.status == 1
         assert f"queue create {short_queue_name(name)}`" in result.err
-        assert look_at_queue(name) is None
+        assert inspect_queue(name) is None
 
 
 # --- stat ---
@@ -125,7 +125,7 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
         for _ in range(depth):
             queue.put(b"{}")
         result = call("queue", "stat", name, "--json")
-        facts = json.loads(result.out)
+        info = json.loads(result.out)
         assert result.status == 0
         assert {
             "name": name,
@@ -138,7 +138,7 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
             "mode": "0600",
             "takers": f"user {user_name(os.geteuid())}",
             "warnings": [],
-        } == facts
+        } == info
         table = call("queue", "stat", short_queue_name(name))
         assert re.search(rf"depth +{depth} of {capacity} events", table.out)
         assert "0600" in table.out
@@ -169,7 +169,7 @@ def test_the_queue_of_somebody_else_is_told_as_such() -> None:
 
 def test_a_queue_that_doesnt_show_has_to_be_mounted_first() -> None:
     """Where `/dev/mqueue` isn't there, the command that changes a mode begins with the mount."""
-    shown = QueueFacts("/a b", QueueSize(1, 1), 0, 0, 0, 0o644, shown=True)
+    shown = QueueInfo("/a b", QueueSize(1, 1), 0, 0, 0, 0o644, shown=True)
     assert shown.chmod_command(0o600) == "`chmod 0600 '/dev/mqueue/a b'` as its owner"
     hidden = replace(shown, shown=False)
     assert "mount -t mqueue none /dev/mqueue" in hidden.chmod_command(0o600)
@@ -503,11 +503,11 @@ def test_create_takes_what_there_is_and_tells_the_remedy(capfd: pytest.CaptureFi
         strict = call("queue", "create", name, "--strict")
         assert strict.status == 1
         assert "ulimit -q 1024960000" in strict.err
-        assert look_at_queue(name) is None
+        assert inspect_queue(name) is None
         assert call("queue", "create", name).status == 0
-        facts = look_at_queue(name)
-        assert facts is not None
-        assert facts.size.bytes_charged <= 50_000
+        info = inspect_queue(name)
+        assert info is not None
+        assert info.size.bytes_charged <= 50_000
         call("queue", "unlink", name)
     capfd.readouterr()  # the warning, which logging writes to the stderr that there was
 
@@ -526,7 +526,7 @@ def test_a_size_or_mode_that_cant_be_is_a_mistake_of_usage(words: list[str]) -> 
     """It ends with 2 and makes nothing."""
     with fresh_name("/events-test-") as name:
         assert call("queue", "create", name, *words).status == 2
-        assert look_at_queue(name) is None
+        assert inspect_queue(name) is None
 
 
 def test_unlink_loses_no_event_unless_it_is_told_to() -> None:
@@ -537,7 +537,7 @@ def test_unlink_loses_no_event_unless_it_is_told_to() -> None:
         assert refused.status == 1
         assert "holds 1 event," in refused.err
         assert "--force" in refused.err
-        assert look_at_queue(name) is not None
+        assert inspect_queue(name) is not None
         forced = call("queue", "unlink", name, "--force")
         assert (0, f"removed {name} with 1 event\n") == (forced.status, forced.out)
         assert queue.removed

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.status import command
-from baseplate_events.cli.status.command import UnreachableError, look_at
-from baseplate_events.cli.status.report import Look, format_json, format_status, status_of
+from baseplate_events.cli.status.command import UnreachableError, scrape
+from baseplate_events.cli.status.report import Scrape, format_json, format_status, status_of
 from baseplate_events.cli.terminal import visible_length
-from baseplate_events.dev_collector import Collector
+from baseplate_events.dev_collector import DevCollector
 from baseplate_events.event_publisher.config.values import InternetEndpoint, UnixEndpoint
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.policy.outcome import Accepted, Retryable
@@ -45,10 +45,10 @@ sys.exit(command.run(parser.parse_args()))
 """
 
 
-def look(snapshot: Snapshot) -> Look:
-    """Look at a snapshot as it was made."""
+def look(snapshot: Snapshot) -> Scrape:
+    """Scrape a snapshot as it was made."""
     now = snapshot.made_at
-    return Look(snapshot.unready(now), parse_samples(format_metrics(metrics_of(snapshot, now))))
+    return Scrape(snapshot.unready(now), parse_samples(format_metrics(metrics_of(snapshot, now))))
 
 
 def a_snapshot(*, delivered: int = 0, trouble: str | None = None, made_at: float | None = None) -> Snapshot:
@@ -206,7 +206,7 @@ def test_an_endpoint_is_asked_over_both_kinds_of_sockets(tmp_path: Path) -> None
     for endpoint in (InternetEndpoint("127.0.0.1", 0), InternetEndpoint("::1", 0), path):
         with contextlib.closing(HealthServer(endpoint, lambda: a_snapshot(trouble="503 Busy"))) as server:
             server.start()
-            seen = look_at(server.endpoint)
+            seen = scrape(server.endpoint)
             assert seen.unready == "503 Busy"
             assert status_of(seen).queue_depth == 3
 
@@ -215,19 +215,19 @@ def test_what_is_no_publisher_is_told(tmp_path: Path) -> None:
     """Nobody at the address, and somebody else, are errors that name the address."""
     missing = UnixEndpoint(str(tmp_path / "nothing.sock"))
     with pytest.raises(UnreachableError, match="No such file") as caught:
-        look_at(missing)
+        scrape(missing)
     assert missing.path == caught.value.address
-    with Collector({}, lambda _: None) as collector:
+    with DevCollector({}, lambda _: None) as collector:
         other = InternetEndpoint(*collector.address)
         with pytest.raises(UnreachableError, match="this isn't a publisher"):
-            look_at(other)
+            scrape(other)
 
 
 def test_a_look_has_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is longer than any of ours isn't read to its end, and is no look."""
     monkeypatch.setattr(command, "_MAX_PAGE", 50)
     with serving(a_snapshot) as server, pytest.raises(UnreachableError, match="middle of a line"):
-        look_at(server.endpoint)
+        scrape(server.endpoint)
 
 
 # --- the command ---

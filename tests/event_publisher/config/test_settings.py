@@ -10,7 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from baseplate_events.errors import ConfigurationError
-from baseplate_events.event_publisher.config.options import BATCH_WRAPPER_SIZE, KEY_BY_NAME, KEYS, Key
+from baseplate_events.event_publisher.config.options import (
+    BATCH_WRAPPER_SIZE,
+    OPTION_BY_NAME,
+    OPTIONS,
+    Option,
+)
 from baseplate_events.event_publisher.config.settings import (
     MAX_QUEUE_NAME_SIZE,
     PublisherSettings,
@@ -81,7 +86,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "health.bind": lambda settings: settings.health,
 }
 
-_SETTABLE = [key for key in KEYS if key.name != "collector.ca_file"]
+_SETTABLE = [key for key in OPTIONS if key.name != "collector.ca_file"]
 
 
 @pytest.fixture(scope="session")
@@ -124,12 +129,12 @@ def consistent(drawn: dict[str, tuple[str, object]]) -> None:
     """Mend values that don't go together."""
 
     def value(name: str) -> float:
-        text, found = drawn.get(name, (KEY_BY_NAME[name].default or "", None))
+        text, found = drawn.get(name, (OPTION_BY_NAME[name].default or "", None))
         return found if isinstance(found, (int, float)) else float(text.split()[0])
 
     for low, high in (("collector.timeout", "collector.deadline"), ("retry.base", "retry.cap")):
         if value(low) > value(high):
-            drawn[high] = drawn[low] if low in drawn else (KEY_BY_NAME[low].default or "", value(low))
+            drawn[high] = drawn[low] if low in drawn else (OPTION_BY_NAME[low].default or "", value(low))
     room = int(value("max_event_size")) + BATCH_WRAPPER_SIZE
     if value("batch.max_size") < room:
         drawn["batch.max_size"] = (str(room), room)
@@ -143,7 +148,7 @@ def test_valid_values_are_read_back(folder: Path, data: st.DataObject) -> None:
     """Any valid values in any order, and defaults for what is left out, make the settings that they say."""
     names = data.draw(st.permutations([key.name for key in _SETTABLE]))
     names = [*names[: data.draw(st.integers(0, len(names)))], *_REQUIRED]
-    drawn = {name: data.draw(key_values(KEY_BY_NAME[name])) for name in dict.fromkeys(names)}
+    drawn = {name: data.draw(key_values(OPTION_BY_NAME[name])) for name in dict.fromkeys(names)}
     consistent(drawn)
     if "spool.directory" in drawn:  # what stands beside it means something, and its letters have a folder
         letters = f"{drawn['spool.directory'][0]}/rejected"
@@ -211,18 +216,18 @@ def test_the_url_is_made_of_scheme_host_and_version(
 
 def test_the_table_of_keys_is_complete(folder: Path) -> None:
     """Every default of the table, written into the file, changes nothing; the table has every key once."""
-    written = {key.name: key.default for key in KEYS if key.default is not None}
+    written = {key.name: key.default for key in OPTIONS if key.default is not None}
     assert load(folder, {**written, **_REQUIRED}) == load(folder, _REQUIRED)
-    assert list(_FIELDS) == [key.name for key in KEYS]
-    assert set(_REQUIRED) == {key.name for key in KEYS if key.default is None}
-    assert all(key.meaning.endswith(".") for key in KEYS)
-    assert {key.kind for key in KEYS if key.bounds} == {"span", "count", "bytes"}
-    assert KEY_BY_NAME["collector.timeout"].bounds == "1 millisecond to 1 hour"
-    assert KEY_BY_NAME["max_queue_size"].bounds == "1 to 65,536"
+    assert list(_FIELDS) == [key.name for key in OPTIONS]
+    assert set(_REQUIRED) == {key.name for key in OPTIONS if key.default is None}
+    assert all(key.meaning.endswith(".") for key in OPTIONS)
+    assert {key.kind for key in OPTIONS if key.bounds} == {"span", "count", "bytes"}
+    assert OPTION_BY_NAME["collector.timeout"].bounds == "1 millisecond to 1 hour"
+    assert OPTION_BY_NAME["max_queue_size"].bounds == "1 to 65,536"
 
 
-@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
-def test_every_key_of_the_table_is_read(folder: Path, key: Key) -> None:
+@pytest.mark.parametrize("key", OPTIONS, ids=lambda key: key.name)
+def test_every_key_of_the_table_is_read(folder: Path, key: Option) -> None:
     """A value that no key can have is a mistake of each key."""
     assert [line.split(": ")[0] for line in mistakes(folder, {**_REQUIRED, key.name: "\x7f"})] == [key.name]
 
@@ -271,7 +276,7 @@ def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
 @given(st.data())
 def test_every_mistake_is_found_at_once(folder: Path, data: st.DataObject) -> None:
     """However many values are broken, each is told once under its key, and no secret is shown."""
-    broken = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, unique=True))
+    broken = data.draw(st.lists(st.sampled_from(OPTIONS), min_size=1, unique=True))
     values = _REQUIRED | {key.name: data.draw(broken_values(key, _SECRET_TEXT)) for key in broken}
     found = mistakes(folder, values)
     assert sorted(key.name for key in broken) == sorted(problem.split(": ")[0] for problem in found)
@@ -292,9 +297,9 @@ def test_what_is_required_has_to_be_there(folder: Path, missing: set[str], value
 @given(st.data())
 def test_a_misspelt_key_is_told_with_the_right_one(folder: Path, data: st.DataObject) -> None:
     """A key of ours with a letter missing, added, changed or swapped is told, with the right key."""
-    key = data.draw(st.sampled_from(KEYS))
+    key = data.draw(st.sampled_from(OPTIONS))
     misspelt = data.draw(misspellings(key.name))
-    assume(misspelt not in KEY_BY_NAME)
+    assume(misspelt not in OPTION_BY_NAME)
     values = _REQUIRED | {misspelt: "x"}
     assert mistakes(folder, values) == [f"{misspelt}: there is no such key; the nearest one is {key.name}"]
 

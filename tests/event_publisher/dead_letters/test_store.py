@@ -75,7 +75,7 @@ def folder() -> Generator[str]:
 def writer(
     directory: str, *, max_size: int = PLENTY, sync: bool = False, now: float | None = None
 ) -> Generator[DeadLetters]:
-    """Open a folder to bury letters, all at one time if one is given."""
+    """Open a folder to write letters, all at one time if one is given."""
     clock = time.time if now is None else lambda: now
     letters = DeadLetters(directory, max_size=max_size, sync=sync, wall_clock=clock)
     try:
@@ -118,7 +118,7 @@ def size(directory: str) -> int:
 
 def bury_all(letters: DeadLetters, events: Sequence[bytes]) -> int:
     """Bury events for a reason that doesn't matter, and return how many were dropped."""
-    return sum(letters.bury(event, status=400, reason="refused") for event in events)
+    return sum(letters.write(event, status=400, reason="refused") for event in events)
 
 
 @contextlib.contextmanager
@@ -185,7 +185,7 @@ def test_what_is_buried_is_read(buried: list[tuple[bytes, int | None, str, bytes
     with folder() as path:
         letters = DeadLetters(path, max_size=PLENTY, wall_clock=lambda: now)
         for event, status, reason, excerpt, now in buried:  # noqa: B007  the clock reads it
-            assert letters.bury(event, status=status, reason=reason, excerpt=excerpt) == 0
+            assert letters.write(event, status=status, reason=reason, excerpt=excerpt) == 0
         letters.close()
         read = letters_in(path)
         assert len(buried) == len(entries(path))
@@ -325,7 +325,7 @@ def test_the_oldest_are_dropped_and_counted(sizes: list[int], max_size: int) -> 
         for index, length in enumerate(sizes):
             event = b"%d" % index + b"e" * length
             buried.append(event)
-            dropped += letters.bury(event, status=413, reason="too large")
+            dropped += letters.write(event, status=413, reason="too large")
             present = events_in(path)
             assert buried[dropped:] == present
             assert size(path) <= max_size or len(present) == 1
@@ -341,7 +341,7 @@ def test_a_size_made_smaller_holds_after_the_next_letter(tmp_path: Path, smaller
     with writer(path, max_size=8_000) as letters:
         bury_all(letters, [b"%d" % index for index in range(50)])
     with writer(path, max_size=smaller) as letters:
-        dropped = letters.bury(b"last", status=None, reason="r")
+        dropped = letters.write(b"last", status=None, reason="r")
         present = events_in(path)
         assert 51 == len(present) + dropped
         assert present[-1] == b"last"
@@ -353,11 +353,11 @@ def test_a_size_made_smaller_holds_after_the_next_letter(tmp_path: Path, smaller
 
 @few
 @given(st.lists(any_events, max_size=4), any_events, st.data())
-def test_a_torn_line_costs_only_itself(events: list[bytes], under_way: bytes, data: st.DataObject) -> None:
+def test_a_torn_line_costs_only_itself(events: list[bytes], in_flight: bytes, data: st.DataObject) -> None:
     """Wherever a crash cuts the letter under way, the others are read, and later ones are buried and read."""
     with folder() as path:
         with writer(path) as letters:
-            bury_all(letters, [*events, under_way])
+            bury_all(letters, [*events, in_flight])
         (file,) = files(path)
         lines = file.read_bytes().splitlines(keepends=True)
         cut = data.draw(st.integers(0, len(lines[-1]) - 1), label="bytes of the last line")
@@ -375,13 +375,13 @@ import os, sys
 from baseplate_events.event_publisher.dead_letters.store import DeadLetters
 letters = DeadLetters(sys.argv[1], max_size=10_000_000)
 for index in range(1_000_000):
-    letters.bury(b"%d " % index + b"e" * 5_000, status=400, reason="refused")
+    letters.write(b"%d " % index + b"e" * 5_000, status=400, reason="refused")
     os.write(1, b"%d\\n" % index)
 """
 
 
 def test_a_killed_writer_loses_nothing_that_was_buried(tmp_path: Path) -> None:
-    """Of a writer that is killed, every letter whose `bury` had returned is there; the next goes on."""
+    """Of a writer that is killed, every letter whose `write` had returned is there; the next goes on."""
     path = str(tmp_path)
     process = subprocess.Popen([sys.executable, "-c", _BURY_FOR_EVER, path], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -390,7 +390,7 @@ def test_a_killed_writer_loses_nothing_that_was_buried(tmp_path: Path) -> None:
         process.kill()
         returned = int(([b"%d" % returned, *said.read().split(b"\n")[:-1]])[-1])
     with writer(path, max_size=10_000_000) as letters:
-        letters.bury(b"later", status=None, reason="r")
+        letters.write(b"later", status=None, reason="r")
     events = events_in(path)
     assert events.pop() == b"later"
     assert len(events) - 1 in {returned, returned + 1}
@@ -409,12 +409,12 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(
         bury_all(letters, events)
         before = [(file.name, file.read_bytes()) for file in files(path)]
         with largest_file(size(path) + room), pytest.raises(DeadLetterError) as caught:
-            letters.bury(event, status=None, reason="r")
+            letters.write(event, status=None, reason="r")
         assert path == caught.value.path
         after = [(file.name, file.read_bytes()) for file in files(path)]
         assert before or [("letters-0000000001.jsonl", b"")] == after
         assert not before or before == after
-        letters.bury(event, status=None, reason="r")
+        letters.write(event, status=None, reason="r")
         assert [*events, event] == events_in(path)
         assert len(files(path)) == 1
 
@@ -444,8 +444,8 @@ def test_letters_dropped_by_a_call_that_failed_are_counted_later(tmp_path: Path)
         bury_all(letters, [b"%d" % index for index in range(5)])
     with writer(path, max_size=1) as letters:
         with largest_file(0), pytest.raises(DeadLetterError):
-            letters.bury(b"fails", status=None, reason="r")
-        assert letters.bury(b"last", status=None, reason="r") == 5
+            letters.write(b"fails", status=None, reason="r")
+        assert letters.write(b"last", status=None, reason="r") == 5
         assert [b"last"] == events_in(path)
 
 
@@ -455,16 +455,16 @@ def test_a_deletion_that_fails_is_the_next_calls_error(tmp_path: Path) -> None:
     with writer(path, max_size=1) as letters:
         bury_all(letters, [b"first"])
         with mock.patch.object(Folder, "delete", side_effect=PermissionError(1, "Operation not permitted")):
-            assert letters.bury(b"second", status=None, reason="r") == 0
+            assert letters.write(b"second", status=None, reason="r") == 0
             with pytest.raises(DeadLetterError, match="Operation not permitted"):
-                letters.bury(b"third", status=None, reason="r")
+                letters.write(b"third", status=None, reason="r")
         assert [b"first", b"second"] == events_in(path)
-        assert letters.bury(b"fourth", status=None, reason="r") == 2
+        assert letters.write(b"fourth", status=None, reason="r") == 2
         assert [b"fourth"] == events_in(path)
 
 
 def test_with_sync_each_letter_is_forced_onto_the_disk(tmp_path: Path) -> None:
-    """With `sync` every letter is synced before `bury` returns, without it none; a failing sync undoes it."""
+    """With `sync` every letter is synced before `write` returns, without it none; a failed sync undoes it."""
     path = str(tmp_path)
     synced: list[int] = []
 
@@ -525,7 +525,7 @@ def test_a_closed_writer_refuses(tmp_path: Path) -> None:
     with writer(str(tmp_path)) as letters:
         letters.close()
         with pytest.raises(DeadLetterError, match="was closed"):
-            letters.bury(b"", status=None, reason="r")
+            letters.write(b"", status=None, reason="r")
 
 
 def test_a_folder_that_cant_be_used_is_an_error(tmp_path: Path) -> None:
@@ -713,7 +713,7 @@ class Keeping(stateful.RuleBasedStateMachine):
         self.age = age
         event = b"%d " % self.buried + b"e" * length
         self.longest = max(self.longest, length + 150)
-        dropped = self.letters.bury(event, status=400, reason="refused") - self.untold
+        dropped = self.letters.write(event, status=400, reason="refused") - self.untold
         self.untold = 0
         for old in [old for old in self.present if old not in held][:dropped]:
             del self.present[old]
@@ -725,7 +725,7 @@ class Keeping(stateful.RuleBasedStateMachine):
     ages = st.integers(0, 3)
 
     @stateful.rule(length=lengths, age=ages, times=st.integers(1, 10))
-    def bury(self, length: int, age: int, times: int) -> None:
+    def write(self, length: int, age: int, times: int) -> None:
         for _ in range(times):
             self._bury(length, age)
             assert size(self.path) <= self.MAX_SIZE
@@ -835,7 +835,7 @@ def test_commands_beside_a_writer_lose_nothing(tmp_path: Path) -> None:
     dropped: list[int] = []
     done = threading.Event()
 
-    def bury() -> None:
+    def write() -> None:
         with writer(path, max_size=20_000) as letters:
             dropped.append(bury_all(letters, [b"%d" % index for index in range(total)]))
         done.set()
@@ -851,7 +851,7 @@ def test_commands_beside_a_writer_lose_nothing(tmp_path: Path) -> None:
             for number in file_numbers(path):
                 take_out(path, number, take)
 
-    threads = [threading.Thread(target=bury), *(threading.Thread(target=work, args=(one,)) for one in taken)]
+    threads = [threading.Thread(target=write), *(threading.Thread(target=work, args=(one,)) for one in taken)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -871,8 +871,8 @@ def test_list_shows_everything_but_the_event(tmp_path: Path) -> None:
     """`list` shows number, time, status, size and reason, for people and as JSON, and never the event."""
     path = str(tmp_path)
     with writer(path, now=1_000_000_000.25) as letters:
-        letters.bury(b"private", status=400, reason="bad\x1b[31m caf\xe9", excerpt=b"no")
-        letters.bury(b"private too", status=None, reason="retry.max_age")
+        letters.write(b"private", status=400, reason="bad\x1b[31m caf\xe9", excerpt=b"no")
+        letters.write(b"private too", status=None, reason="retry.max_age")
     said = command("list", path)
     head, first, second = said.out.decode().splitlines()
     assert ["NUMBER", "TIME", "STATUS", "SIZE", "REASON"] == head.split()
@@ -1082,7 +1082,7 @@ def test_a_killed_replay_loses_nothing(tmp_path: Path) -> None:
         found = [*drain(queue), *events_in(path)]
         assert set(events) == set(found)
         assert len(found) <= len(events) + 1
-        letters.bury(b"later", status=None, reason="r")  # its lock ended with it
+        letters.write(b"later", status=None, reason="r")  # its lock ended with it
         assert [b"later"] == events_in(path)[-1:]
 
 
@@ -1165,7 +1165,7 @@ def test_purge_deletes_only_what_was_asked_about(tmp_path: Path) -> None:
     path = str(tmp_path)
 
     def answer() -> str:
-        letters.bury(b"3", status=None, reason="r")
+        letters.write(b"3", status=None, reason="r")
         return "y\n"
 
     with writer(path) as letters:

@@ -15,7 +15,7 @@ def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
     for _ in range(steps):
         spooled = data.draw(st.booleans())
         count = data.draw(st.integers(0, accounting.spooled if spooled else accounting.in_hand))
-        move = data.draw(st.sampled_from(["receive", "recover", "spool", "deliver", "bury", *DropReason]))
+        move = data.draw(st.sampled_from(["receive", "recover", "spool", "deliver", "write", *DropReason]))
         match move:
             case DropReason():
                 accounting.drop(move, count, spooled=spooled)
@@ -25,12 +25,12 @@ def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
                 accounting.recover(data.draw(st.integers(0, 100)))
             case "deliver":
                 accounting.deliver(count, spooled=spooled)
-            case "bury":
+            case "write":
                 accounting.dead_letter(count, spooled=spooled)
             case _ if spooled:
                 accounting.spool(data.draw(st.integers(0, accounting.in_hand)))
             case _:
-                accounting.give_back(count)
+                accounting.requeue(count)
         assert accounting.balanced
 
 
@@ -50,7 +50,7 @@ def test_text_by_example() -> None:
     accounting = Accounting()
     accounting.receive(10)
     accounting.deliver(6)
-    accounting.give_back(1)
+    accounting.requeue(1)
     accounting.drop(DropReason.REFUSED, 2)
     expected = "10 events received = 6 delivered, 1 returned, 1 in hand, 2 dropped (refused)"
     assert str(accounting) == expected

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from baseplate_events.event_publisher.policy.accounting import DropReason
-from baseplate_events.event_publisher.policy.backoff import Backoff, Gate
+from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import Batch
-from baseplate_events.event_publisher.policy.delivery import SUSPICION, Delivery
+from baseplate_events.event_publisher.policy.delivery import MAX_FAILURES, Delivery
 from baseplate_events.event_publisher.policy.outcome import (
     Accepted,
     Misconfigured,
@@ -29,7 +29,7 @@ from tests.support.machines import check_machine
 from tests.support.simulated_publisher import (
     BASE,
     CAP,
-    MemoryCemetery,
+    MemoryDeadLetters,
     MemoryStore,
     judge,
     kind_of,
@@ -40,7 +40,7 @@ from tests.support.simulated_publisher import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from baseplate_events.event_publisher.policy.pending import Attempt, Verdict
+    from baseplate_events.event_publisher.policy.pending import Attempt, Rejection
 
 failures = st.one_of(
     st.builds(Retryable, st.just("503"), st.booleans(), st.sampled_from([0.0, 0.0, 5.0, 300.0])),
@@ -49,7 +49,7 @@ failures = st.one_of(
         st.just("500"),
         from_collector=st.just(True),
         status=st.just(500),
-        suspect=st.just(True),
+        may_be_poison=st.just(True),
     ),
     st.builds(Misconfigured, st.just("401"), st.just("check the key"), st.booleans()),
 )
@@ -92,44 +92,44 @@ def test_pauses_by_example() -> None:
 @given(st.floats(0, 300), st.integers())
 def test_what_the_collector_asks_for_has_jitter_on_top(retry_after: float, seed: int) -> None:
     """Those who were told the same moment don't come back in the same moment, nor before it."""
-    gate = Gate(Backoff(BASE, CAP, random.Random(seed)), 1)
-    gate.fail(0.0, retry_after, 0.0)
-    assert retry_after <= gate.opens_at <= retry_after + max(BASE, min(CAP, retry_after))
+    limit = ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), 1)
+    limit.fail(0.0, retry_after, 0.0)
+    assert retry_after <= limit.paused_until <= retry_after + max(BASE, min(CAP, retry_after))
 
 
 def test_a_gate_that_is_reopened_has_no_pauses() -> None:
     """After `reopen` an attempt may start at once, and its success is followed by no pause."""
-    gate = Gate(Backoff(3_600.0, 3_600.0, random.Random(0)), 2)
-    gate.fail(0.0, 0.0, 0.0)
-    gate.reopen()
-    assert (True, 1, True) == (gate.opens_at <= 1.0, gate.width, gate.is_open)
-    gate.succeed(1.0, 2.0)
-    assert (True, 2) == (gate.opens_at <= 2.0, gate.width)
+    limit = ConcurrencyLimit(Backoff(3_600.0, 3_600.0, random.Random(0)), 2)
+    limit.fail(0.0, 0.0, 0.0)
+    limit.resume()
+    assert (True, 1, True) == (limit.paused_until <= 1.0, limit.allowed, limit.unpaused)
+    limit.succeed(1.0, 2.0)
+    assert (True, 2) == (limit.paused_until <= 2.0, limit.allowed)
 
 
 @given(concurrency=st.integers(1, 64), seed=st.integers())
 def test_senders_come_back_one_by_one(concurrency: int, seed: int) -> None:
     """After a failure there is one sender; a round of successes adds one at most, in the end all are back."""
-    gate = Gate(Backoff(BASE, CAP, random.Random(seed)), concurrency)
-    assert concurrency == gate.width
+    limit = ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), concurrency)
+    assert concurrency == limit.allowed
     now = 0.0
-    gate.fail(now, 0.0, now)
+    limit.fail(now, 0.0, now)
     for _ in range(100):
-        before = gate.width
+        before = limit.allowed
         for _ in range(before):
-            now = max(now, gate.opens_at) + 1.0
-            gate.succeed(now, now)
-        assert before <= gate.width <= before + 1
-    assert concurrency == gate.width
+            now = max(now, limit.paused_until) + 1.0
+            limit.succeed(now, now)
+        assert before <= limit.allowed <= before + 1
+    assert concurrency == limit.allowed
 
 
 def test_the_success_of_an_older_attempt_ends_no_pause() -> None:
     """An attempt that began before the last failure tells nothing about the collector since then."""
-    gate = Gate(Backoff(BASE, CAP, random.Random(1)), 3)
-    gate.fail(5.0, 60.0, 10.0)
-    opens_at = gate.opens_at
-    gate.succeed(6.0, 11.0)
-    assert (opens_at, 1, False) == (gate.opens_at, gate.failures, gate.proven)
+    limit = ConcurrencyLimit(Backoff(BASE, CAP, random.Random(1)), 3)
+    limit.fail(5.0, 60.0, 10.0)
+    opens_at = limit.paused_until
+    limit.succeed(6.0, 11.0)
+    assert (opens_at, 1, False) == (limit.paused_until, limit.failures, limit.healthy)
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -160,7 +160,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.queue_capacity = queue_capacity
         self.seed = seed
         self.store = MemoryStore(room=4_000) if spool else None
-        self.cemetery = MemoryCemetery() if dead_letters else None
+        self.dead_letters = MemoryDeadLetters() if dead_letters else None
         self.now = 1_000.0
         self.number = 0
         self.offered: list[bytes] = []
@@ -177,11 +177,11 @@ class DeliveryMachine(RuleBasedStateMachine):
             max_events=self.max_events,
             queue_capacity=self.queue_capacity,
             store=self.store,
-            cemetery=self.cemetery,
+            dead_letters=self.dead_letters,
             seed=self.seed,
             now=self.now,
         )
-        self.under_way: list[Attempt] = []
+        self.in_flight: list[Attempt] = []
 
     @rule(
         kinds=st.lists(
@@ -195,7 +195,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.number += len(events)
         assert self.take(events) == []
 
-    def take(self, events: list[bytes]) -> list[tuple[int, Verdict]]:
+    def take(self, events: list[bytes]) -> list[tuple[int, Rejection]]:
         """Offer events, and note those that were taken and can be sent; return the verdicts on the others."""
         room = self.delivery.room
         source = iter(events)
@@ -236,8 +236,8 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(broken=st.booleans())
     def turn_the_dead_letters_disk(self, broken: bool) -> None:
-        if self.cemetery is not None:
-            self.cemetery.broken = broken
+        if self.dead_letters is not None:
+            self.dead_letters.broken = broken
 
     @rule(largest_body=st.sampled_from([100, 300, 10**9]))
     def turn_the_collectors_limit(self, largest_body: int) -> None:
@@ -245,32 +245,32 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule()
     def attempt(self) -> None:
-        failing = self.delivery.gate.failures > 0
+        failing = self.delivery.limit.failures > 0
         attempt = self.delivery.next_attempt(self.now)
         if attempt is not None:
-            assert self.now >= self.delivery.gate.opens_at
-            assert len(self.under_way) < (1 if failing else self.concurrency)
+            assert self.now >= self.delivery.limit.paused_until
+            assert len(self.in_flight) < (1 if failing else self.concurrency)
             assert attempt.batch.size <= self.max_size
-            self.under_way.append(attempt)
+            self.in_flight.append(attempt)
 
-    @precondition(lambda self: bool(getattr(self, "under_way", False)))
+    @precondition(lambda self: bool(getattr(self, "in_flight", False)))
     @rule(data=st.data(), fault=st.one_of(st.none(), st.none(), failures))
     def finish(self, data: st.DataObject, fault: Outcome | None) -> None:
-        attempt = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        attempt = self.in_flight.pop(data.draw(st.integers(0, len(self.in_flight) - 1)))
         self.end(attempt, fault if fault is not None else judge(attempt.batch, self.largest_body))
 
     def end(self, attempt: Attempt, outcome: Outcome) -> None:
-        failures_before = self.delivery.gate.failures
+        failures_before = self.delivery.limit.failures
         if isinstance(outcome, Accepted):
             self.delivered.update(attempt.batch.events)
         self.delivery.finish(attempt, outcome, self.now)
-        if isinstance(outcome, Retryable) and outcome.suspect:
+        if isinstance(outcome, Retryable) and outcome.may_be_poison:
             self.suspected.update(attempt.batch.events)
         if isinstance(outcome, Retryable | Misconfigured):
-            opens_at = self.delivery.gate.opens_at
+            opens_at = self.delivery.limit.paused_until
             assert self.now + outcome.retry_after <= opens_at <= self.now + 300.0 + CAP
-            assert failures_before <= self.delivery.gate.failures <= failures_before + 1
-            assert self.delivery.gate.failures > 0
+            assert failures_before <= self.delivery.limit.failures <= failures_before + 1
+            assert self.delivery.limit.failures > 0
 
     @rule()
     def crash_and_restart(self) -> None:
@@ -284,15 +284,15 @@ class DeliveryMachine(RuleBasedStateMachine):
     def safe(self) -> set[bytes]:
         """What is delivered, on a disk, or was given up."""
         on_disk = set(self.store.events) if self.store is not None else set[bytes]()
-        letters = set(self.cemetery.letters) if self.cemetery is not None else set[bytes]()
-        gone = {event for event in self.offered if self.cemetery is None and kind_of(event) != "good"}
+        letters = set(self.dead_letters.letters) if self.dead_letters is not None else set[bytes]()
+        gone = {event for event in self.offered if self.dead_letters is None and kind_of(event) != "good"}
         return {*self.delivered, *on_disk, *letters, *gone}
 
     @rule()
     def surrender_and_restart(self) -> None:
-        events = self.delivery.surrender()
+        events = self.delivery.take_unsent()
         assert len(events) == self.delivery.accounting.in_hand
-        self.delivery.accounting.give_back(len(events))
+        self.delivery.accounting.requeue(len(events))
         missing = {event for event in self.offered if event not in self.safe()}
         assert missing <= set(events), "everything that is in memory only comes back"
         self.offered = [event for event in self.offered if event not in missing]
@@ -319,7 +319,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def letters(self) -> list[bytes]:
         """The dead letters, without those that were no events at all."""
-        letters = self.cemetery.letters if self.cemetery is not None else []
+        letters = self.dead_letters.letters if self.dead_letters is not None else []
         return [letter for letter in letters if letter.startswith(b'{"id"')]
 
     def teardown(self) -> None:
@@ -330,13 +330,13 @@ class DeliveryMachine(RuleBasedStateMachine):
         if self.store is not None:
             self.store.broken = False
             self.store.room = 10**9
-        if self.cemetery is not None:
-            self.cemetery.broken = False
+        if self.dead_letters is not None:
+            self.dead_letters.broken = False
         for step in range(300 + 60 * self.number):
-            while self.under_way:
-                finished = self.under_way.pop()
+            while self.in_flight:
+                finished = self.in_flight.pop()
                 self.end(finished, judge(finished.batch))
-            if self.delivery.gate.failures and step % 2 and self.delivery.room:
+            if self.delivery.limit.failures and step % 2 and self.delivery.room:
                 self.offer([("good", 0)])  # life goes on, which convicts what the collector falls over
             wake_at = self.delivery.wake_at()
             if wake_at is None:
@@ -344,19 +344,19 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.now = max(self.now, wake_at)
             attempt = self.delivery.next_attempt(self.now)
             if attempt is not None:
-                self.under_way.append(attempt)
+                self.in_flight.append(attempt)
         assert self.delivery.accounting.in_hand == 0
         assert self.delivery.accounting.spooled == 0
-        assert self.delivery.disk_trouble is None
+        assert self.delivery.disk_error is None
         if self.store is not None:
             assert self.store.events == []
-        given_up = Counter(self.cemetery.letters if self.cemetery is not None else ())
+        given_up = Counter(self.dead_letters.letters if self.dead_letters is not None else ())
         for event in self.offered:
             if kind_of(event) == "good":
-                assert self.delivered[event] or given_up[event] or self.cemetery is None
+                assert self.delivered[event] or given_up[event] or self.dead_letters is None
             else:
                 assert not self.delivered[event]
-                assert self.cemetery is None or given_up[event]
+                assert self.dead_letters is None or given_up[event]
 
 
 def test_delivery_between_peers_that_do_what_they_like() -> None:
@@ -388,7 +388,7 @@ def test_one_sender_keeps_the_order(sizes: list[int], seed: int, data: st.DataOb
     events = [make_event(number, pad=pad) for number, pad in enumerate(sizes)]
     now, arrived = 0.0, list[bytes]()
     pending = list(events)
-    faults = failures.filter(lambda outcome: isinstance(outcome, Misconfigured) or not outcome.suspect)
+    faults = failures.filter(lambda outcome: isinstance(outcome, Misconfigured) or not outcome.may_be_poison)
     while len(arrived) < len(events):
         while pending and delivery.room:
             delivery.offer([pending.pop(0)], now)
@@ -421,8 +421,8 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
         if failure > 1:
             assert delivery.next_attempt(now) is None, "only one batch probes"
         delivery.finish(attempt, Retryable("503", from_collector=True), now)
-        assert failure == delivery.gate.failures
-        pause = delivery.gate.opens_at - now
+        assert failure == delivery.limit.failures
+        pause = delivery.limit.paused_until - now
         assert 0.0 <= pause <= min(CAP, BASE * 2 ** (failure - 1))
 
 
@@ -437,10 +437,10 @@ def test_a_poison_event_costs_only_itself(
     count: int, poisons: set[int], kind: str, spool: bool, concurrency: int
 ) -> None:
     """Events that the collector refuses, or falls over, become dead letters; all others arrive."""
-    cemetery = MemoryCemetery()
+    dead_letters = MemoryDeadLetters()
     store = MemoryStore() if spool else None
     delivery = make_delivery(
-        max_size=2_000, max_events=20, cemetery=cemetery, store=store, concurrency=concurrency
+        max_size=2_000, max_events=20, dead_letters=dead_letters, store=store, concurrency=concurrency
     )
     events = [make_event(number, kind if number in poisons else "good") for number in range(count)]
     pending = deque(events)
@@ -452,7 +452,7 @@ def test_a_poison_event_costs_only_itself(
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
-        if not pending and delivery.gate.failures and delivery.room:
+        if not pending and delivery.limit.failures and delivery.room:
             # Life goes on, which convicts what the collector falls over.
             delivery.offer([make_event(number)], now)
         now = max(now, wake_at)
@@ -462,7 +462,7 @@ def test_a_poison_event_costs_only_itself(
             arrived += attempt.batch.events if isinstance(outcome, Accepted) else ()
             delivery.finish(attempt, outcome, now)
     bad = [event for event in events if kind_of(event) != "good"]
-    assert sorted(bad) == sorted(cemetery.letters)
+    assert sorted(bad) == sorted(dead_letters.letters)
     assert sorted(set(events) - set(bad)) == sorted(set(arrived) & set(events))
     assert len(arrived) == len(set(arrived))
     assert delivery.accounting.balanced
@@ -491,13 +491,13 @@ def test_a_413_teaches_a_smaller_size() -> None:
 @pytest.mark.parametrize("others_pass", [True, False])
 def test_5xx_convicts_only_while_others_go_through(others_pass: bool) -> None:
     """A sick collector convicts nobody, however often it answers 5xx."""
-    cemetery = MemoryCemetery()
-    delivery = make_delivery(max_events=1, cemetery=cemetery)
+    dead_letters = MemoryDeadLetters()
+    delivery = make_delivery(max_events=1, dead_letters=dead_letters)
     suspect, other = make_event(0), make_event(1)
     delivery.offer([suspect], 0.0)
     now = 0.0
-    for number in range(10 * SUSPICION):
-        if number % 2 and not cemetery.letters:
+    for number in range(10 * MAX_FAILURES):
+        if number % 2 and not dead_letters.letters:
             delivery.offer([other], now)
         wake_at = delivery.wake_at()
         if wake_at is None:
@@ -506,9 +506,9 @@ def test_5xx_convicts_only_while_others_go_through(others_pass: bool) -> None:
         attempt = delivery.next_attempt(now)
         assert attempt is not None
         good = others_pass and attempt.batch.events == (other,)
-        fault = Retryable("500", from_collector=True, status=500, suspect=True)
+        fault = Retryable("500", from_collector=True, status=500, may_be_poison=True)
         delivery.finish(attempt, Accepted(200) if good else fault, now)
-    assert ([suspect] if others_pass else []) == cemetery.letters
+    assert ([suspect] if others_pass else []) == dead_letters.letters
 
 
 def test_an_outage_fills_the_spool_not_the_memory() -> None:
@@ -593,9 +593,9 @@ def test_it_is_the_same_in_what_bursts_events_come(pads: list[int], cuts: list[i
     assert batches([1] * 40) == batches(cuts) == batches([40])
 
 
-def intake(delivery: Delivery) -> tuple[str | None, bool]:
+def consumer(delivery: Delivery) -> tuple[str | None, bool]:
     """Return what the disk says, and whether events are wanted."""
-    return delivery.disk_trouble, delivery.room > 0
+    return delivery.disk_error, delivery.room > 0
 
 
 def test_a_broken_disk_holds_one_event_and_stops_the_draining() -> None:
@@ -603,38 +603,38 @@ def test_a_broken_disk_holds_one_event_and_stops_the_draining() -> None:
     store = MemoryStore(broken=True)
     delivery = make_delivery(store=store)
     delivery.offer([make_event(0)], 0.0)
-    assert intake(delivery) == ("the disk is broken", False)
+    assert consumer(delivery) == ("the disk is broken", False)
     assert delivery.accounting.in_hand == 1
     store.broken = False
     arrived, _ = settle(delivery)
     assert [make_event(0)] == arrived
-    assert intake(delivery) == (None, True)
+    assert consumer(delivery) == (None, True)
 
 
 def test_dead_letters_that_cannot_be_written_are_held() -> None:
     """An event that can't be buried is held, and nothing more received, until the disk works."""
-    cemetery = MemoryCemetery(broken=True)
-    delivery = make_delivery(cemetery=cemetery)
+    dead_letters = MemoryDeadLetters(broken=True)
+    delivery = make_delivery(dead_letters=dead_letters)
     delivery.offer([b"\0 no JSON"], 0.0)
     assert not delivery.room
     assert delivery.accounting.in_hand == 1
-    cemetery.broken = False
+    dead_letters.broken = False
     settle(delivery)
-    assert [b"\0 no JSON"] == cemetery.letters
+    assert [b"\0 no JSON"] == dead_letters.letters
     assert (1, True) == (delivery.accounting.dead_lettered, delivery.room > 0)
 
 
 @given(age=st.floats(0, 100), limit=st.one_of(st.none(), st.floats(1, 50)))
 def test_only_a_limit_gives_up_for_age(age: float, limit: float | None) -> None:
     """An event that can't be delivered is kept for ever, unless `max_age` is set and over."""
-    cemetery = MemoryCemetery()
-    delivery = make_delivery(give_up_after=limit, cemetery=cemetery)
+    dead_letters = MemoryDeadLetters()
+    delivery = make_delivery(give_up_after=limit, dead_letters=dead_letters)
     delivery.offer([make_event(0)], 0.0)
     delivery.flush(0.0)
     attempt = delivery.next_attempt(0.0)
     assert attempt is not None
     delivery.finish(attempt, Misconfigured("401", "", from_collector=True), age)
-    assert len(cemetery.letters) == (limit is not None and age >= limit)
+    assert len(dead_letters.letters) == (limit is not None and age >= limit)
 
 
 @pytest.mark.parametrize(
@@ -685,7 +685,7 @@ def test_failures_under_way_count_once() -> None:
     for attempt in attempts:
         assert attempt is not None
         delivery.finish(attempt, Retryable("503", from_collector=True), 1.0)
-    assert delivery.gate.failures == 1
+    assert delivery.limit.failures == 1
 
 
 def test_a_refused_single_event_is_dropped_where_there_are_no_dead_letters() -> None:

@@ -58,7 +58,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.durable: set[bytes] = set()
         self.healthy = True  # nothing is wrong with the disk
         self.exact = True  # and nothing was since the start of this process
-        self.under_way: set[bytes] = set()  # events that a crash may have left or not
+        self.in_flight: set[bytes] = set()  # events that a crash may have left or not
 
     @initialize(sync=strategies.syncs, journal_size=st.sampled_from([NONE, SMALL, 4 * SMALL]))
     def start(self, sync: Sync, journal_size: int) -> None:
@@ -100,12 +100,12 @@ class SpoolMachine(RuleBasedStateMachine):
     def append(self, filler: bytes) -> None:
         event = b"%d:%b" % (len(self.given), filler)
         self.given.append(event)
-        self.under_way.add(event)
+        self.in_flight.add(event)
         if self.attempt(lambda: self.spool.append(event)):
             self.open.append(event)
             if self.sync is Sync.EVENT:
                 self.durable.add(event)
-        self.under_way.discard(event)
+        self.in_flight.discard(event)
 
     @rule()
     def close(self) -> None:
@@ -138,21 +138,21 @@ class SpoolMachine(RuleBasedStateMachine):
         segment = data.draw(st.sampled_from(sorted(self.closed, key=lambda segment: segment.number)))
         events = self.closed.pop(segment)
         self.settled.update(events)
-        self.under_way.update(events)
+        self.in_flight.update(events)
         self.attempt(lambda: self.spool.release(segment.number))
-        self.under_way.difference_update(events)
+        self.in_flight.difference_update(events)
 
     @rule(excess=st.integers(0, 1))
     def ask_for_room(self, excess: int) -> None:
         rest = ROOM - self.spool.size - len(HEADER) - FRAME_SIZE + excess
         answers: list[bool] = []
-        self.under_way.update(self.settled)  # what couldn't be deleted may be now
+        self.in_flight.update(self.settled)  # what couldn't be deleted may be now
         if self.attempt(lambda: answers.append(self.spool.has_room(rest))):
             free = ROOM - rest - len(HEADER) - FRAME_SIZE - self.spool.size
             assert free >= 0 or not answers[0]
             # What is in a journal may get a file of its own, for which room is kept.
             assert free < (self.journal_size if self.journal_size != NONE and self.open else 0) or answers[0]
-        self.under_way.difference_update(self.settled)
+        self.in_flight.difference_update(self.settled)
 
     @rule()
     def stop(self) -> None:
@@ -170,7 +170,7 @@ class SpoolMachine(RuleBasedStateMachine):
         cut_before = self.spool.cut
         found = self.recover()
         if self.exact:
-            assert expected == [event for event in found if event not in self.under_way]
+            assert expected == [event for event in found if event not in self.in_flight]
             assert self.spool.cut <= cut_before + 1, "at most what was under way, now and in the runs before"
         unsettled = [event for event in expected if event not in self.settled]
         assert is_within(unsettled, found), "nothing is lost with the process"

@@ -183,7 +183,7 @@ def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
     assert ("last_success_age_seconds" in found) == (attempts.last_success_at is not None)
     assert ("spool_size_bytes" in found) == ("spool_max_size_bytes" in found) == (snapshot.spool is not None)
     assert found["ready"] == (snapshot.unready(now) is None)
-    assert found["disk_failing"] == (snapshot.disk_trouble is not None)
+    assert found["disk_failing"] == (snapshot.disk_error is not None)
     assert found["queue_depth"] == snapshot.queue_depth
     assert found["failures_in_row"] == snapshot.failures
     assert found["metrics_dropped_total"] == snapshot.metrics_dropped

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _LOOPBACK = InternetEndpoint("127.0.0.1", 0)
 
 
-def snapshot(disk_trouble: str | None = None) -> Snapshot:
+def snapshot(disk_error: str | None = None) -> Snapshot:
     """What a publisher is doing that is alive now."""
-    return Snapshot("v2", "1.0", 0.0, time.monotonic(), Accounting(), 0, 10, disk_trouble=disk_trouble)
+    return Snapshot("v2", "1.0", 0.0, time.monotonic(), Accounting(), 0, 10, disk_error=disk_error)
 
 
 @contextlib.contextmanager

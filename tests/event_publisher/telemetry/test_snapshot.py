@@ -21,7 +21,7 @@ from baseplate_events.event_publisher.telemetry.snapshot import (
     Attempts,
     Result,
     Snapshot,
-    trouble_of,
+    describe_failure,
 )
 from tests.support.strategies import durations, outcomes, snapshots
 
@@ -69,7 +69,7 @@ def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
     failed = [isinstance(outcome, Retryable | Misconfigured) for outcome in ended]
     row = failed[::-1].index(False) if False in failed else len(failed)
     assert (float(len(ended) - row) if row else None) == counts.failing_since
-    assert trouble_of(ended[-1]) == counts.trouble == counter.trouble
+    assert describe_failure(ended[-1]) == counts.trouble == counter.trouble
     assert bool(row) == (counts.trouble is not None)
     if isinstance(ended[-1], Retryable | Misconfigured):
         assert ended[-1].reason in (counts.trouble or "")
@@ -94,7 +94,7 @@ def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, late
     """It is unready when it is stuck or stopping, when the last attempt failed, or the disk fails."""
     now = snapshot.made_at + later
     unready = snapshot.unready(now)
-    troubles = [text for text in (snapshot.attempts.trouble, snapshot.disk_trouble) if text is not None]
+    troubles = [text for text in (snapshot.attempts.trouble, snapshot.disk_error) if text is not None]
     if now - snapshot.made_at > STUCK_AFTER:
         assert unready is not None
         assert unready.startswith("stuck")
@@ -122,4 +122,4 @@ def test_a_new_publisher_is_ready() -> None:
     """Before the first attempt nothing is known to be wrong."""
     snapshot = Snapshot("v2", "1.0", 0.0, 1.0, Accounting(), 0, 10)
     assert snapshot.unready(1.0) is None
-    assert dataclasses.replace(snapshot, disk_trouble="full").unready(1.0) == "full"
+    assert dataclasses.replace(snapshot, disk_error="full").unready(1.0) == "full"

@@ -29,8 +29,8 @@ from baseplate_events.event_publisher.telemetry.statsd import (
     LOOKUP_INTERVAL,
     LOOKUP_PAUSE,
     Address,
-    Batch,
     Client,
+    StatsdBatch,
 )
 from baseplate_events.event_publisher.telemetry.statsd_lines import (
     MAX_DATAGRAM_SIZE,
@@ -418,7 +418,7 @@ def test_what_cannot_be_written_is_counted_and_spoils_nothing(number: float) -> 
         client.close()
 
 
-def fail(batch: Batch) -> NoReturn:
+def fail(batch: StatsdBatch) -> NoReturn:
     """Measure something, then fail."""
     batch.gauge("b").replace(1)
     raise ZeroDivisionError

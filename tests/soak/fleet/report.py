@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from baseplate_events.event_publisher.policy.delivery import Delivery
-    from tests.support.simulated_publisher import MemoryCemetery
+    from tests.support.simulated_publisher import MemoryDeadLetters
 
 #: Events of a block: with events of 1 KiB a block is a tenth of `batch.max_size`.
 BLOCK: Final = 50
@@ -100,14 +100,14 @@ class Publisher:
 
     Attributes:
         delivery: Its policy.
-        cemetery: Its dead letters.
+        dead_letters: Its dead letters.
         wake_at: When it is to be asked again.
         received: Blocks that came.
         committed: How often the collector took each block.
     """
 
     delivery: Delivery
-    cemetery: MemoryCemetery
+    dead_letters: MemoryDeadLetters
     wake_at: float = float("inf")
     received: int = 0
     committed: list[int] = field(default_factory=list[int])
@@ -174,7 +174,7 @@ class Report:
     @property
     def given_up(self) -> int:
         """Blocks that became dead letters."""
-        return sum(len(publisher.cemetery.letters) for publisher in self.publishers)
+        return sum(len(publisher.dead_letters.letters) for publisher in self.publishers)
 
     @property
     def unbalanced(self) -> int:

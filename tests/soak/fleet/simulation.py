@@ -5,7 +5,7 @@ from one seed. The same arguments give the same run.
 
 How it works:
 
-- A publisher is a `Delivery` with the real batcher, backoff and gate, and a spool in memory. It is asked for
+- A publisher is a `Delivery` with the real batcher, backoff and limit, and a spool in memory. It is asked for
   attempts when an event comes, when an attempt ends, and when its `wake_at` comes, as the service does it.
 - Events come in blocks of `BLOCK` that travel together, once a second for each publisher, out of phase. The
   simulation counts blocks, its figures are in events.
@@ -21,15 +21,15 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from baseplate_events.event_publisher.config.options import KEY_BY_NAME
-from baseplate_events.event_publisher.policy.backoff import Backoff, Gate
+from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
+from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Outcome, classify
 from baseplate_events.event_publisher.policy.pending import Segment
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.soak.fleet.report import BLOCK, SLICES, Capacity, Mode, Phase, Publisher, Report, Slice
-from tests.support.simulated_publisher import MemoryCemetery
+from tests.support.simulated_publisher import MemoryDeadLetters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ BATCH_BLOCKS: Final = 10
 MAX_AGE, BASE, CAP = 1.0, 1.0, 30.0
 
 #: The same of `delivery.concurrency`.
-CONCURRENCY: Final = int(KEY_BY_NAME["delivery.concurrency"].default or 0)
+CONCURRENCY: Final = int(OPTION_BY_NAME["delivery.concurrency"].default or 0)
 
 #: Seconds between two blocks of a publisher: a batch is due just before the next block comes, so that a
 #: publisher sends a request a second when all is well.
@@ -139,7 +139,7 @@ class Fleet:
         self._ends_at = sum(phase.seconds for phase in phases)
         self._busy_until = 0.0
         self._slices: list[Slice] = []
-        self._under_way: set[Exchange] = set()
+        self._in_flight: set[Exchange] = set()
         self._backlog = 0
         self._resets = 0
         self._last_commit_at = 0.0
@@ -155,19 +155,19 @@ class Fleet:
             self._plan(self._random.uniform(0.0, PERIOD), publisher, block=True)
 
     def _make_publisher(self, batch_blocks: int) -> Publisher:
-        cemetery = MemoryCemetery()
+        dead_letters = MemoryDeadLetters()
         batch_size = FORMATS["2j"].size(batch_blocks, batch_blocks * _BLOCK_SIZE)
         delivery = Delivery(
             Batcher(FORMATS["2j"], max_size=batch_size, max_events=batch_blocks, max_age=MAX_AGE),
-            Gate(Backoff(BASE, CAP, random.Random(self._random.getrandbits(64))), CONCURRENCY),
+            ConcurrencyLimit(Backoff(BASE, CAP, random.Random(self._random.getrandbits(64))), CONCURRENCY),
             concurrency=CONCURRENCY,
             max_size=batch_size,
             queue_capacity=10_000,
             queue_message_size=_BLOCK_SIZE,
             store=PackedStore(),
-            cemetery=cemetery,
+            dead_letters=dead_letters,
         )
-        return Publisher(delivery, cemetery)
+        return Publisher(delivery, dead_letters)
 
     def _plan(self, at: float, what: Phase | Publisher | Exchange, *, block: bool = False) -> None:
         self._serial += 1
@@ -220,7 +220,7 @@ class Fleet:
             return
         reset = classify(Failure(FailureKind.INTERRUPTED, "reset"))
         self._busy_until = now
-        for exchange in sorted(self._under_way, key=lambda exchange: exchange.commit_at):
+        for exchange in sorted(self._in_flight, key=lambda exchange: exchange.commit_at):
             if exchange.commit_at <= now:
                 self._resets += exchange.attempt.parcel.count
                 self._commit(exchange)
@@ -278,13 +278,13 @@ class Fleet:
             current.accepted += 1
             current.accepted_events += blocks * BLOCK
         exchange = Exchange(publisher, attempt, outcome, commit_at)
-        self._under_way.add(exchange)
+        self._in_flight.add(exchange)
         self._plan(answer_at, exchange)
 
     def _answer(self, exchange: Exchange, now: float) -> None:
-        if exchange not in self._under_way:
+        if exchange not in self._in_flight:
             return  # its connection was reset
-        self._under_way.remove(exchange)
+        self._in_flight.remove(exchange)
         if exchange.commit_at <= now:
             self._commit(exchange)
             self._backlog -= len(exchange.attempt.batch.events) * BLOCK

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events import EventQueue
-from baseplate_events.dev_collector import Accepted, Rejected, check_batch, check_head
+from baseplate_events.dev_collector import AcceptedBatch, RejectedBatch, check_batch, check_head
 from baseplate_events.errors import EventQueueFullError
 from baseplate_events.event_publisher.dead_letters.record import Letter
 from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
@@ -118,13 +118,13 @@ class Collector:
         verdict = check_batch(method, path, headers, body, self.keys)
         with self._lock:
             self._batches += 1
-            if isinstance(verdict, Accepted):
+            if isinstance(verdict, AcceptedBatch):
                 crash = self.crash_on
                 if crash is not None and any(crash in event for event in verdict.events):
-                    verdict = Rejected(500, "fell over an event")
+                    verdict = RejectedBatch(500, "fell over an event")
                 elif self.busy_every and self._batches % self.busy_every == 0:
-                    verdict = Rejected(503, "busy")
-            if isinstance(verdict, Rejected):
+                    verdict = RejectedBatch(503, "busy")
+            if isinstance(verdict, RejectedBatch):
                 self.rejected[verdict.status] = self.rejected.get(verdict.status, 0) + 1
                 return verdict.status, verdict.reason
             key = next((value for name, value in headers if name.lower() == "idempotency-key"), None)
@@ -194,7 +194,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = self.headers.items()
         length = check_head(self.command, self.path, headers)
-        if isinstance(length, Rejected):
+        if isinstance(length, RejectedBatch):
             self.close_connection = True
             self._answer(length.status, length.reason)
             return
