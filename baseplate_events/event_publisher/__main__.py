@@ -11,13 +11,15 @@ import os
 import random
 import signal
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError
 from .config.settings import load_settings
-from .exit_status import failed
-from .publisher import EventPublisher
+from .control import Control
+from .exit_status import failed, say
+from .publisher import EventPublisher, StoppedError
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Publish until a signal comes, and return the exit status.
 
-    Must be called from the main thread; SIGTERM and SIGINT are handled from then on.
+    Must be called from the main thread; SIGTERM, SIGINT and SIGHUP are handled from then on.
     """
     configure_logging(arguments.log_format, debug=arguments.debug)
     load = partial(load_settings, arguments.config_file, arguments.queue_name, os.environ)
@@ -54,13 +56,19 @@ def run(arguments: argparse.Namespace) -> int:
             load()
             print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
             return 0
+        control = Control(time.monotonic)
+        # Before anything that takes time: a spool's recovery can take minutes, and process 1 of a container
+        # ignores a signal without a handler.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: control.stop())
+        signal.signal(signal.SIGHUP, lambda _number, _frame: control.reload())
         # Jitter is no secret.
-        publisher = EventPublisher(load, random.Random(), Notifier(os.environ))  # noqa: S311
+        publisher = EventPublisher(load, random.Random(), Notifier(os.environ), control=control)  # noqa: S311
+    except StoppedError as exc:
+        say(str(exc))
+        return 0
     except EventError as exc:
         return failed(exc)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: publisher.stop())
-    signal.signal(signal.SIGHUP, lambda _number, _frame: publisher.reload())
     publisher.run()
     return 0
 

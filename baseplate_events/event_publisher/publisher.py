@@ -1,14 +1,15 @@
-"""The event publisher's shell: the threads, signals, clocks and descriptors around the policy in `delivery`.
+"""The event publisher's loop: the threads, descriptors and clocks around the policy in `policy.delivery`.
 
 The thread that calls `run` receives events and takes every decision. Sender threads compress, sign and post,
-and decide nothing. A pair of sockets wakes the deciding thread when an attempt ends or somebody asks it to
-stop; otherwise it sleeps until there is an event, or until the time comes that `Delivery.wake_at` names.
+and decide nothing. `Control` wakes the deciding thread when an attempt ends or a signal comes; otherwise it
+sleeps until there is an event, or until the time comes that `Delivery.wake_at` names.
 
 Stopping, once `stop` was called:
 
 1. What is in the queue is still received and sent, unless the collector is failing, for four fifths of
-   `grace`.
-2. What is in hand is tried until `grace` is nearly over.
+   `grace`. With a spool and a failing collector, as many events as the queue held at the stop are moved to
+   the spool.
+2. What is in memory is tried until `grace` is nearly over.
 3. What could not be delivered goes back into the queue, at a priority that puts it ahead of everything else.
    What the queue has no room for is counted and logged as lost.
 
@@ -21,10 +22,7 @@ import collections
 import contextlib
 import itertools
 import logging
-import math
 import select
-import socket
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -32,56 +30,71 @@ from .. import __version__
 from .._compat import assert_never
 from ..errors import EventError, EventQueueFullError
 from ..transport.posix import MessageQueue
+from .clock import SystemClock
 from .config.settings import Sync
+from .control import Control
 from .dead_letters.store import DeadLetters
-from .policy.accounting import DropReason
 from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
 from .policy.delivery import Delivery
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .queue_consumer import QueueConsumer
-from .sender import Finished, Sender
+from .sender import Finished, Sender, connect
 from .spool.spool import Spool
 from .storage import Folder
-from .telemetry.reporter import Telemetry
+from .telemetry.reporter import Reporter
 from .telemetry.snapshot import Snapshot, SpoolLevel, describe_failure
 from .telemetry.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .config.settings import PublisherSettings
+    from .clock import Clock
+    from .config.settings import PublisherSettings, SpoolSettings
     from .policy.accounting import Accounting
     from .policy.backoff import RandomSource
-    from .policy.pending import Segment
+    from .policy.pending import Attempt
+    from .sender import Transport
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: Events received at a time before other duties get their turn. Some milliseconds of work.
 _BURST: Final = 1_000
 
-#: Seconds after which a publisher that is stopping, or recovers its spool, tells how much is left.
-_REST_INTERVAL: Final = 2.0
+#: Seconds between two log lines of a publisher that is stopping, or recovers its spool, about what is left.
+_PROGRESS_INTERVAL: Final = 2.0
 
 #: Share of the grace for which a stopping publisher goes on receiving.
 _DRAIN_SHARE: Final = 0.8
 
 #: Share of the grace, and seconds at most, that are kept for putting events back.
-_RETURN_SHARE: Final = 0.1
-_RETURN_SECONDS: Final = 0.5
+_REQUEUE_SHARE: Final = 0.1
+_REQUEUE_SECONDS: Final = 0.5
+
+
+class StoppedError(EventError):
+    """Raised by a publisher that was asked to stop before it had started; nothing was received or changed."""
+
+    def __str__(self) -> str:
+        return "stopped before anything was received"
 
 
 class EventPublisher:
-    """Takes events from a queue and delivers them to a collector until it is told to stop.
+    """Takes events from a queue and delivers them to a collector until it is asked to stop.
 
     Args:
         load_settings: Reads the settings; called at the start, and again for each `reload`.
         random_source: Where jitter comes from.
-        notifier: Tells systemd how it goes; by default nobody is told.
+        notifier: Reports to systemd; by default to no one.
+        control: What signals ask for, perhaps since before this call; closed in the end.
+        clock: The clocks, and how to wait.
+        connect: Makes the transport of a sender.
 
     Raises:
         ConfigurationError: The settings can't be used.
-        EventError: The queue, the spool, the dead letters or the health endpoint can't be opened.
+        StoppedError: A stop was asked for meanwhile.
+        EventError: The queue, the spool, the dead letters or the health endpoint can't be opened. Whatever
+            was opened before is closed again.
     """
 
     def __init__(
@@ -89,33 +102,56 @@ class EventPublisher:
         load_settings: Callable[[], PublisherSettings],
         random_source: RandomSource,
         notifier: Notifier | None = None,
+        *,
+        control: Control | None = None,
+        clock: Clock | None = None,
+        connect: Callable[[PublisherSettings], Transport] = connect,
     ) -> None:
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._control = control if control is not None else Control(self._clock.monotonic)
         self._load_settings = load_settings
-        self._settings = settings = load_settings()
-        self._consumer = QueueConsumer(lambda: _open_queue(self._settings))
+        self._connect = connect
         self._spool: Spool | None = None
-        self._dead_letters: DeadLetters | None = None
-        recovered: list[Segment] = []
-        self._folder: Folder | None = None
-        if settings.spool is not None:
-            self._folder = Folder(settings.spool.directory)
-            self._spool = Spool(
-                self._folder,
-                settings.spool.directory,
-                version=settings.collector.version,
-                max_size=settings.spool.max_size,
-                sync=settings.spool.sync,
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._control.close)
+            self._settings = load_settings()
+            self._consumer = QueueConsumer(lambda: _open_queue(self._settings))
+            stack.callback(self._consumer.close)
+            self._delivery = self._open(stack, random_source)
+            self._reporter = Reporter(
+                self._settings, notifier if notifier is not None else Notifier({}), self._snapshot
             )
-            recovered = self._spool.recover(_Recovery().tell)
+            stack.callback(self._reporter.close)
+            self._resources = stack.pop_all()
+        self._stopping = False
+        self._in_queue_at_stop = 0
+        self._received_at_stop = 0
+        self._log_progress_at = 0.0
+        self._disk_error: str | None = None
+        self._finished: collections.deque[Finished] = collections.deque()
+        self._idle_senders: list[Sender] = []
+        self._started_at = self._clock.monotonic()
+
+    def _open(self, stack: contextlib.ExitStack, random_source: RandomSource) -> Delivery:
+        """Open the disks and make the policy."""
+        settings = self._settings
+        dead_letters: DeadLetters | None = None
+        recovered = []
+        if settings.spool is not None:
+            self._spool = self._open_spool(stack, settings.spool)
+            recovered = self._spool.recover(self._recovery_progress())
         if settings.dead_letters is not None:
-            self._dead_letters = DeadLetters(
+            dead_letters = DeadLetters(
                 settings.dead_letters.directory,
                 max_size=settings.dead_letters.max_size,
                 # A letter must be as safe as the segment that is deleted for it.
                 sync=settings.spool is not None and settings.spool.sync is not Sync.NEVER,
+                wall_clock=self._clock.wall_time,
             )
+            stack.callback(dead_letters.close)
+        self._fate = "dropped" if dead_letters is None else "kept in the dead letters"
         backoff = Backoff(settings.retry.base, settings.retry.cap, random_source)
-        self._delivery: Delivery = Delivery(
+        return Delivery(
             Batcher(
                 FORMATS[settings.collector.version],
                 max_size=settings.batch.max_size,
@@ -129,24 +165,39 @@ class EventPublisher:
             queue_message_size=self._consumer.message_size,
             store=self._spool,
             recovered=recovered,
-            dead_letters=self._dead_letters,
+            dead_letters=dead_letters,
             max_age=settings.retry.max_age,
-            now=time.monotonic(),
+            now=self._clock.monotonic(),
         )
-        self._stops = 0
-        self._stopping = False
-        self._stopped_at = 0.0
-        self._tell_rest_at = 0.0
-        self._reload_wanted = False
-        self._trouble: str | None = None
-        self._finished: collections.deque[Finished] = collections.deque()
-        self._idle_senders: list[Sender] = []
-        self._started_at = time.monotonic()
-        self._telemetry = Telemetry(settings, notifier if notifier is not None else Notifier({}), self._look)
-        # Sockets rather than a pipe: a call that comes after they were closed hits nobody else's descriptor.
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+
+    def _open_spool(self, stack: contextlib.ExitStack, settings: SpoolSettings) -> Spool:
+        folder = Folder(settings.directory)
+        stack.callback(folder.release)
+        spool = Spool(
+            folder,
+            settings.directory,
+            version=self._settings.collector.version,
+            max_size=settings.max_size,
+            sync=settings.sync,
+            clock=self._clock.monotonic,
+        )
+        stack.callback(spool.close)
+        return spool
+
+    def _recovery_progress(self) -> Callable[[int, int], None]:
+        """Return what logs the progress of a recovery, which may take minutes, and ends it for a stop."""
+        log_at = self._clock.monotonic() + _PROGRESS_INTERVAL
+
+        def progress(done: int, total: int) -> None:
+            nonlocal log_at
+            if self._control.stops:
+                raise StoppedError
+            now = self._clock.monotonic()
+            if now >= log_at:
+                log_at = now + _PROGRESS_INTERVAL
+                logger.info("recovering the spool: read %d of %d files", done, total)
+
+        return progress
 
     @property
     def accounting(self) -> Accounting:
@@ -156,14 +207,11 @@ class EventPublisher:
     @property
     def unready(self) -> str | None:
         """Why nothing is being delivered: what the last attempt ran into. None while nothing is wrong."""
-        return self._telemetry.attempts.trouble
+        return self._reporter.attempts.last_error
 
     def stop(self) -> None:
         """Ask to stop, by a second call at once. Safe to call from a signal handler or another thread."""
-        if not self._stops:
-            self._stopped_at = time.monotonic()
-        self._stops += 1
-        self._wake()
+        self._control.stop()
 
     def reload(self) -> None:
         """Ask to read the settings again. Safe to call from a signal handler or another thread.
@@ -172,8 +220,7 @@ class EventPublisher:
         `compression.level` and `retry.codes`. The rest needs a restart. Settings with a mistake change
         nothing, and the mistakes are logged.
         """
-        self._reload_wanted = True
-        self._wake()
+        self._control.reload()
 
     def run(self) -> None:
         """Publish until `stop` is called.
@@ -181,123 +228,132 @@ class EventPublisher:
         Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
         and logged as dropped.
         """
-        logger.info("publishing events from %s to %s", self._consumer.name, self._settings.collector.url)
-        if self._delivery.accounting.recovered:
-            logger.info("recovered %d events from the spool", self._delivery.accounting.recovered)
-        if self._spool is not None and self._spool.cut:
-            logger.error("cut off damaged ends of %d segments of the spool", self._spool.cut)
-        health = self._telemetry.start(time.monotonic())
-        if health is not None:
-            logger.info("healthy and ready or not is told at %s", health)
-        try:
-            while not self._step():
-                self._sleep()
-        finally:
-            self._give_back()
-            logger.info("stopped: %s", self._delivery.accounting)
-            self._telemetry.close(time.monotonic())
-            self._consumer.close()
-            if self._spool is not None:
-                self._spool.close()
-            if self._folder is not None:
-                self._folder.release()
-            if self._dead_letters is not None:
-                self._dead_letters.close()
-            self._wake_reader.close()
-            self._wake_writer.close()
+        with self._resources:
+            logger.info("publishing events from %s to %s", self._consumer.name, self._settings.collector.url)
+            if self.accounting.recovered:
+                logger.info("recovered %d events from the spool", self.accounting.recovered)
+            if self._spool is not None and self._spool.cut:
+                logger.error("cut off damaged ends of %d segments of the spool", self._spool.cut)
+            health = self._reporter.start(self._clock.monotonic())
+            if health is not None:
+                logger.info("healthy and ready or not is told at %s", health)
+            try:
+                while not self._step():
+                    self._sleep()
+            finally:
+                self._requeue_unsent()
+                logger.info("stopped: %s", self.accounting)
+                self._reporter.finish(self._clock.monotonic())
 
     def _report(self, finished: Finished) -> None:
+        """Take the end of an attempt from a sender."""
         self._finished.append(finished)
-        self._wake()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # it is full, which wakes as well, or closed
-            self._wake_writer.send(b"!")
+        self._control.wake()
 
     def _step(self) -> bool:
-        """Do all that can be done now; tell whether the work is over."""
+        """Do all that can be done now; return whether the work is over."""
         while self._finished:
-            self._take(self._finished.popleft())
-        # Noted once a step: only a queue that was found empty after the stop is known to hold nothing from
+            self._finish(self._finished.popleft())
+        # Read once a step: only a queue that was found empty after the stop is known to hold nothing from
         # before it.
-        stopping = self._stops > 0
+        stopping = self._control.stops > 0
+        now = self._clock.monotonic()
         if stopping and not self._stopping:
-            self._stopping = True
-            self._look_after_queue(time.monotonic())  # one that was made anew just now may hold events
-            self._telemetry.stopping(time.monotonic())
-        if stopping and time.monotonic() >= self._tell_rest_at:
-            self._tell_rest_at = time.monotonic() + _REST_INTERVAL
+            self._begin_stop(now)
+        if stopping and now >= self._log_progress_at:
+            self._log_progress_at = now + _PROGRESS_INTERVAL
             logger.info(
                 "stopping: %d events in hand, %d in the queue, %d in the spool",
-                self._delivery.accounting.in_hand,
+                self.accounting.in_hand,
                 self._consumer.depth,
-                self._delivery.accounting.spooled,
+                self.accounting.spooled,
             )
-        if self._reload_wanted:
+        if self._control.reload_wanted:
             self._reload()
-        now = time.monotonic()
         if now >= self._consumer.look_at:
-            self._look_after_queue(now)
-        self._telemetry.tell(now)
+            self._check_queue(now)
+        self._reporter.report(now)
         queue_is_empty = self._receive(now)
         if stopping and queue_is_empty:
             self._delivery.flush(now)
         while (attempt := self._delivery.next_attempt(now)) is not None:
-            self._idle_sender().post(attempt)
-        self._note_trouble()
+            self._send(attempt)
+        self._log_disk_error()
         if not stopping:
             return False
         return (
-            self._stops > 1
-            or now >= self._surrender_at
+            self._control.stops > 1
+            or now >= self._requeue_at
             or self._nothing_left(now, queue_is_empty=queue_is_empty)
         )
 
-    def _idle_sender(self) -> Sender:
-        """Give the sender that was busy last, whose connection is the freshest, or a new one."""
+    def _begin_stop(self, now: float) -> None:
+        self._stopping = True
+        self._check_queue(now)  # one that was recreated just now may hold events
+        self._in_queue_at_stop = self._consumer.depth
+        self._received_at_stop = self.accounting.received
+        self._reporter.stopping(now)
+
+    def _send(self, attempt: Attempt) -> None:
+        """Give an attempt to the sender that was busy last, with the freshest connection, or to a new one."""
         if self._idle_senders:
-            return self._idle_senders.pop()
-        sender = Sender(lambda: self._settings, self._report)
-        sender.start()
-        return sender
+            sender = self._idle_senders.pop()
+        else:
+            sender = Sender(lambda: self._settings, self._connect, self._report, self._clock)
+            try:
+                sender.start()
+            except RuntimeError as exc:
+                reason = f"no thread for a sender: {exc}; raise the limit on processes (ulimit -u, TasksMax=)"
+                self._report(Finished(None, attempt, Retryable(reason, from_collector=False), 0.0))
+                return
+        sender.post(attempt)
 
     def _nothing_left(self, now: float, *, queue_is_empty: bool) -> bool:
         if not queue_is_empty and self._may_receive(now):
             return False
-        accounting = self._delivery.accounting
+        accounting = self.accounting
         # With a spool there is no reason to stay for a collector that is failing.
-        return accounting.in_hand == 0 and (accounting.spooled == 0 or self._delivery.limit.failures > 0)
+        return accounting.in_hand == 0 and (accounting.spooled == 0 or self._delivery.failures > 0)
 
     @property
-    def _surrender_at(self) -> float:
+    def _requeue_at(self) -> float:
+        """When a stopping publisher begins to put events back, by the monotonic clock."""
         grace = self._settings.shutdown_grace
-        return self._stopped_at + grace - min(grace * _RETURN_SHARE, _RETURN_SECONDS)
+        return self._control.stopped_at + grace - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
 
     def _may_receive(self, now: float) -> bool:
-        if not self._stops:
+        if not self._control.stops:
             return True
-        drain_until = self._stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE
-        return self._delivery.limit.failures == 0 and now < drain_until
+        if now >= self._control.stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE:
+            return False
+        if not self._delivery.failures:
+            return True
+        # The queue is lost with the host, the spool isn't. Busy producers must not hold the stop up.
+        received = self.accounting.received - self._received_at_stop
+        return self._spool is not None and self._stopping and received < self._in_queue_at_stop
 
     def _receive(self, now: float) -> bool:
-        """Receive what there is and has a place, a burst at most; tell whether the queue was found empty."""
+        """Receive a burst at most of what has a place; return whether the queue was found empty."""
         if not self._may_receive(now):
             return False
-        for size, verdict in self._delivery.offer(itertools.islice(self._consumer.receive(), _BURST), now):
-            logger.error("can't send a message of %d bytes: %s; %s", size, verdict.reason, self._fate)
+        rejected = self._delivery.offer(itertools.islice(self._consumer.receive(), _BURST), now)
+        for size, rejection in rejected:
+            logger.error("can't send a message of %d bytes: %s; %s", size, rejection.reason, self._fate)
         return self._consumer.found_empty
 
-    def _take(self, finished: Finished) -> None:
-        self._idle_senders.append(finished.sender)
-        failures = self._delivery.limit.failures
+    def _finish(self, finished: Finished) -> None:
+        """Take the end of an attempt, and log it."""
+        if finished.sender is not None:
+            self._idle_senders.append(finished.sender)
+        failures = self._delivery.failures
         count = len(finished.attempt.batch.events)
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._delivery.finish(finished.attempt, finished.outcome, now)
-        self._telemetry.note(finished.outcome, count, finished.seconds, now)
+        self._reporter.record(finished.outcome, count, finished.seconds, now)
         match finished.outcome:
             case Accepted():
                 logger.debug("delivered %d events", count)
-                if failures and not self._delivery.limit.failures:
+                if failures and not self._delivery.failures:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
                 logger.error(
@@ -311,25 +367,20 @@ class EventPublisher:
                     "can't deliver %d events: %s; next attempt in %.1f seconds",
                     count,
                     describe_failure(finished.outcome),
-                    max(0.0, self._delivery.limit.paused_until - now),
+                    max(0.0, self._delivery.paused_until - now),
                 )
             case _:
                 assert_never(finished.outcome)
 
-    def _look_after_queue(self, now: float) -> None:
+    def _check_queue(self, now: float) -> None:
         if self._consumer.look(now):
-            self._delivery.queue_capacity = self._consumer.capacity
-            self._delivery.queue_message_size = self._consumer.message_size
-
-    @property
-    def _fate(self) -> str:
-        return "dropped" if self._dead_letters is None else "kept in the dead letters"
+            self._delivery.resize_queue(self._consumer.capacity, self._consumer.message_size)
 
     def _reload(self) -> None:
-        self._reload_wanted = False
-        self._telemetry.reloading()
+        self._control.reload_wanted = False
+        self._reporter.reloading()
         self._read_settings()
-        self._telemetry.ready()
+        self._reporter.ready()
 
     def _read_settings(self) -> None:
         try:
@@ -341,23 +392,23 @@ class EventPublisher:
             logger.error("collector.version needs a restart; going on with the old configuration")
             return
         self._settings = fresh
-        self._delivery.limit.resume()  # whatever was wrong may be mended
+        self._delivery.resume()  # whatever was wrong may have been corrected
         logger.info("read the configuration again")
 
-    def _note_trouble(self) -> None:
+    def _log_disk_error(self) -> None:
         """Log when a disk begins to fail, fails in another way, or works again."""
-        trouble = self._delivery.disk_error
-        if trouble == self._trouble:
+        error = self._delivery.disk_error
+        if error == self._disk_error:
             return
-        self._trouble = trouble
-        if trouble is None:
+        self._disk_error = error
+        if error is None:
             logger.warning("the disk takes events again")
         else:
-            logger.error("%s; events wait in the queue meanwhile", trouble)
+            logger.error("%s; events wait in the queue meanwhile", error)
 
-    def _look(self, now: float) -> Snapshot:
-        """See what the publisher is doing, for other threads to read."""
-        accounting = self._delivery.accounting
+    def _snapshot(self, now: float) -> Snapshot:
+        """Copy what the publisher is doing, for other threads to read."""
+        accounting = self.accounting
         settings = self._settings.spool
         level = SpoolLevel(self._spool.size, settings.max_size) if self._spool and settings else None
         return Snapshot(
@@ -368,51 +419,47 @@ class EventPublisher:
             accounting=replace(accounting, dropped=dict(accounting.dropped)),
             queue_depth=self._consumer.depth,
             queue_capacity=self._consumer.capacity,
-            attempts=self._telemetry.attempts.counts(),
-            failures=self._delivery.limit.failures,
+            attempts=self._reporter.attempts.counts(),
+            failures=self._delivery.failures,
             oldest_at=self._delivery.oldest_at,
             spool=level,
             disk_error=self._delivery.disk_error,
-            stopping=self._stops > 0,
-            metrics_dropped=self._telemetry.metrics_dropped,
+            stopping=self._control.stops > 0,
+            metrics_dropped=self._reporter.metrics_dropped,
         )
 
     def _sleep(self) -> None:
-        """Wait until an attempt ends, somebody asks to stop, an event can be received, or it is time."""
-        now = time.monotonic()
+        """Wait until an attempt ends, a signal comes, an event can be received, or it is time."""
+        now = self._clock.monotonic()
         poller = select.poll()
-        poller.register(self._wake_reader, select.POLLIN)
+        poller.register(self._control.fileno(), select.POLLIN)
         self._consumer.register(poller, receiving=self._may_receive(now) and self._delivery.room > 0)
-        times = [self._consumer.look_at, self._telemetry.tell_at]
+        times = [self._consumer.look_at, self._reporter.report_at]
         wake_at = self._delivery.wake_at()
         if wake_at is not None:
             times.append(wake_at)
-        if self._stops:
-            times += [self._surrender_at, self._tell_rest_at]
-        first = min(times)
-        # poll() counts in milliseconds; rounding up keeps it from waking just too early, again and again.
-        timeout = None if first == math.inf else math.ceil(max(0.0, first - now) * 1_000)
-        for descriptor, _ in poller.poll(timeout):
+        if self._control.stops:
+            times += [self._requeue_at, self._log_progress_at]
+        for descriptor, _ in self._clock.poll(poller, min(times) - now):
             self._consumer.woken(descriptor)
-        with contextlib.suppress(BlockingIOError):
-            self._wake_reader.recv(1_024)
+        self._control.clear()
 
-    def _give_back(self) -> None:
-        """Put everything in hand back into the queue, ahead of what is there."""
+    def _requeue_unsent(self) -> None:
+        """Put everything in memory back into the queue, ahead of what is there."""
         events = self._delivery.take_unsent()
-        give_up_at = self._stopped_at + self._settings.shutdown_grace if self._stops == 1 else 0.0
+        grace = self._settings.shutdown_grace
+        give_up_at = self._control.stopped_at + grace if self._control.stops == 1 else 0.0
         lost = 0
         for event in events:
             try:
-                now = time.monotonic()
+                now = self._clock.monotonic()
                 self._consumer.requeue(event, 0.0 if lost else max(0.0, give_up_at - now), now)
             except EventQueueFullError:
                 lost += 1
             except EventError as exc:
                 lost += 1
                 logger.error("can't put an event back: %s", exc)
-        self._delivery.accounting.requeue(len(events) - lost)
-        self._delivery.accounting.drop(DropReason.QUEUE_FULL, lost)
+        self._delivery.requeued(len(events) - lost, lost=lost)
         name = self._consumer.name
         if lost:
             logger.error(
@@ -420,20 +467,6 @@ class EventPublisher:
             )
         if len(events) > lost:
             logger.warning("put %d events back into %s", len(events) - lost, name)
-
-
-class _Recovery:
-    """Tells how far the recovery of the spool is, once in a while: a large one takes minutes."""
-
-    def __init__(self) -> None:
-        self._tell_at = time.monotonic() + _REST_INTERVAL
-
-    def tell(self, done: int, total: int) -> None:
-        """Log how many files were read, if it is time to."""
-        now = time.monotonic()
-        if now >= self._tell_at:
-            self._tell_at = now + _REST_INTERVAL
-            logger.info("recovering the spool: read %d of %d files", done, total)
 
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:

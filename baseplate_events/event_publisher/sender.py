@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .http_transport import HTTPTransport
 from .policy.batching import FORMATS
@@ -17,8 +16,22 @@ from .policy.wire import build_request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .clock import Clock
     from .config.settings import PublisherSettings
     from .policy.pending import Attempt
+    from .policy.wire import Reply, Request
+
+
+class Transport(Protocol):
+    """A way to the collector, used by one sender at a time; `HTTPTransport` is the real one."""
+
+    def post(self, request: Request, /) -> Reply:
+        """Post a request, and return how that ended; it raises nothing for what network or collector do."""
+        ...
+
+    def close(self) -> None:
+        """Close what is open; the next `post` reopens it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,37 +39,45 @@ class Finished:
     """An attempt that ended.
 
     Attributes:
-        sender: Who sent it, and is idle now.
+        sender: Who sent it, and is idle now; None if no sender could be started.
         attempt: What was to be sent.
         outcome: What became of it.
         seconds: How long it took.
     """
 
-    sender: Sender
+    sender: Sender | None
     attempt: Attempt
     outcome: Outcome
     seconds: float
 
 
 class Sender(threading.Thread):
-    """Posts one attempt after the other, over a connection of its own.
+    """Posts one attempt after the other, over a transport of its own.
 
     Args:
         current_settings: Gives the settings to use; asked before each attempt, so that new ones take effect
             with the next.
-        report: Takes what became of each, in this thread.
+        connect: Makes a transport for settings; called in this thread.
+        report: Takes what became of each attempt; called in this thread.
+        clock: Measures attempts and dates requests.
     """
 
     def __init__(
-        self, current_settings: Callable[[], PublisherSettings], report: Callable[[Finished], None]
+        self,
+        current_settings: Callable[[], PublisherSettings],
+        connect: Callable[[PublisherSettings], Transport],
+        report: Callable[[Finished], None],
+        clock: Clock,
     ) -> None:
         # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
         super().__init__(name="sender", daemon=True)
         self._current_settings = current_settings
-        self._settings = current_settings()
-        self._collector: HTTPTransport = make_transport(self._settings)
-        self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
+        self._connect = connect
         self._report = report
+        self._clock = clock
+        self._settings: PublisherSettings | None = None
+        self._transport: Transport | None = None
+        self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
 
     def post(self, attempt: Attempt) -> None:
         """Have an attempt posted, after those that were given before; called by any thread."""
@@ -66,7 +87,7 @@ class Sender(threading.Thread):
         """Post until the process ends."""
         while True:
             attempt = self._jobs.get()
-            started_at = time.monotonic()
+            started_at = self._clock.monotonic()
             try:
                 outcome = self._post(attempt)
             except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
@@ -74,27 +95,33 @@ class Sender(threading.Thread):
                 frame = traceback.extract_tb(exc.__traceback__)[-1]
                 reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
                 outcome = Retryable(reason=reason, from_collector=False)
-            self._report(Finished(self, attempt, outcome, time.monotonic() - started_at))
+            self._report(Finished(self, attempt, outcome, self._clock.monotonic() - started_at))
             del attempt  # rather than keep its events while there is nothing to do
 
     def _post(self, attempt: Attempt) -> Outcome:
         settings = self._current_settings()
-        if settings is not self._settings:
-            self._collector.close()
-            self._collector = make_transport(settings)
+        if settings is not self._settings or self._transport is None:
+            if self._transport is not None:
+                self._transport.close()
+                self._transport = None
+            self._transport = self._connect(settings)
             self._settings = settings
         request = build_request(
             FORMATS[settings.collector.version].join(attempt.batch.events),
             key_name=settings.key.name,
             secret=settings.key.secret.reveal(),
             level=settings.compression_level,
-            wall_time=time.time(),
+            wall_time=self._clock.wall_time(),
         )
-        return classify(self._collector.post(request), settings.retry.codes)
+        return classify(self._transport.post(request), settings.retry.codes)
 
 
-def make_transport(settings: PublisherSettings) -> HTTPTransport:
-    """Make a way to the collector of the settings."""
+def connect(settings: PublisherSettings) -> HTTPTransport:
+    """Make a transport to the collector of the settings.
+
+    Raises:
+        OSError: The certificates to trust can't be loaded.
+    """
     collector = settings.collector
     return HTTPTransport(
         collector.url,

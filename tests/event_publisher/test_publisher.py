@@ -382,7 +382,7 @@ def test_long_work_is_told(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A recovery and a stop that take long tell how far they are."""
-    monkeypatch.setattr(publisher_module, "_REST_INTERVAL", 0.0)
+    monkeypatch.setattr(publisher_module, "_PROGRESS_INTERVAL", 0.0)
     caplog.set_level(logging.INFO)
     with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
         queue.put(b"{}")

@@ -203,7 +203,7 @@ class PublisherMachine(RuleBasedStateMachine):
     def send(self) -> None:
         attempt = self.delivery.next_attempt(self.now)
         if attempt is not None:
-            assert self.now >= self.delivery.limit.paused_until
+            assert self.now >= self.delivery.paused_until
             self.in_flight.append(attempt)
 
     @rule(
@@ -239,13 +239,13 @@ class PublisherMachine(RuleBasedStateMachine):
             self.suspected.update(attempt.batch.events)
         self.delivery.finish(attempt, outcome, self.now)
         if isinstance(outcome, Retryable | Misconfigured):
-            assert self.delivery.limit.paused_until <= self.now + 300.0 + CAP
+            assert self.delivery.paused_until <= self.now + 300.0 + CAP
 
     # --- what must hold ---
 
     def note_held(self) -> None:
         """An event that append didn't return for may be on the disk, but nobody has forced it there."""
-        held = self.delivery._held  # pyright: ignore[reportPrivateUsage]
+        held = self.delivery.unspooled
         if held is not None:
             self.unforced.add(held)
 

@@ -22,7 +22,7 @@ from tests.support.spools import FIRST, NONE, append_all, folder_at, recovered, 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from baseplate_events.event_publisher.policy.pending import Segment
+    from baseplate_events.event_publisher.policy.store import Segment
 
 #: A user that is neither root nor the owner of any folder.
 NOBODY = 65_534

@@ -12,7 +12,7 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batch, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable, TooLarge
-from baseplate_events.event_publisher.policy.pending import Segment
+from baseplate_events.event_publisher.policy.store import Segment
 
 if TYPE_CHECKING:
     from baseplate_events.event_publisher.spool.spool import Spool

@@ -15,7 +15,7 @@ from baseplate_events.event_publisher.storage import Folder
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from baseplate_events.event_publisher.policy.pending import Segment
+    from baseplate_events.event_publisher.policy.store import Segment
     from baseplate_events.event_publisher.storage import Disk
 
 #: The first line of a segment of version 2, and the name of the first one.

@@ -578,7 +578,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     made_at = draw(st.floats(0, 1_000))
     attempts = Attempts()
     for outcome, seconds in draw(st.lists(st.tuples(outcomes, durations), max_size=5)):
-        attempts.note(outcome, seconds, draw(st.floats(0, made_at)))
+        attempts.record(outcome, seconds, draw(st.floats(0, made_at)))
     return Snapshot(
         queue_name=draw(texts.filter(bool)),
         version=draw(texts),

@@ -107,6 +107,10 @@ class ConcurrencyLimit:
         self._ceiling = 0.0
         self.paused_until = float("-inf")
 
+    def pause_until(self, moment: float) -> None:
+        """Start no attempt before `moment`, in seconds of the monotonic clock."""
+        self.paused_until = max(self.paused_until, moment)
+
     def succeed(self, started_at: float, now: float) -> None:
         """Take the success of an attempt that began at `started_at`: pauses become shorter, then end.
 
@@ -130,4 +134,4 @@ class ConcurrencyLimit:
             self._failed_at = now
             self._ceiling = self.backoff.raised(self._ceiling, retry_after)
             self.paused_until = now + retry_after + self.backoff.draw(self._ceiling)
-        self.paused_until = max(self.paused_until, now + retry_after)
+        self.pause_until(now + retry_after)

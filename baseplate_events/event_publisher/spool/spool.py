@@ -51,7 +51,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from ..config.settings import Sync
-from ..policy.pending import Segment
+from ..policy.store import Segment
 from ..storage import Disk, SpoolError
 from .mapped_segment import Journal
 from .recovery import look_into, sort_out

@@ -1,7 +1,7 @@
 """What the publisher tells others: statsd, the health endpoint, systemd. None of them can disturb delivery.
 
-The thread that decides calls `tell` in each of its steps. Whatever is told is taken from a `Snapshot`, which
-is made when somebody is to be told: every second for the health endpoint, every ten for the others, never
+The thread that decides calls `report` in each of its steps. All reports are taken from a `Snapshot`, which is
+made when somebody is to be told: every second for the health endpoint, every ten for the others, never
 where there is nobody.
 """
 
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
 _REPORT_INTERVAL: Final = 10.0
 
 
-class Telemetry:
+class Reporter:
     """Tells others what the publisher is doing. Used by one thread.
 
     Args:
         settings: `metrics.*` and `health.bind`.
         notifier: Tells systemd.
-        look: Sees what the publisher is doing at a moment of the monotonic clock.
+        make_snapshot: Copies what the publisher is doing at a moment of the monotonic clock.
 
     Raises:
         HealthError: The health endpoint can't listen where it should.
 
     Attributes:
         attempts: What became of all attempts.
-        tell_at: When `tell` is to be called at the latest, in seconds of the monotonic clock.
+        report_at: When `report` is to be called at the latest, in seconds of the monotonic clock.
     """
 
     def __init__(
-        self, settings: PublisherSettings, notifier: Notifier, look: Callable[[float], Snapshot]
+        self, settings: PublisherSettings, notifier: Notifier, make_snapshot: Callable[[float], Snapshot]
     ) -> None:
         metrics = settings.metrics
         self.attempts: Attempts = Attempts()
-        self.tell_at: float = -math.inf
+        self.report_at: float = -math.inf
         self._notifier = notifier
-        self._look = look
+        self._make_snapshot = make_snapshot
         self._metrics = Client(
             metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured
         )
         self._reports = metrics.endpoint is not None or metrics.log_if_unconfigured or notifier.listening
-        self._report_at = -math.inf
+        self._metrics_at = -math.inf
         self._reported: dict[str, int] = {}
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
@@ -75,15 +75,15 @@ class Telemetry:
 
     def start(self, now: float) -> str | None:
         """Begin to tell; return where the health endpoint is, or None."""
-        self._snapshot = self._look(now)
+        self._snapshot = self._make_snapshot(now)
         if self._health is not None:
             self._health.start()
         self._notifier.ready()
         return None if self._health is None else str(self._health.endpoint)
 
-    def note(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
+    def record(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
         """Tell of an attempt to send `count` events that ended at `now` and took so many seconds."""
-        self.attempts.note(outcome, seconds, now)
+        self.attempts.record(outcome, seconds, now)
         self._metrics.timer("post").send(seconds)
         match outcome:
             case Accepted():
@@ -93,23 +93,23 @@ class Telemetry:
             case _:
                 self._metrics.counter("error.http").increment()
 
-    def tell(self, now: float) -> None:
+    def report(self, now: float) -> None:
         """Tell what is due."""
         self._notifier.alive()
-        if now >= self.tell_at:
-            self._snapshot = snapshot = self._look(now)
-            if self._reports and now >= self._report_at:
-                self._report_at = now + _REPORT_INTERVAL
-                self._report(snapshot, now)
-            self.tell_at = self._report_at if self._reports else math.inf
+        if now >= self.report_at:
+            self._snapshot = snapshot = self._make_snapshot(now)
+            if self._reports and now >= self._metrics_at:
+                self._metrics_at = now + _REPORT_INTERVAL
+                self._report_metrics(snapshot, now)
+            self.report_at = self._metrics_at if self._reports else math.inf
             if self._health is not None:
-                self.tell_at = min(self.tell_at, now + SNAPSHOT_INTERVAL)
-        self.tell_at = min(self.tell_at, self._notifier.alive_at)
+                self.report_at = min(self.report_at, now + SNAPSHOT_INTERVAL)
+        self.report_at = min(self.report_at, self._notifier.alive_at)
 
     def stopping(self, now: float) -> None:
         """Tell that the publisher ends."""
         self._notifier.stopping()
-        self._snapshot = self._look(now)
+        self._snapshot = self._make_snapshot(now)
 
     def reloading(self) -> None:
         """Tell that the publisher reads its configuration; `ready` follows."""
@@ -119,16 +119,19 @@ class Telemetry:
         """Tell that the publisher has read its configuration."""
         self._notifier.ready()
 
-    def close(self, now: float) -> None:
-        """Tell how it ended, and no more."""
+    def finish(self, now: float) -> None:
+        """Report how it ended."""
         if self._reports:
-            self._report(self._look(now), now)
+            self._report_metrics(self._make_snapshot(now), now)
+
+    def close(self) -> None:
+        """Close all that reports go to; nothing else may be called afterwards."""
         if self._health is not None:
             self._health.close()
         self._notifier.close()
         self._metrics.close()
 
-    def _report(self, snapshot: Snapshot, now: float) -> None:
+    def _report_metrics(self, snapshot: Snapshot, now: float) -> None:
         """Send gauges of what is held, and counters of the fates since the last report."""
         self._notifier.status(snapshot.in_words(now))
         books, oldest_at = snapshot.accounting, snapshot.oldest_at

@@ -75,7 +75,7 @@ class AttemptCounts:
     Attributes:
         results: Attempts by how they ended; every result has an entry.
         seconds: How long they took.
-        trouble: What the last attempt ran into, in words for an operator; None if it was answered with
+        last_error: What the last attempt ran into, in words for an operator; None if it was answered with
             anything but an order to try again.
         failing_since: When the first of the failures in a row came, None where the last was none.
         last_success_at: When the last batch was accepted, None where none was.
@@ -83,7 +83,7 @@ class AttemptCounts:
 
     results: Mapping[Result, int]
     seconds: Distribution
-    trouble: str | None
+    last_error: str | None
     failing_since: float | None
     last_success_at: float | None
 
@@ -92,24 +92,24 @@ class Attempts:
     """Counts attempts; used by the deciding thread alone.
 
     Attributes:
-        trouble: What the last attempt ran into; see `AttemptCounts`.
+        last_error: What the last attempt ran into; see `AttemptCounts`.
     """
 
     def __init__(self) -> None:
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         self._results = dict.fromkeys(Result, 0)
         self._classes = [0] * (len(BOUNDS) + 1)
         self._total = 0.0
         self._failing_since: float | None = None
         self._last_success_at: float | None = None
 
-    def note(self, outcome: Outcome, seconds: float, now: float) -> None:
+    def record(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Count an attempt that ended at `now` and took so many seconds."""
         self._results[_result_of(outcome)] += 1
         self._classes[bisect.bisect_left(BOUNDS, seconds)] += 1
         self._total += seconds
-        self.trouble = describe_failure(outcome)
-        if self.trouble is None:
+        self.last_error = describe_failure(outcome)
+        if self.last_error is None:
             self._failing_since = None
         elif self._failing_since is None:
             self._failing_since = now
@@ -121,7 +121,7 @@ class Attempts:
         return AttemptCounts(
             results=dict(self._results),
             seconds=Distribution(BOUNDS, tuple(self._classes), self._total),
-            trouble=self.trouble,
+            last_error=self.last_error,
             failing_since=self._failing_since,
             last_success_at=self._last_success_at,
         )
@@ -184,8 +184,8 @@ class Snapshot:
             return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
         if self.stopping:
             return "stopping"
-        troubles = [text for text in (self.attempts.trouble, self.disk_error) if text is not None]
-        return "; ".join(troubles) if troubles else None
+        errors = [text for text in (self.attempts.last_error, self.disk_error) if text is not None]
+        return "; ".join(errors) if errors else None
 
     def alive(self, now: float) -> bool:
         """Tell whether the publisher did something lately."""

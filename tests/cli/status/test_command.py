@@ -55,9 +55,9 @@ def a_snapshot(*, delivered: int = 0, trouble: str | None = None, made_at: float
     """What a publisher is doing that is alive now."""
     now = time.monotonic() if made_at is None else made_at
     attempts = Attempts()
-    attempts.note(Accepted(200), 0.02, now)
+    attempts.record(Accepted(200), 0.02, now)
     if trouble is not None:
-        attempts.note(Retryable(reason=trouble, from_collector=True), 0.04, now)
+        attempts.record(Retryable(reason=trouble, from_collector=True), 0.04, now)
     books = Accounting(received=delivered, delivered=delivered)
     return Snapshot("v2", "1.0", 0.0, now, books, 3, 10, attempts=attempts.counts())
 
@@ -155,7 +155,7 @@ def test_the_table_by_example() -> None:
         (0.02, Accepted(200)),
         (0.04, Retryable(reason="503 Busy", from_collector=True)),
     ):
-        attempts.note(outcome, seconds, 86_400.0)
+        attempts.record(outcome, seconds, 86_400.0)
     first = Snapshot(
         queue_name="v2",
         version="1.0",

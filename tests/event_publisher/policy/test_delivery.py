@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from baseplate_events.event_publisher.policy.accounting import DropReason
 from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import Batch
-from baseplate_events.event_publisher.policy.delivery import MAX_FAILURES, Delivery
 from baseplate_events.event_publisher.policy.outcome import (
     Accepted,
     Misconfigured,
@@ -25,6 +24,7 @@ from baseplate_events.event_publisher.policy.outcome import (
     Retryable,
     TooLarge,
 )
+from baseplate_events.event_publisher.policy.poison import MAX_FAILURES
 from tests.support.machines import check_machine
 from tests.support.simulated_publisher import (
     BASE,
@@ -40,7 +40,9 @@ from tests.support.simulated_publisher import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from baseplate_events.event_publisher.policy.pending import Attempt, Rejection
+    from baseplate_events.event_publisher.policy.delivery import Delivery
+    from baseplate_events.event_publisher.policy.pending import Attempt
+    from baseplate_events.event_publisher.policy.rejection import Rejection
 
 failures = st.one_of(
     st.builds(Retryable, st.just("503"), st.booleans(), st.sampled_from([0.0, 0.0, 5.0, 300.0])),
@@ -245,10 +247,10 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule()
     def attempt(self) -> None:
-        failing = self.delivery.limit.failures > 0
+        failing = self.delivery.failures > 0
         attempt = self.delivery.next_attempt(self.now)
         if attempt is not None:
-            assert self.now >= self.delivery.limit.paused_until
+            assert self.now >= self.delivery.paused_until
             assert len(self.in_flight) < (1 if failing else self.concurrency)
             assert attempt.batch.size <= self.max_size
             self.in_flight.append(attempt)
@@ -260,17 +262,17 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.end(attempt, fault if fault is not None else judge(attempt.batch, self.largest_body))
 
     def end(self, attempt: Attempt, outcome: Outcome) -> None:
-        failures_before = self.delivery.limit.failures
+        failures_before = self.delivery.failures
         if isinstance(outcome, Accepted):
             self.delivered.update(attempt.batch.events)
         self.delivery.finish(attempt, outcome, self.now)
         if isinstance(outcome, Retryable) and outcome.may_be_poison:
             self.suspected.update(attempt.batch.events)
         if isinstance(outcome, Retryable | Misconfigured):
-            opens_at = self.delivery.limit.paused_until
+            opens_at = self.delivery.paused_until
             assert self.now + outcome.retry_after <= opens_at <= self.now + 300.0 + CAP
-            assert failures_before <= self.delivery.limit.failures <= failures_before + 1
-            assert self.delivery.limit.failures > 0
+            assert failures_before <= self.delivery.failures <= failures_before + 1
+            assert self.delivery.failures > 0
 
     @rule()
     def crash_and_restart(self) -> None:
@@ -336,7 +338,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             while self.in_flight:
                 finished = self.in_flight.pop()
                 self.end(finished, judge(finished.batch))
-            if self.delivery.limit.failures and step % 2 and self.delivery.room:
+            if self.delivery.failures and step % 2 and self.delivery.room:
                 self.offer([("good", 0)])  # life goes on, which convicts what the collector falls over
             wake_at = self.delivery.wake_at()
             if wake_at is None:
@@ -421,8 +423,8 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
         if failure > 1:
             assert delivery.next_attempt(now) is None, "only one batch probes"
         delivery.finish(attempt, Retryable("503", from_collector=True), now)
-        assert failure == delivery.limit.failures
-        pause = delivery.limit.paused_until - now
+        assert failure == delivery.failures
+        pause = delivery.paused_until - now
         assert 0.0 <= pause <= min(CAP, BASE * 2 ** (failure - 1))
 
 
@@ -452,7 +454,7 @@ def test_a_poison_event_costs_only_itself(
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
-        if not pending and delivery.limit.failures and delivery.room:
+        if not pending and delivery.failures and delivery.room:
             # Life goes on, which convicts what the collector falls over.
             delivery.offer([make_event(number)], now)
         now = max(now, wake_at)
@@ -555,7 +557,7 @@ def test_with_a_spool_one_event_at_a_time_is_on_its_way(
     def queue() -> Iterator[bytes]:
         for number, pad in enumerate(pads):
             assert asked == store.events
-            assert store.has_room(delivery.queue_message_size)
+            assert store.has_room(400)
             store.broken = number == breaks_at
             asked.append(make_event(number, pad=pad))
             yield asked[-1]
@@ -685,7 +687,7 @@ def test_failures_under_way_count_once() -> None:
     for attempt in attempts:
         assert attempt is not None
         delivery.finish(attempt, Retryable("503", from_collector=True), 1.0)
-    assert delivery.limit.failures == 1
+    assert delivery.failures == 1
 
 
 def test_a_refused_single_event_is_dropped_where_there_are_no_dead_letters() -> None:

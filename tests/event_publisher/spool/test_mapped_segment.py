@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.settings import Sync
-from baseplate_events.event_publisher.policy.pending import Segment
+from baseplate_events.event_publisher.policy.store import Segment
 from baseplate_events.event_publisher.spool.segment_format import FRAME_SIZE, LINE_LIMIT, SegmentFormat, frame
 from baseplate_events.event_publisher.spool.spool import JOURNALS, WRITTEN_BACK, Spool
 from baseplate_events.event_publisher.storage import SpoolError

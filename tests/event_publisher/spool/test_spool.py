@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from baseplate_events.event_publisher.policy.pending import Segment
+    from baseplate_events.event_publisher.policy.store import Segment
 
 
 def is_within(part: list[bytes], whole: list[bytes]) -> bool:

@@ -31,7 +31,7 @@ def test_every_attempt_is_counted_once(attempts: list[tuple[Outcome, float, floa
     """Results and classes each add up to the attempts, and the total to the seconds that they took."""
     counter = Attempts()
     for outcome, seconds, now in attempts:
-        counter.note(outcome, seconds, now)
+        counter.record(outcome, seconds, now)
     counts = counter.counts()
     assert set(Result) == set(counts.results)
     assert len(attempts) == sum(counts.results.values()) == counts.seconds.count
@@ -46,7 +46,7 @@ def test_results_are_the_kinds_of_outcomes(ended: list[Outcome]) -> None:
     """An attempt counts by the kind of its outcome, and as unanswered where there was no response."""
     counter = Attempts()
     for outcome in ended:
-        counter.note(outcome, 0.1, 0.0)
+        counter.record(outcome, 0.1, 0.0)
     kinds = {
         Result.ACCEPTED: Accepted,
         Result.TOO_LARGE: TooLarge,
@@ -64,16 +64,16 @@ def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
     """Trouble is what the last attempt ran into, since the first of the failures in a row."""
     counter = Attempts()
     for now, outcome in enumerate(ended):
-        counter.note(outcome, 0.1, float(now))
+        counter.record(outcome, 0.1, float(now))
     counts = counter.counts()
     failed = [isinstance(outcome, Retryable | Misconfigured) for outcome in ended]
     row = failed[::-1].index(False) if False in failed else len(failed)
     assert (float(len(ended) - row) if row else None) == counts.failing_since
-    assert describe_failure(ended[-1]) == counts.trouble == counter.trouble
-    assert bool(row) == (counts.trouble is not None)
+    assert describe_failure(ended[-1]) == counts.last_error == counter.last_error
+    assert bool(row) == (counts.last_error is not None)
     if isinstance(ended[-1], Retryable | Misconfigured):
-        assert ended[-1].reason in (counts.trouble or "")
-        assert getattr(ended[-1], "remedy", "") in (counts.trouble or "")
+        assert ended[-1].reason in (counts.last_error or "")
+        assert getattr(ended[-1], "remedy", "") in (counts.last_error or "")
     accepted = [float(now) for now, outcome in enumerate(ended) if isinstance(outcome, Accepted)]
     assert (accepted[-1] if accepted else None) == counts.last_success_at
 
@@ -84,7 +84,7 @@ def test_counts_that_were_given_never_change(attempts: list[tuple[Outcome, float
     counter = Attempts()
     before = counter.counts()
     for outcome, seconds in attempts:
-        counter.note(outcome, seconds, 0.0)
+        counter.record(outcome, seconds, 0.0)
     assert Attempts().counts() == before
     assert counter.counts() != before
 
@@ -94,7 +94,7 @@ def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, late
     """It is unready when it is stuck or stopping, when the last attempt failed, or the disk fails."""
     now = snapshot.made_at + later
     unready = snapshot.unready(now)
-    troubles = [text for text in (snapshot.attempts.trouble, snapshot.disk_error) if text is not None]
+    troubles = [text for text in (snapshot.attempts.last_error, snapshot.disk_error) if text is not None]
     if now - snapshot.made_at > STUCK_AFTER:
         assert unready is not None
         assert unready.startswith("stuck")

@@ -26,7 +26,7 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Outcome, classify
-from baseplate_events.event_publisher.policy.pending import Segment
+from baseplate_events.event_publisher.policy.store import Segment
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.soak.fleet.report import BLOCK, SLICES, Capacity, Mode, Phase, Publisher, Report, Slice
 from tests.support.simulated_publisher import MemoryDeadLetters
@@ -222,7 +222,7 @@ class Fleet:
         self._busy_until = now
         for exchange in sorted(self._in_flight, key=lambda exchange: exchange.commit_at):
             if exchange.commit_at <= now:
-                self._resets += exchange.attempt.parcel.count
+                self._resets += exchange.attempt.pending.count
                 self._commit(exchange)
             exchange.commit_at = float("inf")
             exchange.outcome = reset
