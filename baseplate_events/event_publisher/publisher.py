@@ -38,6 +38,7 @@ from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
 from .policy.delivery import Delivery
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
+from .policy.poison import Action
 from .queue_consumer import QueueConsumer
 from .sender import Finished, Sender, connect
 from .spool.spool import Spool
@@ -348,7 +349,7 @@ class EventPublisher:
         failures = self._delivery.failures
         count = len(finished.attempt.batch.events)
         now = self._clock.monotonic()
-        self._delivery.finish(finished.attempt, finished.outcome, now)
+        action = self._delivery.finish(finished.attempt, finished.outcome, now)
         self._reporter.record(finished.outcome, count, finished.seconds, now)
         match finished.outcome:
             case Accepted():
@@ -356,11 +357,16 @@ class EventPublisher:
                 if failures and not self._delivery.failures:
                     logger.warning("the collector takes events again, after %d failed attempts", failures)
             case TooLarge(reason=reason) | Refused(reason=reason):
+                if action is Action.GIVE_UP:
+                    what = self._fate
+                elif action is Action.SPLIT:
+                    what = "looking for the offender"
+                else:
+                    what = "kept until it accepts others"
+                logger.error("the collector refuses %d events: %s; %s", count, reason, what)
+            case Retryable() | Misconfigured() if action is Action.GIVE_UP:
                 logger.error(
-                    "the collector refuses %d events: %s; %s",
-                    count,
-                    reason,
-                    self._fate if count == 1 else "looking for the offender",
+                    "gave %d events up: %s; %s", count, describe_failure(finished.outcome), self._fate
                 )
             case Retryable() | Misconfigured():
                 logger.warning(

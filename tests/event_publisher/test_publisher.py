@@ -167,19 +167,22 @@ def test_it_is_unready_while_nothing_is_delivered(name: str, tmp_path: Path) -> 
 def test_refused_content_is_counted_and_does_not_block_the_line(
     status: int, name: str, tmp_path: Path
 ) -> None:
-    """A batch that is refused for its content is dropped and logged, and the next one goes through."""
+    """A refused event of two is found and kept, and dropped once the other was accepted."""
+    script = [Respond(status), Respond(status), Respond(), Respond(status)]
     with (
-        FaultCollector([Respond(status), Respond()]) as server,
+        FaultCollector(script) as server,
         small_queue(name) as queue,
-        publisher_process(tmp_path, name, server.url) as publisher,
+        publisher_process(
+            tmp_path, name, server.url, batch__max_events="2", batch__max_age="1 hour"
+        ) as publisher,
     ):
-        queue.put(b'{"secret content": 1}')
-        server.wait_for_requests(1)
-        queue.put(b'{"id": 2}')
-        server.wait_for_requests(2)
+        put_all(queue, [b'{"secret content": 1}', b'{"id": 2}'])
+        server.wait_for_requests(4)
         assert publisher.stop() == 0
-        assert events_of(server.requests[1]) == [b'{"id": 2}']
+        assert [1, 1, 1] == [len(events_of(request)) for request in server.requests[1:]]
+        assert events_of(server.requests[2]) == [b'{"id": 2}']
         assert f"refuses 1 events: {status}" in publisher.log
+        assert "kept until it accepts others" in publisher.log
         assert "2 events received = 1 delivered, 0 returned, 0 in hand, 1 dropped (refused)" in publisher.log
         assert "secret content" not in publisher.log
 

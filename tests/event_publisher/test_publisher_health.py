@@ -140,7 +140,9 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
     """With `--log-format json` each line is an object, and repeated failures are few and counted."""
     config_file = tmp_path / "config.ini"
     with FaultCollector([Respond(400)]) as server, small_queue(name) as queue:
-        config_file.write_text(config_text(name, server.url, batch__max_events="1"))
+        config_file.write_text(
+            config_text(name, server.url, batch__max_events="1", shutdown__grace="1 second")
+        )
         words = ["--queue-name", name, "--log-format", "json", str(config_file)]
         with subprocess.Popen(
             [sys.executable, "-m", "baseplate_events.event_publisher", *words],
@@ -148,7 +150,7 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
             text=True,
         ) as process:
             try:
-                put_all(queue, make_events(50))
+                put_all(queue, make_events(5))
                 server.wait_for_requests(50)
                 process.send_signal(signal.SIGTERM)
                 _, log = process.communicate(timeout=PATIENCE)
@@ -158,4 +160,4 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 events")]
     assert len(refusals) < 10
-    assert sum(1 + line.get("more", 0) for line in refusals) == 50
+    assert 50 <= sum(1 + line.get("more", 0) for line in refusals) <= len(server.requests)

@@ -4,11 +4,12 @@ Rules:
 
 1. With a spool an event is on disk before the next is received. An event that the disk doesn't take is held,
    and no more are received until it does.
-2. What is in memory is bounded: `(concurrency + 1)` batches by size. Without a spool, and as long as the
-   collector has not proven that it takes batches (at the start, and after a failure), no more events than the
-   queue could take back.
-3. No more are received while events that are given up can't be written to the dead letters.
-4. A message that can't be an event is given up at once.
+2. What is in memory is bounded: `(concurrency + 1)` batches by size, and single events that are held beside
+   the line leave room for one batch, as long as they are no larger in total than that bound.
+3. Without a spool, and while the collector has not proven that it takes batches (at the start, and after a
+   failure), no more events are in memory than the queue could take back, and one beside those that are held.
+4. No more are received while events that are given up can't be written to the dead letters.
+5. A message that can't be an event is given up at once.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Admission:
         disk: Where a failure of the spool is recorded.
         store: The spool, or None.
         max_memory: Bytes that batches may take in memory.
+        max_size: Bytes of a batch at most.
         queue_capacity: Events that the queue can hold.
         queue_message_size: Bytes of the largest event that the queue can hold.
 
@@ -62,6 +64,7 @@ class Admission:
         *,
         store: Store | None,
         max_memory: int,
+        max_size: int,
         queue_capacity: int,
         queue_message_size: int,
     ) -> None:
@@ -73,6 +76,7 @@ class Admission:
         self._disk = disk
         self._store = store
         self._max_memory = max_memory
+        self._max_size = max_size
         self._queue_capacity = queue_capacity
         self._queue_message_size = queue_message_size
 
@@ -97,13 +101,15 @@ class Admission:
         if self._store is not None:
             # One by one, so that no more than one is ever between queue and disk.
             return int(self._store.has_room(self._queue_message_size))
-        memory = self._max_memory - self._pending.memory - self._batcher.size
+        held = self._pending.held_memory
+        allowed = max(self._max_memory - held, min(self._max_size, self._max_memory + self._max_size - held))
+        memory = allowed - self._pending.memory - self._batcher.size
         # Any memory that is left is room for one, which may take a bit more.
         room = (memory + self._queue_message_size - 1) // self._queue_message_size
         if not healthy:
-            # Without the events of suspects: others must come before these can be judged.
-            exposed = self._accounting.in_hand - self._pending.suspect_events
-            room = min(room, self._queue_capacity - exposed)
+            exposed = self._accounting.in_hand
+            others_come = exposed == self._pending.held_count <= self._queue_capacity
+            room = min(room, max(self._queue_capacity - exposed, int(others_come)))
         return max(0, room)
 
     def offer(self, events: Iterable[bytes], now: float, *, healthy: bool) -> list[tuple[int, Rejection]]:
@@ -241,8 +247,7 @@ class Admission:
         batch = self._batcher.take()
         if batch is None:
             return
-        in_memory = segment is None or self._pending.memory + batch.size <= self._max_memory
-        self._pending.add(len(batch.events), batch.opened_at, batch if in_memory else None, segment)
+        self._pending.add(len(batch.events), batch.opened_at, batch, segment)
 
     def take_unsent(self) -> list[bytes]:
         """Hand over the events that are in memory only and in no closed batch."""

@@ -35,6 +35,9 @@ class RandomSource(Protocol):
 #: serve all at once settles where a third of its requests are turned away, at 1.5 times what is served.
 DECREASE_FACTOR: Final = 0.5**0.5
 
+#: Doublings after which a pause is at its cap for certain, whatever `retry.base` and `retry.cap` are.
+_MOST_DOUBLINGS: Final = 64
+
 
 class Backoff:
     """How long to pause.
@@ -63,6 +66,13 @@ class Backoff:
         """Tell the longest pause after a success, in seconds; 0 for none."""
         ceiling *= DECREASE_FACTOR
         return ceiling if ceiling > self._base / 2.0 else 0.0
+
+    def pause_after(self, failures: int) -> float:
+        """Draw the pause of a batch that failed so many times, at least once, in seconds."""
+        ceiling = 0.0
+        for _ in range(min(failures, _MOST_DOUBLINGS)):
+            ceiling = self.raised(ceiling)
+        return self.draw(ceiling)
 
     def draw(self, ceiling: float) -> float:
         """Draw a pause of at most `ceiling` seconds."""
@@ -107,18 +117,28 @@ class ConcurrencyLimit:
         self._ceiling = 0.0
         self.paused_until = float("-inf")
 
+    def pause_briefly(self, now: float) -> None:
+        """Pause for as long as before a first retry, however often attempts failed."""
+        self.pause_until(now + self.backoff.draw(self.backoff.raised(0.0)))
+
     def pause_until(self, moment: float) -> None:
         """Start no attempt before `moment`, in seconds of the monotonic clock."""
         self.paused_until = max(self.paused_until, moment)
 
-    def succeed(self, started_at: float, now: float) -> None:
+    def succeed(self, started_at: float, now: float, *, accepted: bool = True) -> None:
         """Take the success of an attempt that began at `started_at`: pauses become shorter, then end.
 
         One that began before the last failure tells nothing new, and leaves the pause as it is.
+
+        Args:
+            started_at: When it began.
+            now: Seconds of the monotonic clock.
+            accepted: Whether the batch was accepted, or only answered in a way that shows a working
+                collector.
         """
         if started_at < self._failed_at:
             return
-        self.healthy = True
+        self.healthy = self.healthy or accepted
         self.failures = 0
         if not self._ceiling:
             self._allowed = min(self._allowed + 1.0 / self._allowed, float(self._concurrency))

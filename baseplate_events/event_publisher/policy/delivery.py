@@ -10,21 +10,20 @@ simulated ones.
 
 Rules:
 
-1. Nothing is given up but what the collector refuses when it is alone, and what is older than `max_age` where
-   that is set; such events become dead letters. Every other batch is tried until it is accepted, at the pace
-   of `backoff`.
-2. A batch that is refused for its content or size is split in halves until the offender is alone. A 413 for
-   several events teaches the batcher a smaller size.
-3. A batch that keeps failing while others are accepted is treated as refused; `poison` has the rules. For
-   others to go through, the next probe after such a failure is another batch.
-4. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
-   in that order, but for batches that rule 2 or 3 sets aside.
+1. Nothing is given up but what the collector rejects while it accepts others, and what is older than
+   `max_age` if that is set; such events become dead letters. Every other batch is tried until it is accepted,
+   at the pace of `backoff`.
+2. A batch that may be the cause of its failures, or is rejected, is set aside, split in halves, or given up
+   if it is a single event; `poison` has the rules. A 413 for several events teaches the batcher a smaller
+   size.
+3. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
+   in that order, except those that rule 2 sets aside.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
 from ...errors import EventError
@@ -32,7 +31,7 @@ from .accounting import Accounting, DropReason
 from .admission import Admission
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
 from .pending import PendingBatches
-from .poison import PoisonPolicy
+from .poison import CLEAN, Action, Pace, PoisonPolicy
 from .rejection import Rejection, Rejections
 from .store import DiskState
 
@@ -42,8 +41,12 @@ if TYPE_CHECKING:
     from .backoff import ConcurrencyLimit
     from .batching import Batch, Batcher
     from .pending import Attempt, PendingBatch
+    from .poison import Judgement
     from .rejection import DeadLetterSink
     from .store import Segment, Store
+
+#: The HTTP status of a collector that has too much to do.
+_SERVICE_UNAVAILABLE: Final = 503
 
 
 class Delivery:
@@ -53,7 +56,7 @@ class Delivery:
         batcher: Gathers events to batches.
         limit: How many attempts may be in flight, and when they may start.
         concurrency: Attempts in flight at the same time, at least 1.
-        max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 1)` times that.
+        max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 2)` times that.
         queue_capacity: Events that the queue can hold.
         queue_message_size: Bytes of the largest event that the queue can hold.
         store: The spool, or None.
@@ -87,7 +90,8 @@ class Delivery:
         self._max_age = max_age
         self._disk = DiskState()
         self._poison = PoisonPolicy()
-        self._pending = PendingBatches(store)
+        max_memory = (concurrency + 1) * max_size
+        self._pending = PendingBatches(store, max_memory)
         self._rejections = Rejections(dead_letters, self.accounting, self._disk, self._pending.release)
         self._admission = Admission(
             batcher,
@@ -96,7 +100,8 @@ class Delivery:
             self.accounting,
             self._disk,
             store=store,
-            max_memory=(concurrency + 1) * max_size,
+            max_memory=max_memory,
+            max_size=max_size,
             queue_capacity=queue_capacity,
             queue_message_size=queue_message_size,
         )
@@ -172,27 +177,24 @@ class Delivery:
             self._admission.retry(now)
         while self._pending.in_flight < self._limit.allowed and now >= self._limit.paused_until:
             due_at = self._batcher.due_at
-            if (
-                due_at is not None
-                and now >= max(due_at, self._disk.retry_at)
-                # Suspects don't count: it is by the others that they are judged.
-                and self._pending.only_suspects_wait
-            ):
+            if due_at is not None and now >= max(due_at, self._disk.retry_at) and not self._pending.has_line:
                 self.flush(now)
-            if not self._pending.waiting:
+            pending = self._pending.take(now)
+            if pending is None:
                 return None
-            pending = self._pending.take(suspects_last=not self._limit.unpaused)
-            batch = pending.batch if pending.batch is not None else self._load(pending, now)
-            if batch is not None:
-                return self._pending.start(pending, batch, now)
+            if pending.batch is not None:
+                return self._pending.start(pending, pending.batch, now)
+            attempt = self._load(pending, now)
+            if attempt is not None:
+                return attempt
         return None
 
-    def _load(self, pending: PendingBatch, now: float) -> Batch | None:
-        """Read a batch's events from the disk; None if that can't be done now, or there are none."""
+    def _load(self, pending: PendingBatch, now: float) -> Attempt | None:
+        """Start an attempt for a batch that is on disk only; None if that fails, or if it has no events."""
         try:
             events = self._pending.load(pending)
         except EventError as exc:
-            self._pending.put_back(pending)
+            self._put_back(pending, now)
             self._disk.fail(exc, now)
             self._limit.pause_until(self._disk.retry_at)
             return None
@@ -200,10 +202,12 @@ class Delivery:
         lost = pending.count - len(events)
         if lost:
             self.accounting.drop(DropReason.DAMAGED, lost, spooled=True)
+            self._poison.leave(pending.number, pending.count)
+            pending = replace(pending, count=len(events), record=CLEAN)
         if not events:
             self._pending.release(pending.segment)
             return None
-        return self._batcher.batch(events, pending.opened_at)
+        return self._pending.start(pending, self._batcher.batch(events, pending.opened_at), now)
 
     def wake_at(self) -> float | None:
         """Tell when `next_attempt` is to be asked again at the latest, in seconds of the monotonic clock.
@@ -213,62 +217,118 @@ class Delivery:
         times = [self._disk.retry_at] if self._admission.waits_for_disk else []
         if self._pending.in_flight < self._limit.allowed:
             # A batch that is due stays open, and fills up, until it can be sent.
-            if self._pending.waiting:
-                times.append(self._limit.paused_until)
-            elif self._batcher.due_at is not None:
-                times.append(max(self._batcher.due_at, self._limit.paused_until, self._disk.retry_at))
+            paused_until = self._limit.paused_until
+            if self._pending.due_at is not None:
+                times.append(max(self._pending.due_at, paused_until))
+            if self._batcher.due_at is not None and not self._pending.has_line:
+                times.append(max(self._batcher.due_at, paused_until, self._disk.retry_at))
         return min(times, default=None)
 
-    def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Take what became of an attempt: settle the fate of its events, or keep them for the next one."""
-        pending = self._pending.finish(attempt)
+    def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> Action | None:
+        """Take what became of an attempt: settle the fate of its events, or keep them for the next one.
+
+        Returns:
+            What is done with the batch if it wasn't accepted.
+        """
+        pending = attempt.pending
+        action = Action.KEEP
+        self._pending.finish(attempt)
         match outcome:
             case Accepted():
-                self._poison.accept(pending)
+                self._poison.accept(pending.record, pending.number, pending.count)
                 self._limit.succeed(attempt.started_at, now)
                 self.accounting.deliver(pending.count, spooled=pending.segment is not None)
                 self._pending.release(pending.segment)
+                return None
             case TooLarge() | Refused():
                 if isinstance(outcome, TooLarge) and pending.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
-                self._limit.succeed(attempt.started_at, now)  # the collector is there and reads what it gets
+                judgement = self._poison.reject(pending.record, pending.number, pending.count)
                 rejection = Rejection(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
-                self._isolate(pending, attempt.batch, rejection, now)
-            case Retryable():
+                self._change_pace(attempt, judgement.pace, 0.0, now)
+                action = self._act(attempt, judgement, rejection, now)
+            case Retryable(may_be_poison=True):
+                overloaded = outcome.status == _SERVICE_UNAVAILABLE
+                judgement = self._poison.fail(
+                    pending.record, pending.number, pending.count, overloaded=overloaded
+                )
+                reason = f"{outcome.reason}, {judgement.record.failures} times while others were accepted"
+                rejection = Rejection(DropReason.REFUSED, reason, outcome.status)
+                self._change_pace(attempt, judgement.pace, outcome.retry_after, now)
+                action = self._act(attempt, judgement, rejection, now)
+            case Retryable() | Misconfigured():
+                self._poison.pass_over(pending.record)
                 self._limit.fail(attempt.started_at, outcome.retry_after, now)
-                if outcome.may_be_poison:
-                    pending = self._poison.fail(pending)
-                limit = self._poison.limit(pending)
-                if pending.witnessed >= limit:
-                    reason = f"{outcome.reason}, {limit} times while other batches went through"
-                    rejection = Rejection(DropReason.REFUSED, reason, outcome.status)
-                    self._isolate(pending, attempt.batch, rejection, now)
+                status = outcome.status if isinstance(outcome, Retryable) else None
+                if self._expire(attempt, outcome.reason, status, now):
+                    action = Action.GIVE_UP
                 else:
-                    self._keep(pending, attempt.batch, outcome.reason, outcome.status, now)
-            case Misconfigured():
-                self._limit.fail(attempt.started_at, outcome.retry_after, now)
-                self._keep(pending, attempt.batch, outcome.reason, None, now)
+                    self._put_back(pending, now)
             case _:
                 assert_never(outcome)
+        return action
 
-    def _keep(self, pending: PendingBatch, batch: Batch, reason: str, status: int | None, now: float) -> None:
-        """Put a batch back in the line, unless its time is over."""
-        if self._max_age is None or now - pending.opened_at < self._max_age:
-            self._pending.put_back(pending)
+    def _change_pace(self, attempt: Attempt, pace: Pace, retry_after: float, now: float) -> None:
+        """Let an attempt that failed, or was rejected, decide when the next ones start."""
+        match pace:
+            case Pace.ANSWERED:
+                self._limit.succeed(attempt.started_at, now, accepted=False)
+            case Pace.UNCHANGED:
+                self._limit.pause_until(now + retry_after)
+            case Pace.PROBE:
+                self._limit.pause_until(now + retry_after)
+                self._limit.pause_briefly(now)
+            case Pace.FAILED:
+                self._limit.fail(attempt.started_at, retry_after, now)
+            case _:
+                assert_never(pace)
+
+    def _act(self, attempt: Attempt, judgement: Judgement, rejection: Rejection, now: float) -> Action:
+        """Set a batch aside that failed or was rejected, split it, or give its only event up."""
+        pending = replace(attempt.pending, record=judgement.record)
+        if self._expire(attempt, rejection.reason, rejection.status, now):
+            return Action.GIVE_UP
+        match judgement.action:
+            case Action.KEEP if judgement.goes_first:
+                self._pending.set_aside(pending, float("-inf"))
+            case Action.KEEP:
+                self._put_back(pending, now)
+            case Action.SPLIT:
+                self._split(pending, attempt.batch)
+            case Action.GIVE_UP:
+                self._give_up(pending, attempt.batch, rejection, now)
+            case _:
+                assert_never(judgement.action)
+        return judgement.action
+
+    def _put_back(self, pending: PendingBatch, now: float) -> None:
+        """Put a batch back in the line, or aside if it failed in a way that it may have caused."""
+        if pending.record.failures:
+            self._pending.set_aside(pending, now + self._limit.backoff.pause_after(pending.record.failures))
+        elif pending.record.is_part:
+            self._pending.set_aside(pending, float("-inf"))
         else:
-            rejection = Rejection(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status)
-            self._give_up(pending, batch, rejection, now)
+            self._pending.put_back(pending)
 
-    def _isolate(self, pending: PendingBatch, batch: Batch, rejection: Rejection, now: float) -> None:
-        """Split a batch that was refused in halves, or give its only event up."""
-        if pending.count == 1:
-            self._give_up(pending, batch, rejection, now)
-            return
+    def _expire(self, attempt: Attempt, reason: str, status: int | None, now: float) -> bool:
+        """Give up a batch that is older than `max_age`; return whether it was."""
+        pending = attempt.pending
+        if self._max_age is None or now - pending.opened_at < self._max_age:
+            return False
+        self._poison.leave(pending.number, pending.count)
+        rejection = Rejection(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status)
+        self._give_up(pending, attempt.batch, rejection, now)
+        return True
+
+    def _split(self, pending: PendingBatch, batch: Batch) -> None:
+        """Set the halves of a batch aside in its place; they are due at once."""
+        first, second = self._batcher.split(batch)
         number, start = pending.order
-        for half in self._batcher.split(batch):
+        record = self._poison.split(pending.record, number, (len(first.events), len(second.events)))
+        for half in (first, second):
             count = len(half.events)
-            part = self._poison.part(pending, count)
-            self._pending.add_part(replace(part, order=(number, start), count=count, batch=half))
+            part = replace(pending, order=(number, start), count=count, batch=half, record=record)
+            self._pending.add_part(part)
             start += count
         self._pending.release(pending.segment)
 

@@ -2,11 +2,14 @@
 
 Rules:
 
-1. Batches are started in the order in which their first events came, unless the collector is failing and
-   one of them may be the cause: then batches with fewer such failures go first.
-2. `memory` counts the bytes of all batches that are in memory, waiting or in flight. A batch of the spool can
-   wait without being in memory.
-3. A segment is released when every part of it has found its fate.
+1. Batches are started in the order in which their first events came. One that failed in a way that its
+   contents may have caused, or was rejected, is set aside: later batches go first, and it is tried again when
+   its own pause is over, in turns with them.
+2. New parts of batches are due at once, go before the line, and the smallest of them first.
+3. `memory` counts the bytes of batches in memory, waiting or in flight, and `held_memory` those of single
+   events that were set aside. What is in a segment can wait without being in memory, and does so if there is
+   no room.
+4. A segment is released when every part of it has found its fate.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from .poison import CLEAN, FaultRecord
 
 if TYPE_CHECKING:
     from .batching import Batch
@@ -30,11 +35,7 @@ class PendingBatch:
         opened_at: When its first event came, in seconds of the monotonic clock.
         batch: Its events, or None while they are on disk only.
         segment: Where they are on disk, or None without a spool.
-        failures: Failures that it may have caused: 5xx responses and hang-ups.
-        witnessed: Those of them that speak against it: others were accepted between each two.
-        accepted: Batches that had been accepted in total at the last of these.
-        recoveries: Batches that had been accepted after such failures, in total, at the first of these.
-        is_part: Whether it is a part of a batch that was split.
+        record: What is known of its failures.
     """
 
     order: tuple[int, int]
@@ -42,11 +43,22 @@ class PendingBatch:
     opened_at: float
     batch: Batch | None
     segment: Segment | None
-    failures: int = 0
-    witnessed: int = 0
-    accepted: int = 0
-    recoveries: int = 0
-    is_part: bool = False
+    record: FaultRecord = CLEAN
+
+    @property
+    def number(self) -> int:
+        """The number of the batch, which its parts share."""
+        return self.order[0]
+
+    @property
+    def is_new_part(self) -> bool:
+        """Whether it is a part of a batch that wasn't tried yet."""
+        return self.record.is_part and not self.record.failures
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is a single event that failed, or was rejected, alone."""
+        return self.count == 1 and self.record.failures > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +77,30 @@ class Attempt:
 
 
 class PendingBatches:
-    """The line of batches, and those in flight.
+    """The line of batches, those that were set aside, and those in flight.
 
     Args:
         store: The spool, or None.
+        max_memory: Bytes that batches which are also in a segment may take in memory.
 
     Attributes:
-        memory: Bytes of the batches that are in memory.
+        memory: Bytes of the batches that are in memory, without `held_memory`.
+        held_memory: Bytes of the single events that were set aside.
+        held_count: How many single events were set aside.
     """
 
-    def __init__(self, store: Store | None) -> None:
+    def __init__(self, store: Store | None, max_memory: int) -> None:
         self.memory: int = 0
+        self.held_memory: int = 0
+        self.held_count: int = 0
         self._store = store
-        self._waiting: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
+        self._max_memory = max_memory
+        self._line: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
+        self._aside: list[tuple[float, int, tuple[int, int], PendingBatch]] = []  # likewise
+        self._aside_was_last = False
         self._in_flight: dict[tuple[int, int], Attempt] = {}
         self._references: dict[int, int] = {}  # parts that have found no fate yet, by segment
         self._number = 0
-
-    @property
-    def waiting(self) -> int:
-        """How many batches wait."""
-        return len(self._waiting)
 
     @property
     def in_flight(self) -> int:
@@ -93,54 +108,61 @@ class PendingBatches:
         return len(self._in_flight)
 
     @property
-    def only_suspects_wait(self) -> bool:
-        """Whether every batch that waits, if any, has failures that it may have caused."""
-        return all(pending.failures for _, pending in self._waiting)
+    def has_line(self) -> bool:
+        """Whether a batch waits that was not set aside."""
+        return bool(self._line)
 
     @property
-    def suspect_events(self) -> int:
-        """How many events wait in batches with failures that these may have caused."""
-        return sum(pending.count for _, pending in self._waiting if pending.failures)
+    def due_at(self) -> float | None:
+        """When a batch may be taken, in seconds of the monotonic clock; None if none waits."""
+        if self._line:
+            return float("-inf")
+        return self._aside[0][0] if self._aside else None
 
     @property
     def oldest_at(self) -> float | None:
         """When the oldest event of any batch came, by the monotonic clock; None without batches."""
-        times = [pending.opened_at for _, pending in self._waiting]
+        times = [pending.opened_at for pending in self._waiting()]
         times += [attempt.pending.opened_at for attempt in self._in_flight.values()]
         return min(times, default=None)
+
+    def _waiting(self) -> list[PendingBatch]:
+        return [item[-1] for item in self._line] + [item[-1] for item in self._aside]
 
     def add(self, count: int, opened_at: float, batch: Batch | None, segment: Segment | None) -> None:
         """Put a new batch at the end of the line."""
         self._number += 1
-        self.add_part(PendingBatch((self._number, 0), count, opened_at, batch, segment))
-
-    def add_part(self, pending: PendingBatch) -> None:
-        """Put a batch, or a part of one, in its place of the line; its segment gets one reference more."""
-        if pending.segment is not None:
-            self.hold(pending.segment)
+        pending = PendingBatch((self._number, 0), count, opened_at, batch, segment)
+        if segment is not None:
+            self.hold(segment)
         self.put_back(pending)
 
+    def add_part(self, pending: PendingBatch) -> None:
+        """Set a new part of a batch aside, due at once; its segment gets one reference more."""
+        if pending.segment is not None:
+            self.hold(pending.segment)
+        self.set_aside(pending, float("-inf"))
+
     def put_back(self, pending: PendingBatch) -> None:
-        """Put a batch that was taken or finished back in its place of the line."""
-        if pending.batch is not None:
-            self.memory += pending.batch.size
-        heapq.heappush(self._waiting, (pending.order, pending))
+        """Put a batch in its place of the line."""
+        heapq.heappush(self._line, (pending.order, self._keep(pending)))
 
-    def take(self, *, suspects_last: bool) -> PendingBatch:
-        """Take the batch out of the line that is to be sent next; there must be one.
+    def set_aside(self, pending: PendingBatch, due_at: float) -> None:
+        """Let later batches go first until `due_at`, by the monotonic clock, and take turns from then on."""
+        heapq.heappush(self._aside, (due_at, pending.count, pending.order, self._keep(pending)))
 
-        Args:
-            suspects_last: Whether batches with failures that they may have caused wait for those with fewer.
-        """
-        if suspects_last and self._waiting[0][1].failures:
-            item = min(self._waiting, key=lambda item: (item[1].failures, item[0]))
-            self._waiting.remove(item)
-            heapq.heapify(self._waiting)
+    def take(self, now: float) -> PendingBatch | None:
+        """Take the batch out that is to be sent next; None if none is due."""
+        aside_is_due = bool(self._aside) and self._aside[0][0] <= now
+        if aside_is_due and not (self._line and self._aside_was_last and not self._aside[0][-1].is_new_part):
+            pending = heapq.heappop(self._aside)[-1]
+            self._aside_was_last = True
+        elif self._line:
+            pending = heapq.heappop(self._line)[-1]
+            self._aside_was_last = False
         else:
-            item = heapq.heappop(self._waiting)
-        pending = item[1]
-        if pending.batch is not None:
-            self.memory -= pending.batch.size
+            return None
+        self._count(pending, -1)
         return pending
 
     def load(self, pending: PendingBatch) -> tuple[bytes, ...]:
@@ -151,20 +173,37 @@ class PendingBatches:
         """
         if self._store is None or pending.segment is None:
             raise AssertionError("a batch has its events in memory or a segment")
-        return self._store.load(pending.segment)
+        start = pending.order[1]
+        return self._store.load(pending.segment)[start : start + pending.count]
 
     def start(self, pending: PendingBatch, batch: Batch, now: float) -> Attempt:
         """Put a batch that was taken in flight."""
-        attempt = Attempt(pending, batch, now)
+        attempt = Attempt(replace(pending, batch=batch), batch, now)
         self._in_flight[pending.order] = attempt
-        self.memory += batch.size
+        self._count(attempt.pending, 1)
         return attempt
 
-    def finish(self, attempt: Attempt) -> PendingBatch:
-        """Take a batch that is no longer in flight, with the events that were sent."""
+    def finish(self, attempt: Attempt) -> None:
+        """Take a batch that is no longer in flight."""
         del self._in_flight[attempt.pending.order]
-        self.memory -= attempt.batch.size
-        return replace(attempt.pending, batch=attempt.batch, count=len(attempt.batch.events))
+        self._count(attempt.pending, -1)
+
+    def _keep(self, pending: PendingBatch) -> PendingBatch:
+        """Count a batch that is going to wait, in memory only if it has to be or if there is room."""
+        if pending.batch is not None and pending.segment is not None:
+            memory = self.held_memory if pending.is_held else self.memory
+            if memory + pending.batch.size > self._max_memory:
+                pending = replace(pending, batch=None)
+        self._count(pending, 1)
+        return pending
+
+    def _count(self, pending: PendingBatch, sign: int) -> None:
+        size = pending.batch.size if pending.batch is not None else 0
+        if pending.is_held:
+            self.held_memory += sign * size
+            self.held_count += sign
+        else:
+            self.memory += sign * size
 
     def hold(self, segment: Segment) -> None:
         """Keep a segment until one `release` more."""
@@ -181,9 +220,8 @@ class PendingBatches:
 
     def take_unsent(self) -> list[bytes]:
         """Hand over the events that are in memory only, oldest batch first; attempts in flight included."""
-        batches = [pending for _, pending in self._waiting]
-        batches += [replace(attempt.pending, batch=attempt.batch) for attempt in self._in_flight.values()]
-        self._waiting, self._in_flight = [], {}
+        batches = [*self._waiting(), *(attempt.pending for attempt in self._in_flight.values())]
+        self._line, self._aside, self._in_flight = [], [], {}
         return [
             event
             for pending in sorted(batches, key=lambda pending: pending.order)

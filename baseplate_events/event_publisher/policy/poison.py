@@ -1,64 +1,282 @@
-"""Which batch is to blame for failures: when it is split, and when its only event is given up. Pure.
+"""Which batch is the cause of its failures: when it is split, and when its only event is given up. Pure.
+
+A *failure* here is one that the contents of a batch may have caused: a 5xx response, a lost connection or a
+response that never came. A *rejection* is a 400, 413 or 422. An outage causes the same failures, and a
+wrong setting the same rejections, so one batch says little; what becomes of the others decides.
 
 Rules:
 
-1. A batch that failed `MAX_FAILURES` times by a 5xx response or a hang-up, with others accepted between each
-   two, is split: an event that crashes the collector must not block the line. A lone event is given up after
-   `MAX_LONE_FAILURES` only, and not while other batches with such failures are accepted later: then the
-   collector has trouble that isn't the event's.
-2. Halves start one failure short of the limit; a lone event starts at zero.
+1. Splitting loses no event, only the idempotency key, and the halves are witnesses for each other. A batch
+   of several events is split after `MAX_FAILURES` failures, or at its first rejection.
+2. One batch at a time is split while nothing is accepted, so that an outage doesn't split the backlog. A
+   rejected batch needn't wait for that once another batch has been accepted since.
+3. A part is split at its next failure or rejection if anything was accepted since it was made. If not, it
+   still is at first, `bit_length(events)` times for each batch: a struggling collector is probed with less
+   and less. After that it takes `MAX_FAILURES` for each part, so that an outage costs one batch few of its
+   keys.
+4. A 503 is what an overloaded collector answers to whatever it gets, and some proxies to a connection that
+   was lost: a batch is split after `MAX_OVERLOADS` of them, or when its evidence is `SUSPICIOUS`.
+5. A lone event that is rejected is given up if another batch was accepted since it was first rejected,
+   alone or with others. Until then it is held: retried at the pace of the backoff, while later batches go
+   first.
+6. A lone event that fails is held likewise, and given up once its `evidence` reaches `ENOUGH_EVIDENCE`.
+
+Evidence is counted in bits. When a batch fails again, let `tried` be the first attempts for other batches
+that ended since it failed before, and `failed` those of them that failed: `log2((tried + 1) / (failed +
+1))` bits are added, at most `MOST_AT_ONCE`. Nothing is added in an outage, where all fail, or in a quiet
+line, where there are none.
+
+Why that is safe: let the collector fail each request by chance, with any probability q. For n others, the
+expected value of `(n + 1) / (failed + 1)` is `(1 - (1 - q)**(n + 1)) / q`, so the one of `2**bits` for an
+event that goes on failing, which happens with probability q, is at most 1. The product over all its
+failures is a supermartingale, and by Ville's inequality it ever reaches `2**30` with a probability of at
+most `2**-30`, less than 1e-9. `tests/event_publisher/policy/test_poison.py` checks the expectation and
+simulates the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+import enum
+import math
+from dataclasses import dataclass, replace
+from typing import Final
 
-if TYPE_CHECKING:
-    from .pending import PendingBatch
+#: Failures of a batch of several events after which it is split: a hiccup gives fewer.
+MAX_FAILURES: Final = 3
 
-#: Failures that speak against a batch until it is split, and against a lone event until it is given up. A
-#: collector that turns away half of what it gets, at random, would get an innocent event given up in one of
-#: a million trials: others must be accepted at once between each two, (0.5 * 0.5)**10.
-MAX_FAILURES: Final = 5
-MAX_LONE_FAILURES: Final = 10
+#: The same for 503, which an overloaded collector answers to whatever it gets. With others accepted in
+#: between, so many bits of evidence do as well; a healthy batch collects them once in 32 times at most.
+MAX_OVERLOADS: Final = 10
+SUSPICIOUS: Final = 5.0
+
+#: Bits of evidence after which a lone event is given up: a healthy one is with a probability of 2**-30.
+ENOUGH_EVIDENCE: Final = 30.0
+
+#: Bits that one failure adds at most, however well the others fare: at least ten failures are needed, since
+#: an outage that comes and goes isn't chance.
+MOST_AT_ONCE: Final = 3.0
+
+#: Rejections in a row that are no reason to slow down: finding one bad event of 10,000 takes 14.
+REJECTIONS_IN_A_ROW: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRecord:
+    """What is known of a batch that failed or was rejected, or of a part of one.
+
+    Attributes:
+        failures: Failures and rejections of exactly these events.
+        evidence: Bits that speak against a lone event.
+        tried: First attempts for any batch that had ended when it failed last.
+        failed: Those of them that failed.
+        accepted: Batches that had been accepted when it was made, as a part.
+        rejected_at: Batches that had been accepted when its events were first rejected; None if they weren't.
+        is_part: Whether it is a part of a batch that was split.
+    """
+
+    failures: int = 0
+    evidence: float = 0.0
+    tried: int = 0
+    failed: int = 0
+    accepted: int = 0
+    rejected_at: int | None = None
+    is_part: bool = False
+
+
+#: The record of a batch that never failed.
+CLEAN: Final = FaultRecord()
+
+
+class Action(enum.Enum):
+    """What to do with a batch."""
+
+    KEEP = "keep"
+    SPLIT = "split"
+    GIVE_UP = "give up"
+
+
+class Pace(enum.Enum):
+    """What an attempt means for the pace of the next ones."""
+
+    ANSWERED = "answered"
+    """The collector is there and reads what it gets."""
+    UNCHANGED = "unchanged"
+    """It is the batch's own fault: others fare well."""
+    PROBE = "probe"
+    """A short pause: a smaller part is to be tried next."""
+    FAILED = "failed"
+    """The collector is failing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What follows from a failure or a rejection.
+
+    Attributes:
+        record: The new record of the batch.
+        action: What to do with it.
+        pace: What it means for the next attempts.
+        goes_first: Whether a batch that is kept is retried next, instead of after a pause of its own.
+    """
+
+    record: FaultRecord
+    action: Action
+    pace: Pace
+    goes_first: bool = False
 
 
 class PoisonPolicy:
-    """Judges batches by their failures and by what becomes of others."""
+    """Judges batches by their failures and by what becomes of others.
+
+    A batch is named by its number, which its parts share. Every attempt that ends is given to exactly one of
+    `accept`, `reject`, `fail` and `pass_over`, and every batch that leaves otherwise to `leave`.
+    """
 
     def __init__(self) -> None:
         self._accepted = 0
-        self._recoveries = 0
+        self._tried = 0
+        self._failed = 0
+        self._rejections_in_a_row = 0
+        # The batch on trial, how many pieces of it may be split, and how often one may be split at its first
+        # failure though nothing was accepted since it was made.
+        self._on_trial: int | None = None
+        self._divisible = 0
+        self._budget = 0
+        self._probes = 0
+        self._split_at = 0  # how many had been accepted when the batch on trial was split
 
-    def accept(self, pending: PendingBatch) -> None:
-        """Record that a batch was accepted."""
+    def accept(self, record: FaultRecord, number: int, count: int) -> None:
+        """Record that a batch of `count` events was accepted."""
+        self._try_first(record, failed=False)
         self._accepted += 1
-        if pending.failures and not pending.is_part:
-            self._recoveries += 1  # so such failures don't speak of contents at the moment
+        self._rejections_in_a_row = 0
+        self._probes = self._budget
+        self.leave(number, count)
 
-    def fail(self, pending: PendingBatch) -> PendingBatch:
-        """Record a failure that a batch may have caused; return the batch with its record."""
-        pending = replace(pending, failures=pending.failures + 1)
-        if not pending.witnessed or (pending.count == 1 and pending.recoveries != self._recoveries):
-            return replace(pending, witnessed=1, accepted=self._accepted, recoveries=self._recoveries)
-        if self._accepted > pending.accepted:
-            return replace(pending, witnessed=pending.witnessed + 1, accepted=self._accepted)
-        return pending
+    def pass_over(self, record: FaultRecord) -> None:
+        """Record a failure that contents can't have caused."""
+        self._try_first(record, failed=True)
 
-    @staticmethod
-    def limit(pending: PendingBatch) -> int:
-        """After how many witnessed failures a batch is split, or its only event given up."""
-        return MAX_FAILURES if pending.count > 1 else MAX_LONE_FAILURES
+    def leave(self, number: int, count: int) -> None:
+        """Record that a batch of `count` events is no longer pending, whatever its fate."""
+        if number == self._on_trial and count > 1:
+            self._count_divisible(-1)
 
-    def part(self, parent: PendingBatch, count: int) -> PendingBatch:
-        """Return the parent with the record that a part of `count` events of it starts with."""
-        failures = MAX_FAILURES - 1 if parent.witnessed >= MAX_FAILURES else 0
-        return replace(
-            parent,
-            failures=failures,
-            witnessed=failures if count > 1 else 0,
+    def reject(self, record: FaultRecord, number: int, count: int) -> Judgement:
+        """Judge a batch of `count` events that was rejected."""
+        self._try_first(record, failed=False)
+        self._rejections_in_a_row += 1
+        first_at = record.rejected_at if record.rejected_at is not None else self._accepted
+        has_evidence = self._accepted > first_at
+        record = self._mark(replace(record, rejected_at=first_at))
+        slows_down = not has_evidence and self._rejections_in_a_row > REJECTIONS_IN_A_ROW
+        pace = Pace.FAILED if slows_down else Pace.ANSWERED
+        if count == 1:
+            return Judgement(record, Action.GIVE_UP if has_evidence else Action.KEEP, pace)
+        may_split = has_evidence or (
+            self._is_on_trial(number, count)
+            and (not record.is_part or record.failures >= MAX_FAILURES or bool(self._probe(record, number)))
+        )
+        return Judgement(record, Action.SPLIT if may_split else Action.KEEP, pace)
+
+    def fail(self, record: FaultRecord, number: int, count: int, *, overloaded: bool = False) -> Judgement:
+        """Judge a batch of `count` events whose attempt failed, perhaps since the collector is overloaded."""
+        # What became of others since it failed last.
+        tried, failed = self._tried - record.tried, self._failed - record.failed
+        gain = min(MOST_AT_ONCE, math.log2((tried + 1) / (failed + 1))) if record.failures else 0.0
+        self._try_first(record, failed=True)
+        record = self._mark(replace(record, evidence=record.evidence + gain))
+        if overloaded:
+            return self._judge_overloaded(record, number, count)
+        if count == 1:
+            return self._judge_lone(record, number, tried, failed)
+        return self._judge_several(record, number, count, others_fare_well=tried > 0 and not failed)
+
+    def _judge_overloaded(self, record: FaultRecord, number: int, count: int) -> Judgement:
+        if count == 1:
+            return Judgement(record, self._end_or_keep(record), Pace.FAILED)
+        is_suspect = record.failures >= MAX_OVERLOADS or record.evidence >= SUSPICIOUS
+        may_split = (is_suspect or self._has_evidence(record)) and self._is_on_trial(number, count)
+        return Judgement(record, Action.SPLIT if may_split else Action.KEEP, Pace.FAILED)
+
+    def _judge_lone(self, record: FaultRecord, number: int, tried: int, failed: int) -> Judgement:
+        is_first = record.failures == 1
+        if self._has_evidence(record) or (not is_first and not failed):
+            pace = Pace.UNCHANGED
+        elif not is_first and tried > failed:
+            pace = Pace.PROBE
+        else:
+            pace = self._probe(record, number) or Pace.FAILED
+        return Judgement(record, self._end_or_keep(record), pace)
+
+    def _judge_several(
+        self, record: FaultRecord, number: int, count: int, *, others_fare_well: bool
+    ) -> Judgement:
+        is_first = record.failures == 1
+        if not self._is_on_trial(number, count):
+            its_own_fault = not is_first and others_fare_well
+            return Judgement(record, Action.KEEP, Pace.UNCHANGED if its_own_fault else Pace.FAILED)
+        if self._has_evidence(record):
+            return Judgement(record, Action.SPLIT, Pace.UNCHANGED if is_first else Pace.PROBE)
+        if record.failures >= MAX_FAILURES:
+            return Judgement(record, Action.SPLIT, Pace.FAILED if record.is_part else Pace.PROBE)
+        if record.is_part:
+            pace = self._probe(record, number)
+            return Judgement(record, Action.SPLIT if pace else Action.KEEP, pace or Pace.FAILED)
+        return Judgement(record, Action.KEEP, Pace.FAILED if is_first else Pace.PROBE, goes_first=True)
+
+    def split(self, record: FaultRecord, number: int, counts: tuple[int, int]) -> FaultRecord:
+        """Record that a batch is split in parts of `counts` events; return the record of each part."""
+        if number == self._on_trial:
+            if not record.is_part:
+                self._budget = self._probes = sum(counts).bit_length()
+                self._split_at = self._accepted
+            self._count_divisible(sum(count > 1 for count in counts) - 1)
+        return FaultRecord(
+            tried=self._tried,
+            failed=self._failed,
             accepted=self._accepted,
-            recoveries=self._recoveries,
+            rejected_at=record.rejected_at,
             is_part=True,
         )
+
+    def _try_first(self, record: FaultRecord, *, failed: bool) -> None:
+        """Count an attempt among the first ones, if it is one."""
+        if not record.failures:
+            self._tried += 1
+            self._failed += failed
+
+    def _mark(self, record: FaultRecord) -> FaultRecord:
+        """Return the record with one failure more, at this moment."""
+        return replace(record, failures=record.failures + 1, tried=self._tried, failed=self._failed)
+
+    def _is_on_trial(self, number: int, count: int) -> bool:
+        """Whether a batch of several events is the one on trial, which it becomes if there is none."""
+        if self._on_trial is None and count > 1:
+            self._on_trial = number
+            self._divisible = 1
+        return self._on_trial == number
+
+    def _has_evidence(self, record: FaultRecord) -> bool:
+        """Whether anything was accepted since a part was made."""
+        return record.is_part and self._accepted > record.accepted
+
+    @staticmethod
+    def _end_or_keep(record: FaultRecord) -> Action:
+        return Action.GIVE_UP if record.evidence >= ENOUGH_EVIDENCE else Action.KEEP
+
+    def _probe(self, record: FaultRecord, number: int) -> Pace | None:
+        """Go on without evidence after the first failure of a part, if that is still allowed.
+
+        Returns:
+            The pace: no pause if anything was accepted in this trial. None if it isn't allowed.
+        """
+        if not record.is_part or record.failures > 1 or number != self._on_trial or not self._probes:
+            return None
+        self._probes -= 1
+        return Pace.UNCHANGED if self._accepted > self._split_at else Pace.PROBE
+
+    def _count_divisible(self, change: int) -> None:
+        self._divisible += change
+        if not self._divisible:
+            self._on_trial = None

@@ -75,8 +75,7 @@ class AttemptCounts:
     Attributes:
         results: Attempts by how they ended; every result has an entry.
         seconds: How long they took.
-        last_error: What the last attempt ran into, in words for an operator; None if it was answered with
-            anything but an order to try again.
+        last_error: What the last attempt ran into, in words for an operator; None if it was accepted.
         failing_since: When the first of the failures in a row came, None where the last was none.
         last_success_at: When the last batch was accepted, None where none was.
     """
@@ -202,11 +201,10 @@ class Snapshot:
 
 
 def describe_failure(outcome: Outcome) -> str | None:
-    """Tell what an attempt ran into that has to be tried again, and how to mend it where that is known.
-
-    None where the collector takes what it gets: to refuse an event is to have read it.
-    """
+    """Say what an attempt ran into, and the remedy if that is known; None if the batch was accepted."""
     match outcome:
+        case TooLarge(reason=reason) | Refused(reason=reason):
+            return f"everything since the last accepted batch was refused: {reason}"
         case Retryable(reason=reason):
             return reason
         case Misconfigured(reason=reason, remedy=remedy):
