@@ -7,7 +7,6 @@ import hmac
 import http.client
 import importlib.metadata
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from baseplate_events import (
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.pytest_plugin import event_collector, make_event_queue
 from baseplate_events.testing import EventCollector, InMemoryEventQueue
+from tests.support.commands import IMPORTING, run
 from tests.support.machines import check_machine
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import (
@@ -427,26 +427,12 @@ def test_neither_posix_ipc_nor_pytest_is_needed() -> None:
         except EventQueueUnsupportedError:
             print("no real one")
     """
-    done = run_python("-W", "error", "-c", program)
+    done = run(sys.executable, "-W", "error", "-c", program, environ=IMPORTING).check()
     assert [
         str(EventQueueFullError("/events-main", MAX_QUEUE_SIZE)),
         "[] [{'action': 'click'}]",
         "no real one",
     ] == done.splitlines()
-
-
-def run_python(*arguments: str) -> str:
-    """Run Python with these arguments and return what it printed."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 # --- the collector ---

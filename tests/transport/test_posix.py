@@ -10,7 +10,6 @@ import resource
 import select
 import signal
 import stat
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -43,6 +42,7 @@ from baseplate_events.transport import descriptor as descriptor_module
 from baseplate_events.transport import limits as limits_module
 from baseplate_events.transport.limits import QueueSize
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MAX_PRIORITY, MessageQueue, unlink_queue
+from tests.support.commands import run
 from tests.support.machines import check_machine
 from tests.support.queues import (
     FEW,
@@ -948,8 +948,7 @@ try:
 except baseplate_events.EventQueueUnsupportedError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "posix_ipc" in done.stdout
+    assert "posix_ipc" in run(sys.executable, "-c", code).check()
 
 
 def test_a_smaller_queue_that_exists_is_warned_about_once(

@@ -46,9 +46,9 @@ from baseplate_events.event_publisher.dead_letters.store import (
 from baseplate_events.event_publisher.storage import Folder
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.machines import check_machine
-from tests.support.publishers import PATIENCE
 from tests.support.queues import FEW, SMALL, drain, fresh_name, reader
 from tests.support.strategies import answers, any_events, refusals, texts, wall_times
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
