@@ -14,13 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from baseplate_events.errors import (
     EventQueueClosedError,
@@ -32,16 +26,7 @@ from baseplate_events.errors import (
 from baseplate_events.transport import descriptor as descriptor_module
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MAX_PRIORITY, MessageQueue, unlink_queue
 from tests.support.machines import check_machine
-from tests.support.queues import (
-    FEW,
-    SMALL,
-    drain,
-    fresh_name,
-    open_files,
-    outlast_trust,
-    producer,
-    reader,
-)
+from tests.support.queues import FEW, SMALL, drain, fresh_name, open_files, outlast_trust, producer, reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 
     from baseplate_events.event_publisher.dead_letters.record import Entry
 
-
 DAY = 86_400.0
 
 
