@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.varied_events import make_events
-from tests.support.publishers import PATIENCE
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     import socket

@@ -26,7 +26,7 @@ from benchmarks.distributions import installed
 from benchmarks.peers import PUBLISHERS, publisher, queue_for
 from benchmarks.report import Line, Report, Target
 from benchmarks.rounds import interleave, medians
-from tests.support.publishers import PATIENCE
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,7 +107,7 @@ def _starts(rounds: int) -> list[Line]:
             queue.put(b"{}")
             began = time.perf_counter()
             with publisher(whose, Path(folder), name, _NOWHERE) as process:
-                process.wait_until(lambda: not queue.current_messages)
+                process.wait_for(lambda: not queue.current_messages)
                 return time.perf_counter() - began, _cpu_clock(process)
 
     def start_bare() -> tuple[float, float]:
@@ -209,7 +209,7 @@ def _states(*, warm_up: float, idle: float, load: float) -> list[Line]:
             queue.put(stamped(bodies[0], 0))
             chains[whose] = queue, process
         for _, process in chains.values():
-            process.wait_until(lambda: len(collector.ages(0)) >= len(chains))
+            process.wait_for(lambda: len(collector.ages(0)) >= len(chains))
         time.sleep(warm_up)
         before = {whose: _usage(process) for whose, (_, process) in chains.items()}
         time.sleep(idle)

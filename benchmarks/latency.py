@@ -26,7 +26,8 @@ from benchmarks.ages import collector_process, event_bodies, stamped
 from benchmarks.peers import PUBLISHERS, publisher, queue_for
 from benchmarks.report import Line, Report
 from benchmarks.rounds import interleave, percentile
-from tests.support.publishers import MAX_MESSAGES, PATIENCE
+from tests.support.publishers import MAX_MESSAGES
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -94,11 +95,10 @@ class _Chain:
         more = self._put(bodies, rate, afterwards)
 
         def arrived() -> bool:
-            time.sleep(_GLANCE)
             ages[:] = self.collector.ages(self.put)
             return len(ages) >= count
 
-        self.process.wait_until(arrived)
+        self.process.wait_for(arrived, interval=_GLANCE)
         self.put += count + more
         return _Run(ages[:count], count / taken)
 

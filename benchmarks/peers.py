@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events.transport.posix import MessageQueue
 from benchmarks.original import is_installed
-from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, config_text
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, config_text
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -39,17 +39,18 @@ class Publisher:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Look again and again until a condition holds.
+    def wait_for(self, condition: Callable[[], object], *, interval: float = _GLANCE) -> None:
+        """Return as soon as a condition holds.
 
         Raises:
-            TimeoutError: It doesn't come to hold, or the publisher has ended.
+            TimeoutError: It did not hold in time, or the publisher ended first.
         """
-        give_up_at = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > give_up_at or self.process.poll() is not None:
-                raise TimeoutError(f"a publisher doesn't publish; it says {self.log.read_text()[-1_000:]!r}")
-            time.sleep(_GLANCE)
+        wait_until(
+            condition,
+            lambda: f"a publisher does not publish; its log ends {self.log.read_text()[-1_000:]!r}",
+            process=self.process,
+            interval=interval,
+        )
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from benchmarks.deep_queue import deep_queue, stock_queue
 from benchmarks.floor import SECRET
 from benchmarks.light_collector import Arrival, LightCollector
 from benchmarks.producer import MAX_EVENT_SIZE
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -140,27 +141,27 @@ class Publisher:
             raise ProcessLookupError(f"the publisher has ended; it says {self.log.read_text()[-1_000:]!r}")
         return int(found[1]) * 1_024
 
-    def wait_until(self, condition: Callable[[], object]) -> None:
+    def wait_for(self, condition: Callable[[], object]) -> None:
         """Return as soon as a condition holds.
 
         Raises:
-            TimeoutError: It doesn't come to hold, or the publisher has ended.
+            TimeoutError: It did not hold in time, or the publisher ended first.
         """
-        give_up_at = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > give_up_at or self.process.poll() is not None:
-                raise TimeoutError(
-                    f"the publisher doesn't publish; it says {self.log.read_text()[-1_000:]!r}"
-                )
-            time.sleep(_GLANCE)
+        wait_until(
+            condition,
+            lambda: f"the publisher does not publish; its log ends {self.log.read_text()[-1_000:]!r}",
+            process=self.process,
+            patience=PATIENCE,
+            interval=_GLANCE,
+        )
 
     def watch(self, collector: LightCollector, seconds: float, *, cycle: int = 1) -> Speed:
         """Tell how fast it is, over so many seconds and two batches at least, from when it is warm."""
-        self.wait_until(lambda: len(collector))
+        self.wait_for(lambda: len(collector))
         time.sleep(warm_up(seconds))
         start, cpu = len(collector), self.cpu
         time.sleep(seconds)
-        self.wait_until(lambda: len(collector) > start + 1)
+        self.wait_for(lambda: len(collector) > start + 1)
         return speed(collector.arrivals()[start:], self.cpu - cpu, cycle)
 
 

@@ -118,7 +118,7 @@ def _crowd(made: Rig, runner: _Runner, producers: Sequence[Producer], seconds: f
     with contextlib.closing(LightCollector()) as collector, runner(collector) as publisher:
         with made.producer() as first:
             first.go(_BATCH)
-            publisher.wait_until(lambda: len(collector))  # it has started
+            publisher.wait_for(lambda: len(collector))  # it has started
         for producer in producers:
             producer.go()
         speed = publisher.watch(collector, seconds)
@@ -203,10 +203,10 @@ def _burst(made: Rig, runner: _Runner, size: int) -> float:
         made.producer() as producer,
     ):
         producer.go(1)
-        publisher.wait_until(lambda: len(collector))  # it has started, and has nothing to do now
+        publisher.wait_for(lambda: len(collector))  # it has started, and has nothing to do now
         began = time.monotonic()
         producer.go(size)
-        publisher.wait_until(lambda: _events(collector) == size + 1)
+        publisher.wait_for(lambda: _events(collector) == size + 1)
         return collector.arrivals()[-1].at - began
 
 
@@ -260,8 +260,8 @@ def _recover(made: Rig, count: int) -> _Recovery:
     began = time.monotonic()
     try:
         with contextlib.closing(LightCollector()) as collector, made.ours(collector, settings) as publisher:
-            publisher.wait_until(lambda: len(collector) * _BATCH >= count)
-            publisher.wait_until(lambda: _events(collector) == count)
+            publisher.wait_for(lambda: len(collector) * _BATCH >= count)
+            publisher.wait_for(lambda: _events(collector) == count)
             arrivals = collector.arrivals()
             memory = publisher.peak_memory
     finally:

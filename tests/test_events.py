@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import traceback
 from collections import Counter as Counted
@@ -29,6 +28,7 @@ from baseplate_events import (
     EventTooLargeError,
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.commands import IMPORTING, run
 from tests.support.queues import EVENTS, FEW, SMALL, drain, fresh_event_name, outlast_trust, reader
 from tests.support.strategies import texts
 
@@ -471,15 +471,9 @@ def test_every_public_name_is_there() -> None:
 def test_the_import_is_light() -> None:
     """Importing the library imports nothing of HTTP, TLS, command lines, processes or the publisher."""
     code = "import sys, baseplate_events; print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    modules = set(done.stdout.split())
-    assert "baseplate_events.events" in modules, done.stderr
+    done = run(sys.executable, "-S", "-c", code, environ=IMPORTING)
+    modules = set(done.out.split())
+    assert "baseplate_events.events" in modules, done.err
     heavy = {
         "argparse",
         "asyncio",

@@ -4,8 +4,6 @@ import collections
 import enum
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from baseplate_events.errors import EventNotSerializableError
 from baseplate_events.serializers import serialize_v2_event, serialize_v2j_event
 from baseplate_events.thrift_json import write_struct
 from tests.support import strategies
+from tests.support.commands import IMPORTING, run
 from tests.support.schema_samples import PLAIN, rich_event, small_event
 
 if TYPE_CHECKING:
@@ -308,11 +307,4 @@ def test_thrift_is_imported_late() -> None:
     program = (
         "import sys, baseplate_events.serializers; print([m for m in sys.modules if m.startswith('thrift')])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert "[]" == run.stdout.strip()
+    assert "[]\n" == run(sys.executable, "-c", program, environ=IMPORTING).check()

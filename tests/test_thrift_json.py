@@ -5,9 +5,7 @@ import functools
 import importlib
 import json
 import math
-import operator
 import re
-import sys
 import threading
 import uuid
 from decimal import Decimal
@@ -25,10 +23,11 @@ from baseplate_events.errors import EventNotSerializableError
 from baseplate_events.thrift_fallback import write_fallback
 from baseplate_events.thrift_json import is_compiled, write_struct
 from tests.support import strategies
-from tests.support.schema_samples import NEWER, PLAIN, SHAPES, Struct, rich_event, small_event
+from tests.support.schema_samples import NEWER, PLAIN, SHAPES, Struct, everything, rich_event, small_event
+from tests.support.thrift_errors import field_of
+from tests.support.thrift_strategies import I32, I64, LIST, MAP, STRING, UUID, thrift_schemas, thrift_structs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 _serialization = importlib.import_module("thrift.TSerialization")
@@ -56,7 +55,7 @@ _KIND_NAMES = st.sampled_from(["VIEW", "VOTE", "REPORT"])
 _NAMED_KINDS: dict[str, st.SearchStrategy[Any]] = {
     "kind": _KIND_NAMES,
     "kinds": st.lists(_KIND_NAMES, max_size=3),
-    "by_kind": st.dictionaries(_KIND_NAMES, strategies.thrift_structs(SHAPES["enum"].Geo), max_size=3),
+    "by_kind": st.dictionaries(_KIND_NAMES, thrift_structs(SHAPES["enum"].Geo), max_size=3),
 }
 _KINDS = st.sampled_from(list(NEWER.Kind))
 _NODES: dict[str, st.SearchStrategy[Any]] = {
@@ -64,9 +63,7 @@ _NODES: dict[str, st.SearchStrategy[Any]] = {
     "kind": st.none() | _KINDS,
     "kinds": st.lists(_KINDS, max_size=3),
 }
-_NODES["children"] = st.lists(
-    strategies.thrift_structs(NEWER.Node, special=dict(_NODES), depth=0), max_size=3
-)
+_NODES["children"] = st.lists(thrift_structs(NEWER.Node, special=dict(_NODES), depth=0), max_size=3)
 
 
 def apache(struct: Struct) -> bytes:
@@ -137,49 +134,6 @@ def compiled(struct: Struct) -> str:
     return thrift_json._writers[type(struct)](struct)  # pyright: ignore[reportPrivateUsage]
 
 
-def field_of(struct: object) -> str:
-    """Return the field that the error for a struct names."""
-    with pytest.raises(EventNotSerializableError) as caught:
-        write_struct(struct)
-    return caught.value.field
-
-
-def problem_of(struct: object) -> str:
-    """Return the problem that the error for a struct tells."""
-    with pytest.raises(EventNotSerializableError) as caught:
-        write_struct(struct)
-    return caught.value.problem
-
-
-def everything(schema: ModuleType) -> Struct:
-    """Return a struct with a value in each place that a value can be in."""
-    kind = "VOTE" if schema is SHAPES["enum"] else 2
-    geo = schema.Geo(country="NL", latitude=52.5, longitude=4.25)
-    return schema.Everything(
-        flag=True,
-        tiny=1,
-        small=2,
-        medium=3,
-        large=4,
-        ratio=0.5,
-        text="a",
-        blob=b"b",
-        kind=kind,
-        geo=geo,
-        flags=[True],
-        ratios={0.5},
-        by_flag={True: 1},
-        by_tiny={1: 2},
-        by_ratio={0.5: "x", 1.5: "y"},
-        by_kind={kind: copy.copy(geo)},
-        by_blob={b"k": b"v"},
-        deep=[[], [{}, {"a": {1}, "b": set()}]],
-        kinds=[kind, kind],
-        places=[copy.copy(geo), copy.copy(geo)],
-        blobs={b"x"},
-    )
-
-
 # --- same as Apache's ---
 
 
@@ -188,15 +142,13 @@ def everything(schema: ModuleType) -> Struct:
 def test_shapes_are_written_as_apache_has_them(shape: str, data: st.DataObject, name: str, odd: bool) -> None:
     """Any values in a generated class of any shape come out as Apache's, mended, or are refused."""
     special = _NAMED_KINDS if shape == "enum" else None
-    check(
-        data.draw(strategies.thrift_structs(getattr(SHAPES[shape], name), odd=odd, special=special)), odd=odd
-    )
+    check(data.draw(thrift_structs(getattr(SHAPES[shape], name), odd=odd, special=special)), odd=odd)
 
 
-@given(data=st.data(), cls=strategies.thrift_schemas, odd=st.booleans())
+@given(data=st.data(), cls=thrift_schemas, odd=st.booleans())
 def test_random_schemas_are_written_as_apache_has_them(data: st.DataObject, cls: type, odd: bool) -> None:
     """Any values in a class of any spec come out as Apache's, mended, or are refused."""
-    check(data.draw(strategies.thrift_structs(cls, odd=odd)), odd=odd)
+    check(data.draw(thrift_structs(cls, odd=odd)), odd=odd)
     assert is_compiled(cls)
 
 
@@ -210,7 +162,7 @@ def test_negative_ids_are_written(before: str | None, last: int | None, after: s
     check(PLAIN.Negative(before=before, last=last, after=after))
 
 
-@given(node=strategies.thrift_structs(NEWER.Node, special=_NODES), name=strategies.texts)
+@given(node=thrift_structs(NEWER.Node, special=_NODES), name=strategies.texts)
 def test_newer_compilers_are_followed(node: Struct, name: str) -> None:
     """Classes that validate in `write` and write enums by value come out as Apache's, unset fields named."""
     node.name = name
@@ -253,7 +205,7 @@ def test_samples_are_written_as_apache_has_them(schema: ModuleType) -> None:
 def test_apache_reads_what_is_written(data: st.DataObject, shape: str, name: str) -> None:
     """Apache's reader gives back the struct that was written, where no default fills an unset field."""
     cls = getattr(SHAPES[shape], name)
-    struct = data.draw(strategies.thrift_structs(cls, special=_NAMED_KINDS if shape == "enum" else None))
+    struct = data.draw(thrift_structs(cls, special=_NAMED_KINDS if shape == "enum" else None))
     protocol = _protocol_factory.getProtocol(_memory_buffer(write_struct(struct)))
     if hasattr(cls.read, "__self__"):
         # Of frozen structs it is a class method.
@@ -346,8 +298,8 @@ def test_uuids_are_written() -> None:
     """A UUID is written as its text, as value and as key."""
     one = uuid.UUID(int=1)
     cls: Any = type("WithUuid", (importlib.import_module("thrift.protocol.TBase").TBase,), {})
-    spec = (strategies.UUID, None, strategies.UUID, None, False)
-    cls.thrift_spec = ((1, strategies.UUID, "id", None, None), (2, strategies.MAP, "ids", spec, None))
+    spec = (UUID, None, UUID, None, False)
+    cls.thrift_spec = ((1, UUID, "id", None, None), (2, MAP, "ids", spec, None))
     struct = cls()
     struct.id = one
     struct.ids = {one: one}
@@ -463,10 +415,10 @@ def test_a_strange_spec_is_not_compiled(spec: object) -> None:
 @pytest.mark.parametrize(
     ("field", "wire_type", "inner"),
     [
-        ("count", strategies.I64, None),
-        ("id", strategies.I32, None),
+        ("count", I64, None),
+        ("id", I32, None),
         ("id", 1, None),
-        ("tags", strategies.LIST, (strategies.I32, None, False)),
+        ("tags", LIST, (I32, None, False)),
     ],
 )
 def test_a_spec_that_differs_from_enums_is_not_compiled(field: str, wire_type: int, inner: object) -> None:
@@ -516,7 +468,7 @@ def test_a_number_by_its_looks_is_refused() -> None:
 def test_strange_names_and_ids_are_not_compiled(fid: object, name: str) -> None:
     """What couldn't stand in a program is left to Apache's `write`, which doesn't make one of it."""
     base = importlib.import_module("thrift.protocol.TBase").TBase
-    cls: Any = type("Strange", (base,), {"thrift_spec": ((fid, strategies.STRING, name, "UTF8", None),)})
+    cls: Any = type("Strange", (base,), {"thrift_spec": ((fid, STRING, name, "UTF8", None),)})
     struct = cls()
     setattr(struct, name, "text")
     assert apache(struct) == write_struct(struct)
@@ -554,138 +506,3 @@ def test_writers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         cls = type("Fleeting", (PLAIN.Event,), {})
         assert b'{"1":{"str":"a"}}' == write_struct(cls(source="a"))
         assert len(thrift_json._writers) <= 3  # pyright: ignore[reportPrivateUsage]
-
-
-# --- errors ---
-
-
-#: Path of a place in a struct, and what puts another value there.
-_Place = tuple[str, "Callable[[object], None]"]
-
-
-def _places(value: Struct, wire_type: int, inner: strategies.Inner, path: str) -> Iterator[_Place]:
-    """Give each place below a value: its path, and what puts another value there."""
-    if wire_type == strategies.STRUCT:
-        for _, its_type, name, its_inner, *_ in filter(None, value.thrift_spec):
-            if its_type == strategies.BOOL:
-                # Takes anything.
-                continue
-            its_path = f"{path}.{name}".removeprefix(".")
-            yield its_path, functools.partial(setattr, value, name)
-            yield from _places(getattr(value, name), its_type, its_inner, its_path)
-    elif wire_type == strategies.LIST and inner[0] != strategies.BOOL:
-        for index, item in enumerate(value):
-            yield f"{path}[{index}]", functools.partial(operator.setitem, value, index)
-            yield from _places(item, inner[0], inner[1], f"{path}[{index}]")
-    elif wire_type == strategies.MAP:
-        for index, key in enumerate(value):
-            yield f"{path}{{{index}}}", functools.partial(operator.setitem, value, key)
-            yield from _places(value[key], inner[2], inner[3], f"{path}{{{index}}}")
-
-
-@pytest.mark.parametrize("schema", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("make", [everything, rich_event])
-def test_each_place_is_named_exactly(schema: ModuleType, make: Callable[[ModuleType], Struct]) -> None:
-    """A value that can't be written is named by its path, wherever it is; its content isn't shown."""
-
-    class Secret:
-        def __repr__(self) -> str:
-            return "secret"
-
-    places = list(_places(make(schema), strategies.STRUCT, None, ""))
-    assert len(places) > 20
-    for index, (path, _) in enumerate(places):
-        struct = make(schema)
-        list(_places(struct, strategies.STRUCT, None, ""))[index][1](Secret())
-        with pytest.raises(EventNotSerializableError) as caught:
-            write_struct(struct)
-        assert path == caught.value.field
-        assert "secret" not in str(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__context__ is None
-
-
-@pytest.mark.parametrize("schema", SHAPES.values(), ids=SHAPES)
-def test_a_missing_attribute_is_named(schema: ModuleType) -> None:
-    """A struct that lacks an attribute is refused by the name of the attribute."""
-    rich = rich_event(schema)
-    del rich.user.geo.latitude
-    assert "user.geo.latitude" == field_of(rich)
-
-
-def test_an_unset_required_field_is_named() -> None:
-    """A class that validates in `write` is refused by the name of the field that is unset."""
-    assert "children[1].name" == field_of(NEWER.Node(name="a", children=[NEWER.Node(name="b"), NEWER.Node()]))
-
-
-@pytest.mark.parametrize(
-    ("struct", "field", "word"),
-    [
-        (PLAIN.Event(source=5), "source", "str, got int"),
-        (PLAIN.Event(source="\ud800"), "source", "surrogate"),
-        (PLAIN.Event(client_timestamp="1"), "client_timestamp", "double, got str"),
-        (PLAIN.Everything(blob="b"), "blob", "bytes, got str"),
-        (PLAIN.Everything(tiny=128), "tiny", "-128 to 127"),
-        (PLAIN.Everything(flags=5), "flags", "list, got int"),
-        (PLAIN.Everything(geo="x"), "geo", "struct, got str"),
-        (PLAIN.Everything(by_tiny=[1]), "by_tiny", "map, got list"),
-        (PLAIN.Everything(by_tiny={300: 1}), "by_tiny{0}", "key"),
-        (PLAIN.Everything(by_tiny={1: 1, 2: None}), "by_tiny{1}", "integer, got NoneType"),
-        (PLAIN.User(roles=["a", None]), "roles[1]", "str, got NoneType"),
-        (PLAIN.Everything(deep=[[5]]), "deep[0][0]", "map, got int"),
-    ],
-)
-def test_the_problem_is_told(struct: Struct, field: str, word: str) -> None:
-    """An error says what the field expected and of which type its value is."""
-    assert field == field_of(struct)
-    assert word in problem_of(struct)
-
-
-@pytest.mark.parametrize("value", ["text", 5, None, b"", PLAIN.Event, object(), sys.stdout, [PLAIN.Event()]])
-def test_what_is_no_struct_is_refused(value: object) -> None:
-    """Anything but an instance of a struct is an error of ours."""
-    assert "" == field_of(value)
-    assert re.search("expected an instance|TypeError", problem_of(value))
-    assert value is not PLAIN.Event or "got a class" in problem_of(value)
-
-
-def test_structs_without_end_are_refused() -> None:
-    """Structs nested too deep or within themselves are an error, not a crash; its path has a bound."""
-    tree = PLAIN.Tree(children=[])
-    tree.children.append(tree)
-    assert field_of(tree).startswith("children[0].children[0]")
-    assert len(field_of(tree)) < 400
-    assert "too deep" in problem_of(tree)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("depth", [1, 63, 64, 65, 90])
-def test_deep_structs_are_written(shape: str, depth: int) -> None:
-    """Structs may be within each other as deep as the stack allows, in each shape the same."""
-    tree = SHAPES[shape].Tree()
-    for _ in range(depth):
-        tree = SHAPES[shape].Tree(children=[tree])
-    wanted = b'{"2":{"lst":["rec",1,' * depth + b"{}" + b"]}}" * depth
-    assert wanted == write_struct(tree)
-    assert wanted == write_fallback(tree)
-
-
-def test_a_full_stack_is_an_error_of_ours() -> None:
-    """However little of the stack is left, what is raised is an error of ours."""
-
-    def descend(left: int) -> None:
-        if left:
-            descend(left - 1)
-        else:
-            write_struct(rich_event())
-
-    raised = 0
-    for depth in range(sys.getrecursionlimit() - 250, sys.getrecursionlimit()):
-        try:
-            descend(depth)
-        except EventNotSerializableError:
-            raised += 1
-        except RecursionError:
-            # The stack was full before we were called.
-            break
-    assert raised

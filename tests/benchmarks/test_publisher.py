@@ -14,8 +14,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("benchmarks", reason="the benchmarks aren't shipped")
-
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.policy.batching import FORMATS
 from baseplate_events.transport.limits import QueueSize

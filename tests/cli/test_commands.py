@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.publishers import PATIENCE, config_text
+from tests.support.commands import run
+from tests.support.publishers import config_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PUBLISHER = ["-m", "baseplate_events.event_publisher"]
-PUBLISH = ["-m", "baseplate_events", "publish"]
-
-
-def run(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with these words and return what it said."""
-    return subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, **environ},
-    )
+PUBLISHER = [sys.executable, "-m", "baseplate_events.event_publisher"]
+COMMANDS = [sys.executable, "-m", "baseplate_events"]
+PUBLISH = [*COMMANDS, "publish"]
 
 
 @pytest.fixture
@@ -43,9 +31,9 @@ def config_file(tmp_path: Path) -> Path:
 def test_check_finds_a_good_configuration_good(command: list[str], config_file: Path) -> None:
     """`--check` ends with 0, says what is good, and starts nothing; the queue's name defaults to main."""
     result = run(*command, "--check", str(config_file))
-    assert result.returncode == 0
-    assert result.stdout == f"{config_file}: [event-publisher:main] is good\n"
-    assert result.stderr == ""
+    assert result.status == 0
+    assert result.out == f"{config_file}: [event-publisher:main] is good\n"
+    assert result.err == ""
 
 
 @pytest.mark.parametrize("command", [PUBLISHER, PUBLISH])
@@ -62,9 +50,9 @@ def test_every_mistake_is_told_at_the_start(command: list[str], check: list[str]
         "batch.max_age = soon\n"
     )
     result = run(*command, *check, str(path))
-    lines = result.stderr.splitlines()
-    assert result.returncode == 2
-    assert result.stdout == ""
+    lines = result.err.splitlines()
+    assert result.status == 2
+    assert result.out == ""
     for words in (
         "collector.hostname",
         "collector.version",
@@ -74,31 +62,31 @@ def test_every_mistake_is_told_at_the_start(command: list[str], check: list[str]
     ):
         assert any(words in line for line in lines), words
     assert all("[event-publisher:main]" in line for line in lines)
-    assert "private" not in result.stderr
+    assert "private" not in result.err
 
 
 def test_a_missing_section_names_those_that_are_there(config_file: Path) -> None:
     """A queue name without a section is told with the sections that there are."""
     result = run(*PUBLISHER, "--queue-name", "mian", str(config_file))
-    assert result.returncode == 2
-    assert "event-publisher:mian" in result.stderr
-    assert "event-publisher:main" in result.stderr
+    assert result.status == 2
+    assert "event-publisher:mian" in result.err
+    assert "event-publisher:main" in result.err
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     """A file that isn't there is a mistake of usage, in one line."""
     result = run(*PUBLISHER, str(tmp_path / "nothing.ini"))
-    assert result.returncode == 2
-    assert len(result.stderr.splitlines()) == 1
-    assert "nothing.ini" in result.stderr
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert "nothing.ini" in result.err
 
 
 def test_the_environment_fills_in_values(tmp_path: Path) -> None:
     """`$NAME` in a value is the environment variable."""
     path = tmp_path / "config.ini"
     path.write_text(config_text("main", "https://collector.example.com", key__secret="${A_SECRET}"))
-    assert run(*PUBLISHER, "--check", str(path), A_SECRET="c2VjcmV0").returncode == 0
-    assert run(*PUBLISHER, "--check", str(path), A_SECRET="not base64").returncode == 2
+    assert run(*PUBLISHER, "--check", str(path), environ={"A_SECRET": "c2VjcmV0"}).status == 0
+    assert run(*PUBLISHER, "--check", str(path), environ={"A_SECRET": "not base64"}).status == 2
 
 
 def test_no_posix_queues_is_said_clearly(config_file: Path) -> None:
@@ -109,18 +97,18 @@ def test_no_posix_queues_is_said_clearly(config_file: Path) -> None:
         f"sys.argv[1:] = [{str(config_file)!r}]\n"
         "runpy.run_module('baseplate_events.event_publisher', run_name='__main__', alter_sys=True)\n"
     )
-    result = run("-c", program)
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1
-    assert "pip install posix_ipc" in result.stderr
+    result = run(sys.executable, "-c", program)
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 1
+    assert "pip install posix_ipc" in result.err
 
 
 def test_the_demo_delivers_everything() -> None:
     """The demo ends with 0 and a count, and leaves nothing behind."""
-    result = run("-m", "baseplate_events", "demo")
-    assert result.returncode == 0, result.stderr
-    assert "put 400 events (200 Thrift, 200 JSON), delivered 400" in result.stdout
-    assert "every event that was put arrived, once" in result.stdout
+    result = run(*COMMANDS, "demo")
+    assert result.status == 0, result.err
+    assert "put 400 events (200 Thrift, 200 JSON), delivered 400" in result.out
+    assert "every event that was put arrived, once" in result.out
 
 
 @pytest.mark.parametrize(
@@ -128,18 +116,18 @@ def test_the_demo_delivers_everything() -> None:
 )
 def test_every_command_has_a_help_page(command: str) -> None:
     """`--help` of each command describes it; the collector's says that it is for development."""
-    result = run("-m", "baseplate_events", command, "--help")
-    assert result.returncode == 0
-    assert f"baseplate_events {command}" in result.stdout
+    result = run(*COMMANDS, command, "--help")
+    assert result.status == 0
+    assert f"baseplate_events {command}" in result.out
     if command == "collect":
-        assert "development" in result.stdout
+        assert "development" in result.out
 
 
 def test_help_lists_the_commands_and_a_wrong_one_is_told() -> None:
     """The help lists every command; an unknown one is a mistake of usage."""
-    result = run("-m", "baseplate_events", "--help")
-    assert result.returncode == 0
-    assert all(command in result.stdout for command in ("publish", "collect", "demo"))
-    unknown = run("-m", "baseplate_events", uuid.uuid4().hex)
-    assert unknown.returncode == 2
-    assert "publish" in unknown.stderr
+    result = run(*COMMANDS, "--help")
+    assert result.status == 0
+    assert all(command in result.out for command in ("publish", "collect", "demo"))
+    unknown = run(*COMMANDS, uuid.uuid4().hex)
+    assert unknown.status == 2
+    assert "publish" in unknown.err

@@ -122,9 +122,9 @@ class Engine(Host):
             AssertionError: A command failed, and `check` is true.
         """
         script = f'cd {self._project}\ndocker() {{ sh {_HERE}/docker.sh "$@"; }}\n{commands}'
-        status, output = self.call("sh", "-euc", script, "sh", *arguments, stdin=stdin, online=online)
-        assert status == 0 or not check, f"{commands} ended with {status}: {output}"
-        return output
+        result = self.call("sh", "-euc", script, "sh", *arguments, stdin=stdin, online=online)
+        assert result.status == 0 or not check, f"{commands} ended with {result.status}: {result.out}"
+        return result.out
 
     def logs(self) -> str:
         """Return what containers there are, and the ends of their logs."""

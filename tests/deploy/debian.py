@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
+
+from tests.support.commands import run
 
 #: The oldest Debian that docs/operations.md speaks of (12).
 SUITE: Final = "bookworm"
@@ -31,16 +32,9 @@ def bootstrap(folder: Path) -> None:
             has what it said.
         subprocess.TimeoutExpired: It takes longer than ten minutes.
     """
-    done = subprocess.run(
-        ["mmdebstrap", "--variant=minbase", f"--include={','.join(_PACKAGES)}", SUITE, folder],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"mmdebstrap ended with {done.returncode}: {done.stdout[-2000:]}"
+    include = f"--include={','.join(_PACKAGES)}"
+    done = run("mmdebstrap", "--variant=minbase", include, SUITE, folder, merged=True, timeout=_PATIENCE)
+    assert done.status == 0, f"mmdebstrap ended with {done.status}: {done.out[-2000:]}"
     if _CERTIFICATES.is_dir():
         shutil.copytree(_CERTIFICATES, folder / _CERTIFICATES.relative_to("/"), dirs_exist_ok=True)
 
@@ -52,15 +46,13 @@ def clone(folder: Path) -> None:
         folder: Becomes its top folder.
 
     Raises:
-        OSError, subprocess.CalledProcessError: There is no git, or these tests aren't in a clone.
+        OSError, AssertionError: There is no git, or these tests aren't in a clone.
     """
     # Also from a copy of the tests inside the clone, as tox makes it.
     here = Path(__file__).parent
-    found = subprocess.check_output(["git", "-C", here, "rev-parse", "--show-toplevel"], text=True)
-    top = Path(found.rstrip("\n"))
-    listed = subprocess.check_output(
-        ["git", "-C", top, "ls-files", "-z", "--cached", "--others", "--exclude-standard"], text=True
-    )
+    top = Path(run("git", "-C", here, "rev-parse", "--show-toplevel").check().rstrip("\n"))
+    options = ("-z", "--cached", "--others", "--exclude-standard")
+    listed = run("git", "-C", top, "ls-files", *options).check()
     for name in listed.split("\0"):
         if (top / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

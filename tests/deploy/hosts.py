@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import abc
-import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tests.support.commands import run
+from tests.support.waiting import wait_until
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterable
+
+    from tests.support.commands import Result
 
 #: Seconds until what should happen is given up; only a failing test waits for so long.
 PATIENCE: Final = 60.0
 
 #: The same for commands that get packages from a registry, which may be far.
 _ONLINE_PATIENCE: Final = 600.0
+
+#: Seconds between two looks at a host.
+_GLANCE: Final = 0.05
 
 #: The namespace that a command leaves to be online.
 NETWORK: Final = "--net"
@@ -32,7 +39,7 @@ class Host(abc.ABC):
     def __init__(self, init: int, namespaces: Iterable[str]) -> None:
         self._enter = ("nsenter", f"--target={init}", *namespaces)
 
-    def call(self, *command: str, stdin: str, online: bool) -> tuple[int, str]:
+    def call(self, *command: str, stdin: str, online: bool) -> Result:
         """Run a command there as root.
 
         Args:
@@ -41,32 +48,25 @@ class Host(abc.ABC):
             online: Whether this command has the network of this host, in place of the host's own.
 
         Returns:
-            Its exit status, and what it wrote to stdout and stderr.
+            What it did; what it wrote to stderr is in its stdout too.
         """
         network = () if online else (NETWORK,)
-        done = subprocess.run(
-            [*self._enter, *network, "--", *command],
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        return run(
+            *(*self._enter, *network, "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command),
+            stdin=stdin,
+            merged=True,
             timeout=_ONLINE_PATIENCE if online else PATIENCE,
-            check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
-        return done.returncode, done.stdout
 
     def wait(self, what: str, true: Callable[[], bool]) -> None:
         """Wait until something holds.
 
         Raises:
-            AssertionError: It doesn't for `PATIENCE` seconds.
+            TimeoutError: It doesn't for `PATIENCE` seconds.
         """
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"waited in vain: {what}\n{self.logs()}")
-            time.sleep(0.05)
+        wait_until(
+            true, lambda: f"waited in vain: {what}\n{self.logs()}", patience=PATIENCE, interval=_GLANCE
+        )
 
     @abc.abstractmethod
     def logs(self) -> str:
@@ -82,13 +82,20 @@ def first_process(unshare: subprocess.Popen[bytes], ready: str, said: Callable[[
         said: Tells what was said meanwhile.
 
     Raises:
-        AssertionError: It ended, or isn't ready for `PATIENCE` seconds.
+        TimeoutError: It ended, or isn't ready for `PATIENCE` seconds.
     """
     children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and unshare.poll() is None:
+
+    def ready_child() -> int:
         for child in children.read_text().split():
             if Path(f"/proc/{child}/root{ready}").exists():
                 return int(child)
-        time.sleep(0.05)
-    raise AssertionError(f"the host doesn't start (unshare: {unshare.poll()}): {said()}")
+        return 0
+
+    return wait_until(
+        ready_child,
+        lambda: f"the host does not start: {said()}",
+        process=unshare,
+        patience=PATIENCE,
+        interval=_GLANCE,
+    )

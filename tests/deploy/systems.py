@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from tests.deploy.hosts import NETWORK, PATIENCE, Host, first_process
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -56,11 +56,11 @@ class System(Host):
         Raises:
             AssertionError: It failed, and `check` is true.
         """
-        status, output = self.call(*command, stdin=stdin, online=online)
-        if check and status != 0:
+        result = self.call(*command, stdin=stdin, online=online)
+        if check and result.status != 0:
             # How the units are says more than the command.
-            raise AssertionError(f"{command} ended with {status}: {output}\n{self.logs()}")
-        return output
+            raise AssertionError(f"{command} ended with {result.status}: {result.out}\n{self.logs()}")
+        return result.out
 
     def logs(self) -> str:
         """Return the end of the journal."""
@@ -130,16 +130,15 @@ def _remove(group: Path) -> None:
     for inner in group.iterdir():
         if inner.is_dir():
             _remove(inner)
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def removed() -> bool:
         try:
             group.rmdir()
         except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+            return False
+        return True
+
+    wait_until(removed, f"{group} cannot be removed", patience=PATIENCE)
 
 
 def _text(log: TextIO) -> str:

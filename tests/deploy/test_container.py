@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ import pytest
 from tests.deploy.containers import COLLECTOR, PYTHON
 from tests.deploy.guide import guide
 from tests.deploy.systems import DEPLOY
+from tests.support.commands import Result, run
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,13 +28,8 @@ EXIT_CODE: Final = "--format '{{.State.ExitCode}}'"
 def test_the_linter_finds_nothing() -> None:
     """Hadolint finds nothing to better in the container file, whatever its weight."""
     hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
-    done = subprocess.run(
-        [hadolint, "--no-color", "--failure-threshold=ignore", DEPLOY / "container" / "Dockerfile"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    file = DEPLOY / "container" / "Dockerfile"
+    assert Result(0, "", "") == run(hadolint, "--no-color", "--failure-threshold=ignore", file)
 
 
 class Deployment:

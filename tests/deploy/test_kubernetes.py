@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import sysconfig
 import threading
@@ -18,6 +17,7 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.transport.limits import QueueSize
 from tests.deploy.containers import COLLECTOR, PYTHON
 from tests.deploy.systems import DEPLOY
+from tests.support.commands import run
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -80,8 +80,7 @@ class Node:
 def documents() -> dict[str, Node]:
     """The documents of the manifest, by their kinds."""
     convert = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
-    with MANIFEST.open() as manifest:
-        converted = subprocess.check_output([sys.executable, "-c", convert], stdin=manifest)
+    converted = run(sys.executable, "-c", convert, stdin=MANIFEST.read_text()).check()
     return {node["kind"].text: node for node in Node(json.loads(converted)).items()}
 
 
@@ -110,14 +109,8 @@ def settings(documents: dict[str, Node], tmp_path_factory: pytest.TempPathFactor
 def test_the_schema_is_kept(version: str) -> None:
     """The manifest has the form that Kubernetes asks for, with no key that it doesn't know."""
     validate = Path(sysconfig.get_path("scripts")) / "kubernetes-validate"
-    done = subprocess.run(
-        [validate, "--strict", "--kubernetes-version", version, MANIFEST],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 0 == done.returncode, done.stdout + done.stderr
-    assert 3 == (done.stdout + done.stderr).count(" passed for ")
+    done = run(validate, "--strict", "--kubernetes-version", version, MANIFEST, merged=True)
+    assert 3 == done.check().count(" passed for ")
 
 
 def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
@@ -179,8 +172,7 @@ def test_probes_ask_for_life(sidecar: Node, settings: PublisherSettings, probe: 
     for status, expected in ((200, True), (503, False)):
         with answering(status) as address:
             arguments = [argument.replace(str(settings.health), address) for argument in command[1:]]
-            done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
-            assert expected == (done.returncode == 0)
+            assert expected == (run(sys.executable, *arguments).status == 0)
 
 
 @contextmanager

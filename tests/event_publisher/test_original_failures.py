@@ -51,7 +51,6 @@ from tests.support.fault_collector import (
 )
 from tests.support.publishers import (
     MAX_MESSAGES,
-    PATIENCE,
     arrived,
     config_text,
     drain_and_end,
@@ -64,6 +63,7 @@ from tests.support.publishers import (
 )
 from tests.support.queues import as_user, drain, needs_root
 from tests.support.simulated_publisher import make_delivery, make_event
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def test_sigkill_loses_the_batch_in_hand(name: str, tmp_path: Path) -> None:
         ):
             put_all(queue, events)
             server.wait_for_requests(1)
-            publisher.wait_until(lambda: queue.current_messages == 0)
+            publisher.wait_for(lambda: queue.current_messages == 0)
             publisher.process.kill()
             publisher.process.wait(PATIENCE)
         with FaultCollector() as server:

@@ -26,7 +26,6 @@ from tests.support.fault_collector import (
 )
 from tests.support.publishers import (
     MAX_MESSAGES,
-    PATIENCE,
     arrived,
     drain_and_end,
     events_of,
@@ -37,6 +36,7 @@ from tests.support.publishers import (
     small_queue,
 )
 from tests.support.queues import drain, fresh_event_name, open_files
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,6 @@ from baseplate_events.event_publisher.config.values import UnixEndpoint
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.publishers import (
-    PATIENCE,
     config_text,
     make_events,
     make_publisher,
@@ -26,6 +25,7 @@ from tests.support.publishers import (
     put_all,
     small_queue,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -68,7 +68,7 @@ def look_until(
             return condition(looks[-1])
         return False
 
-    publisher.wait_until(holds)
+    publisher.wait_for(holds)
     return looks[-1]
 
 

@@ -15,10 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from baseplate_events.errors import EventQueuePermissionError
 from baseplate_events.event_publisher.queue_consumer import QueueConsumer
-from baseplate_events.event_publisher.unlink_watch import UnlinkWatch, watch_unlink
+from baseplate_events.event_publisher.unlink_watch import UnlinkWatch
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.machines import check_machine
-from tests.support.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
+from tests.support.queues import FEW, drain, fresh_name, outlast_trust, producer, reader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -202,14 +202,3 @@ def test_events_that_go_back_find_the_new_queue(name: str) -> None:
     with reader(name) as other:
         assert drain(other) == [b"x"]
     consumer.close()
-
-
-def test_a_watch_is_no_descriptor_left_open(name: str) -> None:
-    """A watch that can't be made leaves nothing open, and neither does one that is closed."""
-    before = open_files()
-    assert watch_unlink(-1) is None
-    with reader(name) as queue:
-        watch = watch_unlink(queue.fileno())
-        assert watch is not None
-        watch.close()
-    assert before == open_files()

@@ -16,6 +16,7 @@ import pytest
 
 from baseplate_events.event_publisher.config.settings import Sync
 from baseplate_events.event_publisher.storage import Folder, SpoolError
+from tests.support.commands import run
 from tests.support.queues import as_user, needs_root
 from tests.support.spools import FIRST, NONE, append_all, folder_at, recovered, spool_on
 
@@ -123,11 +124,11 @@ def test_a_folder_has_one_user(place: Path) -> None:
     with folder_at(place) as folder:
         with pytest.raises(SpoolError, match="another publisher uses it"):
             Folder(str(place))
-        other = subprocess.run([sys.executable, "-c", code, place], capture_output=True, check=False)
-        assert other.returncode == 1
-        assert b"another publisher uses it" in other.stderr
+        other = run(sys.executable, "-c", code, place)
+        assert other.status == 1
+        assert "another publisher uses it" in other.err
         folder.release()
-        subprocess.run([sys.executable, "-c", code, place], check=True)
+        run(sys.executable, "-c", code, place).check()
         folder.release()
         with pytest.raises(OSError, match="Bad file descriptor"):
             folder.names()
@@ -204,13 +205,12 @@ def test_a_killed_process_loses_nothing(place: Path, sync: Sync) -> None:
 def small_file_system(path: Path, kind: str = "tmpfs") -> Generator[None]:
     """Mount a file system in memory, of 64 KiB if its kind has a limit."""
     path.mkdir()
-    mount = ["mount", "-t", kind, "-o", "size=64k,mode=0700", kind, str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
+    if run("mount", "-t", kind, "-o", "size=64k,mode=0700", kind, path).status:
         pytest.skip("nothing can be mounted here")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
+        run("umount", "--lazy", path).check()
 
 
 @needs_root
@@ -272,7 +272,7 @@ def test_a_read_only_disk_can_be_read(place: Path) -> None:
     with small_file_system(place):
         with folder_at(place) as folder:
             append_all(spool_on(folder), [b"one"])
-        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        run("mount", "-o", "remount,ro", place).check()
         with folder_at(place) as folder:
             spool = spool_on(folder)
             (segment,) = spool.recover()
@@ -288,10 +288,10 @@ def test_a_read_only_folder_cant_be_closed_to_others(place: Path) -> None:
     """A folder that can't be made its owner's alone isn't used, and is free for others afterwards."""
     with small_file_system(place):
         place.chmod(0o755)
-        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        run("mount", "-o", "remount,ro", place).check()
         with pytest.raises(SpoolError, match="Read-only file system"):
             Folder(str(place))
-        subprocess.run(["mount", "-o", "remount,rw", place], check=True)
+        run("mount", "-o", "remount,rw", place).check()
         with folder_at(place):
             assert 0o700 == mode(place)
 

@@ -15,7 +15,6 @@ from baseplate_events.errors import EventQueueFullError
 from tests.support.fault_collector import Behaviour, Drop, FaultCollector, Hang, Respond
 from tests.support.publishers import (
     KEY_NAME,
-    PATIENCE,
     SECRET,
     Arrivals,
     arrived,
@@ -25,6 +24,7 @@ from tests.support.publishers import (
     put_all,
     small_queue,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_killed_publisher_loses_nothing_that_it_spooled(name: str, fsync: str,
         with publisher_process(tmp_path, name, down.url, **spool) as publisher:
             put_all(queue, events[:50])
             down.wait_for_requests(1)
-            publisher.wait_until(lambda: queue.current_messages == 0)
+            publisher.wait_for(lambda: queue.current_messages == 0)
             publisher.process.kill()
             publisher.process.wait(PATIENCE)
         with FaultCollector() as up, publisher_process(tmp_path, name, up.url, **spool) as publisher:
@@ -62,7 +62,7 @@ def test_an_outage_costs_producers_nothing(name: str, tmp_path: Path) -> None:
         publisher_process(tmp_path, name, server.url, spool__directory=str(tmp_path / "spool")) as publisher,
     ):
         put_all(queue, events)
-        publisher.wait_until(lambda: queue.current_messages == 0)
+        publisher.wait_for(lambda: queue.current_messages == 0)
         publisher.wait_for_log("can't deliver")
         server.change_script(Respond())
         publisher.wait_for_log("takes events again")
@@ -85,7 +85,7 @@ def test_sigterm_with_the_collector_down_leaves_everything_in_the_spool(name: st
             assert publisher.stop() == 0
             assert " spooled" in publisher.log
         with FaultCollector() as up, publisher_process(tmp_path, name, up.url, **spool) as publisher:
-            publisher.wait_until(lambda: len(arrived(up)) == len(events))
+            publisher.wait_for(lambda: len(arrived(up)) == len(events))
             assert publisher.stop() == 0
             assert arrived(up) == events
 
@@ -157,7 +157,7 @@ def test_a_configuration_that_is_mended_costs_nothing(
         )
         publisher.process.send_signal(signal.SIGHUP)
         put_all(queue, events[5:])
-        publisher.wait_until(lambda: len(arrived(right)) == len(events))
+        publisher.wait_for(lambda: len(arrived(right)) == len(events))
         assert publisher.stop() == 0
         assert arrived(right) == events
 
@@ -188,7 +188,7 @@ def test_a_rotated_key_costs_nothing(name: str, tmp_path: Path) -> None:
         )
         publisher.process.send_signal(signal.SIGHUP)
         producer.join()
-        publisher.wait_until(lambda: len(arrivals.events) == len(events))
+        publisher.wait_for(lambda: len(arrivals.events) == len(events))
         assert publisher.stop() == 0
         assert sorted(events) == sorted(arrivals.events)
         assert fresh not in publisher.log
@@ -247,7 +247,7 @@ def test_a_full_spool_is_backpressure(name: str, tmp_path: Path) -> None:
         size = sum(path.stat().st_size for path in (tmp_path / "spool").glob("segment-*"))
         assert 950_000 < size <= 1_000_000
         server.change_script(Respond())
-        publisher.wait_until(lambda: queue.current_messages == 0)
+        publisher.wait_for(lambda: queue.current_messages == 0)
         assert publisher.stop() == 0
         count = spooled + room
         assert f"{count} events received = {count} delivered" in publisher.log

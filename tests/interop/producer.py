@@ -21,7 +21,7 @@ _PAUSE = 0.001
 
 def event(serial: int) -> Any:  # noqa: ANN401 - a generated class, which is untyped
     """Return an event that no other serial has, every tenth a rich one."""
-    samples = importlib.import_module("tests.schema_samples")
+    samples = importlib.import_module("tests.support.schema_samples")
     return (samples.small_event if serial % 10 else samples.rich_event)(serial=serial)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import inspect
-import subprocess
 import sys
 import time
 import uuid
@@ -25,7 +24,8 @@ from baseplate_events import (
     serialize_v2_event,
 )
 from tests.interop.original import Untyped, original
-from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE, small_queue
+from tests.support.commands import run
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import drain
 from tests.support.schema_samples import PLAIN
 
@@ -183,8 +183,6 @@ def test_publishing_events(tmp_path: Path) -> None:
         "something",
         str(config_file),
     ]
-    checked = subprocess.run(
-        [*command, "--check"], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert checked.stderr == ""
-    assert checked.returncode == 0
+    checked = run(*command, "--check")
+    assert checked.err == ""
+    assert checked.status == 0

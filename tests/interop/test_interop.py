@@ -26,13 +26,13 @@ from tests.support.publishers import (
     KEY_NAME,
     MAX_MESSAGE_SIZE,
     MAX_MESSAGES,
-    PATIENCE,
     SECRET,
     publisher_process,
     small_queue,
 )
 from tests.support.queues import drain
 from tests.support.schema_samples import NEWER, SHAPES, rich_event, small_event
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

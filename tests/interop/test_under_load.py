@@ -20,11 +20,11 @@ from tests.support.publishers import (
     KEY_NAME,
     MAX_MESSAGE_SIZE,
     MAX_MESSAGES,
-    PATIENCE,
     SECRET,
     publisher_process,
     small_queue,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -8,13 +8,13 @@ import re
 import socket
 import subprocess
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from tests.support import vector_files
-from tests.support.publishers import KEY_NAME, PATIENCE, SECRET
+from tests.support.publishers import KEY_NAME, SECRET
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -44,19 +44,6 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Return as soon as a condition holds that nothing can be waited on for.
-
-    Raises:
-        TimeoutError: It didn't.
-    """
-    give_up_at = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise TimeoutError(what)
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import trustme
 
-from tests.peers.daemons import can_connect, free_port, peers_folder, started, wait_until
+from tests.peers.daemons import can_connect, free_port, peers_folder, started
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -16,7 +16,6 @@ import pytest
 from tests.peers.nginx import Nginx, nginx
 from tests.support.fault_collector import OK, FaultCollector, Hang
 from tests.support.publishers import (
-    PATIENCE,
     PublisherProcess,
     events_of,
     make_events,
@@ -25,6 +24,7 @@ from tests.support.publishers import (
     small_queue,
 )
 from tests.support.queues import fresh_event_name
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -131,12 +131,12 @@ def test_an_upstream_that_dies_and_comes_back(tmp_path: Path) -> None:
     ):
         putting = threading.Thread(target=put_all, args=(queue, events))
         putting.start()
-        publisher.wait_until(lambda: 504 in proxy.statuses)
+        publisher.wait_for(lambda: 504 in proxy.statuses)
         answered = events_of(first.requests[0])
         first.close()
-        publisher.wait_until(lambda: 502 in proxy.statuses)
+        publisher.wait_for(lambda: 502 in proxy.statuses)
         with FaultCollector(listener=socket.create_server(first.address)) as second:
-            publisher.wait_until(lambda: len(answered) + len(all_events(second)) >= len(events))
+            publisher.wait_for(lambda: len(answered) + len(all_events(second)) >= len(events))
             putting.join(PATIENCE)
             assert publisher.stop() == 0
             assert sorted(events) == sorted(answered + all_events(second))
@@ -162,7 +162,7 @@ def test_reloads_under_load(tmp_path: Path) -> None:
         putting = threading.Thread(target=produce, args=(queue,))
         putting.start()
         for number in range(1, 6):
-            publisher.wait_until(partial(proxy.has_answered, 20 * number))
+            publisher.wait_for(partial(proxy.has_answered, 20 * number))
             proxy.reload()
         enough.set()
         putting.join(PATIENCE)

@@ -5,40 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.peers.daemons import COLLECTOR, events_in, node, node_collector
 from tests.support import vector_files
-from tests.support.publishers import (
-    PATIENCE,
-    SECRET,
-    config_text,
-    make_events,
-    publisher_process,
-    put_all,
-    small_queue,
-)
+from tests.support.commands import Result, run
+from tests.support.publishers import SECRET, config_text, make_events, publisher_process, put_all, small_queue
 from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def check_vectors(folder: Path) -> subprocess.CompletedProcess[str]:
+def check_vectors(folder: Path) -> Result:
     """Have the collector check the vectors of a folder."""
-    command = [node(), str(COLLECTOR), "--check-vectors", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return run(node(), COLLECTOR, "--check-vectors", folder)
 
 
 def test_the_vectors_are_what_another_language_gives() -> None:
     """Signatures, bodies, requests and structs are the same for it as for us."""
     checked = check_vectors(vector_files.FOLDER)
-    assert checked.stderr == ""
-    assert checked.returncode == 0
-    lines = list(map(json.loads, checked.stdout.splitlines()))
+    assert checked.err == ""
+    assert checked.status == 0
+    lines = list(map(json.loads, checked.out.splitlines()))
     expected = [
         {"file": name, "vectors": len(vector_files.load(name))}
         for name in ("signatures", "bodies", "requests", "tjson")
@@ -62,8 +53,8 @@ def test_a_wrong_vector_is_told(file: str, key: str, value: Any, *, tmp_path: Pa
     vectors[-1][key] = value
     (tmp_path / f"{file}.json").write_text(json.dumps(vectors))
     checked = check_vectors(tmp_path)
-    assert checked.returncode == 1
-    assert f"{file}: {vectors[-1]['name']}: " in checked.stderr
+    assert checked.status == 1
+    assert f"{file}: {vectors[-1]['name']}: " in checked.err
 
 
 @pytest.mark.parametrize("version", ["2", "2j"])

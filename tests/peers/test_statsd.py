@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.values import InternetEndpoint
 from baseplate_events.event_publisher.telemetry.statsd import Client
-from tests.peers.daemons import Statsd, statsd, wait_until
+from tests.peers.daemons import Statsd, statsd
 from tests.support.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
 from tests.support.publishers import arrived, make_events, publisher_process, put_all, small_queue
 from tests.support.queues import fresh_event_name
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -105,7 +106,7 @@ def test_the_publishers_metrics_are_right(daemon: Statsd, tmp_path: Path) -> Non
         ) as publisher,
     ):
         put_all(queue, events)
-        publisher.wait_until(lambda: len(arrived(collector)) == len(events))
+        publisher.wait_for(lambda: len(arrived(collector)) == len(events))
         assert publisher.stop() == 0
     wait_until(lambda: f"{namespace}.received" in daemon.counters(), "the books don't come")
     counters = of(namespace, daemon.counters())

@@ -17,7 +17,8 @@ import os
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from baseplate_events import EventQueue, EventQueueFullError, serialize_v2j_event
-from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, PATIENCE
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

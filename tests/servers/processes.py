@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast, final
 
-from tests.support.publishers import PATIENCE
+from tests.support.commands import IMPORTING
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -78,14 +78,13 @@ def serve(folder: Path, queue_name: str, module: str, *arguments: str) -> Genera
     log_file = folder / "server.log"
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log_file.open("wb") as log:
         command = [argument.format(fd=listener.fileno()) for argument in arguments]
-        path = os.pathsep.join(entry for entry in sys.path if entry)
         with subprocess.Popen(
             [sys.executable, "-m", module, *command],
             stderr=log,
             stdout=log,
             pass_fds=[listener.fileno()],
             start_new_session=True,
-            env={**os.environ, "EVENT_QUEUE": queue_name, "PYTHONPATH": path},
+            env={**os.environ, **IMPORTING, "EVENT_QUEUE": queue_name},
         ) as process:
             port = int(listener.getsockname()[1])
             listener.close()  # the server has it: if it ends, connections are refused
@@ -98,19 +97,6 @@ def serve(folder: Path, queue_name: str, module: str, *arguments: str) -> Genera
                 finally:
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)  # a worker that hangs outlives its master
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return as soon as a condition holds that nothing can be waited on for.
-
-    Raises:
-        TimeoutError: It doesn't.
-    """
-    give_up_at = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise TimeoutError
-        time.sleep(0.01)
 
 
 @final

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.processes import Load, Reader, Server, serve, wait_until
-from tests.support.publishers import MAX_MESSAGES, PATIENCE, small_queue
+from tests.servers.processes import Load, Reader, Server, serve
+from tests.support.commands import IMPORTING, Result, run
+from tests.support.publishers import MAX_MESSAGES, small_queue
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -133,7 +134,7 @@ def check_that_others_run_meanwhile(server: Server, reader: Reader) -> None:
     for client in clients:
         client.start()
     try:
-        wait_until(lambda: server.get("/waiting") == (200, str(WAITING)))
+        wait_until(lambda: server.get("/waiting") == (200, str(WAITING)), "the puts do not wait")
         assert server.get("/put/refused")[0] == 503
         assert statuses == []
     finally:
@@ -178,12 +179,5 @@ def test_workers_of_uvicorn_share_a_queue(tmp_path: Path, name: str, reader: Rea
 def test_greenlets_share_a_queue(name: str, queue: MessageQueue, patch: str) -> None:
     """Under `monkey.patch_all()`, before or after the import, greenlets wait in turn and lose nothing."""
     del queue
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.servers.greenlets", name, patch],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=2 * PATIENCE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-    )
-    assert (0, "nothing lost\n", "") == (done.returncode, done.stdout, done.stderr)
+    command = (sys.executable, "-W", "error", "-m", "tests.servers.greenlets", name, patch)
+    assert Result(0, "nothing lost\n", "") == run(*command, environ=IMPORTING, timeout=2 * PATIENCE)

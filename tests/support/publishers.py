@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 KEY_NAME: Final = "TestKey"
 SECRET: Final = b"a secret of the tests"
-
-#: Seconds until a process that should end is given up; only a failing test waits for so long.
-PATIENCE: Final = 30.0
 
 #: A queue that a stock Linux allows beside others: 10 events of 1 KiB.
 MAX_MESSAGES: Final = 10
@@ -102,19 +99,17 @@ class PublisherProcess:
         Raises:
             TimeoutError: It didn't.
         """
-        self.wait_until(lambda: words in self.log)
+        self.wait_for(lambda: words in self.log)
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return as soon as a condition holds that nothing can be waited on for.
+    def wait_for(self, condition: Callable[[], object], *, patience: float = PATIENCE) -> None:
+        """Return as soon as a condition holds.
 
         Raises:
-            TimeoutError: It didn't, or the publisher ended before.
+            TimeoutError: It did not hold in time, or the publisher ended first.
         """
-        give_up_at = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > give_up_at or self.process.poll() is not None:
-                raise TimeoutError(f"it doesn't come true; the log is {self.log!r}")
-            time.sleep(0.01)
+        wait_until(
+            condition, lambda: f"the log ends {self.log[-1_000:]!r}", process=self.process, patience=patience
+        )
 
     @property
     def log(self) -> str:
@@ -140,19 +135,6 @@ def publisher_process(
         finally:
             if process.poll() is None:
                 process.kill()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Return as soon as a condition holds that nothing can be waited on for.
-
-    Raises:
-        TimeoutError: It didn't.
-    """
-    give_up_at = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise TimeoutError("it doesn't come true")
-        time.sleep(0.01)
 
 
 def make_events(count: int, pad: int = 50) -> list[bytes]:

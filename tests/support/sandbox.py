@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import Result
+from tests.support.commands import run
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    from tests.support.commands import Result
 
 
 class Sandbox:
@@ -33,19 +35,11 @@ class Sandbox:
 
     def run(self, *command: str) -> Result:
         """Run a command there, in the folder of the tests; `python` is their interpreter."""
-        result = subprocess.run(
-            [*self._enter, "env", f"--chdir={Path.cwd()}", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=with_python(),
-        )
-        return Result(result.returncode, result.stdout, result.stderr)
+        return run(*self._enter, "env", f"--chdir={Path.cwd()}", *command, environ=with_python())
 
     def set_up(self, *command: str) -> None:
         """Run a command there that can't fail."""
-        result = self.run(*command)
-        assert result.status == 0, result
+        self.run(*command).check()
 
     def replace(self, path: str, text: str) -> None:
         """Put a file with this text over another one, which must be there."""
@@ -64,7 +58,7 @@ class Sandbox:
 
 
 def with_python() -> dict[str, str]:
-    """Return the environment, with the interpreter of the tests as `python`."""
+    """Return an environment with the interpreter of the tests as `python`."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 

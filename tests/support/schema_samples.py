@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -79,4 +80,33 @@ def rich_event(schema: ModuleType = PLAIN, *, serial: int = 0) -> Struct:
         experiments={11, 907},
         counts={"views": 10, "votes": 3},
         title="日本語のタ",
+    )
+
+
+def everything(schema: ModuleType) -> Struct:
+    """Return a struct with a value in each place that a value can be in."""
+    kind = "VOTE" if schema is SHAPES["enum"] else 2
+    geo = schema.Geo(country="NL", latitude=52.5, longitude=4.25)
+    return schema.Everything(
+        flag=True,
+        tiny=1,
+        small=2,
+        medium=3,
+        large=4,
+        ratio=0.5,
+        text="a",
+        blob=b"b",
+        kind=kind,
+        geo=geo,
+        flags=[True],
+        ratios={0.5},
+        by_flag={True: 1},
+        by_tiny={1: 2},
+        by_ratio={0.5: "x", 1.5: "y"},
+        by_kind={kind: copy.copy(geo)},
+        by_blob={b"k": b"v"},
+        deep=[[], [{}, {"a": {1}, "b": set()}]],
+        kinds=[kind, kind],
+        places=[copy.copy(geo), copy.copy(geo)],
+        blobs={b"x"},
     )

@@ -1,27 +1,15 @@
 from __future__ import annotations
 
-import base64
-import gzip
-import hashlib
-import hmac
-import http.client
-import importlib.metadata
 import json
-import os
-import shutil
-import subprocess
 import sys
 import threading
-from configparser import RawConfigParser
-from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-import baseplate_events
 from baseplate_events import (
     MAX_EVENT_SIZE,
     MAX_QUEUE_SIZE,
@@ -37,22 +25,13 @@ from baseplate_events import (
     serialize_v2_event,
     serialize_v2j_event,
 )
-from baseplate_events.event_publisher.config.settings import load_settings
-from baseplate_events.pytest_plugin import event_collector, make_event_queue
-from baseplate_events.testing import EventCollector, InMemoryEventQueue
+from baseplate_events.pytest_plugin import make_event_queue
+from baseplate_events.testing import InMemoryEventQueue
+from tests.support.commands import IMPORTING, run
 from tests.support.machines import check_machine
-from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
-from tests.support.queues import (
-    EVENTS,
-    FEW,
-    SMALL,
-    drain,
-    fresh_event_name,
-    fresh_name,
-    outlast_trust,
-    reader,
-)
+from tests.support.queues import EVENTS, FEW, SMALL, drain, fresh_name, outlast_trust, reader
 from tests.support.schema_samples import small_event
+from tests.support.services import Click, Clicks
 from tests.support.strategies import json_objects, puttable_events, texts
 
 if TYPE_CHECKING:
@@ -60,16 +39,11 @@ if TYPE_CHECKING:
 
     from baseplate_events.pytest_plugin import EventQueueFactory
 
-#: Otherwise unused: importing them is what makes them fixtures of this module.
-__all__ = ["event_collector", "make_event_queue"]
-
-pytest_plugins = ["pytester"]
+#: Otherwise unused: importing it is what makes it a fixture of this module.
+__all__ = ["make_event_queue"]
 
 #: Bytes that an event of the twins may have: few, so that sizes around it are drawn.
 LIMIT = 8
-
-#: What stands in events that no message may show.
-SECRET = "4111-1111-1111-1111"
 
 #: What fails in place of the real queue.
 FAILURES = (
@@ -78,27 +52,6 @@ FAILURES = (
     EventQueueFullError(),
     EventError(),
 )
-
-
-class Click(TypedDict):
-    """An event of a service."""
-
-    action: str
-
-
-class Clicks:
-    """A service: what is to be tested with a queue in memory."""
-
-    def __init__(self, queue: EventQueue[Click]) -> None:
-        self.queue = queue
-
-    def handle(self, action: str) -> bool:
-        """Handle a request, whatever comes of its event; tell whether it was put."""
-        try:
-            self.queue.put({"action": action})
-        except EventError:
-            return False
-        return True
 
 
 def serialize(event: object) -> bytes:
@@ -427,262 +380,9 @@ def test_neither_posix_ipc_nor_pytest_is_needed() -> None:
         except EventQueueUnsupportedError:
             print("no real one")
     """
-    done = run_python("-W", "error", "-c", program)
+    done = run(sys.executable, "-W", "error", "-c", program, environ=IMPORTING).check()
     assert [
         str(EventQueueFullError("/events-main", MAX_QUEUE_SIZE)),
         "[] [{'action': 'click'}]",
         "no real one",
     ] == done.splitlines()
-
-
-def run_python(*arguments: str) -> str:
-    """Run Python with these arguments and return what it printed."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-# --- the collector ---
-
-
-def post(collector: EventCollector, events: list[bytes], secret: bytes | None = None) -> int:
-    """Send a batch of JSON events as a publisher does, by means of its own, and return the status."""
-    parser = RawConfigParser()
-    parser.read_string(collector.publisher_config("main", version="2j"))
-    section = parser["event-publisher:main"]
-    if secret is None:
-        secret = base64.b64decode(section["key.secret"])
-    body = b"[" + b",".join(events) + b"]"
-    mac = hmac.new(secret, body, hashlib.sha256).hexdigest()
-    connection = http.client.HTTPConnection(section["collector.hostname"], timeout=30)
-    try:
-        connection.request(
-            "POST",
-            "/v2j",
-            gzip.compress(body),
-            {
-                "Content-Type": "application/json",
-                "Content-Encoding": "gzip",
-                "X-Signature": f"key={section['key.name']}, mac={mac}",
-            },
-        )
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-@settings(max_examples=15)
-@given(st.lists(st.lists(json_objects, min_size=1, max_size=3), max_size=3))
-def test_what_is_sent_rightly_arrives(batches: list[list[dict[str, object]]]) -> None:
-    """All events of batches that are signed arrive in order, as they were serialized and parsed."""
-    sent = [[json.dumps(event).encode() for event in batch] for batch in batches]
-    with EventCollector() as collector:
-        for batch in sent:
-            assert post(collector, batch) == 200
-        expected = [event for batch in sent for event in batch]
-        assert expected == collector.messages
-        assert [event for batch in batches for event in batch] == collector.wait_for(len(expected))
-        assert [] == collector.refusals
-        collector.clear()
-        assert collector.messages == []
-        assert collector.events == []
-
-
-def test_what_is_not_signed_is_refused(event_collector: EventCollector) -> None:
-    """A batch with a wrong signature is answered with 401, kept as a refusal, and its events don't arrive."""
-    assert post(event_collector, [b"{}"], b"another secret") == 401
-    assert event_collector.events == []
-    assert [401] == [refusal.status for refusal in event_collector.refusals]
-    event_collector.clear()
-    assert event_collector.refusals == []
-
-
-@settings(max_examples=30)
-@given(st.one_of(st.none(), st.integers(-1, 700), st.sampled_from([299, 300, 599, 600])))
-def test_it_answers_as_told(status: int | None) -> None:
-    """After `answer_with` a status that refuses, each batch gets it and isn't taken; after None it is."""
-    with EventCollector() as collector:
-        if status is not None and not 300 <= status <= 599:
-            with pytest.raises(ValueError, match=f"from 300 to 599, not {status}"):
-                collector.answer_with(status)
-            status = None
-        else:
-            collector.answer_with(status)
-        assert (status or 200) == post(collector, [b"{}"])
-        collector.wait_for(0 if status else 1, refusals=1 if status else 0)
-        assert ([] if status else [{}]) == collector.events
-        assert ([status] if status else []) == [refusal.status for refusal in collector.refusals]
-        collector.answer_with(None)
-        assert post(collector, [b"{}"]) == 200
-
-
-def test_its_configuration_takes_other_settings(tmp_path: Path, event_collector: EventCollector) -> None:
-    """A publisher reads the version and every setting that was given; `__` in a name stands for the dot."""
-    config_file = tmp_path / "config.ini"
-    text = event_collector.publisher_config("main", version="2", max_queue_size="7", retry__cap="1 hour")
-    config_file.write_text(text)
-    settings = load_settings(config_file, "main", {})
-    assert (7, 3_600.0) == (settings.queue.max_size, settings.retry.cap)
-
-
-@pytest.mark.parametrize(("events", "refusals"), [(2, 0), (0, 2), (1, 2)])
-def test_waiting_in_vain_says_what_came(events: int, refusals: int) -> None:
-    """What doesn't come in time is an assertion that tells what did, and shows no event and no secret."""
-    with EventCollector() as collector:
-        post(collector, [b'{"card":"%s"}' % SECRET.encode()])
-        post(collector, [b'{"card":"%s"}' % SECRET.encode()], b"another secret")
-        with pytest.raises(AssertionError, match=r"within 0.0 seconds: .* 1 events, .*401: X-Sig") as caught:
-            collector.wait_for(events, refusals=refusals, timeout=0.0)
-        assert SECRET not in str(caught.value)
-        assert collector.url in str(caught.value)
-
-
-def test_it_waits_for_what_comes_later(event_collector: EventCollector) -> None:
-    """A thread that waits goes on as soon as the last of the events has arrived."""
-    started = threading.Event()
-
-    def send() -> None:
-        started.wait()
-        for number in range(3):
-            post(event_collector, [b'{"number":%d}' % number])
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    started.set()
-    assert [{"number": number} for number in range(3)] == event_collector.wait_for(3)
-    sender.join()
-
-
-def test_a_closed_collector_is_gone() -> None:
-    """After close, which may be repeated, nothing listens any more; what arrived can still be looked at."""
-    with EventCollector() as collector:
-        post(collector, [b"{}"])
-    collector.close()
-    with pytest.raises(ConnectionRefusedError):
-        post(collector, [b"{}"])
-    assert [{}] == collector.events
-
-
-# --- the plugin ---
-
-#: A test module of a service, which has the package under this name.
-TESTS_OF_A_SERVICE = """
-from {package} import EventError, serialize_v2j_event
-
-def test_puts(make_event_queue):
-    queue = make_event_queue(serialize_v2j_event, name="clicks", max_queue_size=1)
-    queue.put({{"action": "click"}})
-    assert queue.only_event() == {{"action": "click"}}
-    assert repr(queue) == "<InMemoryEventQueue 'clicks', 1 events>"
-
-def test_is_apart(make_event_queue):
-    one, other = make_event_queue(serialize_v2j_event), make_event_queue(serialize_v2j_event)
-    one.put({{}})
-    assert (len(one.events), len(other.events)) == (1, 0)
-
-def test_collects(event_collector):
-    assert event_collector.wait_for(0) == []
-
-def test_that_fails(make_event_queue):
-    queue = make_event_queue(serialize_v2j_event)
-    try:
-        queue.put({{"tags": {{1, 2}}}})
-    except EventError:
-        pass
-    assert len(queue.events) == 1
-"""
-
-#: The package, its name in a service that has a copy, and how that tells pytest.
-PACKAGE = Path(baseplate_events.__file__).parent
-VENDORED = "acme.lib.baseplate_events"
-BY_IMPORT = f"from {VENDORED}.pytest_plugin import event_collector, make_event_queue"
-BY_NAME = f"pytest_plugins = ['{VENDORED}.pytest_plugin']"
-
-
-def check_plugin(pytester: pytest.Pytester, package: str, *arguments: str) -> None:
-    """Run the tests of a service, in a process of their own in which warnings are errors."""
-    pytester.makepyfile(TESTS_OF_A_SERVICE.format(package=package))
-    result = pytester.runpytest_subprocess("-Werror", "-pno:cacheprovider", *arguments)
-    result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*refused events*",
-            "<InMemoryEventQueue 'test', 0 events, 1 refused, *>, in order:",
-            "EventNotSerializableError: Can't serialize field tags of the event: *",
-        ]
-    )
-
-
-def test_the_fixtures_of_an_installed_package(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The plugin's fixtures serve a service's tests; a failure shows what was refused."""
-    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
-    check_plugin(pytester, "baseplate_events", "-p", "baseplate_events.pytest_plugin")
-
-
-@pytest.mark.skipif(
-    not importlib.metadata.entry_points(group="pytest11", name="baseplate_events.pytest_plugin"),
-    reason="the package isn't installed",
-)
-@pytest.mark.parametrize("conftest", ["", "pytest_plugins = ['baseplate_events.pytest_plugin']"])
-def test_an_installed_package_needs_no_conftest(pytester: pytest.Pytester, conftest: str) -> None:
-    """The entry point brings the fixtures, and doesn't mind to be named by a conftest as well."""
-    pytester.makeconftest(conftest)
-    check_plugin(pytester, "baseplate_events")
-
-
-@pytest.mark.parametrize("conftest", [BY_IMPORT, BY_NAME])
-def test_the_fixtures_of_a_vendored_package(pytester: pytest.Pytester, conftest: str) -> None:
-    """A service's conftest imports or names the plugin of its copy, which knows no other name of itself."""
-    folder = pytester.mkpydir("acme") / "lib"
-    shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "__init__.py").touch()
-    pytester.makeconftest(conftest)
-    check_plugin(pytester, VENDORED)
-
-
-def test_the_way_of_an_event_from_end_to_end(tmp_path: Path, event_collector: EventCollector) -> None:
-    """With a real queue and a real publisher, what a service puts arrives, after an outage as well."""
-    with fresh_event_name() as name, small_queue(name):
-        config_file = tmp_path / "config.ini"
-        config_file.write_text(
-            event_collector.publisher_config(
-                name,
-                version="2j",
-                max_queue_size=str(MAX_MESSAGES),
-                max_event_size=str(MAX_MESSAGE_SIZE),
-            )
-        )
-        with (
-            EventQueue(
-                name, serialize_v2j_event, max_queue_size=MAX_MESSAGES, max_event_size=MAX_MESSAGE_SIZE
-            ) as queue,
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "baseplate_events.event_publisher",
-                    "--queue-name",
-                    name,
-                    str(config_file),
-                ],
-                stderr=subprocess.DEVNULL,
-            ) as publisher,
-        ):
-            try:
-                event_collector.answer_with(503)
-                service = Clicks(queue)
-                assert service.handle("click")
-                assert event_collector.wait_for(refusals=2) == []
-                event_collector.answer_with(None)
-                assert event_collector.wait_for(1) == [{"action": "click"}]
-            finally:
-                publisher.terminate()

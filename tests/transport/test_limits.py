@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import resource
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from baseplate_events.errors import EventQueueLimitError
 from baseplate_events.transport import limits as limits_module
 from baseplate_events.transport.descriptor import Descriptor, make_queue
 from baseplate_events.transport.limits import (
@@ -26,7 +28,8 @@ from baseplate_events.transport.limits import (
     read_limits,
     reductions,
 )
-from tests.support.queues import bytes_of_queues, fresh_name, needs_root
+from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.queues import bytes_of_queues, drain, fresh_name, needs_root, open_files, producer, reader
 from tests.support.strategies import host_limits, queue_sizes
 
 
@@ -278,3 +281,115 @@ def test_queues_of_the_user_may_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path / "nothing"))
     assert queues_of_user(other_than="/a") == ()
     assert queue_status("/a") is None
+
+
+def test_a_smaller_queue_that_exists_is_warned_about_once(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever finds a queue smaller than asked warns once for each size; a larger one is fine."""
+    with reader(name, 2, 16), reader(name, 1, 16), reader(name, 2, 15):
+        assert caplog.records == []
+        for _ in range(3):
+            producer(name, 3, 16).close()
+            producer(name, 2, 17).close()
+        (record,) = caplog.records
+        assert (record.levelno, record.name) == (logging.WARNING, "baseplate_events.transport.posix")
+        assert f"Event queue {name}: " in record.getMessage()
+        assert "2 events of at most 16 bytes" in record.getMessage()
+        assert "unlink_message_queue" in record.getMessage()
+        unlink_queue(name)
+        with reader(name, 2, 8):
+            producer(name, 3, 16).close()
+        assert len(caplog.records) == 2
+
+
+def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
+    """With `strict_size`, a queue that is smaller in any way is refused and left as it is."""
+    before = open_files()
+    with reader(name, 2, 16) as queue:
+        queue.put(b"x")
+        for messages, size in ((3, 16), (2, 17), (3, 15)):
+            with pytest.raises(EventQueueLimitError) as caught:
+                MessageQueue(name, max_messages=messages, max_message_size=size, strict_size=True)
+            assert "room for 2 events of at most 16 bytes, instead of" in str(caught.value)
+            assert len(before) + 1 == len(
+                open_files()
+            )  # although the error holds what was alive when it was raised
+        MessageQueue(name, max_messages=2, max_message_size=16, strict_size=True).close()
+        assert drain(queue) == [b"x"]
+    assert before == open_files()
+
+
+@needs_root
+def test_the_sysctls_are_obeyed_by_an_ordinary_user(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An ordinary user gets a queue within the sysctls, and a warning with the command that lifts them."""
+    limits = limits_module.read_limits()
+    if limits.msg_max >= 5_000:
+        pytest.skip("the host allows what is asked")
+    with bytes_of_queues(QueueSize(5_000, 16).bytes_charged), reader(name, 5_000, 16) as queue:
+        assert (limits.msg_max, 16) == (queue.max_messages, queue.max_message_size)
+    (record,) = caplog.records
+    assert "`sysctl -w fs.mqueue.msg_max=5000`" in record.getMessage()
+    assert "msgsize_max" not in record.getMessage()
+    assert "ulimit" not in record.getMessage()
+
+
+class Warnings(logging.Handler):
+    """Keep what is logged, also by the examples of a property."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> Warnings:  # noqa: PYI034 - typing has Self from Python 3.11 on
+        logging.getLogger("baseplate_events.transport.posix").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("baseplate_events.transport.posix").removeHandler(self)
+
+
+@needs_root
+@settings(max_examples=30)
+@given(st.integers(2_000, 30_000), st.integers(2, 10), st.integers(1, 8_192))
+def test_two_queues_share_the_limit_of_a_user(limit: int, messages: int, message_size: int) -> None:
+    """Two queues within a limit that is too small for both find room, and the second blames the first."""
+    asked = QueueSize(messages, message_size)
+    with fresh_name() as one, fresh_name() as two, bytes_of_queues(limit), reader(one, *asked) as first:
+        first_size = QueueSize(first.max_messages, first.max_message_size)
+        assert first_size == asked or first_size.max_messages == 1 or first_size.bytes_charged <= limit // 2
+        if QueueSize(1, message_size).bytes_charged <= limit - first_size.bytes_charged:
+            with Warnings() as warnings, reader(two, *asked) as second:
+                second_size = QueueSize(second.max_messages, second.max_message_size)
+                assert message_size == second_size.max_message_size
+                assert first_size.bytes_charged + second_size.bytes_charged <= limit
+            if asked.bytes_charged <= limit and second_size != asked:
+                needed = asked.bytes_charged + limit
+                assert "other queues of this user" in warnings.texts[0]
+                assert f"`ulimit -q {needed}` (systemd: `LimitMSGQUEUE={needed}`)" in warnings.texts[0]
+                assert f"`--ulimit msgqueue={needed}`" in warnings.texts[0]
+
+
+@needs_root
+def test_strict_size_negotiates_nothing(name: str) -> None:
+    """With `strict_size`, a size beyond the limits is an error with the commands, and nothing is made."""
+    with bytes_of_queues(1_000):
+        with pytest.raises(EventQueueLimitError) as caught:
+            MessageQueue(name, max_messages=2, max_message_size=1_000, strict_size=True)
+        needed = QueueSize(2, 1_000).bytes_charged
+        assert f"RLIMIT_MSGQUEUE is 1000 bytes and the full size takes {needed}" in str(caught.value)
+        assert f"`ulimit -q {needed}`" in str(caught.value)
+        assert "unlink" not in str(caught.value)
+        assert not unlink_queue(name)
+
+
+@needs_root
+def test_no_room_at_all_is_an_error(name: str) -> None:
+    """Where not even one message of 512 bytes fits, that is an error with the command that helps."""
+    with bytes_of_queues(500):
+        with pytest.raises(EventQueueLimitError, match=r"no room for .*ulimit -q"):
+            reader(name, 2, 1_000)
+        assert not unlink_queue(name)

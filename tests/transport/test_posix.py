@@ -1,75 +1,35 @@
 from __future__ import annotations
 
 import errno
-import gc
 import itertools
-import logging
 import os
 import re
 import resource
 import select
 import signal
-import stat
-import subprocess
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from baseplate_events.errors import (
-    EventError,
     EventQueueClosedError,
     EventQueueFullError,
-    EventQueueLimitError,
     EventQueuePermissionError,
     EventQueueRemovedError,
-    EventQueueUnavailableError,
-    EventQueueUnsupportedError,
     EventTooLargeError,
 )
 from baseplate_events.transport import descriptor as descriptor_module
-from baseplate_events.transport import limits as limits_module
-from baseplate_events.transport.limits import QueueSize
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MAX_PRIORITY, MessageQueue, unlink_queue
 from tests.support.machines import check_machine
-from tests.support.queues import (
-    FEW,
-    SMALL,
-    as_user,
-    bytes_of_queues,
-    drain,
-    fresh_name,
-    needs_root,
-    open_files,
-    outlast_trust,
-    producer,
-    reader,
-)
+from tests.support.queues import FEW, SMALL, drain, fresh_name, open_files, outlast_trust, producer, reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-#: A user that is neither root nor the owner of any queue.
-NOBODY = 65_534
-
-
-@pytest.fixture
-def name() -> Generator[str]:
-    """Give the name of a queue of the test's own."""
-    with fresh_name() as name:
-        yield name
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -200,23 +160,6 @@ def test_messages_come_out_as_they_went_in(messages: list[bytes]) -> None:
         for message in messages:
             queue.put(message)
         assert messages == drain(other)
-
-
-def test_a_message_keeps_no_more_memory_than_its_bytes(name: str) -> None:
-    """Many small messages, got from a queue of large ones, don't keep its large buffers allocated."""
-    with reader(name, 2, 8_192) as queue:
-        kept: list[bytes] = []
-        before = _resident()
-        for _ in range(3_000):
-            queue.put(b"x" * 100)
-            message = queue.get()
-            assert message is not None
-            kept.append(message)
-        assert _resident() - before < 3_000 * 8_192 / 4
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_a_full_queue_is_told_without_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -497,64 +440,6 @@ def test_a_producer_takes_the_size_of_the_new_queue(name: str) -> None:
             assert full.value.capacity == 1
 
 
-def test_an_orphan_is_let_go(name: str) -> None:
-    """A producer that moved holds one descriptor as before, and a closed or forgotten queue none."""
-    gc.collect()  # what other tests left behind is not to go meanwhile
-    before = open_files()
-    with producer(name) as queue:
-        for _ in range(5):
-            unlink_queue(name)
-            outlast_trust()
-            queue.put(b"x")
-            assert len(before) + 1 == len(open_files())
-    assert before == open_files()
-    queue = producer(name)
-    del queue
-    gc.collect()
-    assert before == open_files()
-
-
-def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:
-    """If the descriptor was closed and its number is another file's, a producer opens the queue again."""
-    with reader(name) as other, producer(name) as queue:
-        number = queue.fileno()
-        os.close(number)
-        foreign = os.open(os.devnull, os.O_RDONLY)
-        try:
-            assert number == foreign
-            outlast_trust()
-            queue.put(b"x")
-            assert queue.fileno() != foreign
-            assert drain(other) == [b"x"]
-            os.fstat(foreign)  # still open
-            os.close(queue.fileno())
-            outlast_trust()
-            queue.put(b"y")
-            os.close(queue.fileno())
-            another = os.open(os.devnull, os.O_RDONLY)
-            assert queue.fileno() == another
-            queue.close()
-            os.close(another)  # it was still open
-            assert drain(other) == [b"y"]
-        finally:
-            os.close(foreign)
-
-
-def test_a_reader_that_lost_its_descriptor_says_so(name: str) -> None:
-    """A reader whose descriptor was closed under its hands raises an error, as does its depth."""
-    queue = reader(name)
-    os.close(queue.fileno())
-    with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
-        queue.get()
-    with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
-        queue.current_messages  # noqa: B018 - a property
-    with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
-        queue.descriptor.try_send(b"x", 0)
-    assert queue.removed
-    with pytest.raises(EventQueueRemovedError):
-        queue.put(b"x")
-
-
 def test_a_descriptor_above_1023_works(name: str) -> None:
     """Waits work with descriptors beyond what select() takes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -575,35 +460,6 @@ def test_a_descriptor_above_1023_works(name: str) -> None:
         for file in files:
             os.close(file)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_too_many_open_files_are_told_apart(name: str) -> None:
-    """Without a free descriptor, making, opening and finding again fail with an error that says just that."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with fresh_name() as other_name, producer(name), producer(other_name) as moving:
-        unlink_queue(other_name)
-        outlast_trust()
-        files = [os.open(os.devnull, os.O_RDONLY)]
-        caught: list[EventError] = []
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files[0] + 1, hard))
-        try:
-            for action in (
-                lambda: producer(name),
-                lambda: reader(other_name),
-                lambda: moving.put(b"x"),
-            ):
-                try:
-                    action()
-                except EventError as exc:
-                    caught.append(exc)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            os.close(files[0])
-        kinds = [EventQueueUnavailableError, EventQueueUnavailableError, EventQueueRemovedError]
-        assert kinds == [type(error) for error in caught]
-        for error in caught:
-            assert "too many files open" in str(error)
-        moving.put(b"x")
 
 
 bad_names = st.one_of(
@@ -738,327 +594,3 @@ def test_something_that_is_no_message_is_a_type_error(name: str) -> None:
     """What isn't bytes is a caller's bug, and is told as Python tells it."""
     with producer(name) as queue, pytest.raises(TypeError):
         queue.put(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 0o777), st.integers(0, 0o777))
-def test_the_umask_does_not_weaken_the_mode(mode: int, umask: int) -> None:
-    """A queue has exactly the permission bits asked for, whatever the umask."""
-    with fresh_name() as name:
-        previous = os.umask(umask)
-        try:
-            queue = MessageQueue(name, max_messages=1, max_message_size=1, mode=mode)
-        finally:
-            os.umask(previous)
-        with queue:
-            assert mode == stat.S_IMODE(os.fstat(queue.fileno()).st_mode)
-
-
-@needs_root
-def test_a_queue_of_somebody_else_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Another user's queue raises an error that says whose it is, where that can be known, and what helps."""
-    monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path))
-    with producer(name) as queue:
-        with as_user(NOBODY):
-            for attempt in (producer, reader):
-                with pytest.raises(EventQueuePermissionError) as caught:
-                    attempt(name)
-                assert "another user" in str(caught.value)
-                assert f"this process of user {NOBODY}" in str(caught.value)
-                assert "mode=0o660" in str(caught.value)
-            with pytest.raises(EventQueuePermissionError):
-                unlink_queue(name)
-        tmp_path.chmod(0o755)
-        (tmp_path / name[1:]).touch(mode=0o600)
-        monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path))
-        for parent in (tmp_path.parent, tmp_path.parent.parent):
-            parent.chmod(0o755)
-        with as_user(NOBODY), pytest.raises(EventQueuePermissionError) as caught:
-            producer(name)
-        assert "it belongs to user 0 and has mode 0o600" in str(caught.value)
-        queue.put(b"still there")
-
-
-@needs_root
-def test_a_common_group_is_let_in(name: str) -> None:
-    """A queue of mode 0o660 is open to the group, to put and to get."""
-    with (
-        MessageQueue(name, max_messages=1, max_message_size=8, mode=0o660) as queue,
-        as_user(NOBODY),
-        producer(name, 1, 8) as other,
-    ):
-        other.put(b"x")
-        assert queue.get() == b"x"
-
-
-@needs_root
-def test_a_queue_that_somebody_else_made_anew_is_refused(name: str) -> None:
-    """A producer whose queue another user made anew gets an error of permission, again and again."""
-    with as_user(NOBODY):
-        queue = producer(name)
-        unlink_queue(name)
-        outlast_trust()
-    with reader(name), queue:
-        for _ in range(2):
-            with as_user(NOBODY), pytest.raises(EventQueuePermissionError):
-                queue.put(b"x")
-
-
-class BrokenIpc:
-    """A `posix_ipc` that fails in a given way."""
-
-    def __init__(self, on_make: Exception, on_find: Exception) -> None:
-        real = descriptor_module.posix_ipc
-        assert real is not None
-        self.MESSAGE_QUEUES_SUPPORTED = True
-        self.O_CREX, self.O_NONBLOCK = real.O_CREX, real.O_NONBLOCK
-        self.Error, self.BusyError, self.SignalError = real.Error, real.BusyError, real.SignalError
-        self.ExistentialError, self.PermissionsError = real.ExistentialError, real.PermissionsError
-        self.on_make, self.on_find = on_make, on_find
-
-    def MessageQueue(  # noqa: N802 - as in posix_ipc
-        self,
-        name: str,  # noqa: ARG002
-        flags: int,
-        *,
-        mode: int,  # noqa: ARG002
-        max_messages: int,  # noqa: ARG002
-        max_message_size: int,  # noqa: ARG002
-        read: bool,  # noqa: ARG002
-    ) -> descriptor_module.PosixQueue:
-        raise self.on_make if flags & self.O_CREX else self.on_find
-
-    def unlink_message_queue(self, name: str, /) -> None:  # noqa: ARG002
-        raise self.on_find
-
-
-def _exists() -> Exception:
-    assert descriptor_module.posix_ipc is not None
-    return descriptor_module.posix_ipc.ExistentialError("A queue with the specified name already exists")
-
-
-def _vague() -> Exception:
-    assert descriptor_module.posix_ipc is not None
-    return descriptor_module.posix_ipc.Error("Unable to initialize object")
-
-
-FAILURES: list[tuple[Exception, type[EventError], str]] = [
-    (OSError("Insufficient space for a new queue"), EventQueueLimitError, "fs.mqueue.queues_max"),
-    (
-        OSError("The system limit on the total number of open files has been reached"),
-        EventQueueUnavailableError,
-        "fs.file-max",
-    ),
-    (
-        OSError(errno.ENOSYS, "Function not implemented"),
-        EventQueueUnsupportedError,
-        "no POSIX message queues",
-    ),
-    (MemoryError("Not enough memory"), EventQueueUnavailableError, "Not enough memory"),
-    (OSError(errno.EIO, "Input/output error"), EventQueueUnavailableError, "Input/output error"),
-    (PermissionError(errno.EPERM, "Operation not permitted"), EventQueuePermissionError, "same user"),
-    (_vague(), EventQueueUnavailableError, "Unable to initialize"),
-    (_exists(), EventQueueUnavailableError, "keep removing it"),
-]
-
-
-@pytest.mark.parametrize(("failure", "expected", "words"), FAILURES)
-def test_every_failure_to_open_is_ours(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception, expected: type[EventError], words: str
-) -> None:
-    """However making or opening a queue fails, the error is ours and says what is wrong."""
-    for on_make, on_find in ((failure, failure), (_exists(), failure)):
-        monkeypatch.setattr(descriptor_module, "posix_ipc", BrokenIpc(on_make, on_find))
-        with pytest.raises(EventError, match=re.escape(words)) as caught:
-            producer("/x")
-        assert expected is type(caught.value)
-
-
-@pytest.mark.parametrize(("failure", "expected", "words"), FAILURES[4:7])
-def test_every_failure_to_remove_is_ours(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception, expected: type[EventError], words: str
-) -> None:
-    """However removing a queue fails, the error is ours and says what is wrong."""
-    monkeypatch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
-    with pytest.raises(EventError, match=re.escape(words)) as caught:
-        unlink_queue("/x")
-    assert expected is type(caught.value)
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        ValueError("Invalid parameter(s)"),
-        OSError("This process already has the maximum number of files open"),
-        OSError(errno.EOVERFLOW, "Value too large"),
-    ],
-)
-def test_a_host_without_room_for_anything_is_told(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
-    """Where not even the smallest queue is allowed, that is an error that tells what was asked for."""
-    monkeypatch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
-    with pytest.raises(EventQueueLimitError, match="no room for 4 events of at most 32 bytes"):
-        producer("/x")
-
-
-def test_a_producer_that_cannot_move_says_so_and_tries_again(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If a removed queue can't be made anew, each put says so, until it can be."""
-    with producer(name) as queue:
-        unlink_queue(name)
-        outlast_trust()
-        with monkeypatch.context() as patch:
-            failure = MemoryError("Not enough memory")
-            patch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
-            for _ in range(2):
-                with pytest.raises(EventQueueRemovedError, match=r"can't be made anew: .*Not enough memory"):
-                    queue.put(b"x")
-        queue.put(b"x")
-        assert queue.current_messages == 1
-
-
-def test_a_host_without_queues_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `posix_ipc`, or where it has no message queues, making or removing a queue says so."""
-
-    class NoQueues:
-        MESSAGE_QUEUES_SUPPORTED = False
-
-    for module, words in ((None, "pip install posix_ipc"), (NoQueues(), "no POSIX message queues")):
-        monkeypatch.setitem(sys.modules, "posix_ipc", module)
-        loaded, missing = descriptor_module.load()
-        monkeypatch.setattr(descriptor_module, "posix_ipc", loaded)
-        monkeypatch.setattr(descriptor_module, "why_not", missing)
-        for attempt in (reader, unlink_queue):
-            with pytest.raises(EventQueueUnsupportedError, match=words):
-                attempt("/x")
-
-
-def test_import_works_without_posix_ipc() -> None:
-    """The package imports where `posix_ipc` doesn't, and says so when a queue is made."""
-    code = """
-import sys
-sys.modules["posix_ipc"] = None
-import baseplate_events
-try:
-    baseplate_events.EventQueue("x", bytes)
-except baseplate_events.EventQueueUnsupportedError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "posix_ipc" in done.stdout
-
-
-def test_a_smaller_queue_that_exists_is_warned_about_once(
-    name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whoever finds a queue smaller than asked warns once for each size; a larger one is fine."""
-    with reader(name, 2, 16), reader(name, 1, 16), reader(name, 2, 15):
-        assert caplog.records == []
-        for _ in range(3):
-            producer(name, 3, 16).close()
-            producer(name, 2, 17).close()
-        (record,) = caplog.records
-        assert (record.levelno, record.name) == (logging.WARNING, "baseplate_events.transport.posix")
-        assert f"Event queue {name}: " in record.getMessage()
-        assert "2 events of at most 16 bytes" in record.getMessage()
-        assert "unlink_message_queue" in record.getMessage()
-        unlink_queue(name)
-        with reader(name, 2, 8):
-            producer(name, 3, 16).close()
-        assert len(caplog.records) == 2
-
-
-def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
-    """With `strict_size`, a queue that is smaller in any way is refused and left as it is."""
-    before = open_files()
-    with reader(name, 2, 16) as queue:
-        queue.put(b"x")
-        for messages, size in ((3, 16), (2, 17), (3, 15)):
-            with pytest.raises(EventQueueLimitError) as caught:
-                MessageQueue(name, max_messages=messages, max_message_size=size, strict_size=True)
-            assert "room for 2 events of at most 16 bytes, instead of" in str(caught.value)
-            assert len(before) + 1 == len(
-                open_files()
-            )  # although the error holds what was alive when it was raised
-        MessageQueue(name, max_messages=2, max_message_size=16, strict_size=True).close()
-        assert drain(queue) == [b"x"]
-    assert before == open_files()
-
-
-@needs_root
-def test_the_sysctls_are_obeyed_by_an_ordinary_user(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An ordinary user gets a queue within the sysctls, and a warning with the command that lifts them."""
-    limits = limits_module.read_limits()
-    if limits.msg_max >= 5_000:
-        pytest.skip("the host allows what is asked")
-    with bytes_of_queues(QueueSize(5_000, 16).bytes_charged), reader(name, 5_000, 16) as queue:
-        assert (limits.msg_max, 16) == (queue.max_messages, queue.max_message_size)
-    (record,) = caplog.records
-    assert "`sysctl -w fs.mqueue.msg_max=5000`" in record.getMessage()
-    assert "msgsize_max" not in record.getMessage()
-    assert "ulimit" not in record.getMessage()
-
-
-class Warnings(logging.Handler):
-    """Keep what is logged, also by the examples of a property."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-    def __enter__(self) -> Warnings:  # noqa: PYI034 - typing has Self from Python 3.11 on
-        logging.getLogger("baseplate_events.transport.posix").addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        logging.getLogger("baseplate_events.transport.posix").removeHandler(self)
-
-
-@needs_root
-@settings(max_examples=30)
-@given(st.integers(2_000, 30_000), st.integers(2, 10), st.integers(1, 8_192))
-def test_two_queues_share_the_limit_of_a_user(limit: int, messages: int, message_size: int) -> None:
-    """Two queues within a limit that is too small for both find room, and the second blames the first."""
-    asked = QueueSize(messages, message_size)
-    with fresh_name() as one, fresh_name() as two, bytes_of_queues(limit), reader(one, *asked) as first:
-        first_size = QueueSize(first.max_messages, first.max_message_size)
-        assert first_size == asked or first_size.max_messages == 1 or first_size.bytes_charged <= limit // 2
-        if QueueSize(1, message_size).bytes_charged <= limit - first_size.bytes_charged:
-            with Warnings() as warnings, reader(two, *asked) as second:
-                second_size = QueueSize(second.max_messages, second.max_message_size)
-                assert message_size == second_size.max_message_size
-                assert first_size.bytes_charged + second_size.bytes_charged <= limit
-            if asked.bytes_charged <= limit and second_size != asked:
-                needed = asked.bytes_charged + limit
-                assert "other queues of this user" in warnings.texts[0]
-                assert f"`ulimit -q {needed}` (systemd: `LimitMSGQUEUE={needed}`)" in warnings.texts[0]
-                assert f"`--ulimit msgqueue={needed}`" in warnings.texts[0]
-
-
-@needs_root
-def test_strict_size_negotiates_nothing(name: str) -> None:
-    """With `strict_size`, a size beyond the limits is an error with the commands, and nothing is made."""
-    with bytes_of_queues(1_000):
-        with pytest.raises(EventQueueLimitError) as caught:
-            MessageQueue(name, max_messages=2, max_message_size=1_000, strict_size=True)
-        needed = QueueSize(2, 1_000).bytes_charged
-        assert f"RLIMIT_MSGQUEUE is 1000 bytes and the full size takes {needed}" in str(caught.value)
-        assert f"`ulimit -q {needed}`" in str(caught.value)
-        assert "unlink" not in str(caught.value)
-        assert not unlink_queue(name)
-
-
-@needs_root
-def test_no_room_at_all_is_an_error(name: str) -> None:
-    """Where not even one message of 512 bytes fits, that is an error with the command that helps."""
-    with bytes_of_queues(500):
-        with pytest.raises(EventQueueLimitError, match=r"no room for .*ulimit -q"):
-            reader(name, 2, 1_000)
-        assert not unlink_queue(name)

@@ -84,11 +84,12 @@ from tests.support.fault_collector import (
     stranger_tls,
     trusted_tls,
 )
-from tests.support.publishers import KEY_NAME, PATIENCE, SECRET, publishing, wait_until
+from tests.support.publishers import KEY_NAME, SECRET, publishing
 from tests.support.queues import bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.sandbox import sandbox
 from tests.support.spools import append_all, spool_on
 from tests.support.strategies import host_limits, queue_sizes
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -1297,9 +1298,12 @@ def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
             stack.enter_context(publishing(tmp_path, short, server.url, **keys))
             queue = MessageQueue(name, max_messages=1, max_message_size=10)
             stack.enter_context(queue).put(b"{}")
-        wait_until(lambda: check_publisher(good).found == "it runs, and has delivered 1 events")
+        wait_until(
+            lambda: check_publisher(good).found == "it runs, and has delivered 1 events",
+            "nothing is delivered",
+        )
         assert check_publisher(good).verdict is Verdict.OK
-        wait_until(lambda: check_publisher(bad).verdict is Verdict.PROBLEM)
+        wait_until(lambda: check_publisher(bad).verdict is Verdict.PROBLEM, "no problem is found")
         check = check_publisher(bad)
     assert check.found.startswith("it isn't delivering: 403 Scripted; check that")
     assert check.remedy == "the checks before and its log say what mends that"

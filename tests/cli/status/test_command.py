@@ -29,8 +29,9 @@ from baseplate_events.event_publisher.telemetry.health_pages import metrics_of
 from baseplate_events.event_publisher.telemetry.health_server import HealthServer
 from baseplate_events.event_publisher.telemetry.prometheus import format_metrics, parse_samples
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
-from tests.support.publishers import PATIENCE, config_text
+from tests.support.publishers import config_text
 from tests.support.strategies import snapshots
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

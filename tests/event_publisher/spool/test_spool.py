@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -318,159 +317,6 @@ def test_spool_on_a_real_disk() -> None:
     check_machine(FolderSpoolMachine, steps=25, examples=30)
 
 
-def survivors(events: list[bytes], data: bytes) -> tuple[list[bytes], int]:
-    """Tell which events are whole in what became of their segment, and how many cuts can be seen: 0 or 1."""
-    frames = [SegmentFormat("2").frame(event) for event in events]
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(data, HEADER + b"".join(frames), strict=False))
-    intact = sum(1 for _ in same)
-    ends = list(accumulate(map(len, frames), initial=len(HEADER)))
-    count = sum(end <= intact for end in ends[1:])
-    return events[:count], int(not count or ends[count] < len(data))
-
-
-@given(events=st.lists(strategies.spooled_events, min_size=1, max_size=8), data=st.data())
-def test_damage_costs_only_what_is_behind_it(events: list[bytes], data: st.DataObject) -> None:
-    """Whatever bytes become others, the events before them and of other segments come; it is counted."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    append_all(spool, events)
-    append_all(spool, [b"another"])
-    content = disk.content(FIRST)
-    position = data.draw(st.integers(len(HEADER), len(content)))
-    damage = data.draw(st.binary(min_size=1, max_size=20))
-    damaged = content[:position] + damage + content[position + len(damage) :]
-    disk.put(FIRST, damaged)
-    expected, cut = survivors(events, damaged)
-    assert ([*expected, b"another"], cut) == recovered(disk)
-
-
-@given(events=st.lists(strategies.spooled_events, min_size=1, max_size=8), data=st.data())
-def test_a_segment_cut_anywhere_gives_its_whole_frames(events: list[bytes], data: st.DataObject) -> None:
-    """A file torn at any byte, with nothing or zeros behind, gives the events that are whole."""
-    disk = SimulatedDisk()
-    append_all(spool_on(disk), events)
-    content = disk.content(FIRST)
-    torn = content[: data.draw(st.integers(0, len(content)))] + bytes(data.draw(st.integers(0, 400)))
-    disk.put(FIRST, torn)
-    expected, cut = survivors(events, torn)
-    assert (expected, cut) == recovered(disk)
-    assert bool(expected) == bool(disk.names()), "a file without an event is deleted"
-
-
-@given(position=st.integers(0, len(HEADER) - 1), byte=st.integers(0, 255))
-def test_a_damaged_first_line_costs_nothing(position: int, byte: int) -> None:
-    """Frames that are whole prove whose they are, whatever the line before them says."""
-    disk = SimulatedDisk()
-    append_all(spool_on(disk), [b"one", b"two"])
-    content = bytearray(disk.content(FIRST))
-    content[position] = byte
-    disk.put(FIRST, bytes(content))
-    assert ([b"one", b"two"], 0) == recovered(disk)
-
-
-@given(length=st.integers(0, 2**32 - 1), rest=st.binary(max_size=50))
-@example(length=2**32 - 1, rest=b"")
-@example(length=0, rest=bytes(50))
-def test_absurd_lengths_end_a_segment(length: int, rest: bytes) -> None:
-    """A length that isn't that of the rest ends the segment, and is not taken for an amount of memory."""
-    disk = SimulatedDisk()
-    append_all(spool_on(disk), [b"one"])
-    disk.put(FIRST, disk.content(FIRST) + length.to_bytes(4, "big") + rest)
-    assert ([b"one"], 1) == recovered(disk)
-
-
-@given(data=st.binary(min_size=len(HEADER), max_size=200))
-@example(data=b"PK\x03\x04" + bytes(100))
-@example(data=b"event-spool 3 2\nwhat the future holds")
-@example(data=b"event-spool 1 2j\n")
-@example(data=bytes(100))
-def test_a_file_of_others_is_refused_by_name(data: bytes) -> None:
-    """What looks like a segment by its name only is named in the error, and nothing is changed."""
-    disk = SimulatedDisk()
-    append_all(spool_on(disk), [b"one"])
-    disk.put("segment-0000000007", b"")
-    disk.put("segment-0000000009", data)
-    names = disk.names()
-    spool = spool_on(disk, path="/where")
-    if HEADER.startswith(data[: len(HEADER)].rstrip(b"\0")):  # torn
-        assert [1] == [segment.count for segment in spool.recover()]
-    else:
-        with pytest.raises(SpoolError) as caught:
-            spool.recover()
-        assert "/where/segment-0000000009" == caught.value.path
-        assert (names, 0, 0) == (disk.names(), spool.size, spool.cut)
-        disk.remove("segment-0000000009")
-        assert [1] == [segment.count for segment in spool.recover()]
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"what is this?\n", "isn't a segment"),
-        (b"event-spool 3 2\n", "another format"),
-        (b"event-spool\n....", "another format"),
-        (b"event-spool 1 2j\n", "another collector.version"),
-    ],
-)
-def test_a_refusal_says_why(data: bytes, words: str) -> None:
-    """The error tells a foreign file, another format and another version apart."""
-    disk = SimulatedDisk()
-    disk.put(FIRST, data)
-    with pytest.raises(SpoolError, match=words):
-        spool_on(disk).recover()
-
-
-@given(events=st.lists(strategies.spooled_events, min_size=1, max_size=5))
-def test_another_version_is_refused(events: list[bytes]) -> None:
-    """Events of one `collector.version` are never delivered as those of another."""
-    disk = SimulatedDisk()
-    append_all(spool_on(disk, version="2j"), events)
-    with pytest.raises(SpoolError, match=r"another collector\.version"):
-        spool_on(disk, version="2").recover()
-    assert 1 == len(spool_on(disk, version="2j").recover())
-
-
-@given(
-    numbers=st.sets(
-        st.integers(0, 20) | st.integers(10**10 - 3, 10**10 + 3) | st.integers(0, 10**30), max_size=6
-    )
-)
-def test_numbers_have_gaps_and_no_end(numbers: set[int]) -> None:
-    """Segments come by number, however large, and a new one comes behind all of them."""
-    disk = SimulatedDisk()
-    for number in numbers:
-        frames = SegmentFormat("2").frame(b"%d" % number)
-        disk.put(f"segment-{number:010d}", HEADER + frames)
-    spool = spool_on(disk)
-    assert sorted(numbers) == [segment.number for segment in spool.recover()]
-    segment = append_all(spool, [b"new"])
-    assert segment is not None
-    assert segment.number == max(numbers, default=-1) + 1
-    assert ([*(b"%d" % number for number in sorted(numbers)), b"new"], 0) == recovered(disk)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lock",
-        "rejected",
-        "segment-1",
-        "segment-00000000001",
-        "segment-0000000001.bak",
-        "segment-0000000001\n",
-        "segment-000000000\u0661",
-        "Segment-0000000001",
-    ],
-)
-def test_other_files_are_left_alone(name: str) -> None:
-    """What isn't named like a segment is neither read nor deleted."""
-    disk = SimulatedDisk()
-    disk.put(name, b"mine")
-    spool = spool_on(disk)
-    assert ([], 0) == (spool.recover(), spool.size)
-    assert b"mine" == disk.content(name)
-
-
 @given(sync=strategies.syncs, count=st.integers(1, 20))
 def test_what_an_append_costs(sync: Sync, count: int) -> None:
     """An event is one write; fsync is called for each event, for each segment, or not at all."""
@@ -568,47 +414,6 @@ def test_an_event_that_wasnt_forced_spoils_its_file(random: Random, *, truncates
     assert is_within([b"one", b"two"], recovered(disk)[0])
 
 
-@given(sync=strategies.syncs)
-def test_a_segment_that_didnt_close_well_is_written_anew(sync: Sync) -> None:
-    """A file whose close failed is closed and not trusted; its events come once."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk, sync)
-    disk.fail("close", errno.EDQUOT)
-    with pytest.raises(SpoolError, match="quota"):
-        append_all(spool, [b"one", b"two"])
-    assert (segment := spool.close_segment()) is not None
-    assert (b"one", b"two") == spool.load(segment)
-    assert (1, 0) == (len(disk.names()), disk.open_handles)
-    assert spool.size == disk.used
-
-
-def test_a_file_that_cant_be_deleted_counts_until_it_is() -> None:
-    """A segment that the disk keeps takes room until it can be deleted, which is tried when room is short."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk, max_size=100)
-    segment = append_all(spool, [bytes(60)])
-    assert segment is not None
-    disk.read_only = True
-    spool.release(segment.number)
-    spool.release(segment.number)
-    assert segment.size == spool.size == disk.used
-    assert not spool.has_room(60)
-    disk.read_only = False
-    assert spool.has_room(60)
-    assert 0 == spool.size == disk.used
-
-
-def test_a_later_deletion_takes_what_couldnt_be_deleted_along() -> None:
-    """Files that couldn't be deleted are tried again after one that could."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    segments = [append_all(spool, [b"event"]) for _ in range(5)]
-    disk.fail("delete", times=3)
-    for segment in filter(None, segments):
-        spool.release(segment.number)
-    assert 0 == spool.size == disk.used
-
-
 def test_a_segment_that_vanished_is_cut_once() -> None:
     """A file that somebody deleted or damaged gives what is left of it, and is counted once."""
     disk = SimulatedDisk()
@@ -635,54 +440,6 @@ def test_a_segment_has_no_more_events_than_it_had() -> None:
     assert (b"one",) == spool.load(segment)
 
 
-@given(event=st.binary(max_size=40), claimed=st.integers(1, 2**31))
-def test_a_length_beyond_the_end_is_never_believed(event: bytes, claimed: int) -> None:
-    """A frame that says it goes on behind the end isn't whole, even if its CRC is that of what is there."""
-    frame = SegmentFormat("2").frame(event)
-    longer = (len(event) + claimed).to_bytes(4, "big") + frame[4:]
-    assert [] == list(SegmentFormat("2").spans(HEADER + longer))
-
-
-def test_reading_errors_name_the_file() -> None:
-    """A segment that can't be read is named, by recovery and by load; a folder that can't is too."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk, path="/where")
-    segment = append_all(spool, [b"one"])
-    assert segment is not None
-    disk.fail("read", times=2)
-    for act in (lambda: spool.load(segment), spool_on(disk, path="/where").recover):
-        with pytest.raises(SpoolError, match=rf"/where/{FIRST}: can't be read: Input/output error"):
-            act()
-    disk.fail("names")
-    with pytest.raises(SpoolError, match="/where: can't be read"):
-        spool_on(disk, path="/where").recover()
-
-
-def test_a_number_that_is_taken_is_passed_over() -> None:
-    """A file that somebody put in the way is left alone, and the next call takes another number."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    spool.recover()
-    disk.put(FIRST, b"theirs")
-    with pytest.raises(SpoolError):
-        spool.append(b"one")
-    spool.append(b"one")
-    assert b"theirs" == disk.content(FIRST)
-
-
-@given(
-    events=st.lists(strategies.spooled_events, max_size=8), sizes=st.lists(st.integers(1, 30), max_size=20)
-)
-def test_writes_that_take_a_part_are_gone_on_with(events: list[bytes], sizes: list[int]) -> None:
-    """A write that takes fewer bytes than it was given is no failure by itself."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    for event, size in zip(events, [*sizes, *[100] * len(events)], strict=False):
-        disk.shorten(size)
-        spool.append(event)
-    assert (events, 0) == recovered(disk)
-
-
 def test_closing_never_raises() -> None:
     """A disk that fails at the end doesn't keep a publisher from ending; what it took is there."""
     disk = SimulatedDisk()
@@ -694,24 +451,6 @@ def test_closing_never_raises() -> None:
     spool.close()
     disk.heal()
     assert ([b"one"], 0) == recovered(disk)
-
-
-def test_a_disk_that_takes_nothing_is_full() -> None:
-    """A write that takes no bytes, and gives no error either, isn't tried for ever."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    spool.append(b"one")
-    disk.shorten(0)
-    with pytest.raises(SpoolError, match="No space left"):
-        spool.append(b"two")
-    assert ([b"one"], 0) == recovered(disk)
-
-    class Void(SimulatedDisk):
-        def write(self, _handle: int, _data: bytes, /) -> int:
-            return 0
-
-    with pytest.raises(SpoolError, match="No space left"):
-        spool_on(Void()).append(b"one")
 
 
 def test_errors_hold_no_event() -> None:
@@ -727,15 +466,3 @@ def test_errors_hold_no_event() -> None:
     for error in (refused.value, foreign.value):
         assert "secret" not in f"{error}{error!r}{error.__cause__!r}"
     assert "secret" not in repr(spool)
-
-
-@given(count=st.integers(0, 6))
-def test_recovery_tells_how_far_it_is(count: int) -> None:
-    """After each file that was read it is told how many were, of how many."""
-    disk = SimulatedDisk()
-    spool = spool_on(disk)
-    for _ in range(count):
-        append_all(spool, [b"{}"])
-    told: list[tuple[int, int]] = []
-    assert count == len(spool_on(disk).recover(lambda done, total: told.append((done, total))))
-    assert [(done, count) for done in range(1, count + 1)] == told

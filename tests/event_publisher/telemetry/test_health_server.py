@@ -25,7 +25,7 @@ from baseplate_events.event_publisher.telemetry.health_server import (
     HealthServer,
 )
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot
-from tests.support.publishers import PATIENCE
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -2,7 +2,7 @@
 
     python -m tests.soak.fleet [--plot docs/fleet.svg]
 
-Simulated, with the real policy: see `tests/simulated_fleet.py`. Prints what happened and what is claimed, and
+Simulated, with the real policy: see `simulation.py`. Prints what happened and what is claimed, and
 ends with 1 if a claim doesn't hold.
 """
 

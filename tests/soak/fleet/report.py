@@ -1,4 +1,4 @@
-"""What happens to a simulated fleet, and what became of it: what `simulated_fleet` takes and gives."""
+"""What happens to a simulated fleet, and what became of it: what `simulation` takes and gives."""
 
 from __future__ import annotations
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.soak.fleet.__main__ import main
 from tests.soak.fleet.report import BLOCK, Capacity, Mode, Phase, Report, Slice
 from tests.soak.fleet.simulation import CAP, Fleet
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SIZE = 30
 CAPACITY = Capacity(requests=1.5 * SIZE, events=3.0 * BLOCK * SIZE)
@@ -88,3 +93,16 @@ def test_a_fleet_repeats_itself() -> None:
     first, second, other = (Fleet(5, CAPACITY, ANNOUNCED, seed=seed).run() for seed in (0, 0, 1))
     assert list(map(astuple, first.slices)) == list(map(astuple, second.slices))
     assert list(map(astuple, first.slices)) != list(map(astuple, other.slices))
+
+
+def test_a_claim_that_does_not_hold_sets_the_exit_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short outage leaves no backlog to be busy with: that claim fails, and so does the command."""
+    picture = tmp_path / "fleet.svg"
+    assert main(["--size", "20", "--outage", "10", "--plot", str(picture)]) == 1
+    claims = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok ", "FAIL"))]
+    (failed,) = (claim for claim in claims if claim.startswith("FAIL"))
+    assert "of the capacity is used" in failed
+    assert len(claims) > 5
+    assert picture.read_text().startswith("<svg")

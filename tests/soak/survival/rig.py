@@ -30,15 +30,9 @@ from baseplate_events.event_publisher.dead_letters.store import file_numbers, re
 from baseplate_events.event_publisher.spool.segment_format import SegmentFormat
 from baseplate_events.transport.posix import MessageQueue
 from tests.soak.survival.ledger import Ledger, make_event, numbers_of
-from tests.support.publishers import (
-    KEY_NAME,
-    MAX_MESSAGE_SIZE,
-    MAX_MESSAGES,
-    PATIENCE,
-    SECRET,
-    publisher_process,
-)
+from tests.support.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, publisher_process
 from tests.support.queues import drain
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -50,9 +44,6 @@ _PUT_TIMEOUT: Final = 0.2
 
 #: Seconds until the end of an outage, or of anything else that takes its time, is given up.
 LONG_PATIENCE: Final = 120.0
-
-#: Seconds between two looks at a condition.
-_GLANCE: Final = 0.005
 
 
 class Collector:
@@ -380,19 +371,17 @@ class Rig:
 
     def settle(self, publisher: PublisherProcess) -> None:
         """Let a publisher empty queue and spool, and stop it."""
-        self.wait_until(lambda: not self.queue.current_messages and not self.segments(), publisher)
+        self.wait_for(lambda: not self.queue.current_messages and not self.segments(), publisher)
         self.check(publisher.stop() == 0, f"a publisher ended with {publisher.process.returncode}")
 
-    def wait_until(
-        self, condition: Callable[[], bool], publisher: PublisherProcess, patience: float = LONG_PATIENCE
+    def wait_for(
+        self, condition: Callable[[], object], publisher: PublisherProcess, patience: float = LONG_PATIENCE
     ) -> None:
         """Return as soon as a condition holds; note it if that takes too long or the publisher ends."""
-        give_up_at = time.monotonic() + patience
-        while not condition():
-            if time.monotonic() > give_up_at or publisher.process.poll() is not None:
-                self.failures.append(f"something doesn't come true; the log ends {publisher.log[-500:]!r}")
-                return
-            time.sleep(_GLANCE)
+        try:
+            publisher.wait_for(condition, patience=patience)
+        except TimeoutError as exc:
+            self.failures.append(str(exc))
 
     def letters(self) -> list[Letter]:
         """Read the dead letters."""

@@ -11,9 +11,7 @@ import base64
 import contextlib
 import os
 import random
-import shutil
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -21,7 +19,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from baseplate_events.errors import EventQueueFullError
 from tests.soak.survival.ledger import make_event, unexplained_losses
 from tests.soak.survival.rig import LONG_PATIENCE, Rig, rig
-from tests.support.publishers import KEY_NAME, MAX_MESSAGES, PATIENCE, SECRET, config_text
+from tests.support.commands import run
+from tests.support.publishers import KEY_NAME, MAX_MESSAGES, SECRET, config_text
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -133,13 +133,13 @@ def revoked_key(scale: Scale) -> Result:
     with rig(retry__base="100 milliseconds", retry__cap="2 seconds") as setup, setup.publisher() as publisher:
         collector = setup.collector
         with setup.producer(rate=scale.rate, patient=False) as producer:
-            setup.wait_until(lambda: collector.delivered > 0, publisher)
+            setup.wait_for(lambda: collector.delivered > 0, publisher)
             collector.keys = {}
             time.sleep(scale.seconds)
             setup.check(collector.rejected.get(401, 0) > 0, "no batch met the revoked key")
             before = collector.delivered
             collector.keys = {KEY_NAME: SECRET}
-            setup.wait_until(lambda: collector.delivered > before, publisher)
+            setup.wait_for(lambda: collector.delivered > before, publisher)
             collector.keys = {"FreshKey": b"another secret"}
             time.sleep(scale.seconds)
             before = collector.delivered
@@ -154,7 +154,7 @@ def revoked_key(scale: Scale) -> Result:
                 )
             )
             publisher.process.send_signal(signal.SIGHUP)
-            setup.wait_until(lambda: collector.delivered > before, publisher)
+            setup.wait_for(lambda: collector.delivered > before, publisher)
         setup.settle(publisher)
         lost, figures = setup.audit(producer.put)
         setup.check(not lost, "events were lost")
@@ -198,7 +198,7 @@ def _poison(scale: Scale, poisons: list[bytes], statuses: set[int | None]) -> Re
         put = first.put | second.put
         # A batch is suspected only while others go through, so the load goes on until the verdict.
         with setup.producer(start=count, rate=200) as tail:
-            setup.wait_until(lambda: len(setup.letters()) >= len(poisons), publisher)
+            setup.wait_for(lambda: len(setup.letters()) >= len(poisons), publisher)
         put |= tail.put
         setup.settle(publisher)
         lost, figures = setup.audit(put)
@@ -222,7 +222,7 @@ def outage(scale: Scale) -> Result:
         began = time.monotonic()
         # The load goes on while the collector takes what has gathered.
         with setup.producer(rate=scale.rate, patient=False) as producer:
-            setup.wait_until(_puts(producer, scale.outage_events), publisher, LONG_PATIENCE + seconds)
+            setup.wait_for(_puts(producer, scale.outage_events), publisher, LONG_PATIENCE + seconds)
             refused = producer.refused
             down = time.monotonic() - began
             setup.check(setup.collector.delivered == 0, "the collector wasn't down")
@@ -230,7 +230,7 @@ def outage(scale: Scale) -> Result:
             began = time.monotonic()
             # Without a spool there is nothing but what the queue holds.
             backlog = scale.outage_events - refused
-            setup.wait_until(lambda: setup.collector.delivered >= backlog, publisher)
+            setup.wait_for(lambda: setup.collector.delivered >= backlog, publisher)
             recovery = time.monotonic() - began
         setup.settle(publisher)
         lost, figures = setup.audit(producer.put)
@@ -259,7 +259,7 @@ def shutdown(scale: Scale) -> Result:
         with setup.producer() as producer:
             for _ in range(rounds):
                 with setup.publisher() as publisher:
-                    setup.wait_until(_puts(producer, MAX_MESSAGES + 1), publisher)
+                    setup.wait_for(_puts(producer, MAX_MESSAGES + 1), publisher)
                     time.sleep(chance.uniform(0, _LIFE))
                     setup.check(
                         publisher.stop() == 0, f"a publisher ended with {publisher.process.returncode}"
@@ -305,7 +305,7 @@ def unlink(scale: Scale) -> Result:
             for _ in range(rounds):
                 time.sleep(_UNLINK_INTERVAL + chance.uniform(0, _LIFE))
                 setup.queue.unlink()
-            setup.wait_until(_puts(producer, 2 * MAX_MESSAGES), publisher)
+            setup.wait_for(_puts(producer, 2 * MAX_MESSAGES), publisher)
         setup.follow_queue()
         setup.settle(publisher)
         lost, figures = setup.audit(producer.put)
@@ -342,13 +342,13 @@ def disk_full(scale: Scale) -> Result:
         setup.collector.stop()
         with setup.producer() as producer:
             # Full is when nothing moves for as long as a publisher waits before it tries its disk again.
-            setup.wait_until(lambda: _stands_still(producer.numbered, lambda: producer.numbered), publisher)
+            setup.wait_for(lambda: _stands_still(producer.numbered, lambda: producer.numbered), publisher)
             full_at = producer.numbered
             with contextlib.suppress(EventQueueFullError):
                 setup.queue.put(make_event(10**9), timeout=0)
                 setup.check(False, "the queue had room though the disk was full")
             setup.collector.start()
-            setup.wait_until(_puts(producer, scale.poison_events // 10), publisher)
+            setup.wait_for(_puts(producer, scale.poison_events // 10), publisher)
         setup.settle(publisher)
         said = "events wait in the queue meanwhile" in publisher.log
         setup.check(said or how != "tmpfs", "the log doesn't say that the disk is full")
@@ -373,18 +373,8 @@ def _small_disk(setup: Rig) -> Generator[str]:
     """Put the spool on a small file system, or make it small itself where none can be mounted; tell which."""
     place = setup.folder / "disk"
     place.mkdir()
-    mount = shutil.which("mount")
-    umount = shutil.which("umount")
     options = f"size={_SMALL_DISK},mode=0700"
-    mounted = (
-        os.geteuid() == 0
-        and mount is not None
-        and umount is not None
-        and not subprocess.run(
-            [mount, "-t", "tmpfs", "-o", options, "tmpfs", place], check=False, stderr=subprocess.DEVNULL
-        ).returncode
-    )
-    if not mounted or umount is None:
+    if os.geteuid() != 0 or run("mount", "-t", "tmpfs", "-o", options, "tmpfs", place).status != 0:
         setup.settings["spool__max_size"] = str(_SMALL_DISK)
         yield "spool.max_size"
         return
@@ -392,7 +382,7 @@ def _small_disk(setup: Rig) -> Generator[str]:
     try:
         yield "tmpfs"
     finally:
-        subprocess.run([umount, "--lazy", place], check=True)
+        run("umount", "--lazy", place).check()
 
 
 def _kill(publisher: PublisherProcess) -> None:

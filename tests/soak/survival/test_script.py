@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("benchmarks", reason="the benchmarks aren't shipped")
-
 from tests.soak.survival.__main__ import main
 from tests.soak.survival.ledger import Ledger, make_event, number_of, unexplained_losses
 from tests.soak.survival.rig import rig

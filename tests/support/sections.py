@@ -1,0 +1,42 @@
+"""Sections of INI files for tests, and what is wrong with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from baseplate_events.errors import ConfigurationError
+from baseplate_events.event_publisher.config.ini import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def section(
+    environ: Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None, /, **values: str
+) -> Section:
+    """Make a section named s from keys and values."""
+    return Section("s", values, environ or {}, defaults=defaults)
+
+
+def problems(read: Section) -> tuple[str, ...]:
+    """Finish a section and give its mistakes."""
+    try:
+        read.finish()
+    except ConfigurationError as error:
+        return alone(error).problems
+    return ()
+
+
+def alone(error: ConfigurationError) -> ConfigurationError:
+    """Assert that an error brings no other one along, which could hold what must not be shown."""
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    return error
+
+
+def refused(read: Section) -> str:
+    """Finish a section that has one mistake, about the key k, and give what is said of it."""
+    (problem,) = problems(read)
+    assert problem.startswith("[s] k: ")
+    assert problem.isprintable()
+    return problem.removeprefix("[s] k: ")
