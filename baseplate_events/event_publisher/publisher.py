@@ -206,6 +206,11 @@ class EventPublisher:
         return self._delivery.accounting
 
     @property
+    def in_flight(self) -> int:
+        """How many attempts are in flight."""
+        return self._delivery.in_flight
+
+    @property
     def unready(self) -> str | None:
         """Why nothing is being delivered: what the last attempt ran into. None while nothing is wrong."""
         return self._reporter.attempts.last_error
@@ -322,22 +327,26 @@ class EventPublisher:
         grace = self._settings.shutdown_grace
         return self._control.stopped_at + grace - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
 
-    def _may_receive(self, now: float) -> bool:
+    def _may_receive(self, now: float) -> int:
+        """How many events may be received now before other duties get their turn."""
         if not self._control.stops:
-            return True
+            return _BURST
         if now >= self._control.stopped_at + self._settings.shutdown_grace * _DRAIN_SHARE:
-            return False
+            return 0
         if not self._delivery.failures:
-            return True
+            return _BURST
+        if self._spool is None or not self._stopping:
+            return 0
         # The queue is lost with the host, the spool isn't. Busy producers must not hold the stop up.
-        received = self.accounting.received - self._received_at_stop
-        return self._spool is not None and self._stopping and received < self._in_queue_at_stop
+        moved = self.accounting.received - self._received_at_stop
+        return max(0, min(_BURST, self._in_queue_at_stop - moved))
 
     def _receive(self, now: float) -> bool:
         """Receive a burst at most of what has a place; return whether the queue was found empty."""
-        if not self._may_receive(now):
+        allowed = self._may_receive(now)
+        if not allowed:
             return False
-        rejected = self._delivery.offer(itertools.islice(self._consumer.receive(), _BURST), now)
+        rejected = self._delivery.offer(itertools.islice(self._consumer.receive(), allowed), now)
         for size, rejection in rejected:
             logger.error("can't send a message of %d bytes: %s; %s", size, rejection.reason, self._fate)
         return self._consumer.found_empty
@@ -439,7 +448,7 @@ class EventPublisher:
         now = self._clock.monotonic()
         poller = select.poll()
         poller.register(self._control.fileno(), select.POLLIN)
-        self._consumer.register(poller, receiving=self._may_receive(now) and self._delivery.room > 0)
+        self._consumer.register(poller, receiving=self._may_receive(now) > 0 and self._delivery.room > 0)
         times = [self._consumer.look_at, self._reporter.report_at]
         wake_at = self._delivery.wake_at()
         if wake_at is not None:

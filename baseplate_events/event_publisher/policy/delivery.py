@@ -115,6 +115,11 @@ class Delivery:
         return self._admission.room(healthy=self._limit.healthy)
 
     @property
+    def in_flight(self) -> int:
+        """How many attempts are in flight."""
+        return self._pending.in_flight
+
+    @property
     def failures(self) -> int:
         """Failed attempts in a row; 0 while the collector takes what it gets."""
         return self._limit.failures
