@@ -35,9 +35,14 @@ _EVENTS: Final = "/events-"
 _POSIX_NAME: Final = re.compile(r"/(?!\.{1,2}\Z)[^/\0]+")
 
 
+def command_line(*words: str) -> str:
+    """Write a command of this package as it works in a shell, whatever its PATH."""
+    return shlex.join([sys.executable, "-m", PACKAGE, *words])
+
+
 def command(*words: str) -> str:
-    """Write a command of this package as it works in a shell, whatever its PATH, in backquotes."""
-    return f"`{shlex.join([sys.executable, '-m', PACKAGE, *words])}`"
+    """Write a command of this package likewise, in backquotes."""
+    return f"`{command_line(*words)}`"
 
 
 def counted(number: int, noun: str) -> str:

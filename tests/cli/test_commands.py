@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.commands import run
+from tests.support.commands import call, run
 from tests.support.publishers import config_text
 
 if TYPE_CHECKING:
@@ -31,9 +31,16 @@ def config_file(tmp_path: Path) -> Path:
 def test_check_finds_a_good_configuration_good(command: list[str], config_file: Path) -> None:
     """`--check` ends with 0, says what is good, and starts nothing; the queue's name defaults to main."""
     result = run(*command, "--check", str(config_file))
-    assert result.status == 0
+    assert (0, "") == (result.status, result.err)
+    [line] = result.out.splitlines()
+    assert str(config_file) in line
+    assert "[event-publisher:main]" in line
+
+
+def test_the_words_on_a_good_configuration(config_file: Path) -> None:
+    """Its file and section are good, in a line of its own."""
+    result = call("publish", "--check", str(config_file))
     assert result.out == f"{config_file}: [event-publisher:main] is good\n"
-    assert result.err == ""
 
 
 @pytest.mark.parametrize("command", [PUBLISHER, PUBLISH])

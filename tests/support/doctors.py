@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
+from baseplate_events.cli.doctor.findings import Check, Code, Verdict
 from tests.support.commands import Result, call
 from tests.support.publishers import config_text
 from tests.support.queues import as_user, fresh_event_name
@@ -15,10 +18,38 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from baseplate_events.cli.doctor.findings import Field
     from tests.support.sandbox import Sandbox
 
 #: A user of the host who isn't the one of the tests, if that is root.
 NOBODY = 65_534
+
+
+#: The verdict that each code has by its declaration, by the code's name in the enumeration.
+DECLARED: Final = {
+    name: Verdict(verdict)
+    for verdict, name in re.findall(
+        r"^ +#: (\w+): .+\n(?: +#: .+\n)* +([A-Z_]+) = ", inspect.getsource(Code), re.MULTILINE
+    )
+}
+
+
+def sound(check: Check) -> Check:
+    """Check what holds for every finding, and give it.
+
+    Its verdict is the one that its code is declared with; it has a remedy just if it needs one; and its
+    commands are those that a person reads in the remedy.
+    """
+    assert check.verdict is DECLARED[check.code.name], check
+    assert check.found, check
+    assert bool(check.remedy) == (check.verdict in {Verdict.WARNING, Verdict.PROBLEM}), check
+    assert all(f"`{command}`" in check.remedy for command in check.commands), check
+    return check
+
+
+def check_words(check: Check, found: str, remedy: str = "") -> None:
+    """Check what a person reads of a finding. Each wording is checked in one test, and in no scenario."""
+    assert (found, remedy) == (check.found, check.remedy)
 
 
 class Table:
@@ -34,17 +65,42 @@ class Table:
     def __init__(self, result: Result) -> None:
         assert result.err == ""
         report: dict[str, Any] = json.loads(result.out)
+        assert report.keys() == {"checks", "verdict"}
         self.status = result.status
-        self.verdict: str = report["verdict"]
-        self.checks: list[dict[str, str | None]] = report["checks"]
+        self.verdict = Verdict(report["verdict"])
+        self.checks: list[Check] = [sound(_read(**members)) for members in report["checks"]]
         self.text = result.out
 
-    def __getitem__(self, name: str) -> tuple[str, str, str]:
-        """Give verdict, what was found, and the remedy of a check that was made once."""
-        found = [check for check in self.checks if check["name"] == name]
+    @property
+    def names(self) -> set[str]:
+        """What it looked at."""
+        return {check.name for check in self.checks}
+
+    @property
+    def problems(self) -> list[Check]:
+        """What keeps events from flowing."""
+        return [check for check in self.checks if check.verdict is Verdict.PROBLEM]
+
+    def __getitem__(self, name: str) -> Check:
+        """Give a check that was made once."""
+        found = [check for check in self.checks if check.name == name]
         assert len(found) == 1, (name, self.checks)
-        check = found[0]
-        return str(check["verdict"]), str(check["found"]), check["remedy"] or ""
+        return found[0]
+
+
+def _read(
+    *,
+    name: str,
+    code: str,
+    verdict: str,
+    found: str,
+    remedy: str | None,
+    commands: list[str],
+    fields: dict[str, Field],
+) -> Check:
+    """Make a check of the members that it has in JSON: these, and no others."""
+    assert remedy != ""
+    return Check(Code(code), name, Verdict(verdict), found, remedy or "", commands, fields)
 
 
 def doctor(*words: str) -> Table:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hypothesis import strategies as st
 
 from baseplate_events import errors
-from baseplate_events.cli.doctor.checks import Check, Verdict
+from baseplate_events.cli.doctor.findings import Check, Code, Verdict
 from baseplate_events.event_publisher.config.settings import Sync
 from baseplate_events.event_publisher.config.values import InternetEndpoint, Secret, UnixEndpoint
 from baseplate_events.event_publisher.policy.accounting import Accounting, DropReason
@@ -337,7 +337,16 @@ table_rows = st.lists(
 # --- doctor ---
 
 #: What a terminal or a table could stumble over, from a collector or a file.
-checks = st.builds(Check, st.sampled_from(["queue", "collector TLS"]), st.sampled_from(Verdict), texts, texts)
+checks = st.builds(
+    Check,
+    st.sampled_from(Code),
+    st.sampled_from(["queue", "collector TLS"]),
+    st.sampled_from(Verdict),
+    found=texts,
+    remedy=texts,
+    commands=st.lists(texts, max_size=2),
+    fields=st.dictionaries(texts, texts | st.integers(), max_size=2),
+)
 
 # --- health ---
 

@@ -1,4 +1,5 @@
 """The command `doctor`: find out what keeps events from flowing, and what fixes it.
 
-`checks` judges what was found, and is pure; `host`, `network`, `metrics` and `storage` find it.
+`findings` lists all that can be found. `checks` and `collector` judge what was found, and are pure; `host`,
+`network`, `metrics`, `storage` and `publisher` find it.
 """

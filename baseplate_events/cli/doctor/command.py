@@ -22,9 +22,10 @@ from ...event_publisher.config.settings import load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.limits import QueueSize
-from ..common import command, counted, event_queue_name, leave_stdout, timeout
+from ..common import command_line, counted, event_queue_name, leave_stdout, timeout
 from ..terminal import Colour, paint, printable, wants_colour
-from .checks import Verdict, judge_secret, ok, overall, problem, skipped
+from .checks import judge_secret
+from .findings import Code, Verdict, ok, overall, problem, skipped
 from .host import check_process, check_queue
 from .metrics import check_metrics
 from .network import check_collector
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from ...event_publisher.config.settings import PublisherSettings
-    from .checks import Check
+    from .findings import Check
 
 #: Permission bits of a queue without a configuration that says otherwise.
 _MODE: Final = 0o600
@@ -121,9 +122,12 @@ def _write_json(arguments: argparse.Namespace) -> Sequence[Check]:
         "checks": [
             {
                 "name": check.name,
+                "code": check.code.value,
                 "verdict": check.verdict.value,
                 "found": check.found,
                 "remedy": check.remedy or None,
+                "commands": list(check.commands),
+                "fields": dict(check.fields),
             }
             for check in checks
         ],
@@ -190,13 +194,17 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         try:
             settings = load_settings(config_file, queue_name, environ)
         except ConfigurationError as exc:
-            yield from _mistakes(exc, command("publish", "--check", "--queue-name", queue_name, config_file))
+            look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)
+            yield from _mistakes(exc, look_again)
         else:
-            yield ok("configuration", f"{config_file}: [event-publisher:{queue_name}] is good")
-            used = ", ".join(sorted(environ.used))
+            section = f"event-publisher:{queue_name}"
             yield ok(
-                "environment", f"all that the configuration names is set: {used}" if used else "none is named"
+                Code.CONFIGURATION_GOOD,
+                "configuration",
+                f"{config_file}: [{section}] is good",
+                fields={"file": config_file, "section": section},
             )
+            yield _judge_variables(sorted(environ.used))
             yield judge_secret(len(settings.key.secret.reveal()))
     wanted, mode = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), _MODE
     if settings is not None:
@@ -206,7 +214,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         return
     if settings is None:
         for name in ("key", "collector", "metrics", "spool", "dead letters", "publisher"):
-            yield skipped(name, "needs a configuration without mistakes")
+            yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a configuration without mistakes")
         return
     patience: float = arguments.timeout
     yield from check_collector(settings, timeout=patience, probe=not arguments.no_probe)
@@ -216,17 +224,32 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield check_publisher(settings.health)
 
 
+def _judge_variables(used: Sequence[str]) -> Check:
+    name = "environment"
+    if not used:
+        return ok(Code.VARIABLES_UNUSED, name, "none is named")
+    found = f"all that the configuration names is set: {', '.join(used)}"
+    return ok(Code.VARIABLES_SET, name, found, fields={"variables": used})
+
+
 def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
     for line in error.problems:
         if "environment variable" in line:
             yield problem(
+                Code.VARIABLE_UNSET,
                 "environment",
                 line,
                 "set it where the publisher and this command get theirs: `export` in a shell, `Environment=` "
                 "or `EnvironmentFile=` of systemd, `--env` of docker",
             )
         else:
-            yield problem("configuration", line, f"mend that; {look_again} looks at the configuration alone")
+            yield problem(
+                Code.CONFIGURATION_MISTAKE,
+                "configuration",
+                line,
+                f"mend that; `{look_again}` looks at the configuration alone",
+                commands=(look_again,),
+            )
 
 
 class _Environment(dict[str, str]):

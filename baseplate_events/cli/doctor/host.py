@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ...errors import EventQueuePermissionError, EventQueueUnavailableError
 from ...transport.descriptor import load
 from ...transport.limits import queue_status, queues_of_user, read_limits
-from ..queue.info import inspect_queue, user_name
+from ..queue.info import MOUNT_COMMAND, inspect_queue, user_name
 from .checks import (
     judge_absence,
     judge_queue_access,
@@ -22,16 +22,14 @@ from .checks import (
     judge_queue_size,
     judge_rlimit,
     judge_sysctls,
-    ok,
-    problem,
-    warning,
 )
+from .findings import Code, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from ...transport.limits import HostLimits, QueueSize
-    from .checks import Check
+    from .findings import Check
 
 
 #: What to do about a queue that can't be opened for a reason that nobody thought of.
@@ -40,33 +38,53 @@ _NO_QUEUES: Final = "see that this kernel has POSIX message queues, and lets thi
 
 def check_process() -> Iterator[Check]:
     """Look at who and what this process is, which the rest depends on."""
-    yield ok("process", f"Python {platform.python_version()}, as user {user_name(os.geteuid())}")
+    python, user = platform.python_version(), user_name(os.geteuid())
+    yield ok(
+        Code.PROCESS_IDENTIFIED,
+        "process",
+        f"Python {python}, as user {user}",
+        fields={"python": python, "user": user},
+    )
     ipc, why_not = load()
     if ipc is None:
-        yield problem("posix_ipc", why_not.partition("; ")[0], f"{_install('posix_ipc')}, on Linux")
+        install = _install("posix_ipc")
+        yield problem(
+            Code.POSIX_IPC_UNUSABLE,
+            "posix_ipc",
+            why_not.partition("; ")[0],
+            f"`{install}`, on Linux",
+            commands=(install,),
+        )
     else:
-        yield ok("posix_ipc", _version("posix_ipc"))
+        found, fields = _version("posix_ipc")
+        yield ok(Code.POSIX_IPC_PRESENT, "posix_ipc", found, fields=fields)
     try:
         importlib.import_module("thrift")
     except ImportError as exc:
+        install = _install("thrift")
         yield warning(
+            Code.THRIFT_MISSING,
             "thrift",
             f"it can't be imported ({exc}), so services here can't send Thrift events",
-            _install("thrift"),
+            f"`{install}`",
+            commands=(install,),
         )
     else:
-        yield ok("thrift", _version("thrift"))
+        found, fields = _version("thrift")
+        yield ok(Code.THRIFT_PRESENT, "thrift", found, fields=fields)
 
 
 def _install(distribution: str) -> str:
-    return f"`{shlex.quote(sys.executable)} -m pip install {distribution}`"
+    return f"{shlex.quote(sys.executable)} -m pip install {distribution}"
 
 
-def _version(distribution: str) -> str:
+def _version(distribution: str) -> tuple[str, dict[str, str | None]]:
+    """Give the version of a package, in words and as a field."""
     try:
-        return f"version {importlib.metadata.version(distribution)}"
+        version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "version unknown"
+        return "version unknown", {"version": None}
+    return f"version {version}", {"version": version}
 
 
 def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Check]:
@@ -82,9 +100,23 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Chec
     except EventQueueUnavailableError as exc:
         yield from _check_limits(name, wanted)
         found, _, remedy = exc.problem.partition("; ")
+        fields = {"queue": exc.name}
         if isinstance(exc, EventQueuePermissionError):
-            remedy = _let_in(exc.name)
-        yield problem("queue", f"{name}: {found}", remedy or _NO_QUEUES)
+            *mount, let_in = commands = _let_in(exc.name)
+            yield problem(
+                Code.QUEUE_FORBIDDEN,
+                "queue",
+                f"{name}: {found}",
+                "run services, publisher and doctor as the same user; or give them a common group, set "
+                f"queue.mode to 0660, and as root: `{let_in}`"
+                + "".join(f", after `{command}`" for command in mount),
+                commands=commands,
+                fields=fields,
+            )
+        else:
+            yield problem(
+                Code.QUEUE_UNAVAILABLE, "queue", f"{name}: {found}", remedy or _NO_QUEUES, fields=fields
+            )
         return
     if info is None:
         limits, neighbours = yield from _check_limits(name, wanted)
@@ -94,20 +126,16 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Chec
             yield from _check_limits(name, wanted)
         yield judge_queue_size(info, wanted)
         yield judge_queue_depth(info)
-        yield ok("queue owner", f"user {user_name(info.uid)}")
+        owner = user_name(info.uid)
+        yield ok(Code.QUEUE_OWNER, "queue owner", f"user {owner}", fields={"queue": info.name, "user": owner})
         yield judge_queue_access(info, mode)
 
 
-def _let_in(name: str) -> str:
-    """Tell how a user is let in to a queue of another one."""
+def _let_in(name: str) -> list[str]:
+    """Give the commands by which root lets a group in to a queue, in their order."""
     path = shlex.quote(f"/dev/mqueue{name}")
-    where = ""
-    if queue_status(name) is None:
-        where = ", after `mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue`"
-    return (
-        "run services, publisher and doctor as the same user; or give them a common group, set queue.mode to "
-        f"0660, and as root: `chgrp GROUP {path} && chmod 0660 {path}`{where}"
-    )
+    let_in = f"chgrp GROUP {path} && chmod 0660 {path}"
+    return [let_in] if queue_status(name) is not None else [MOUNT_COMMAND, let_in]
 
 
 def _check_limits(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from ...event_publisher.config.values import UnixEndpoint
 from ...event_publisher.telemetry.statsd import resolve_host
-from .checks import ok, skipped, warning
+from .findings import Code, ok, skipped, warning
 from .timeouts import within
 
 if TYPE_CHECKING:
     from ...event_publisher.config.values import Endpoint, InternetEndpoint
-    from .checks import Check
+    from .findings import Check
 
 #: Name of the check. It is never a problem: metrics that get lost disturb nothing else.
 _NAME: Final = "metrics"
@@ -35,45 +35,73 @@ def check_metrics(endpoint: Endpoint | None, *, timeout: float) -> Check:
         timeout: Seconds that finding its address may take.
     """
     if endpoint is None:
-        return skipped(_NAME, "metrics.endpoint isn't set")
+        return skipped(Code.STATSD_UNSET, _NAME, "metrics.endpoint isn't set")
     if isinstance(endpoint, UnixEndpoint):
         return _check_path(endpoint.path)
     return _check_port(endpoint, timeout)
 
 
 def _check_path(path: str) -> Check:
+    fields = {"path": path}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except FileNotFoundError:
             return warning(
-                _NAME, f"{path} isn't there", "start the statsd server, or correct metrics.endpoint"
+                Code.STATSD_SOCKET_MISSING,
+                _NAME,
+                f"{path} isn't there",
+                "start the statsd server, or correct metrics.endpoint",
+                fields=fields,
             )
         except ConnectionRefusedError:
-            return warning(_NAME, f"nobody listens on {path}", "start the statsd server")
+            return warning(
+                Code.STATSD_SOCKET_UNSERVED,
+                _NAME,
+                f"nobody listens on {path}",
+                "start the statsd server",
+                fields=fields,
+            )
         except PermissionError:
             return warning(
+                Code.STATSD_SOCKET_FORBIDDEN,
                 _NAME,
                 f"this user may not write to {path}",
                 f"let it, by a group of `{path}` and of the folders above it",
+                fields=fields,
             )
         except OSError as exc:
             if exc.errno == errno.EPROTOTYPE:
                 return warning(
-                    _NAME, f"{path} is a stream socket", "have the statsd server listen for datagrams there"
+                    Code.STATSD_SOCKET_IS_A_STREAM,
+                    _NAME,
+                    f"{path} is a stream socket",
+                    "have the statsd server listen for datagrams there",
+                    fields=fields,
                 )
-            return warning(_NAME, f"{path}: {exc.strerror}", "correct metrics.endpoint")
-    return ok(_NAME, f"a server listens on {path}")
+            return warning(
+                Code.STATSD_SOCKET_UNUSABLE,
+                _NAME,
+                f"{path}: {exc.strerror}",
+                "correct metrics.endpoint",
+                fields=fields,
+            )
+    return ok(Code.STATSD_SOCKET_SERVED, _NAME, f"a server listens on {path}", fields=fields)
 
 
 def _check_port(endpoint: InternetEndpoint, timeout: float) -> Check:
+    fields = {"endpoint": str(endpoint)}
     try:
         address = within(timeout, lambda: resolve_host(endpoint.host, endpoint.port))
     except OSError as exc:
+        ask = f"getent hosts {endpoint.host}"
         return warning(
+            Code.STATSD_NAME_UNRESOLVED,
             _NAME,
             f"{endpoint.host}: {exc.strerror or exc}",
-            f"check metrics.endpoint, and the name servers: `getent hosts {endpoint.host}`",
+            f"check metrics.endpoint, and the name servers: `{ask}`",
+            commands=(ask,),
+            fields=fields,
         )
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         try:
@@ -86,14 +114,23 @@ def _check_port(endpoint: InternetEndpoint, timeout: float) -> Check:
             probe.send(_NOTHING)
         except ConnectionRefusedError:
             return warning(
+                Code.STATSD_PORT_REFUSED,
                 _NAME,
                 f"nothing listens on {endpoint}: the datagram was refused",
                 "start the statsd server there, or correct metrics.endpoint",
+                fields=fields,
             )
         except OSError as exc:
             return warning(
+                Code.STATSD_UNREACHABLE,
                 _NAME,
                 f"{endpoint}: {exc.strerror}",
                 "check the routes and firewalls of this host, or correct metrics.endpoint",
+                fields=fields,
             )
-    return ok(_NAME, f"{endpoint} doesn't refuse datagrams (whether it takes them can't be known)")
+    return ok(
+        Code.STATSD_PORT_OPEN,
+        _NAME,
+        f"{endpoint} doesn't refuse datagrams (whether it takes them can't be known)",
+        fields=fields,
+    )

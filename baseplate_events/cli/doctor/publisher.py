@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..status.command import UnreachableError, scrape
-from .checks import ok, problem, skipped, warning
+from .findings import Code, ok, problem, skipped, warning
 
 if TYPE_CHECKING:
     from ...event_publisher.config.values import Endpoint
-    from .checks import Check
+    from .findings import Check
 
 _NAME: Final = "publisher"
 
@@ -21,19 +21,28 @@ def check_publisher(health: Endpoint | None) -> Check:
         health: Where its health endpoint is, or None.
     """
     if health is None:
-        return skipped(_NAME, "health.bind isn't set, so a publisher can't be asked")
+        found = "health.bind isn't set, so a publisher can't be asked"
+        return skipped(Code.PUBLISHER_ENDPOINT_UNSET, _NAME, found)
+    fields = {"endpoint": str(health)}
     try:
         look = scrape(health)
     except UnreachableError as exc:
         return warning(
+            Code.PUBLISHER_SILENT,
             _NAME,
             f"nobody answers at {exc.address}: {exc.problem}",
             "start the publisher; if it runs, run the doctor as its user, or restart it with health.bind as "
             "it is now",
+            fields={**fields, "reason": exc.problem},
         )
     if look.unready is None:
-        delivered = look.number("events_delivered_total") or 0
-        return ok(_NAME, f"it runs, and has delivered {delivered:,.0f} events")
+        delivered = look.number("events_delivered_total") or 0.0
+        found = f"it runs, and has delivered {delivered:,.0f} events"
+        return ok(Code.PUBLISHER_DELIVERS, _NAME, found, fields={**fields, "delivered": delivered})
     return problem(
-        _NAME, f"it isn't delivering: {look.unready}", "the checks before and its log say what mends that"
+        Code.PUBLISHER_FAILS,
+        _NAME,
+        f"it isn't delivering: {look.unready}",
+        "the checks before and its log say what mends that",
+        fields={**fields, "reason": look.unready},
     )

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Final
 from ...event_publisher.dead_letters.record import Letter
 from ...event_publisher.dead_letters.store import DeadLetterError, file_numbers, read_letters
 from ...event_publisher.spool.segment_format import LINE_LIMIT, SegmentFormat
-from ..common import command, counted
+from ..common import command_line, counted
 from ..queue.info import user_name
-from .checks import Verdict, judge_space, ok, problem, skipped, warning
+from .checks import judge_space
+from .findings import Code, Verdict, ok, problem, skipped, warning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ...event_publisher.config.settings import DeadLetterSettings, SpoolSettings
-    from .checks import Check
+    from .findings import Check, Field
 
 _SEGMENTS: Final = "segment-*"
 _JOURNALS: Final = "journal-*"
@@ -40,6 +41,7 @@ def check_spool(settings: SpoolSettings | None, version: str) -> Iterator[Check]
     """
     if settings is None:
         yield skipped(
+            Code.SPOOL_UNSET,
             "spool folder",
             "spool.directory isn't set: a `kill -9` of the publisher costs the events that it has in hand",
         )
@@ -66,7 +68,9 @@ def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
     """Look at the dead letters; settings are None where there are none."""
     if settings is None:
         yield skipped(
-            "dead letters", "there is no folder for them: events that the collector refuses are dropped"
+            Code.DEAD_LETTERS_UNSET,
+            "dead letters",
+            "there is no folder for them: events that the collector refuses are dropped",
         )
         return
     directory = settings.directory
@@ -82,17 +86,29 @@ def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
             if isinstance(entry, Letter)
         ]
     except DeadLetterError as exc:
-        yield problem("dead letters", f"{exc.path}: {exc.problem}", _unreadable_remedy(directory))
+        yield problem(
+            Code.DEAD_LETTERS_UNREADABLE,
+            "dead letters",
+            f"{exc.path}: {exc.problem}",
+            _unreadable_remedy(directory),
+            commands=(_take_over(directory),),
+            fields={"path": str(exc.path), "reason": exc.problem},
+        )
         return
     size = sum(len(letter.event) for letter in letters)
-    if letters:
-        yield warning(
-            "dead letters",
-            f"{counted(len(letters), 'event')} that the collector refused, {size:,} bytes",
-            f"see why: {command('dead-letters', 'list', directory)}; then replay or purge them",
-        )
-    else:
-        yield ok("dead letters", "none")
+    fields: dict[str, Field] = {"path": directory, "events": len(letters), "bytes": size}
+    if not letters:
+        yield ok(Code.DEAD_LETTERS_NONE, "dead letters", "none", fields=fields)
+        return
+    show = command_line("dead-letters", "list", directory)
+    yield warning(
+        Code.DEAD_LETTERS_KEPT,
+        "dead letters",
+        f"{counted(len(letters), 'event')} that the collector refused, {size:,} bytes",
+        f"see why: `{show}`; then replay or purge them",
+        commands=(show,),
+        fields=fields,
+    )
 
 
 def check_folder(name: str, key: str, path: str) -> Check:
@@ -104,59 +120,105 @@ def check_folder(name: str, key: str, path: str) -> Check:
         path: The folder, which needn't be there yet.
     """
     user = user_name(os.geteuid())
+    fields = {"key": key, "path": path, "user": user}
     try:
         status = Path(path).stat()  # a link to a folder is followed
     except FileNotFoundError:
         return _check_place(name, key, path)
     except OSError as exc:
         return problem(
+            Code.FOLDER_UNREACHABLE,
             name,
             f"{path}: {exc.strerror}",
             f"name another folder in {key}, or let user {user} into those above it",
+            fields={**fields, "reason": str(exc.strerror)},
         )
     if not stat.S_ISDIR(status.st_mode):
-        return problem(name, f"{path} isn't a folder", f"name another in {key}, or move the file away")
-    if status.st_uid != os.geteuid():
         return problem(
+            Code.FOLDER_IS_NONE,
             name,
-            f"{path} belongs to user {user_name(status.st_uid)}, and this process runs as {user}",
-            f"run publisher and doctor as that user, or name another folder in {key}; if it is this "
-            f"publisher's alone, as root: {_take_over(path)}",
+            f"{path} isn't a folder",
+            f"name another in {key}, or move the file away",
+            fields=fields,
         )
+    if status.st_uid != os.geteuid():
+        owner, take_over = user_name(status.st_uid), _take_over(path)
+        return problem(
+            Code.FOLDER_FOREIGN,
+            name,
+            f"{path} belongs to user {owner}, and this process runs as {user}",
+            f"run publisher and doctor as that user, or name another folder in {key}; if it is this "
+            f"publisher's alone, as root: `{take_over}`",
+            commands=(take_over,),
+            fields={**fields, "owner": owner},
+        )
+    close = f"chmod 0700 {shlex.quote(path)}"
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         if _is_read_only(path):
-            return problem(name, f"{path} is on a disk that is read-only", _remount(path))
-        return problem(name, f"{path}: its owner may not write to it", f"`chmod 0700 {shlex.quote(path)}`")
+            return problem(
+                Code.FOLDER_READ_ONLY,
+                name,
+                f"{path} is on a disk that is read-only",
+                _remount_remedy(path),
+                commands=_remount(path),
+                fields=fields,
+            )
+        return problem(
+            Code.FOLDER_NOT_WRITABLE,
+            name,
+            f"{path}: its owner may not write to it",
+            f"`{close}`",
+            commands=(close,),
+            fields=fields,
+        )
     open_to_others = status.st_mode & 0o077
     if open_to_others and (status.st_mode & stat.S_ISVTX or any(Path(path).iterdir())):
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
         return problem(
+            Code.FOLDER_OPEN_TO_OTHERS,
             name,
-            f"{path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o})",
-            f"`chmod 0700 {shlex.quote(path)}` if nobody else uses it, or name another folder in {key}",
+            f"{path} is open to other users (mode {mode})",
+            f"`{close}` if nobody else uses it, or name another folder in {key}",
+            commands=(close,),
+            fields={**fields, "mode": mode},
         )
-    return ok(name, f"{path} can be used by user {user}")
+    return ok(Code.FOLDER_USABLE, name, f"{path} can be used by user {user}", fields=fields)
 
 
 def _check_place(name: str, key: str, path: str) -> Check:
     """Look whether a folder that isn't there can be made."""
     above = _existing(path)
+    uid = os.geteuid()
+    user = user_name(uid)
+    fields = {"key": key, "path": path, "user": user, "above": str(above)}
     if above.is_symlink() and not above.exists():
+        target = str(above.readlink())
         return problem(
+            Code.FOLDER_BEHIND_A_BROKEN_LINK,
             name,
-            f"{above} is a link to {above.readlink()}, which isn't there",
+            f"{above} is a link to {target}, which isn't there",
             f"mount the disk that it is on, or make that folder, or name another in {key}",
+            fields={**fields, "target": target},
         )
     if os.access(above, os.W_OK | os.X_OK):
-        return ok(name, f"{path} isn't there; the publisher makes it")
+        return ok(Code.FOLDER_TO_COME, name, f"{path} isn't there; the publisher makes it", fields=fields)
     if _is_read_only(above):
         return problem(
-            name, f"{path} isn't there, and {above} is on a disk that is read-only", _remount(above)
+            Code.FOLDER_UNMAKABLE_READ_ONLY,
+            name,
+            f"{path} isn't there, and {above} is on a disk that is read-only",
+            _remount_remedy(above),
+            commands=_remount(above),
+            fields=fields,
         )
-    uid = os.geteuid()
+    make = f"install -d -m 0700 -o {uid} {shlex.quote(path)}"
     return problem(
+        Code.FOLDER_UNMAKABLE,
         name,
-        f"{path} isn't there, and user {user_name(uid)} can't make it in {above}",
-        f"as root: `install -d -m 0700 -o {uid} {shlex.quote(path)}`, or name another folder in {key}",
+        f"{path} isn't there, and user {user} can't make it in {above}",
+        f"as root: `{make}`, or name another folder in {key}",
+        commands=(make,),
+        fields=fields,
     )
 
 
@@ -164,21 +226,25 @@ def _is_read_only(path: str | Path) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
-def _remount(path: str | Path) -> str:
+def _remount(path: str | Path) -> tuple[str, str]:
+    """Give the commands by which root sees whether a disk fails, and makes it writable."""
     mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(str(path))})"'
-    return (
-        f"see by `dmesg` whether the disk fails; if it doesn't, as root: `mount -o remount,rw {mount_point}`"
-    )
+    return "dmesg", f"mount -o remount,rw {mount_point}"
+
+
+def _remount_remedy(path: str | Path) -> str:
+    look, remount = _remount(path)
+    return f"see by `{look}` whether the disk fails; if it doesn't, as root: `{remount}`"
 
 
 def _take_over(path: str) -> str:
     """Write the command by which root gives a folder and what is in it to the user of this process."""
-    return f"`chown -R {os.geteuid()} {shlex.quote(path)}`"
+    return f"chown -R {os.geteuid()} {shlex.quote(path)}"
 
 
 def _unreadable_remedy(path: str) -> str:
     return (
-        f"if it is another user's, as root: {_take_over(path)}; if it isn't, mend that disk, or move the "
+        f"if it is another user's, as root: `{_take_over(path)}`; if it isn't, mend that disk, or move the "
         "file away"
     )
 
@@ -189,29 +255,41 @@ def _check_lock(path: str) -> Check:
         # Shared, so that two doctors aren't taken for a publisher.
         fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return ok("spool lock", "in use by a running publisher")
+        return ok(Code.SPOOL_LOCKED, "spool lock", "in use by a running publisher")
     finally:
         os.close(folder)  # and let go of the lock
-    return ok("spool lock", "no publisher uses it now")
+    return ok(Code.SPOOL_UNLOCKED, "spool lock", "no publisher uses it now")
 
 
 def _check_segments(path: str, sizes: dict[str, int], version: str) -> Check:
     name = "spool segments"
     if not sizes:
-        return ok(name, "none: nothing waits on the disk")
+        return ok(Code.SEGMENTS_NONE, name, "none: nothing waits on the disk")
     oldest = min(sizes, key=lambda segment: (len(segment), segment))
+    file = f"{path}/{oldest}"
     try:
-        with Path(path, oldest).open("rb") as file:
-            refusal = SegmentFormat(version).refusal(file.read(LINE_LIMIT))
+        with Path(file).open("rb") as segment:
+            refusal = SegmentFormat(version).refusal(segment.read(LINE_LIMIT))
     except FileNotFoundError:
         refusal = None  # delivered in the meantime
     except OSError as exc:
-        return problem(name, f"{path}/{oldest}: {exc.strerror}", _unreadable_remedy(path))
+        return problem(
+            Code.SEGMENT_UNREADABLE,
+            name,
+            f"{file}: {exc.strerror}",
+            _unreadable_remedy(path),
+            commands=(_take_over(path),),
+            fields={"path": file, "reason": str(exc.strerror)},
+        )
     if refusal is not None:
         found, _, remedy = refusal.partition("; ")
-        return problem(name, f"{path}/{oldest} {found}", remedy)
+        return problem(Code.SEGMENT_REFUSED, name, f"{file} {found}", remedy, fields={"path": file})
+    total = sum(sizes.values())
     return ok(
-        name, f"{len(sizes):,}, {sum(sizes.values()):,} bytes; a publisher delivers them before new events"
+        Code.SEGMENTS_WAITING,
+        name,
+        f"{len(sizes):,}, {total:,} bytes; a publisher delivers them before new events",
+        fields={"segments": len(sizes), "bytes": total},
     )
 
 

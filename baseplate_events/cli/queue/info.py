@@ -6,13 +6,16 @@ import os
 import shlex
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ...transport.descriptor import find_queue
 from ...transport.limits import queue_status
 
 if TYPE_CHECKING:
     from ...transport.limits import QueueSize
+
+#: What root runs to let queues show in the file system.
+MOUNT_COMMAND: Final = "mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,18 @@ class QueueInfo:
         """Whether every user of this host may take events away."""
         return bool(self.mode & stat.S_IROTH)
 
+    def chmod_commands(self, mode: int) -> list[str]:
+        """Give the commands that give it these permission bits, in their order.
+
+        The last one is for its owner. One before it is for root, and lets the queue show in the file system.
+        """
+        chmod = f"chmod {mode:04o} {shlex.quote(f'/dev/mqueue{self.name}')}"
+        return [chmod] if self.shown else [MOUNT_COMMAND, chmod]
+
     def chmod_command(self, mode: int) -> str:
         """Tell how its owner gives it these permission bits."""
-        where = (
-            "" if self.shown else ", after `mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue` as root"
-        )
-        return f"`chmod {mode:04o} {shlex.quote(f'/dev/mqueue{self.name}')}` as its owner{where}"
+        *mount, chmod = self.chmod_commands(mode)
+        return f"`{chmod}` as its owner" + "".join(f", after `{command}` as root" for command in mount)
 
 
 def inspect_queue(name: str) -> QueueInfo | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.queue.info import group_name
 from baseplate_events.event_publisher.config.settings import Sync
 from baseplate_events.event_publisher.dead_letters.store import DeadLetters
@@ -35,11 +36,6 @@ if TYPE_CHECKING:
 ODD_NAME = "the spool's (only) folder"
 
 
-def commands(remedy: str) -> list[str]:
-    """Return the commands that a remedy has in backquotes."""
-    return re.findall(r"`([^`]+)`", remedy)
-
-
 def paste(command: str) -> str:
     """Run a command as pasted into a shell, and return what it wrote to stdout."""
     result = subprocess.run(
@@ -59,71 +55,81 @@ def paste(command: str) -> str:
 def test_limits_are_lifted(tmp_path: Path) -> None:
     """With the sysctls and the rlimit of the remedies an ordinary user gets the queue that is wanted."""
     wanted = {"max_queue_size": "20", "max_event_size": "10000"}
-    with sandbox(tmp_path) as place, configured(tmp_path, **wanted) as words:
-        words += ["--no-probe"]
+    with sandbox(tmp_path) as place, configured(tmp_path, **wanted) as arguments:
+        arguments += ["--no-probe"]
         place.set_up("sysctl", "-q", "-w", "fs.mqueue.msg_max=10", "fs.mqueue.msgsize_max=8192")
-        before = doctor_in(place, *words, after="ulimit -S -q 50000")
-        sysctl, keep, _ = commands(before["kernel limits"][2])
-        ulimit, *_ = commands(before["RLIMIT_MSGQUEUE"][2])
+        before = doctor_in(place, *arguments, after="ulimit -S -q 50000")
+        sysctl, keep = before["kernel limits"].commands
+        [ulimit] = before["RLIMIT_MSGQUEUE"].commands
         place.set_up("bash", "-c", sysctl)
-        after = doctor_in(place, *words, after=f"ulimit -S -q 50000 && {ulimit}")
+        after = doctor_in(place, *arguments, after=f"ulimit -S -q 50000 && {ulimit}")
         place.set_up("mount", "-t", "tmpfs", "none", "/etc/sysctl.d")
         place.set_up("bash", "-c", keep)
         kept = place.run("sh", "-c", "sysctl -p /etc/sysctl.d/*.conf")
-    assert (before["kernel limits"][0], before["RLIMIT_MSGQUEUE"][0]) == ("warning", "warning")
+    assert before["kernel limits"].code is Code.SYSCTLS_TOO_LOW
+    assert before["RLIMIT_MSGQUEUE"].code is Code.RLIMIT_TOO_LOW
     assert kept == Result(0, "fs.mqueue.msg_max = 20\nfs.mqueue.msgsize_max = 10000\n", "")
-    assert ", instead of 20 events of at most 10,000 bytes" in before["queue"][1]
-    assert (after["kernel limits"][0], after["RLIMIT_MSGQUEUE"][0]) == ("ok", "ok")
-    assert after["queue"][1].endswith("gets room for 20 events of at most 10,000 bytes")
+    assert before["queue"].code is Code.QUEUE_MISSING_SMALLER
+    assert before["queue"].fields["wanted"] == {"capacity": 20, "max_event_size": 10_000}
+    assert after["kernel limits"].code is Code.SYSCTLS_SUFFICIENT
+    assert after["RLIMIT_MSGQUEUE"].code is Code.RLIMIT_SUFFICIENT
+    assert after["queue"].code is Code.QUEUE_MISSING
+    assert after["queue"].fields["expected"] == {"capacity": 20, "max_event_size": 10_000}
 
 
 def test_room_is_made_beside_other_queues(tmp_path: Path) -> None:
     """Where others of the user leave too little they are named, and the limit of the remedy is enough."""
     charge = QueueSize(MAX_MESSAGES, MAX_MESSAGE_SIZE).bytes_charged
     taken = QueueSize(4, 64).bytes_charged
-    with sandbox(tmp_path) as place, configured(tmp_path) as words:
-        words += ["--no-probe"]
+    with sandbox(tmp_path) as place, configured(tmp_path) as arguments:
+        arguments += ["--no-probe"]
         place.show_queues()
         create = ("python", "-m", "baseplate_events", "queue", "create", "other", "--strict")
         place.set_up(*create, "--max-messages", "4", "--max-event-size", "64")
-        before = doctor_in(place, *words, after=f"ulimit -S -q {charge + taken - 1}")
-        ulimit, *_ = commands(before["RLIMIT_MSGQUEUE"][2])
-        after = doctor_in(place, *words, after=ulimit)
-    assert "warning" == before["RLIMIT_MSGQUEUE"][0]
-    assert f"other queues of this user take {taken} of them: /events-other" in before["RLIMIT_MSGQUEUE"][1]
-    assert ", instead of 10 events of at most 1,024 bytes" in before["queue"][1]
-    assert "ok" == after["RLIMIT_MSGQUEUE"][0]
-    assert after["queue"][1].endswith("gets room for 10 events of at most 1,024 bytes")
+        before = doctor_in(place, *arguments, after=f"ulimit -S -q {charge + taken - 1}")
+        [ulimit] = before["RLIMIT_MSGQUEUE"].commands
+        after = doctor_in(place, *arguments, after=ulimit)
+    assert before["RLIMIT_MSGQUEUE"].code is Code.RLIMIT_TOO_LOW
+    assert before["RLIMIT_MSGQUEUE"].fields["neighbours"] == {"/events-other": taken}
+    assert before["queue"].code is Code.QUEUE_MISSING_SMALLER
+    assert after["RLIMIT_MSGQUEUE"].code is Code.RLIMIT_SUFFICIENT
+    assert after["queue"].code is Code.QUEUE_MISSING
+    assert after["queue"].fields["expected"] == {
+        "capacity": MAX_MESSAGES,
+        "max_event_size": MAX_MESSAGE_SIZE,
+    }
 
 
 def test_a_queue_that_is_too_small_is_made_anew(tmp_path: Path) -> None:
     """The command removes it, once it is empty, and whoever comes next makes it as configured."""
-    with configured(tmp_path) as words:
-        words += ["--no-probe"]
-        name = f"/events-{words[2]}"
+    with configured(tmp_path) as arguments:
+        arguments += ["--no-probe"]
+        name = f"/events-{arguments[2]}"
         MessageQueue(name, max_messages=2, max_message_size=32).close()
-        before = doctor(*words)
-        [unlink] = commands(before["queue size"][2])
+        before = doctor(*arguments)
+        [unlink] = before["queue size"].commands
         paste(unlink)
-        assert "isn't there" in doctor(*words)["queue"][1]
+        assert doctor(*arguments)["queue"].code is Code.QUEUE_MISSING
         MessageQueue(name, max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE).close()
-        after = doctor(*words)
-    assert ("warning", "ok") == (before["queue size"][0], after["queue size"][0])
+        after = doctor(*arguments)
+    assert before["queue size"].code is Code.QUEUE_TOO_SMALL
+    assert after["queue size"].code is Code.QUEUE_LARGE_ENOUGH
 
 
 def test_a_queue_that_is_open_to_all_is_closed(tmp_path: Path) -> None:
     """Its owner closes it with the command, where queues don't show in the file system after another one."""
-    with sandbox(tmp_path) as place, configured(tmp_path) as words:
-        words += ["--no-probe"]
+    with sandbox(tmp_path) as place, configured(tmp_path) as arguments:
+        arguments += ["--no-probe"]
         place.hide_queues()
-        create = ("python", "-m", "baseplate_events", "queue", "create", words[2], "--mode", "0644")
+        create = ("python", "-m", "baseplate_events", "queue", "create", arguments[2], "--mode", "0644")
         place.set_up(*create, "--max-messages", "10", "--max-event-size", "1024")
-        before = doctor_in(place, *words)
-        chmod, mount = commands(before["queue access"][2])
+        before = doctor_in(place, *arguments)
+        mount, chmod = before["queue access"].commands
         place.set_up("bash", "-c", mount)
         place.set_up("bash", "-c", chmod)
-        after = doctor_in(place, *words)
-    assert ("warning", "ok") == (before["queue access"][0], after["queue access"][0])
+        after = doctor_in(place, *arguments)
+    assert before["queue access"].code is Code.QUEUE_OPEN_TO_ALL
+    assert after["queue access"].code is Code.QUEUE_ACCESS_LIMITED
 
 
 @needs_root
@@ -136,21 +142,21 @@ def test_a_queue_of_somebody_else_lets_a_group_in(tmp_path: Path) -> None:
         fresh_name("/events-test-") as name,
         MessageQueue(name, max_messages=2, max_message_size=32),
     ):
-        words = ["--queue-name", name.removeprefix("/events-")]
+        arguments = ["--queue-name", name.removeprefix("/events-")]
         with as_user(NOBODY):
-            before = doctor(*words)
-        let_in, *mount = commands(before["queue"][2])
+            before = doctor(*arguments)
+        *mount, let_in = before["queue"].commands
         if mount:  # they don't show on this host
             place.hide_queues()
             place.set_up("bash", "-c", *mount)
         place.set_up("bash", "-c", let_in.replace("GROUP", str(os.getegid())))
         with as_user(NOBODY):
-            after = doctor(*words)
-    assert (before.status, before["queue"][0]) == (1, "problem")
-    assert f"doesn't let in this process of user {NOBODY}" in before["queue"][1]
-    assert "as the same user; or give them a common group" in before["queue"][2]
-    assert (after.status, after["queue access"][0]) == (0, "ok")
-    assert "and group" in after["queue access"][1]
+            after = doctor(*arguments)
+    assert (before.status, before["queue"].code) == (1, Code.QUEUE_FORBIDDEN)
+    assert (after.status, after["queue access"].code) == (0, Code.QUEUE_ACCESS_LIMITED)
+    assert ("0660", group_name(os.getegid())) == tuple(
+        after["queue access"].fields[field] for field in ("mode", "group")
+    )
 
 
 # --- configuration and key ---
@@ -158,31 +164,30 @@ def test_a_queue_of_somebody_else_lets_a_group_in(tmp_path: Path) -> None:
 
 def test_the_configuration_can_be_looked_at_alone(tmp_path: Path) -> None:
     """The command tells the same mistake, and ends with 0 once it is mended."""
-    with configured(tmp_path, batch__max_age="soon") as words:
-        verdict, found, remedy = doctor(*words)["configuration"]
-        [check] = commands(remedy)
+    with configured(tmp_path, batch__max_age="soon") as arguments:
+        before = doctor(*arguments)["configuration"]
+        [check] = before.commands
         with pytest.raises(subprocess.CalledProcessError) as caught:
             paste(check)
-        Path(words[0]).write_text(Path(words[0]).read_text().replace("soon", "1 second"))
+        Path(arguments[0]).write_text(Path(arguments[0]).read_text().replace("soon", "1 second"))
         paste(check)
-    assert verdict == "problem"
-    assert found in caught.value.stderr
+    assert before.code is Code.CONFIGURATION_MISTAKE
+    assert before.found in caught.value.stderr
 
 
 def test_a_new_secret_is_long_enough(tmp_path: Path) -> None:
     """What the command makes is a secret of more than 16 bytes."""
-    [make] = commands(
-        diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", key__secret="c2hvcnQ=")["key"][2]
-    )
+    short = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", key__secret="c2hvcnQ=")["key"]
+    [make] = short.commands
     key = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", key__secret=paste(make).strip())["key"]
-    assert ("ok", "key.secret decodes to 32 bytes") == key[:2]
+    assert (Code.SECRET_LONG_ENOUGH, {"size": 32}) == (key.code, key.fields)
 
 
 def test_a_name_can_be_asked_for_as_the_publisher_does(tmp_path: Path) -> None:
     """The command fails for a name that doesn't exist, and tells the address of one that does."""
     table = diagnose(tmp_path, "http://collector.invalid", metrics__endpoint="statsd.invalid:8125")
     for check in ("collector name", "metrics"):
-        [ask] = commands(table[check][2])
+        [ask] = table[check].commands
         with pytest.raises(subprocess.CalledProcessError):
             paste(ask)
         assert "localhost" in paste(re.sub(r"\S+\.invalid", "localhost", ask))
@@ -244,45 +249,48 @@ def make_letters_of_root(path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize(
-    ("make", "check", "found"),
+    ("make", "name", "code"),
     [
-        (make_nothing, "spool folder", "can't make it in"),
-        (make_unwritable, "spool folder", "its owner may not write to it"),
-        (make_spool_of_root, "spool folder", "belongs to user root (0), and this process runs as"),
-        (make_segments_of_root, "spool segments", "Permission denied"),
-        (make_journal_of_root, "spool segments", "Permission denied"),
-        (make_letters_of_root, "dead letters", "Permission denied"),
+        (make_nothing, "spool folder", Code.FOLDER_UNMAKABLE),
+        (make_unwritable, "spool folder", Code.FOLDER_NOT_WRITABLE),
+        (make_spool_of_root, "spool folder", Code.FOLDER_FOREIGN),
+        (make_segments_of_root, "spool segments", Code.SEGMENT_UNREADABLE),
+        (make_journal_of_root, "spool segments", Code.SEGMENT_UNREADABLE),
+        (make_letters_of_root, "dead letters", Code.DEAD_LETTERS_UNREADABLE),
     ],
 )
 def test_a_folder_is_given_to_the_user(
-    tmp_path: Path, make: Callable[[Path], None], check: str, found: str
+    tmp_path: Path, make: Callable[[Path], None], name: str, code: Code
 ) -> None:
     """Root's command lets the user of the publisher use it, whatever a shell would make of its name."""
     folders_of(tmp_path, tmp_path / "none")  # another user may not be able to read all modules
     path = tmp_path / ODD_NAME
     make(path)
-    with configured(tmp_path, spool__directory=str(path)) as words:
-        words += ["--no-probe"]
-        Path(words[0]).chmod(0o644)
+    with configured(tmp_path, spool__directory=str(path)) as arguments:
+        arguments += ["--no-probe"]
+        Path(arguments[0]).chmod(0o644)
         with unprivileged(tmp_path):
-            before = doctor(*words)
-        for command in commands(before[check][2]):
-            paste(command)
+            before = doctor(*arguments)[name]
+        [command] = before.commands
+        paste(command)
         with unprivileged(tmp_path):
-            after = doctor(*words)
-    assert "problem" == before[check][0]
-    assert found in before[check][1]
-    assert "ok" == after["spool folder"][0]
-    assert not [row for row in after.checks if row["name"] == check and row["verdict"] == "problem"]
+            after = doctor(*arguments)
+    assert before.code is code
+    if "reason" in before.fields:
+        assert str(before.fields["reason"]).endswith("Permission denied")
+    assert after["spool folder"].code is Code.FOLDER_USABLE
+    assert name not in {check.name for check in after.problems}
 
 
 def test_a_folder_that_is_open_is_closed(tmp_path: Path) -> None:
     """The command closes it, whatever a shell would make of its name."""
     path = tmp_path / ODD_NAME
     make_open(path)
-    [close] = commands(folders_of(tmp_path, path)["spool folder"][2])
+    before = folders_of(tmp_path, path)["spool folder"]
+    assert before.code is Code.FOLDER_OPEN_TO_OTHERS
+    [close] = before.commands
     paste(close)
-    assert "ok" == folders_of(tmp_path, path)["spool folder"][0]
+    assert folders_of(tmp_path, path)["spool folder"].code is Code.FOLDER_USABLE
 
 
 def test_a_disk_that_is_read_only_is_mounted_anew(tmp_path: Path) -> None:
@@ -290,18 +298,18 @@ def test_a_disk_that_is_read_only_is_mounted_anew(tmp_path: Path) -> None:
     disk = tmp_path / ODD_NAME
     disk.mkdir()
     keys = {"spool__directory": str(disk / "spool"), "dead_letters__directory": str(disk)}
-    with sandbox(tmp_path) as place, configured(tmp_path, **keys) as words:
-        words += ["--no-probe"]
+    with sandbox(tmp_path) as place, configured(tmp_path, **keys) as arguments:
+        arguments += ["--no-probe"]
         place.set_up("mount", "-t", "tmpfs", "-o", "ro,mode=0700", "none", str(disk))
-        before = doctor_in(place, *words)
-        _, remount = commands(before["spool folder"][2])
-        assert remount == commands(before["dead letters folder"][2])[1]
+        before = doctor_in(place, *arguments)
+        _, remount = before["spool folder"].commands
+        assert before["spool folder"].commands == before["dead letters folder"].commands
         place.set_up("bash", "-c", remount)
-        after = doctor_in(place, *words)
-    for check in ("spool folder", "dead letters folder"):
-        assert "problem" == before[check][0]
-        assert f"{disk} is on a disk that is read-only" in before[check][1]
-        assert "ok" == after[check][0]
+        after = doctor_in(place, *arguments)
+    assert before["spool folder"].code is Code.FOLDER_UNMAKABLE_READ_ONLY
+    assert before["dead letters folder"].code is Code.FOLDER_READ_ONLY
+    assert after["spool folder"].code is Code.FOLDER_TO_COME
+    assert after["dead letters folder"].code is Code.FOLDER_USABLE
 
 
 def test_dead_letters_are_shown_and_purged(tmp_path: Path) -> None:
@@ -310,8 +318,9 @@ def test_dead_letters_are_shown_and_purged(tmp_path: Path) -> None:
     letters = DeadLetters(str(path), max_size=10**6)
     letters.write(b'{"private":1}', status=400, reason="no such field")
     letters.close()
-    words = ("http://127.0.0.1:9", "--no-probe")
-    [show] = commands(diagnose(tmp_path, *words, dead_letters__directory=str(path))["dead letters"][2])
+    arguments = ("http://127.0.0.1:9", "--no-probe")
+    [show] = diagnose(tmp_path, *arguments, dead_letters__directory=str(path))["dead letters"].commands
     assert "no such field" in paste(show)
     paste(show.replace(" list ", " purge --yes "))
-    assert ("ok", "none", "") == diagnose(tmp_path, *words, dead_letters__directory=str(path))["dead letters"]
+    after = diagnose(tmp_path, *arguments, dead_letters__directory=str(path))["dead letters"]
+    assert after.code is Code.DEAD_LETTERS_NONE

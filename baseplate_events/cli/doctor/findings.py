@@ -1,0 +1,384 @@
+"""Everything that the doctor can find: a code for each finding, and what a finding carries. Pure.
+
+Rules:
+
+1. A code stands for one finding, and one place in this package makes it. Programs go by names, codes, fields
+   and commands. Texts are for people and may change in any release; names, codes and the names of fields
+   don't. A field `reason` is in the words of the system, a library or a peer.
+2. A verdict of `problem` means that events don't flow, or that the publisher won't start; `warning`, that
+   they flow but something is worse than it should be or soon will be; `skipped`, that it can't be known or
+   doesn't apply.
+3. Whatever isn't ok says in `remedy` exactly what to do; a check that was skipped says in `found` why.
+4. A command in `commands` is in the remedy too, in backquotes.
+5. Nothing here holds a secret or the content of an event.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: What a field of a finding may be, so that JSON can hold it.
+Field: TypeAlias = str | int | float | Sequence[str] | Mapping[str, str | int] | None
+
+
+class Verdict(enum.Enum):
+    """What a check comes to."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+    SKIPPED = "skipped"
+
+
+class Code(enum.Enum):
+    """What was found."""
+
+    # --- this process ---
+
+    #: ok: Which Python runs the doctor, and as which user.
+    PROCESS_IDENTIFIED = "process-identified"
+    #: ok: posix_ipc can be used.
+    POSIX_IPC_PRESENT = "posix-ipc-present"
+    #: problem: posix_ipc can't be imported, or the system has no POSIX queues.
+    POSIX_IPC_UNUSABLE = "posix-ipc-unusable"
+    #: ok: thrift can be imported.
+    THRIFT_PRESENT = "thrift-present"
+    #: warning: thrift can't be imported.
+    THRIFT_MISSING = "thrift-missing"
+
+    # --- configuration and key ---
+
+    #: ok: The configuration has no mistakes.
+    CONFIGURATION_GOOD = "configuration-good"
+    #: problem: One mistake in the configuration.
+    CONFIGURATION_MISTAKE = "configuration-mistake"
+    #: skipped: Only a configuration without mistakes says what to look at.
+    CONFIGURATION_NEEDED = "configuration-needed"
+    #: ok: Each environment variable that the configuration names is set.
+    VARIABLES_SET = "variables-set"
+    #: ok: The configuration names no environment variable.
+    VARIABLES_UNUSED = "variables-unused"
+    #: problem: The configuration names an environment variable that isn't set.
+    VARIABLE_UNSET = "variable-unset"
+    #: ok: The secret of the key can't be guessed.
+    SECRET_LONG_ENOUGH = "secret-long-enough"  # noqa: S105 - a code
+    #: warning: The secret of the key has too few bytes.
+    SECRET_SHORT = "secret-short"  # noqa: S105 - likewise
+
+    # --- limits of the host ---
+
+    #: ok: The sysctls allow the queue that is wanted.
+    SYSCTLS_SUFFICIENT = "sysctls-sufficient"
+    #: warning: They don't.
+    SYSCTLS_TOO_LOW = "sysctls-too-low"
+    #: ok: RLIMIT_MSGQUEUE has no limit.
+    RLIMIT_NONE = "rlimit-none"
+    #: ok: RLIMIT_MSGQUEUE has room for the queue that is wanted, beside the user's others.
+    RLIMIT_SUFFICIENT = "rlimit-sufficient"
+    #: warning: It hasn't.
+    RLIMIT_TOO_LOW = "rlimit-too-low"
+
+    # --- the queue ---
+
+    #: ok: No queue was named; a new one gets the size that is wanted.
+    NEW_QUEUE_POSSIBLE = "new-queue-possible"
+    #: ok: No queue was named; a new one is smaller than wanted.
+    NEW_QUEUE_SMALLER = "new-queue-smaller"
+    #: problem: No queue was named; the limits allow none at all.
+    NEW_QUEUE_IMPOSSIBLE = "new-queue-impossible"
+    #: ok: The queue doesn't exist; its first user gets the size that is wanted.
+    QUEUE_MISSING = "queue-missing"
+    #: ok: The queue doesn't exist; its first user gets a smaller one.
+    QUEUE_MISSING_SMALLER = "queue-missing-smaller"
+    #: problem: The queue doesn't exist, and the limits allow none at all.
+    QUEUE_MISSING_IMPOSSIBLE = "queue-missing-impossible"
+    #: problem: The queue belongs to a user who doesn't let this process in.
+    QUEUE_FORBIDDEN = "queue-forbidden"
+    #: problem: The queue can't be opened for another reason.
+    QUEUE_UNAVAILABLE = "queue-unavailable"
+    #: ok: The queue has the size that is wanted, or more.
+    QUEUE_LARGE_ENOUGH = "queue-large-enough"
+    #: warning: It has less.
+    QUEUE_TOO_SMALL = "queue-too-small"
+    #: ok: The queue has room for more events.
+    QUEUE_HAS_ROOM = "queue-has-room"
+    #: warning: The queue is nearly full, or full.
+    QUEUE_NEARLY_FULL = "queue-nearly-full"
+    #: ok: Whose the queue is.
+    QUEUE_OWNER = "queue-owner"
+    #: ok: Only its owner or a group can take events from the queue.
+    QUEUE_ACCESS_LIMITED = "queue-access-limited"
+    #: warning: Every user can take events from the queue, though its configured mode doesn't allow it.
+    QUEUE_OPEN_TO_ALL = "queue-open-to-all"
+    #: warning: Every user can take events from the queue, as its configured mode allows.
+    QUEUE_MODE_OPEN_TO_ALL = "queue-mode-open-to-all"
+
+    # --- the way to the collector, or to the proxy before it ---
+
+    #: skipped: A step before this one failed.
+    STEP_BLOCKED = "step-blocked"
+    #: ok: The host's name has addresses.
+    NAME_RESOLVED = "name-resolved"
+    #: problem: It has none.
+    NAME_UNRESOLVED = "name-unresolved"
+    #: problem: No name server answered in time.
+    NAME_SERVERS_SILENT = "name-servers-silent"
+    #: ok: A connection was made to each address that this host has a route to.
+    CONNECTION_MADE = "connection-made"
+    #: warning: A connection was made to some addresses only.
+    CONNECTION_PARTIAL = "connection-partial"
+    #: problem: No address took a connection, and at least one refused it.
+    CONNECTION_REFUSED = "connection-refused"
+    #: problem: No address took a connection, and at least one didn't answer.
+    CONNECTION_TIMED_OUT = "connection-timed-out"
+    #: problem: No address took a connection, for other reasons such as a missing route.
+    CONNECTION_FAILED = "connection-failed"
+    #: skipped: The collector is posted to without TLS.
+    TLS_UNUSED = "tls-unused"
+    #: ok: The collector's certificate is accepted.
+    CERTIFICATE_ACCEPTED = "certificate-accepted"
+    #: warning: It is accepted, but ends within days.
+    CERTIFICATE_ENDS_SOON = "certificate-ends-soon"
+    #: problem: The certificate has ended.
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    #: problem: By this host's clock the certificate has yet to begin.
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    #: problem: The certificate is for another name.
+    CERTIFICATE_FOR_ANOTHER_NAME = "certificate-for-another-name"
+    #: problem: The certificate isn't accepted for another reason, mostly an unknown authority.
+    CERTIFICATE_UNTRUSTED = "certificate-untrusted"
+    #: problem: What answers doesn't speak TLS that this host accepts.
+    HANDSHAKE_REFUSED = "handshake-refused"
+    #: problem: The TLS handshake wasn't finished in time.
+    HANDSHAKE_TIMED_OUT = "handshake-timed-out"
+    #: problem: The proxy doesn't answer CONNECT in HTTP.
+    HANDSHAKE_PROXY_NOT_HTTP = "handshake-proxy-not-http"
+    #: problem: The connection broke during the TLS handshake, or the proxy refused to make it.
+    HANDSHAKE_BROKEN = "handshake-broken"
+
+    # --- the signed probe ---
+
+    #: skipped: The probe was left out on request.
+    PROBE_LEFT_OUT = "probe-left-out"
+    #: ok: The collector took an empty batch.
+    PROBE_ACCEPTED = "probe-accepted"
+    #: ok: The collector refused an empty batch for being empty, and a false signature for being false.
+    PROBE_KEY_ACCEPTED = "probe-key-accepted"
+    #: warning: The collector refuses an empty batch whatever its signature.
+    PROBE_SIGNATURE_IGNORED = "probe-signature-ignored"
+    #: skipped: The collector refused an empty batch; its answer to a false signature says nothing.
+    PROBE_INCONCLUSIVE = "probe-inconclusive"
+    #: problem: An empty batch is too large for the collector, or for what stands before it.
+    PROBE_TOO_LARGE = "probe-too-large"
+    #: problem: The collector doesn't accept the key (401).
+    PROBE_KEY_REJECTED = "probe-key-rejected"
+    #: problem: The collector doesn't allow the key to send (403).
+    PROBE_KEY_FORBIDDEN = "probe-key-forbidden"
+    #: problem: The collector doesn't know the path of the URL (404).
+    PROBE_PATH_UNKNOWN = "probe-path-unknown"
+    #: problem: What answers isn't an event collector (405, 501).
+    PROBE_NOT_A_COLLECTOR = "probe-not-a-collector"
+    #: problem: The proxy wants credentials (407).
+    PROBE_PROXY_WANTS_CREDENTIALS = "probe-proxy-wants-credentials"
+    #: problem: A proxy before the collector wants a Content-Length, which the request has (411).
+    PROBE_LENGTH_REQUIRED = "probe-length-required"
+    #: problem: The collector doesn't take this format of events (415).
+    PROBE_FORMAT_UNSUPPORTED = "probe-format-unsupported"
+    #: problem: Another 3xx or 4xx status, such as a redirect.
+    PROBE_UNEXPECTED_STATUS = "probe-unexpected-status"
+    #: problem: The publisher's HTTP client doesn't accept the certificate, though the handshake succeeded.
+    PROBE_UNTRUSTED = "probe-untrusted"
+    #: problem: The publisher's HTTP client doesn't find the name, though it was found before.
+    PROBE_NAME_UNKNOWN = "probe-name-unknown"
+    #: warning: The collector asks to come back later (408, 425, 429).
+    PROBE_POSTPONED = "probe-postponed"
+    #: problem: The collector, or what stands before it, fails (other 5xx, or no status of HTTP).
+    PROBE_COLLECTOR_FAILS = "probe-collector-fails"
+    #: problem: There was no HTTP response.
+    PROBE_UNANSWERED = "probe-unanswered"
+
+    # --- the clock ---
+
+    #: skipped: The clock is read from the response to the probe, which was left out on request.
+    CLOCK_LEFT_OUT = "clock-left-out"
+    #: skipped: The clock is read from the response to the probe, and there was none.
+    CLOCK_UNANSWERED = "clock-unanswered"
+    #: skipped: The response has no date.
+    CLOCK_WITHOUT_DATE = "clock-without-date"
+    #: skipped: The response has a date that isn't one.
+    CLOCK_UNREADABLE_DATE = "clock-unreadable-date"
+    #: ok: This host's clock agrees with the collector's.
+    CLOCK_RIGHT = "clock-right"
+    #: warning: It doesn't.
+    CLOCK_OFF = "clock-off"
+
+    # --- the statsd server ---
+
+    #: skipped: No statsd server is configured.
+    STATSD_UNSET = "statsd-unset"
+    #: ok: A server listens on the Unix socket.
+    STATSD_SOCKET_SERVED = "statsd-socket-served"
+    #: warning: There is no file of this path.
+    STATSD_SOCKET_MISSING = "statsd-socket-missing"
+    #: warning: No server listens on the Unix socket, or the file isn't one.
+    STATSD_SOCKET_UNSERVED = "statsd-socket-unserved"
+    #: warning: This user may not write to the Unix socket.
+    STATSD_SOCKET_FORBIDDEN = "statsd-socket-forbidden"
+    #: warning: The Unix socket is one for streams.
+    STATSD_SOCKET_IS_A_STREAM = "statsd-socket-is-a-stream"
+    #: warning: The path can't be connected to for another reason.
+    STATSD_SOCKET_UNUSABLE = "statsd-socket-unusable"
+    #: ok: The host doesn't refuse datagrams.
+    STATSD_PORT_OPEN = "statsd-port-open"
+    #: warning: The host's name has no address, or no name server answered in time.
+    STATSD_NAME_UNRESOLVED = "statsd-name-unresolved"
+    #: warning: The host refuses datagrams.
+    STATSD_PORT_REFUSED = "statsd-port-refused"
+    #: warning: Datagrams can't be sent to the host.
+    STATSD_UNREACHABLE = "statsd-unreachable"
+
+    # --- a folder of the publisher: `name` says which ---
+
+    #: ok: The folder can be used.
+    FOLDER_USABLE = "folder-usable"
+    #: ok: The folder doesn't exist, and the publisher can make it.
+    FOLDER_TO_COME = "folder-to-come"
+    #: problem: The folder doesn't exist, and this user can't make it.
+    FOLDER_UNMAKABLE = "folder-unmakable"
+    #: problem: The folder doesn't exist, and the disk that it would be on is read-only.
+    FOLDER_UNMAKABLE_READ_ONLY = "folder-unmakable-read-only"
+    #: problem: The path leads through a link to something that doesn't exist.
+    FOLDER_BEHIND_A_BROKEN_LINK = "folder-behind-a-broken-link"
+    #: problem: The path can't be looked at.
+    FOLDER_UNREACHABLE = "folder-unreachable"
+    #: problem: The path is of something else than a folder.
+    FOLDER_IS_NONE = "folder-is-none"
+    #: problem: The folder belongs to another user.
+    FOLDER_FOREIGN = "folder-foreign"
+    #: problem: The folder is on a disk that is read-only.
+    FOLDER_READ_ONLY = "folder-read-only"
+    #: problem: The folder's owner may not write to it.
+    FOLDER_NOT_WRITABLE = "folder-not-writable"
+    #: problem: Other users can enter the folder.
+    FOLDER_OPEN_TO_OTHERS = "folder-open-to-others"
+
+    # --- the spool ---
+
+    #: skipped: No spool is configured.
+    SPOOL_UNSET = "spool-unset"
+    #: ok: A publisher uses the spool.
+    SPOOL_LOCKED = "spool-locked"
+    #: ok: No publisher uses the spool.
+    SPOOL_UNLOCKED = "spool-unlocked"
+    #: ok: No event waits in the spool.
+    SEGMENTS_NONE = "segments-none"
+    #: ok: Events wait in the spool.
+    SEGMENTS_WAITING = "segments-waiting"
+    #: problem: A segment can't be read.
+    SEGMENT_UNREADABLE = "segment-unreadable"
+    #: problem: A segment isn't one that this publisher reads.
+    SEGMENT_REFUSED = "segment-refused"
+    #: ok: The disk has room for all that the spool may take.
+    SPACE_SUFFICIENT = "space-sufficient"
+    #: warning: The disk is full before the spool is.
+    SPACE_TOO_SMALL = "space-too-small"
+
+    # --- dead letters ---
+
+    #: skipped: No folder for dead letters is configured.
+    DEAD_LETTERS_UNSET = "dead-letters-unset"
+    #: ok: There are no dead letters.
+    DEAD_LETTERS_NONE = "dead-letters-none"
+    #: warning: There are dead letters.
+    DEAD_LETTERS_KEPT = "dead-letters-kept"
+    #: problem: The dead letters can't be read.
+    DEAD_LETTERS_UNREADABLE = "dead-letters-unreadable"
+
+    # --- a publisher that runs ---
+
+    #: skipped: No health endpoint is configured.
+    PUBLISHER_ENDPOINT_UNSET = "publisher-endpoint-unset"
+    #: warning: No publisher answers at the health endpoint.
+    PUBLISHER_SILENT = "publisher-silent"
+    #: ok: The publisher runs and isn't failing.
+    PUBLISHER_DELIVERS = "publisher-delivers"
+    #: problem: The publisher runs and isn't delivering.
+    PUBLISHER_FAILS = "publisher-fails"
+
+
+#: The fields of a finding that has none.
+_NO_FIELDS: Final[Mapping[str, Field]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A thing that was looked at.
+
+    Attributes:
+        code: What was found, for programs.
+        name: What was looked at.
+        verdict: What it comes to.
+        found: What was found, for people.
+        remedy: What to do, for people; empty where nothing is to be done.
+        commands: The commands of the remedy for a shell, in the order in which they are run. What stands in
+            capitals is for the operator to fill in.
+        fields: The values of the finding, such as sizes in bytes, names and statuses, by name.
+    """
+
+    code: Code
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+    commands: Sequence[str] = ()
+    fields: Mapping[str, Field] = field(default_factory=dict[str, Field])
+
+
+def ok(code: Code, name: str, found: str, *, fields: Mapping[str, Field] = _NO_FIELDS) -> Check:
+    """Say that a thing is as it should be."""
+    return Check(code, name, Verdict.OK, found, fields=fields)
+
+
+def warning(
+    code: Code,
+    name: str,
+    found: str,
+    remedy: str,
+    *,
+    commands: Sequence[str] = (),
+    fields: Mapping[str, Field] = _NO_FIELDS,
+) -> Check:
+    """Say that a thing should be better."""
+    return Check(code, name, Verdict.WARNING, found, remedy, commands, fields)
+
+
+def problem(
+    code: Code,
+    name: str,
+    found: str,
+    remedy: str,
+    *,
+    commands: Sequence[str] = (),
+    fields: Mapping[str, Field] = _NO_FIELDS,
+) -> Check:
+    """Say that a thing keeps events from flowing."""
+    return Check(code, name, Verdict.PROBLEM, found, remedy, commands, fields)
+
+
+def skipped(code: Code, name: str, why: str, *, fields: Mapping[str, Field] = _NO_FIELDS) -> Check:
+    """Say why a thing wasn't looked at."""
+    return Check(code, name, Verdict.SKIPPED, why, fields=fields)
+
+
+def overall(checks: Iterable[Check]) -> Verdict:
+    """Give the worst verdict; what was skipped counts as ok."""
+    verdicts = {check.verdict for check in checks}
+    if Verdict.PROBLEM in verdicts:
+        return Verdict.PROBLEM
+    return Verdict.WARNING if Verdict.WARNING in verdicts else Verdict.OK

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import email.utils
+import errno
+import os
+import ssl
+from http.client import BadStatusLine
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from baseplate_events.cli.doctor.collector import (
+    Peer,
+    judge_certificate,
+    judge_clock,
+    judge_connection,
+    judge_handshake,
+    judge_name,
+    judge_probe,
+)
+from baseplate_events.cli.doctor.findings import Code, Verdict
+from baseplate_events.event_publisher.policy.outcome import Misconfigured, classify
+from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
+from tests.support.doctors import check_words, sound
+
+COLLECTOR = Peer("collector.hostname", "collector.test", 443)
+
+#: What connecting to an address may come to: the codes of errors, with None for no error.
+REFUSED, SILENT, UNREACHABLE = errno.ECONNREFUSED, errno.ETIMEDOUT, errno.ENETUNREACH
+results = st.lists(
+    st.sampled_from([None, REFUSED, SILENT, UNREACHABLE, errno.EAFNOSUPPORT, errno.EACCES]), min_size=1
+)
+
+statuses = st.integers(0, 999)
+replies = st.builds(Response, statuses, st.text()) | st.builds(
+    Failure, st.sampled_from(FailureKind), st.text()
+)
+
+
+def failure(number: int) -> OSError:
+    """Return the error that the system has for this code."""
+    return OSError(number, os.strerror(number))
+
+
+def untrusted(code: int, words: str = "no reason") -> ssl.SSLCertVerificationError:
+    """Return the error with which OpenSSL refuses a certificate."""
+    error = ssl.SSLCertVerificationError(1, words)
+    error.verify_code, error.verify_message = code, words
+    return error
+
+
+def openssl(error: ssl.SSLError, reason: str) -> ssl.SSLError:
+    """Give an error the reason that OpenSSL has for it."""
+    error.reason = reason
+    return error
+
+
+# --- name and connection ---
+
+
+@given(st.lists(st.ip_addresses().map(str), min_size=1))
+def test_a_name_is_good_just_if_it_has_addresses(addresses: list[str]) -> None:
+    """All of them are named; a lookup that fails or takes too long is a problem."""
+    found = sound(judge_name(COLLECTOR, addresses))
+    assert (Code.NAME_RESOLVED, addresses) == (found.code, found.fields["addresses"])
+    failed = sound(judge_name(COLLECTOR, OSError(-2, "not known")))
+    assert failed.code is Code.NAME_UNRESOLVED
+    assert ["getent hosts collector.test"] == list(failed.commands)
+    assert sound(judge_name(COLLECTOR, TimeoutError("late"))).code is Code.NAME_SERVERS_SILENT
+
+
+@given(results)
+def test_one_address_that_answers_is_enough(numbers: list[int | None]) -> None:
+    """With none, the likeliest cause counts; an address that this host has no way to costs no time."""
+    failures = {f"192.0.2.{place}": failure(number) for place, number in enumerate(numbers) if number}
+    codes = {exc.errno for exc in failures.values()}
+    check = sound(judge_connection(COLLECTOR, failures, len(numbers)))
+    if None in numbers:
+        harmless = codes <= {UNREACHABLE, errno.EAFNOSUPPORT}
+        assert (Code.CONNECTION_MADE if harmless else Code.CONNECTION_PARTIAL) is check.code
+    elif REFUSED in codes:
+        assert check.code is Code.CONNECTION_REFUSED
+    elif SILENT in codes:
+        assert check.code is Code.CONNECTION_TIMED_OUT
+    else:
+        assert check.code is Code.CONNECTION_FAILED
+    assert check.fields == {
+        "peer": "collector.test:443",
+        "key": "collector.hostname",
+        "tried": len(numbers),
+        "failures": {address: exc.strerror for address, exc in failures.items()},
+    }
+    assert all(address in check.found for address in failures)
+
+
+# --- TLS ---
+
+
+@given(st.integers(1, 100))
+def test_a_certificate_has_a_finding_for_each_reason_that_can_be_fixed(code: int) -> None:
+    """The time, the name, and everything else, which is mostly the authority."""
+    expected = {
+        9: Code.CERTIFICATE_NOT_YET_VALID,
+        10: Code.CERTIFICATE_EXPIRED,
+        62: Code.CERTIFICATE_FOR_ANOTHER_NAME,
+        64: Code.CERTIFICATE_FOR_ANOTHER_NAME,
+    }
+    check = sound(judge_handshake(untrusted(code), COLLECTOR, None))
+    assert expected.get(code, Code.CERTIFICATE_UNTRUSTED) is check.code
+    assert code == check.fields["verify_code"]
+
+
+@pytest.mark.parametrize(
+    ("exc", "code", "reason"),
+    [
+        (TimeoutError("slow"), Code.HANDSHAKE_TIMED_OUT, None),
+        (openssl(ssl.SSLError(), "WRONG_VERSION"), Code.HANDSHAKE_REFUSED, "WRONG_VERSION"),
+        (openssl(ssl.SSLEOFError(), "UNEXPECTED_EOF"), Code.HANDSHAKE_BROKEN, "UNEXPECTED_EOF"),
+        (failure(errno.ECONNRESET), Code.HANDSHAKE_BROKEN, os.strerror(errno.ECONNRESET)),
+        (OSError("Tunnel connection failed: 407 No"), Code.HANDSHAKE_BROKEN, "407 No"),
+        (BadStatusLine("SSH-2.0"), Code.HANDSHAKE_PROXY_NOT_HTTP, None),
+    ],
+)
+def test_a_handshake_that_fails_has_its_finding(
+    exc: ssl.SSLError | BadStatusLine, code: Code, reason: str | None
+) -> None:
+    """A peer without TLS, one that hangs up and one that says nothing differ, and the reason is kept."""
+    check = sound(judge_handshake(exc, COLLECTOR, None))
+    assert check.code is code
+    assert ("collector.test:443", "collector.hostname") == (check.fields["peer"], check.fields["key"])
+    assert (reason is None) == ("reason" not in check.fields)
+    assert reason is None or reason in str(check.fields["reason"])
+
+
+@given(
+    st.integers(0, 2**31),
+    st.integers(-100, 100).map(lambda days: days * 86_400) | st.integers(-(10**6), 10**8),
+)
+def test_two_weeks_decide_on_a_certificate(now: int, left: int) -> None:
+    """A certificate with less than 14 whole days left is a warning."""
+    check = sound(judge_certificate(now + left, now, version="TLSv1.3", ca_file=None))
+    long = left >= 14 * 86_400
+    assert (Code.CERTIFICATE_ACCEPTED if long else Code.CERTIFICATE_ENDS_SOON) is check.code
+    assert {"days": left // 86_400, "version": "TLSv1.3", "ca_file": None} == check.fields
+
+
+# --- probe ---
+
+
+@given(replies, st.none() | replies)
+def test_every_reply_has_a_finding(reply: Response | Failure, forged: Response | Failure | None) -> None:
+    """2xx is accepted, and a refusal that depends on the signature; all else isn't ok."""
+    outcome = classify(forged) if forged else None
+    check = sound(judge_probe(reply, "TheKey", outcome))
+    status = reply.status if isinstance(reply, Response) else None
+    assert {"key_name": "TheKey", "status": status} == check.fields
+    accepted = status is not None and 200 <= status <= 299
+    checked = status in {400, 422} and isinstance(outcome, Misconfigured) and outcome.from_collector
+    assert (accepted or checked) == (check.verdict is Verdict.OK)
+
+
+def test_statuses_share_a_finding_just_if_they_share_a_remedy() -> None:
+    """So that a program learns from the code as much as a person from the remedy."""
+    answers = [Response(status, "") for status in range(1_000)]
+    checks = [
+        judge_probe(answer, "TheKey") for answer in answers if isinstance(classify(answer), Misconfigured)
+    ]
+    findings = {(check.code, check.remedy) for check in checks}
+    assert len(findings) == len({code for code, _ in findings}) == len({remedy for _, remedy in findings})
+    assert len(findings) > 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (Response(402, ""), Code.PROBE_UNEXPECTED_STATUS),
+        (Response(425, ""), Code.PROBE_POSTPONED),
+        (Response(999, ""), Code.PROBE_COLLECTOR_FAILS),
+        (Failure(FailureKind.UNREACHABLE, ""), Code.PROBE_UNANSWERED),
+        (Failure(FailureKind.UNTRUSTED, ""), Code.PROBE_UNTRUSTED),
+        (Failure(FailureKind.UNKNOWN_NAME, ""), Code.PROBE_NAME_UNKNOWN),
+    ],
+)
+def test_a_reply_that_is_hard_to_provoke_has_its_code(reply: Response | Failure, code: Code) -> None:
+    """The others are provoked in `test_network`."""
+    assert sound(judge_probe(reply, "TheKey")).code is code
+
+
+@pytest.mark.parametrize(
+    ("forged", "code"),
+    [
+        (Response(422, ""), Code.PROBE_SIGNATURE_IGNORED),
+        (Response(200, ""), Code.PROBE_INCONCLUSIVE),
+        (Failure(FailureKind.UNTRUSTED, ""), Code.PROBE_INCONCLUSIVE),
+        (None, Code.PROBE_INCONCLUSIVE),
+    ],
+)
+def test_a_refusal_is_judged_by_the_answer_to_a_false_signature(
+    forged: Response | Failure | None, code: Code
+) -> None:
+    """Only a collector that refuses the false signature for being false has checked the true one."""
+    outcome = classify(forged) if forged else None
+    assert sound(judge_probe(Response(400, ""), "TheKey", outcome)).code is code
+
+
+# --- clock ---
+
+
+@given(st.integers(0, 4_000_000_000), st.floats(-10_000, 10_000))
+def test_a_minute_decides_on_the_clock(moment: int, skew: float) -> None:
+    """A clock within a minute is ok in either direction."""
+    assume(abs(abs(skew) - 60) > 0.001)
+    check = sound(judge_clock(email.utils.formatdate(moment, usegmt=True), moment + skew))
+    assert (Code.CLOCK_RIGHT if abs(skew) <= 60 else Code.CLOCK_OFF) is check.code
+    assert check.fields["skew"] == pytest.approx(skew, abs=0.001)
+
+
+@given(st.text())
+def test_no_date_breaks_the_check_of_the_clock(date: str) -> None:
+    """Whatever a collector sends as its date, there is a finding."""
+    assert sound(judge_clock(date, 0.0)).name == "clock"
+
+
+# --- the words, by an example of each ---
+
+
+def test_the_words_on_a_name() -> None:
+    """The addresses are listed, or the error with the key that names the host."""
+    check_words(
+        judge_name(COLLECTOR, ["192.0.2.1", "2001:db8::1"]), "collector.test is 192.0.2.1, 2001:db8::1"
+    )
+    check_words(
+        judge_name(COLLECTOR, OSError(-2, "Name or service not known")),
+        "collector.test: Name or service not known",
+        "check collector.hostname, and the name servers in /etc/resolv.conf: `getent hosts collector.test`",
+    )
+    check_words(
+        judge_name(COLLECTOR, TimeoutError("too late")),
+        "collector.test: too late",
+        "check the name servers in /etc/resolv.conf: none answers",
+    )
+
+
+def test_the_words_on_a_connection() -> None:
+    """Every address that fails is listed with the reason; the remedy is that of the likeliest cause."""
+    refused, silent, unreachable = failure(REFUSED), TimeoutError("timed out"), failure(UNREACHABLE)
+    check_words(judge_connection(COLLECTOR, {}, 1), "connected to collector.test:443")
+    check_words(
+        judge_connection(COLLECTOR, {"::1": unreachable, "::2": unreachable}, 3),
+        "connected to collector.test:443 (this host has no way to ::1, ::2)",
+    )
+    check_words(
+        judge_connection(COLLECTOR, {"192.0.2.1": refused, "192.0.2.2": silent}, 3),
+        "2 of 3 addresses don't answer: collector.test:443: 192.0.2.1: Connection refused; "
+        "192.0.2.2: timed out",
+        "have those addresses taken out of DNS, or mend the way to them: attempts lose time on them",
+    )
+    check_words(
+        judge_connection(COLLECTOR, {"192.0.2.1": refused}, 1),
+        "collector.test:443: 192.0.2.1: Connection refused",
+        "nothing listens there: check the port in collector.hostname, and that it runs",
+    )
+    check_words(
+        judge_connection(Peer("collector.proxy", "::1", 3_128), {"::1": silent}, 1),
+        "[::1]:3128: ::1: timed out",
+        "packets are dropped on the way: have the firewalls let this host through to [::1]:3128",
+    )
+    check_words(
+        judge_connection(COLLECTOR, {"192.0.2.1": unreachable}, 1),
+        "collector.test:443: 192.0.2.1: Network is unreachable",
+        "check the routes and firewalls of this host towards collector.test:443, and collector.hostname",
+    )
+
+
+def test_the_words_on_a_certificate() -> None:
+    """What is wrong with it is said as OpenSSL does; what is trusted now is named where that is wrong."""
+    days = 86_400
+    check_words(
+        judge_certificate(20.5 * days, 0, version="TLSv1.3", ca_file=None),
+        "TLSv1.3, accepted by the system's certificates; the certificate ends in 20 days",
+    )
+    check_words(
+        judge_certificate(5.5 * days, 0, version="TLSv1.2", ca_file="/ca.pem"),
+        "TLSv1.2, accepted by the certificates of /ca.pem; the certificate ends in 5 days",
+        "have the collector's certificate renewed before then; delivery stops otherwise",
+    )
+    check_words(
+        judge_handshake(untrusted(10, "certificate has expired"), COLLECTOR, None),
+        "the certificate isn't accepted: certificate has expired",
+        "have the collector's certificate renewed; if it is good, set this host's clock",
+    )
+    authority = (
+        "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
+        "from, or have the collector send the certificates in between"
+    )
+    for code, remedy in (
+        (9, "set this host's clock: the certificate isn't good yet"),
+        (62, "check collector.hostname: the certificate is for another name"),
+        (20, f"{authority}; now the system's certificates are asked"),
+    ):
+        assert remedy == judge_handshake(untrusted(code), COLLECTOR, None).remedy
+    assert "the certificates of /ca.pem" in judge_handshake(untrusted(20), COLLECTOR, "/ca.pem").remedy
+
+
+def test_the_words_on_a_handshake() -> None:
+    """What failed is said as the library does, with whom to look at."""
+    look = "check what answers at collector.test:443, and its log: collector.hostname leads there"
+    check_words(judge_handshake(TimeoutError(), COLLECTOR, None), "the handshake fails: timed out", look)
+    check_words(
+        judge_handshake(failure(errno.ECONNRESET), COLLECTOR, None),
+        "the handshake fails: Connection reset by peer",
+        look,
+    )
+    check_words(
+        judge_handshake(BadStatusLine("SSH-2.0"), COLLECTOR, None),
+        "the handshake fails: the proxy answers something else than HTTP",
+        look,
+    )
+    check_words(
+        judge_handshake(openssl(ssl.SSLError(), "WRONG_VERSION"), COLLECTOR, None),
+        "the handshake fails: WRONG_VERSION",
+        "check the port in collector.hostname, and collector.scheme: what answers there doesn't speak "
+        "TLS 1.2 or later, or refuses the handshake for a reason that its log tells",
+    )
+
+
+def test_the_words_on_a_probe() -> None:
+    """The key is named, and the answer with its reason."""
+    check_words(
+        judge_probe(Response(200, "OK"), "TheKey"),
+        "the collector takes an empty batch signed with key TheKey (200)",
+    )
+    check_words(
+        judge_probe(Response(413, "Too Large"), "TheKey"),
+        "an empty batch is too large for the collector, or for what stands before it (413 Too Large)",
+        "check the largest body that a proxy before the collector allows, such as nginx' "
+        "client_max_body_size; batch.max_size has to fit into it",
+    )
+    check_words(
+        judge_probe(Response(429, "Slow down"), "TheKey"),
+        "the collector asks to come back later (429 Slow down)",
+        "see to the load of the collector",
+    )
+    see_log = "see the log of the collector, or of what stands before it"
+    check_words(
+        judge_probe(Response(503, "Busy"), "TheKey"),
+        "503 Busy",
+        f"{see_log}; if it falls over empty batches alone, leave the probe out with --no-probe",
+    )
+    check_words(
+        judge_probe(Failure(FailureKind.TIMED_OUT, "in the middle"), "TheKey"),
+        "timed out: in the middle",
+        f"{see_log}; and check the port in collector.hostname, and collector.scheme",
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "remedy"),
+    [
+        (Response(401, "No"), "check key.name and key.secret"),
+        (Response(403, "No"), "check that the collector allows key.name to send"),
+        (Response(404, "No"), "check collector.hostname and collector.version"),
+        (Response(405, "No"), "check collector.hostname: this doesn't look like an event collector"),
+        (Response(407, "No"), "check collector.proxy: the proxy wants credentials"),
+        (Response(411, "No"), "a proxy before the collector doesn't understand the request"),
+        (Response(415, "No"), "check collector.version"),
+        (Response(301, "No"), "check collector.scheme and collector.hostname"),
+        (Failure(FailureKind.UNTRUSTED, "No"), "check collector.hostname and collector.ca_file"),
+        (
+            Failure(FailureKind.UNKNOWN_NAME, "No"),
+            "check collector.hostname and the host's name servers",
+        ),
+    ],
+)
+def test_the_words_on_a_probe_that_nothing_gets_through(reply: Response | Failure, remedy: str) -> None:
+    """The remedy is the outcome's, which names the keys to check, and the finding is its reason."""
+    check = judge_probe(reply, "TheKey")
+    assert check.found.endswith(" No")
+    assert remedy in check.remedy
+
+
+def test_the_words_on_what_waits_for_a_configuration() -> None:
+    """A problem that only a configuration ends says what the publisher does until then."""
+    outcome = classify(Response(401, "No"))
+    assert isinstance(outcome, Misconfigured)
+    check_words(
+        judge_probe(Response(401, "No"), "TheKey"),
+        outcome.reason,
+        f"{outcome.remedy}; the publisher holds all events until then",
+    )
+
+
+def test_the_words_on_a_refusal_of_an_empty_batch() -> None:
+    """What is known of the key is said, with both answers."""
+    refusal = Response(400, "Empty")
+    check_words(
+        judge_probe(refusal, "TheKey", classify(Response(401, "Bad signature"))),
+        "the collector accepts key TheKey: it refuses an empty batch for what is in it (400 Empty), and one "
+        "with a false signature for that (401 Bad signature)",
+    )
+    check_words(
+        judge_probe(refusal, "TheKey", classify(refusal)),
+        "an empty batch is refused for what is in it (400 Empty), whatever its signature: whether key TheKey "
+        "is accepted isn't known, nor whether an event collector answers",
+        "check collector.scheme, and the port in collector.hostname; events that are refused like that "
+        "become dead letters",
+    )
+    check_words(
+        judge_probe(refusal, "TheKey", classify(Response(503, "Busy"))),
+        "the collector refuses an empty batch for what is in it (400 Empty); whether it accepts key TheKey "
+        "isn't known",
+    )
+
+
+def test_the_words_on_the_clock() -> None:
+    """A clock that is off is so by seconds, in a direction, with the command that sets it."""
+    date, moment = "Thu, 01 Jan 1970 01:00:00 GMT", 3_600
+    remedy = (
+        "set this host's clock and keep it set: `timedatectl set-ntp true`; a collector may refuse what was "
+        "signed at another time"
+    )
+    check_words(judge_clock(date, moment), "within 60 seconds of the collector's")
+    check_words(judge_clock(date, moment + 3_000), "3,000 seconds ahead of the collector's", remedy)
+    check_words(judge_clock(date, moment - 3_000), "3,000 seconds behind the collector's", remedy)
+    check_words(judge_clock(None, moment), "the collector's response has no date")
+    check_words(judge_clock("yesterday", moment), "the collector's response has a date that can't be read")

@@ -1,0 +1,501 @@
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import email.utils
+import gzip
+import json
+import secrets
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from baseplate_events.cli.doctor.findings import Code, Verdict
+from baseplate_events.dev_collector import DevCollector
+from baseplate_events.event_publisher.policy.wire import sign, signature_header
+from tests.support.doctors import Table, check_words, configured, diagnose, doctor_in
+from tests.support.fault_collector import (
+    GARBAGE_STATUS_LINE,
+    Behaviour,
+    Drip,
+    Drop,
+    FaultCollector,
+    Hang,
+    Respond,
+    redirect,
+    stranger_tls,
+)
+from tests.support.publishers import KEY_NAME, SECRET
+from tests.support.sandbox import sandbox
+from tests.support.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+#: Another secret than the one of the tests.
+OTHER_SECRET = b"another secret of the tests"
+
+BLOCKED = Code.STEP_BLOCKED
+
+
+def steps(table: Table) -> list[Code]:
+    """Return what was found at each step to the collector."""
+    names = ("collector name", "collector connection", "collector TLS", "signed probe", "clock")
+    return [table[name].code for name in names]
+
+
+def diagnose_reply(tmp_path: Path, behaviour: Behaviour, *arguments: str) -> Table:
+    """Run the doctor for a collector that does this."""
+    with FaultCollector([behaviour]) as server:
+        return diagnose(tmp_path, server.url, *arguments)
+
+
+# --- name and connection ---
+
+
+def test_a_name_that_doesnt_exist_is_a_problem(tmp_path: Path) -> None:
+    """It is told with the host, and what needs it is skipped."""
+    table = diagnose(tmp_path, "http://collector.invalid")
+    assert steps(table) == [Code.NAME_UNRESOLVED, BLOCKED, BLOCKED, BLOCKED, BLOCKED]
+    check = table["collector name"]
+    assert {"host": "collector.invalid", "key": "collector.hostname"} == check.fields
+    assert ["getent hosts collector.invalid"] == list(check.commands)
+    check_words(table["collector connection"], "needs what failed above")
+
+
+def test_name_servers_that_dont_answer_are_a_problem(tmp_path: Path) -> None:
+    """Looking up a name is given up after the timeout, though the system's resolver can't be told to."""
+    with sandbox(tmp_path) as place, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server:
+        name_server.bind((f"127.{secrets.randbelow(200) + 1}.{secrets.randbelow(250)}.1", 53))
+        name_server.settimeout(PATIENCE)
+        place.replace("/etc/nsswitch.conf", "hosts: dns\n")
+        place.replace("/etc/resolv.conf", f"nameserver {name_server.getsockname()[0]}\n")
+        with configured(tmp_path, "http://collector.test", metrics__endpoint="statsd.test:8125") as arguments:
+            table = doctor_in(place, *arguments, "--timeout", "50 milliseconds")
+        assert b"collector" in name_server.recv(512)
+    assert steps(table) == [Code.NAME_SERVERS_SILENT, BLOCKED, BLOCKED, BLOCKED, BLOCKED]
+    assert {"host": "collector.test", "key": "collector.hostname"} == table["collector name"].fields
+    assert "0.05 seconds" in table["collector name"].found
+    assert table["metrics"].code is Code.STATSD_NAME_UNRESOLVED
+    assert "0.05 seconds" in table["metrics"].found
+    assert ["getent hosts statsd.test"] == list(table["metrics"].commands)
+
+
+@contextlib.contextmanager
+def refusing_port() -> Generator[int]:
+    """Give a port that refuses connections, and is nobody else's meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_a_port_that_refuses_is_a_problem(tmp_path: Path) -> None:
+    """Nothing listens there, and the port is what to check."""
+    with refusing_port() as port:
+        table = diagnose(tmp_path, f"http://127.0.0.1:{port}")
+    assert steps(table) == [Code.NAME_RESOLVED, Code.CONNECTION_REFUSED, BLOCKED, BLOCKED, BLOCKED]
+    assert table["collector name"].fields["addresses"] == ["127.0.0.1"]
+    assert table["collector connection"].fields == {
+        "peer": f"127.0.0.1:{port}",
+        "key": "collector.hostname",
+        "tried": 1,
+        "failures": {"127.0.0.1": "Connection refused"},
+    }
+
+
+def test_an_address_without_a_way_is_a_problem(tmp_path: Path) -> None:
+    """Routes and firewalls are what to look at; here for an address to which nobody can connect."""
+    table = diagnose(tmp_path, "http://255.255.255.255")
+    assert steps(table)[1] is Code.CONNECTION_FAILED
+    assert ["255.255.255.255"] == list(failures_of(table))
+
+
+def failures_of(table: Table) -> dict[str, str | int]:
+    """Return why addresses of the collector don't answer, by address."""
+    failures = table["collector connection"].fields["failures"]
+    assert isinstance(failures, dict)
+    return failures
+
+
+@contextlib.contextmanager
+def silent_port(address: str = "127.0.0.1", port: int = 0) -> Generator[int]:
+    """Give a port from which nothing comes back."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind((address, port))
+        listener.listen(0)
+        while True:  # until its queue of connections is full, whereupon Linux drops packets
+            client = stack.enter_context(socket.socket())
+            client.settimeout(0.1)
+            try:
+                client.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield listener.getsockname()[1]
+
+
+def test_packets_that_are_dropped_are_a_problem(tmp_path: Path) -> None:
+    """Where nothing answers at all, firewalls are what to look at."""
+    with silent_port() as port:
+        table = diagnose(tmp_path, f"http://127.0.0.1:{port}", "--timeout", "100 milliseconds")
+    assert steps(table)[1] is Code.CONNECTION_TIMED_OUT
+    assert f"127.0.0.1:{port}" == table["collector connection"].fields["peer"]
+
+
+@contextlib.contextmanager
+def nothing(*_: object) -> Generator[None]:
+    """Leave an address as it is."""
+    yield
+
+
+@pytest.mark.parametrize(
+    ("dead", "make", "code", "reason"),
+    [
+        ("127.0.0.2", nothing, Code.CONNECTION_PARTIAL, "Connection refused"),
+        ("127.0.0.2", silent_port, Code.CONNECTION_PARTIAL, "timed out"),
+        ("255.255.255.255", nothing, Code.CONNECTION_MADE, "Network is unreachable"),
+    ],
+)
+def test_an_address_that_doesnt_answer_is_a_warning(
+    tmp_path: Path,
+    dead: str,
+    make: Callable[[str, int], AbstractContextManager[object]],
+    code: Code,
+    reason: str,
+) -> None:
+    """Where one of two addresses of a name is dead, attempts lose time on it, and events flow.
+
+    None is lost on an address that this host has no way to, as on one of IPv6 where there is none.
+    """
+    with sandbox(tmp_path) as place, FaultCollector() as server, make(dead, server.address[1]):
+        place.replace("/etc/nsswitch.conf", "hosts: files\n")
+        place.replace("/etc/hosts", f"{dead} collector.test\n127.0.0.1 collector.test\n")
+        peer = f"collector.test:{server.address[1]}"
+        with configured(tmp_path, f"http://{peer}") as arguments:
+            table = doctor_in(place, *arguments, "--timeout", "300 milliseconds")
+    assert steps(table)[1:] == [code, Code.TLS_UNUSED, Code.PROBE_ACCEPTED, Code.CLOCK_WITHOUT_DATE]
+    assert table["collector connection"].fields == {
+        "peer": peer,
+        "key": "collector.hostname",
+        "tried": 2,
+        "failures": {dead: reason},
+    }
+
+
+def test_the_likeliest_of_several_causes_is_told(tmp_path: Path) -> None:
+    """Where no address answers, one that refuses says more than one that this host has no way to."""
+    with sandbox(tmp_path) as place, refusing_port() as port:
+        place.replace("/etc/nsswitch.conf", "hosts: files\n")
+        place.replace("/etc/hosts", "255.255.255.255 collector.test\n127.0.0.1 collector.test\n")
+        with configured(tmp_path, f"http://collector.test:{port}") as arguments:
+            table = doctor_in(place, *arguments)
+    assert steps(table)[1] is Code.CONNECTION_REFUSED
+    assert failures_of(table) == {
+        "255.255.255.255": "Network is unreachable",
+        "127.0.0.1": "Connection refused",
+    }
+
+
+# --- TLS ---
+
+
+def leaf_tls(
+    tmp_path: Path,
+    *,
+    identity: str = "127.0.0.1",
+    not_before: dt.datetime | None = None,
+    not_after: dt.datetime | None = None,
+) -> tuple[ssl.SSLContext, str]:
+    """Return a server context with a certificate as told, and the path of its authority's."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf = authority.issue_cert(identity, not_before=not_before, not_after=not_after)
+    with leaf.private_key_and_cert_chain_pem.tempfile() as path:
+        context.load_cert_chain(path)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return context, str(tmp_path / "ca.pem")
+
+
+def days_from_now(days: float) -> dt.datetime:
+    """Return a moment as certificates have it."""
+    return dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=days)
+
+
+def test_an_authority_that_nobody_knows_is_a_problem(tmp_path: Path) -> None:
+    """A certificate that isn't trusted points to `collector.ca_file`, and to what is trusted now."""
+    with FaultCollector(ssl_context=stranger_tls()) as server:
+        table = diagnose(tmp_path, server.url)
+        assert server.requests == []
+        assert steps(table)[:2] == [Code.NAME_RESOLVED, Code.CONNECTION_MADE]
+        assert steps(table)[2:] == [Code.CERTIFICATE_UNTRUSTED, BLOCKED, BLOCKED]
+        check = table["collector TLS"]
+        assert (server.url.removeprefix("https://"), None) == (check.fields["peer"], check.fields["ca_file"])
+        _, wrong = leaf_tls(tmp_path)
+        check = diagnose(tmp_path, server.url, collector__ca_file=wrong)["collector TLS"]
+        assert (Code.CERTIFICATE_UNTRUSTED, wrong) == (check.code, check.fields["ca_file"])
+        assert wrong in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "code"),
+    [
+        (-30, -1, Code.CERTIFICATE_EXPIRED),
+        (1, 30, Code.CERTIFICATE_NOT_YET_VALID),
+        (-30, 5.5, Code.CERTIFICATE_ENDS_SOON),
+        (-30, 20.5, Code.CERTIFICATE_ACCEPTED),
+    ],
+)
+def test_the_time_of_a_certificate_is_told(tmp_path: Path, first: float, last: float, code: Code) -> None:
+    """One that has ended or hasn't begun is a problem; one that ends in less than 14 days a warning."""
+    context, ca_file = leaf_tls(tmp_path, not_before=days_from_now(first), not_after=days_from_now(last))
+    with FaultCollector(ssl_context=context) as server:
+        check = diagnose(tmp_path, server.url, collector__ca_file=ca_file)["collector TLS"]
+    assert (code, ca_file) == (check.code, check.fields["ca_file"])
+    if check.verdict is not Verdict.PROBLEM:
+        assert int(last) == check.fields["days"]
+        assert check.fields["version"] in {"TLSv1.2", "TLSv1.3"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_certificate_for_another_name_is_a_problem(tmp_path: Path, host: str) -> None:
+    """It points to `collector.hostname`, be that an address or a name."""
+    context, ca_file = leaf_tls(tmp_path, identity="other.test")
+    with FaultCollector(ssl_context=context) as server:
+        url = server.url.replace("127.0.0.1", host)
+        table = diagnose(tmp_path, url, collector__ca_file=ca_file)
+    assert table["collector TLS"].code is Code.CERTIFICATE_FOR_ANOTHER_NAME
+
+
+def test_a_port_that_doesnt_speak_our_tls_is_a_problem(tmp_path: Path) -> None:
+    """An `http` port behind `https`, and TLS of old, point to the port and the scheme."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def answer() -> None:
+            for _ in range(2):  # the connection, then the handshake
+                client, _ = listener.accept()
+                with client:
+                    if client.recv(1):
+                        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        table = diagnose(tmp_path, f"https://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(PATIENCE)
+    context, ca_file = leaf_tls(tmp_path)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with FaultCollector(ssl_context=context) as server:
+        old = diagnose(tmp_path, server.url, collector__ca_file=ca_file)
+    for found in (table, old):
+        assert found["collector TLS"].code is Code.HANDSHAKE_REFUSED
+
+
+def test_a_handshake_that_hangs_or_breaks_is_a_problem(tmp_path: Path) -> None:
+    """A peer that says nothing is given up after the timeout, and one that hangs up is told."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        silent = diagnose(tmp_path, f"https://{host}", "--timeout", "100 milliseconds")["collector TLS"]
+    with FaultCollector([Drop()]) as server:
+        broken = diagnose(tmp_path, server.url.replace("http", "https"))["collector TLS"]
+    assert silent.code is Code.HANDSHAKE_TIMED_OUT
+    assert (host, "collector.hostname") == (silent.fields["peer"], silent.fields["key"])
+    assert broken.code is Code.HANDSHAKE_BROKEN
+    assert "collector.hostname" == broken.fields["key"]
+
+
+# --- the signed probe ---
+
+
+@pytest.mark.parametrize("version", ["2", "2j"])
+def test_the_probe_is_a_signed_batch_without_events(tmp_path: Path, version: str) -> None:
+    """What the collector gets is signed as the publisher signs, and has no event in it."""
+    with FaultCollector() as server:
+        check = diagnose(tmp_path, server.url, collector__version=version)["signed probe"]
+        [request] = server.requests
+    assert check.code is Code.PROBE_ACCEPTED
+    assert {"key_name": KEY_NAME, "status": 200} == check.fields
+    body = gzip.decompress(request.body)
+    assert f"/v{version}" == request.target
+    assert json.loads(body) == ({"1": {"lst": ["rec", 0]}} if version == "2" else [])
+    assert signature_header(KEY_NAME, sign(SECRET, body)) == request.header("X-Signature")
+
+
+def test_the_probe_can_be_left_out(tmp_path: Path) -> None:
+    """`--no-probe` sends nothing to the collector, and says what isn't known for that."""
+    with FaultCollector() as server:
+        table = diagnose(tmp_path, server.url, "--no-probe")
+        assert server.requests == []
+    assert steps(table)[:2] == [Code.NAME_RESOLVED, Code.CONNECTION_MADE]
+    assert steps(table)[2:] == [Code.TLS_UNUSED, Code.PROBE_LEFT_OUT, Code.CLOCK_LEFT_OUT]
+    check_words(table["collector TLS"], "collector.scheme is http: events travel unencrypted")
+    check_words(
+        table["signed probe"], "left out by --no-probe, so it isn't known whether the key is accepted"
+    )
+    check_words(table["clock"], "left out by --no-probe")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code"),
+    [
+        (Respond(200), Code.PROBE_ACCEPTED),
+        (Respond(204), Code.PROBE_ACCEPTED),
+        (redirect("http://127.0.0.1:9/", 301), Code.PROBE_UNEXPECTED_STATUS),
+        (redirect("http://127.0.0.1:9/", 308), Code.PROBE_UNEXPECTED_STATUS),
+        (Respond(400), Code.PROBE_SIGNATURE_IGNORED),
+        (Respond(422), Code.PROBE_SIGNATURE_IGNORED),
+        (Respond(401), Code.PROBE_KEY_REJECTED),
+        (Respond(403), Code.PROBE_KEY_FORBIDDEN),
+        (Respond(404), Code.PROBE_PATH_UNKNOWN),
+        (Respond(405), Code.PROBE_NOT_A_COLLECTOR),
+        (Respond(407), Code.PROBE_PROXY_WANTS_CREDENTIALS),
+        (Respond(408), Code.PROBE_POSTPONED),
+        (Respond(411), Code.PROBE_LENGTH_REQUIRED),
+        (Respond(413), Code.PROBE_TOO_LARGE),
+        (Respond(415), Code.PROBE_FORMAT_UNSUPPORTED),
+        (Respond(429), Code.PROBE_POSTPONED),
+        (Respond(500), Code.PROBE_COLLECTOR_FAILS),
+        (Respond(501), Code.PROBE_NOT_A_COLLECTOR),
+        (Respond(502), Code.PROBE_COLLECTOR_FAILS),
+        (Respond(503), Code.PROBE_COLLECTOR_FAILS),
+        (Respond(504), Code.PROBE_COLLECTOR_FAILS),
+        (Drop(after_reading=True), Code.PROBE_UNANSWERED),
+        (Hang(), Code.PROBE_UNANSWERED),
+        (Drip(), Code.PROBE_UNANSWERED),
+        (GARBAGE_STATUS_LINE, Code.PROBE_UNANSWERED),
+    ],
+)
+def test_every_answer_to_the_probe_has_its_finding(tmp_path: Path, behaviour: Behaviour, code: Code) -> None:
+    """Whatever the collector does, the finding fits."""
+    hurry = ("--timeout", "100 milliseconds") if isinstance(behaviour, Hang | Drip) else ()
+    table = diagnose_reply(tmp_path, behaviour, *hurry)
+    check = table["signed probe"]
+    assert check.code is code
+    assert (check.verdict is Verdict.PROBLEM) == (table.status == 1)
+    if isinstance(behaviour, Respond):
+        assert {"key_name": KEY_NAME, "status": behaviour.status} == check.fields
+        assert str(behaviour.status) in check.found
+    else:
+        assert {"key_name": KEY_NAME, "status": None} == check.fields
+        assert table["clock"].code is Code.CLOCK_UNANSWERED
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [
+        (Respond(401), Code.PROBE_KEY_ACCEPTED),
+        (Respond(403), Code.PROBE_KEY_ACCEPTED),
+        (Respond(400), Code.PROBE_SIGNATURE_IGNORED),
+        (Respond(503), Code.PROBE_INCONCLUSIVE),
+        (Drop(), Code.PROBE_INCONCLUSIVE),
+    ],
+)
+def test_a_collector_that_takes_no_empty_batch_is_asked_with_a_false_signature(
+    tmp_path: Path, second: Behaviour, code: Code
+) -> None:
+    """One that then refuses the signature accepts the key; with the same answer nothing is known."""
+    with FaultCollector([Respond(400), second]) as server:
+        check = diagnose(tmp_path, server.url)["signed probe"]
+        first, *others = server.requests
+    assert check.code is code
+    assert {"key_name": KEY_NAME, "status": 400} == check.fields
+    for other in others:
+        assert first.body == other.body
+        assert first.header("X-Signature") != other.header("X-Signature")
+        assert str(other.header("X-Signature")).startswith(f"key={KEY_NAME}, mac=")
+
+
+def test_a_port_of_tls_behind_http_is_a_problem(tmp_path: Path) -> None:
+    """Whatever the port makes of a request that isn't TLS."""
+    with FaultCollector(ssl_context=stranger_tls()) as server:
+        table = diagnose(tmp_path, server.url.replace("https", "http"))
+        assert server.requests == []
+    assert steps(table)[3:] == [Code.PROBE_UNANSWERED, Code.CLOCK_UNANSWERED]
+    assert "collector.scheme" in table["signed probe"].remedy
+    check_words(table["clock"], "needs a response")
+
+
+@pytest.mark.parametrize(
+    ("name", "secret", "code"),
+    [
+        (KEY_NAME, SECRET, Code.PROBE_KEY_ACCEPTED),
+        (KEY_NAME, OTHER_SECRET, Code.PROBE_KEY_REJECTED),
+        ("Other", SECRET, Code.PROBE_KEY_REJECTED),
+    ],
+)
+def test_the_development_collector_knows_its_key(
+    tmp_path: Path, name: str, secret: bytes, code: Code
+) -> None:
+    """A wrong secret or name is a problem; the right ones are accepted, though no empty batch is."""
+    with DevCollector({name: secret}, lambda _: None) as collector:
+        table = diagnose(tmp_path, collector.url)
+    assert (code, Code.CLOCK_RIGHT) == (table["signed probe"].code, table["clock"].code)
+
+
+@pytest.mark.parametrize(
+    ("date", "code", "skew"),
+    [
+        (lambda: email.utils.formatdate(usegmt=True), Code.CLOCK_RIGHT, 0),
+        (lambda: email.utils.formatdate(time.time() - 3_600, usegmt=True), Code.CLOCK_OFF, 3_600),
+        (lambda: email.utils.formatdate(time.time() + 3_600, usegmt=True), Code.CLOCK_OFF, -3_600),
+        (lambda: "yesterday", Code.CLOCK_UNREADABLE_DATE, None),
+        (lambda: None, Code.CLOCK_WITHOUT_DATE, None),
+    ],
+)
+def test_a_clock_that_is_off_is_a_warning(
+    tmp_path: Path, date: Callable[[], str | None], code: Code, skew: float | None
+) -> None:
+    """More than a minute from the collector's date is told, with the direction and the command."""
+    text = date()
+    headers = () if text is None else (("Date", text),)
+    check = diagnose_reply(tmp_path, Respond(headers=headers))["clock"]
+    assert check.code is code
+    if skew is not None:
+        assert check.fields["skew"] == pytest.approx(skew, abs=60)
+
+
+# --- a proxy ---
+
+
+def test_a_proxy_is_what_is_connected_to(tmp_path: Path) -> None:
+    """With `collector.proxy` it is the proxy's name and port that matter, and its refusal is told."""
+    with FaultCollector() as proxy:
+        table = diagnose(tmp_path, "http://collector.invalid", collector__proxy=proxy.url)
+        assert steps(table)[:2] == [Code.NAME_RESOLVED, Code.CONNECTION_MADE]
+        assert steps(table)[2:4] == [Code.TLS_UNUSED, Code.PROBE_ACCEPTED]
+        assert ["http://collector.invalid/v2j"] == [request.target for request in proxy.requests]
+        assert table["collector connection"].fields["peer"] == proxy.url.removeprefix("http://")
+    with refusing_port() as port:
+        table = diagnose(tmp_path, "http://collector.invalid", collector__proxy=f"http://127.0.0.1:{port}")
+    check = table["collector connection"]
+    assert (Code.CONNECTION_REFUSED, "collector.proxy") == (check.code, check.fields["key"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "reason"),
+    [
+        (Respond(407), Code.HANDSHAKE_BROKEN, "407 Scripted"),
+        (Respond(502), Code.HANDSHAKE_BROKEN, "502 Scripted"),
+        (Drop(after_reading=True), Code.HANDSHAKE_BROKEN, "closed connection"),
+        (GARBAGE_STATUS_LINE, Code.HANDSHAKE_PROXY_NOT_HTTP, None),
+    ],
+)
+def test_a_proxy_that_makes_no_connection_is_a_problem(
+    tmp_path: Path, answer: Behaviour, code: Code, reason: str | None
+) -> None:
+    """It is the proxy that is to be looked at, with what it answers."""
+    with FaultCollector([answer]) as proxy:
+        check = diagnose(tmp_path, "https://collector.invalid", collector__proxy=proxy.url)["collector TLS"]
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
+    assert (code, "collector.proxy") == (check.code, check.fields["key"])
+    assert reason is None or reason in str(check.fields["reason"])

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.cli.doctor.timeouts import within
+from tests.support.waiting import PATIENCE
+
+
+@given(st.integers() | st.text() | st.none())
+def test_what_work_gives_comes_through(result: object) -> None:
+    """Within its time, work gives what it gives."""
+    assert within(PATIENCE, lambda: result) is result
+
+
+def test_work_within_a_time_gives_or_raises_what_it_does() -> None:
+    """A result and an error come through; a timeout of the work's own isn't taken for ours."""
+    assert within(PATIENCE, lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        within(PATIENCE, lambda: 1 // 0)
+
+    def give_up() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        within(PATIENCE, give_up)
+
+
+def test_work_that_takes_too_long_is_given_up() -> None:
+    """The time that it had is said."""
+    done = threading.Event()
+    with pytest.raises(TimeoutError, match=r"^no answer within 0\.05 seconds$"):
+        within(0.05, lambda: done.wait(PATIENCE))
+    done.set()
