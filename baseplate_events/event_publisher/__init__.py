@@ -1,1 +1,19 @@
-"""The event publisher: the sidecar that drains an event queue and posts it to the event collector."""
+"""The event publisher: the sidecar that drains an event queue and posts it to the event collector.
+
+Where to find what, in the order in which an event passes:
+
+    queue_consumer   receives events from the POSIX queue; `unlink_watch` notices that it was removed
+    publisher        the loop that takes every decision; `control` wakes it, `clock` tells it the time
+    policy/          what is decided, without any I/O: batches, poison, backoff, outcomes, ...
+    spool/           events on disk until they are delivered; `storage` is the folder that it writes to
+    sender           a thread that compresses, signs and posts a batch
+    http_transport   the connection to the collector
+    dead_letters/    events that were given up
+
+and around that:
+
+    __main__         the command line, with the signals; `exit_status` has its statuses
+    assembly         opens queue, spool and dead letters, and makes the policy
+    config/          the INI file: values, options, settings
+    telemetry/       statsd, Prometheus, health pages, systemd, the log
+"""

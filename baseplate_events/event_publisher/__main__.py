@@ -16,10 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError
+from .assembly import StoppedError
 from .config.settings import load_settings
 from .control import Control
 from .exit_status import failed, say
-from .publisher import EventPublisher, StoppedError
+from .publisher import EventPublisher
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 

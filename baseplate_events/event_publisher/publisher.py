@@ -29,20 +29,12 @@ from typing import TYPE_CHECKING, Final
 from .. import __version__
 from .._compat import assert_never
 from ..errors import EventError, EventQueueFullError
-from ..transport.posix import MessageQueue
+from .assembly import open_parts
 from .clock import SystemClock
-from .config.settings import Sync
 from .control import Control
-from .dead_letters.store import DeadLetters
-from .policy.backoff import Backoff, ConcurrencyLimit
-from .policy.batching import FORMATS, Batcher
-from .policy.delivery import Delivery
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .policy.poison import Action
-from .queue_consumer import QueueConsumer
 from .sender import Finished, Sender, connect
-from .spool.spool import Spool
-from .storage import Folder
 from .telemetry.reporter import Reporter
 from .telemetry.snapshot import Snapshot, SpoolLevel, describe_failure
 from .telemetry.systemd import Notifier
@@ -51,18 +43,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
-    from .config.settings import PublisherSettings, SpoolSettings
+    from .config.settings import PublisherSettings
     from .policy.accounting import Accounting
     from .policy.backoff import RandomSource
     from .policy.pending import Attempt
-    from .sender import Transport
+    from .sender import CollectorTransport
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: Events received at a time before other duties get their turn. Some milliseconds of work.
 _BURST: Final = 1_000
 
-#: Seconds between two log lines of a publisher that is stopping, or recovers its spool, about what is left.
+#: Seconds between two log lines of a publisher that is stopping about what is left.
 _PROGRESS_INTERVAL: Final = 2.0
 
 #: Share of the grace for which a stopping publisher goes on receiving.
@@ -71,13 +63,6 @@ _DRAIN_SHARE: Final = 0.8
 #: Share of the grace, and seconds at most, that are kept for putting events back.
 _REQUEUE_SHARE: Final = 0.1
 _REQUEUE_SECONDS: Final = 0.5
-
-
-class StoppedError(EventError):
-    """Raised by a publisher that was asked to stop before it had started; nothing was received or changed."""
-
-    def __str__(self) -> str:
-        return "stopped before anything was received"
 
 
 class EventPublisher:
@@ -106,19 +91,20 @@ class EventPublisher:
         *,
         control: Control | None = None,
         clock: Clock | None = None,
-        connect: Callable[[PublisherSettings], Transport] = connect,
+        connect: Callable[[PublisherSettings], CollectorTransport] = connect,
     ) -> None:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._control = control if control is not None else Control(self._clock.monotonic)
         self._load_settings = load_settings
         self._connect = connect
-        self._spool: Spool | None = None
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.close)
             self._settings = load_settings()
-            self._consumer = QueueConsumer(lambda: _open_queue(self._settings))
-            stack.callback(self._consumer.close)
-            self._delivery = self._open(stack, random_source)
+            parts = open_parts(stack, lambda: self._settings, random_source, self._control, self._clock)
+            self._consumer = parts.consumer
+            self._spool = parts.spool
+            self._delivery = parts.delivery
+            self._fate = "dropped" if parts.dead_letters is None else "kept in the dead letters"
             self._reporter = Reporter(
                 self._settings, notifier if notifier is not None else Notifier({}), self._snapshot
             )
@@ -132,73 +118,6 @@ class EventPublisher:
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
         self._started_at = self._clock.monotonic()
-
-    def _open(self, stack: contextlib.ExitStack, random_source: RandomSource) -> Delivery:
-        """Open the disks and make the policy."""
-        settings = self._settings
-        dead_letters: DeadLetters | None = None
-        recovered = []
-        if settings.spool is not None:
-            self._spool = self._open_spool(stack, settings.spool)
-            recovered = self._spool.recover(self._recovery_progress())
-        if settings.dead_letters is not None:
-            dead_letters = DeadLetters(
-                settings.dead_letters.directory,
-                max_size=settings.dead_letters.max_size,
-                # A letter must be as safe as the segment that is deleted for it.
-                sync=settings.spool is not None and settings.spool.sync is not Sync.NEVER,
-                wall_clock=self._clock.wall_time,
-            )
-            stack.callback(dead_letters.close)
-        self._fate = "dropped" if dead_letters is None else "kept in the dead letters"
-        backoff = Backoff(settings.retry.base, settings.retry.cap, random_source)
-        return Delivery(
-            Batcher(
-                FORMATS[settings.collector.version],
-                max_size=settings.batch.max_size,
-                max_events=settings.batch.max_events,
-                max_age=settings.batch.max_age,
-            ),
-            ConcurrencyLimit(backoff, settings.concurrency),
-            concurrency=settings.concurrency,
-            max_size=settings.batch.max_size,
-            queue_capacity=self._consumer.capacity,
-            queue_message_size=self._consumer.message_size,
-            store=self._spool,
-            recovered=recovered,
-            dead_letters=dead_letters,
-            max_age=settings.retry.max_age,
-            now=self._clock.monotonic(),
-        )
-
-    def _open_spool(self, stack: contextlib.ExitStack, settings: SpoolSettings) -> Spool:
-        folder = Folder(settings.directory)
-        stack.callback(folder.release)
-        spool = Spool(
-            folder,
-            settings.directory,
-            version=self._settings.collector.version,
-            max_size=settings.max_size,
-            sync=settings.sync,
-            clock=self._clock.monotonic,
-        )
-        stack.callback(spool.close)
-        return spool
-
-    def _recovery_progress(self) -> Callable[[int, int], None]:
-        """Return what logs the progress of a recovery, which may take minutes, and ends it for a stop."""
-        log_at = self._clock.monotonic() + _PROGRESS_INTERVAL
-
-        def progress(done: int, total: int) -> None:
-            nonlocal log_at
-            if self._control.stops:
-                raise StoppedError
-            now = self._clock.monotonic()
-            if now >= log_at:
-                log_at = now + _PROGRESS_INTERVAL
-                logger.info("recovering the spool: read %d of %d files", done, total)
-
-        return progress
 
     @property
     def accounting(self) -> Accounting:
@@ -482,13 +401,3 @@ class EventPublisher:
             )
         if len(events) > lost:
             logger.warning("put %d events back into %s", len(events) - lost, name)
-
-
-def _open_queue(settings: PublisherSettings) -> MessageQueue:
-    wanted = settings.queue
-    return MessageQueue(
-        f"/events-{wanted.name}",
-        max_messages=wanted.max_size,
-        max_message_size=wanted.max_event_size,
-        mode=wanted.mode,
-    )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .policy.wire import Reply, Request
 
 
-class Transport(Protocol):
+class CollectorTransport(Protocol):
     """A way to the collector, used by one sender at a time; `HTTPTransport` is the real one."""
 
     def post(self, request: Request, /) -> Reply:
@@ -65,7 +65,7 @@ class Sender(threading.Thread):
     def __init__(
         self,
         current_settings: Callable[[], PublisherSettings],
-        connect: Callable[[PublisherSettings], Transport],
+        connect: Callable[[PublisherSettings], CollectorTransport],
         report: Callable[[Finished], None],
         clock: Clock,
     ) -> None:
@@ -76,7 +76,7 @@ class Sender(threading.Thread):
         self._report = report
         self._clock = clock
         self._settings: PublisherSettings | None = None
-        self._transport: Transport | None = None
+        self._transport: CollectorTransport | None = None
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
 
     def post(self, attempt: Attempt) -> None:

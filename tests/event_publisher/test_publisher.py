@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher import assembly
 from baseplate_events.event_publisher import publisher as publisher_module
 from baseplate_events.event_publisher.http_transport import HTTPTransport
 from baseplate_events.events import EventQueue
@@ -385,7 +386,8 @@ def test_long_work_is_told(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A recovery and a stop that take long tell how far they are."""
-    monkeypatch.setattr(publisher_module, "_PROGRESS_INTERVAL", 0.0)
+    for module in (publisher_module, assembly):
+        monkeypatch.setattr(module, "_PROGRESS_INTERVAL", 0.0)
     caplog.set_level(logging.INFO)
     with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
         queue.put(b"{}")

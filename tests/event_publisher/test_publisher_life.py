@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher.assembly import StoppedError
 from baseplate_events.event_publisher.config.settings import Sync, load_settings
 from baseplate_events.event_publisher.control import Control
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Response
-from baseplate_events.event_publisher.publisher import EventPublisher, StoppedError
+from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.event_publisher.sender import Sender
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.fault_collector import FaultCollector
