@@ -594,6 +594,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         disk_error=draw(st.none() | texts),
         stopping=draw(st.booleans()),
         metrics_dropped=draw(st.integers(0, 10**9)),
+        log_lines_dropped=draw(st.integers(0, 10**9)),
     )
 
 

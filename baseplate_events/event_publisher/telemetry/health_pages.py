@@ -240,6 +240,12 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "Lines for statsd that could not be sent.",
             one(snapshot.metrics_dropped),
         ),
+        Metric(
+            "log_lines_dropped_total",
+            "counter",
+            "Lines of the log that could not be written to stderr.",
+            one(snapshot.log_lines_dropped),
+        ),
     ]
     if snapshot.spool is not None:
         metrics += [

@@ -8,10 +8,12 @@ where there is nobody.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..policy.outcome import Accepted, Misconfigured, Retryable
 from .health_server import HealthServer
+from .logs import log_lines_dropped
 from .snapshot import SNAPSHOT_INTERVAL, Attempts
 from .statsd import Client
 
@@ -67,6 +69,9 @@ class Telemetry:
         """Lines for statsd that couldn't be sent."""
         return self._metrics.dropped
 
+    def _make_snapshot(self, now: float) -> Snapshot:
+        return replace(self._look(now), log_lines_dropped=log_lines_dropped())
+
     def _last_snapshot(self) -> Snapshot:
         """Give what the health endpoint tells; called by its thread."""
         if self._snapshot is None:
@@ -75,7 +80,7 @@ class Telemetry:
 
     def start(self, now: float) -> str | None:
         """Begin to tell; return where the health endpoint is, or None."""
-        self._snapshot = self._look(now)
+        self._snapshot = self._make_snapshot(now)
         if self._health is not None:
             self._health.start()
         self._notifier.ready()
@@ -97,7 +102,7 @@ class Telemetry:
         """Tell what is due."""
         self._notifier.alive()
         if now >= self.tell_at:
-            self._snapshot = snapshot = self._look(now)
+            self._snapshot = snapshot = self._make_snapshot(now)
             if self._reports and now >= self._report_at:
                 self._report_at = now + _REPORT_INTERVAL
                 self._report(snapshot, now)
@@ -109,7 +114,7 @@ class Telemetry:
     def stopping(self, now: float) -> None:
         """Tell that the publisher ends."""
         self._notifier.stopping()
-        self._snapshot = self._look(now)
+        self._snapshot = self._make_snapshot(now)
 
     def reloading(self) -> None:
         """Tell that the publisher reads its configuration; `ready` follows."""
@@ -122,7 +127,7 @@ class Telemetry:
     def close(self, now: float) -> None:
         """Tell how it ended, and no more."""
         if self._reports:
-            self._report(self._look(now), now)
+            self._report(self._make_snapshot(now), now)
         if self._health is not None:
             self._health.close()
         self._notifier.close()
@@ -139,6 +144,7 @@ class Telemetry:
             "dead_lettered": books.dead_lettered,
             "returned": books.returned,
             "dead_letters.dropped": books.letters_dropped,
+            "log_lines_dropped": snapshot.log_lines_dropped,
             **{f"dropped.{reason.value}": count for reason, count in books.dropped.items()},
         }
         with self._metrics.batch() as batch:

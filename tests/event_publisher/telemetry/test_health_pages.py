@@ -187,6 +187,7 @@ def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
     assert found["queue_depth"] == snapshot.queue_depth
     assert found["failures_in_row"] == snapshot.failures
     assert found["metrics_dropped_total"] == snapshot.metrics_dropped
+    assert found["log_lines_dropped_total"] == snapshot.log_lines_dropped
     results = {
         sample.labels["result"]: sample.value
         for family in families
