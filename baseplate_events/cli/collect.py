@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..dev_collector.check import MAX_SIZE
 from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
+from .terminal import event_for_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         settings = _settings(arguments)
-        with _open_output(arguments.output) as output, _listen(settings, _Lines(output)) as collector:
+        with _open_output(arguments.output) as output, _listen(settings, EventLines(output)) as collector:
             _say(f"listening on {collector.url} (for development only)")
             signal.sigwait(signals)
     except ConfigurationError as exc:
@@ -103,16 +104,18 @@ def run(arguments: argparse.Namespace) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-class _Lines:
-    """Writes each event of a batch as one line; batches of different connections don't mix."""
+class EventLines:
+    """Writes each event of a batch as one line, escaped on a terminal; batches don't mix."""
 
     def __init__(self, output: io.FileIO) -> None:
         self._output = output
+        self._terminal = output.isatty()
         self._lock = threading.Lock()
 
     def __call__(self, batch: AcceptedBatch) -> None:
         """Write a batch; where that fails half-way, its first lines may be there."""
-        rest = memoryview(b"".join(event + b"\n" for event in batch.events))
+        events = map(event_for_terminal, batch.events) if self._terminal else batch.events
+        rest = memoryview(b"".join(event + b"\n" for event in events))
         with self._lock:
             try:
                 while rest:
@@ -174,7 +177,7 @@ def _open_output(path: str | None) -> io.FileIO:
         raise ConfigurationError(f"--output {path!a}: can't be written: {_words(exc)}") from exc
 
 
-def _listen(settings: _Settings, lines: _Lines) -> DevCollector:
+def _listen(settings: _Settings, lines: EventLines) -> DevCollector:
     try:
         return DevCollector(
             settings.keys,

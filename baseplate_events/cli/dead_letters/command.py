@@ -25,10 +25,11 @@ from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeErro
 from ...event_publisher.dead_letters.record import Letter, Number, Unreadable, format_time
 from ...event_publisher.dead_letters.store import file_numbers, read_letters, take_out
 from ...event_publisher.exit_status import EXIT_FAILURE, EXIT_USAGE, say
+from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.posix import MessageQueue
 from ..common import leave_stdout, span, told
-from ..terminal import Progress
+from ..terminal import Progress, event_for_terminal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = add("list", _list, "list the letters, oldest first, without their events")
     listing.add_argument("--json", action="store_true", help="write one JSON object a line")
 
-    show = add("show", _show, "write the events to stdout as they were received, a newline after each")
+    show = add(
+        "show",
+        _show,
+        "write the events to stdout as they were received (escaped on a terminal), a newline after each",
+    )
     show.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter")
     show.add_argument("--all", action="store_true", help="show every letter")
 
@@ -178,8 +183,7 @@ def _write_row(letter: Letter, first: bool) -> None:
     if first:
         sys.stdout.write(_ROW.format("NUMBER", "TIME", "STATUS", "SIZE", "REASON"))
     status = "-" if letter.status is None else letter.status
-    # Escaped, so that words of others can't steer the terminal.
-    reason = letter.reason.encode("unicode_escape").decode()
+    reason = printable(letter.reason, MAX_FOREIGN)
     number, moment = str(letter.number), format_time(letter.time)
     sys.stdout.write(_ROW.format(number, moment, status, len(letter.event), reason))
 
@@ -190,9 +194,11 @@ def _show(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("show: give either the numbers of letters or --all")
     selection = _Selection(numbers)
     sys.stdout.flush()
+    terminal = sys.stdout.isatty()
     for entry in _read(arguments.directory, selection):
         if isinstance(entry, Letter) and selection.has(entry):
-            sys.stdout.buffer.write(entry.event + b"\n")
+            event = event_for_terminal(entry.event) if terminal else entry.event
+            sys.stdout.buffer.write(event + b"\n")
     return selection.complain()
 
 

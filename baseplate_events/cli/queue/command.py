@@ -57,7 +57,7 @@ _READ_EPILOG: Final = """\
 This TAKES EVENTS AWAY: what it prints is delivered to nobody else. A POSIX queue can't be read in any other
 way; for the number of events use `stat`. To print some events use --count: after `read v2 | head -1` the
 events that `head` had in its pipe are gone. A line break between the tokens of an event is printed as a
-blank.
+blank. On a terminal, control characters are escaped too.
 
 examples:
   %(prog)s v2 --count 1

@@ -24,6 +24,7 @@ from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...transport.descriptor import find_queue
 from ...transport.posix import RETURN_PRIORITY
 from ..common import command, counted, short_queue_name
+from ..terminal import event_for_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +42,6 @@ _SLICE: Final = 0.5
 
 #: JSON has line breaks only between tokens, where a blank does as well.
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-
-#: No JSON holds other control characters; on a terminal they could do anything.
-_FOR_TERMINAL: Final = bytes.maketrans(bytes([*range(32), 127]), b" " * 33)
 
 #: What JSON counts as blank.
 _BLANKS: Final = b" \t\r\n"
@@ -95,7 +93,7 @@ def read(arguments: argparse.Namespace) -> int:
     count: int | None = arguments.count
     follow: bool = arguments.follow
     output = _stdout()
-    table = _FOR_TERMINAL if output.isatty() else _ONE_LINE
+    terminal = output.isatty()
     printed = 0
     removed = False
     with _open(arguments.name, read=True) as queue, Interrupts() as interrupts:
@@ -105,7 +103,8 @@ def read(arguments: argparse.Namespace) -> int:
                     return 0
                 event = queue.try_receive()
                 if event is not None:
-                    problem = _print(output, event.translate(table))
+                    shown = event_for_terminal(event) if terminal else event.translate(_ONE_LINE)
+                    problem = _print(output, shown)
                     if problem is not None:
                         put_back(queue, event, interrupts)
                         return _say_unwritable(problem)

@@ -19,6 +19,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..foreign_text import MAX_FOREIGN, printable
 from .prometheus import MEDIA_TYPE, Metric, Sample, format_metrics, histogram_samples
 
 if TYPE_CHECKING:
@@ -113,17 +114,13 @@ def _page(target: str, snapshot: Snapshot, now: float) -> Page:
         return _UNREADABLE
     if path == "/healthz":
         alive = snapshot.alive(now)
-        return Page(200 if alive else 503, "alive\n" if alive else f"{snapshot.unready(now)}\n")
+        return Page(200 if alive else 503, f"{'alive' if alive else snapshot.unready(now)}\n")
     if path == "/readyz":
         unready = snapshot.unready(now)
-        return Page(200, "ready\n") if unready is None else Page(503, f"{_one_line(unready)}\n")
+        return Page(200, "ready\n") if unready is None else Page(503, f"{printable(unready, MAX_FOREIGN)}\n")
     if path == "/metrics":
         return Page(200, format_metrics(metrics_of(snapshot, now)), MEDIA_TYPE)
     return Page(404, "there are /healthz, /readyz and /metrics\n")
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from baseplate_events.event_publisher.foreign_text import MAX_FOREIGN, printable
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD, answer, head_length, metrics_of
 from baseplate_events.event_publisher.telemetry.snapshot import STUCK_AFTER, Snapshot
@@ -138,7 +139,7 @@ def test_health_is_life_and_readiness_is_delivery(snapshot: Snapshot, later: flo
     assert (200 if snapshot.alive(now) else 503) == ask("/healthz", snapshot, now)[0]
     status, text = ask("/readyz", snapshot, now)
     assert (200 if unready is None else 503) == status
-    expected = "ready" if unready is None else "".join(c if c.isprintable() else " " for c in unready)
+    expected = "ready" if unready is None else printable(unready, MAX_FOREIGN)
     assert f"{expected}\n" == text
     assert text.count("\n") == 1
 

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.telemetry.logs import (
     FORMATS,
     MAX_KINDS,
@@ -268,6 +269,13 @@ def test_text_is_one_line(text: str) -> None:
     assert len(line) < 1_200
     assert " ERROR publisher: it says" in line
     assert before == {name: value for name, value in vars(record).items() if name in before}
+
+
+def test_an_error_of_several_lines_is_one_line_of_text() -> None:
+    """The mistakes of a configuration are in one line, and what they have from a file is escaped."""
+    error = ConfigurationError("first \x1b[2J", "second\u2028")
+    record = logging.LogRecord("publisher", logging.ERROR, "", 1, "mistakes:\n%s", (error,), None)
+    assert TextFormatter().format(record).endswith(r"mistakes: | first \x1b[2J | second\u2028")
 
 
 def failure() -> tuple[type[BaseException], BaseException, TracebackType | None]:
