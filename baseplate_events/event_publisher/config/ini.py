@@ -47,6 +47,7 @@ from .values import (
     parse_host,
     parse_integer,
     parse_mode,
+    parse_names,
     parse_proxy,
     parse_span,
     parse_text,
@@ -197,6 +198,15 @@ class Section:
         """Read where to listen for this host alone; None where it isn't set."""
         expected = "a port of this host alone, such as 127.0.0.1:9102, or the path of a Unix socket"
         return self._read(key, parse_bind, None, expected)
+
+    def names(self, key: str) -> frozenset[str]:
+        """Read host names separated by commas, in lower case and without final dots."""
+        expected = "host names separated by commas, without ports, such as node1.example.com"
+        return self._read(key, parse_names, frozenset(), expected)
+
+    def ignore(self, key: str) -> None:
+        """Know a key without reading it."""
+        self._known.append(key)
 
     def finish(self) -> None:
         """Look for misspelt keys, after all others were read.

@@ -33,7 +33,7 @@ class Telemetry:
     """Tells others what the publisher is doing. Used by one thread.
 
     Args:
-        settings: `metrics.*` and `health.bind`.
+        settings: `metrics.*` and `health.*`.
         notifier: Tells systemd.
         look: Sees what the publisher is doing at a moment of the monotonic clock.
 
@@ -62,7 +62,7 @@ class Telemetry:
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
         if settings.health is not None:
-            self._health = HealthServer(settings.health, self._last_snapshot)
+            self._health = HealthServer(settings.health, self._last_snapshot, settings.health_hosts)
 
     @property
     def metrics_dropped(self) -> int:
