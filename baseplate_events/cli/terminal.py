@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import re
@@ -159,14 +160,17 @@ class Progress:
         self._written = True
         line = format_progress(self._label, done, self._total, now - self._started_at)
         # One that wraps couldn't be rewritten.
-        self._stream.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
-        self._stream.flush()
+        self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
 
     def close(self) -> None:
         """Take the line away, before something else is written."""
         if self._written:
             self._written = False
-            self._stream.write(f"\r{_ERASE}")
+            self._write(f"\r{_ERASE}")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that hangs up must not end the work
+            self._stream.write(text)
             self._stream.flush()
 
     def __enter__(self) -> Progress:

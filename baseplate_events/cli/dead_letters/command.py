@@ -26,9 +26,10 @@ from ...event_publisher.dead_letters.record import Letter, Number, Unreadable, f
 from ...event_publisher.dead_letters.store import file_numbers, read_letters, take_out
 from ...event_publisher.exit_status import EXIT_FAILURE, EXIT_USAGE, say
 from ...event_publisher.foreign_text import MAX_FOREIGN
+from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.posix import MessageQueue
-from ..common import leave_stdout, span, told
+from ..common import span, told
 from ..terminal import Progress, event_for_terminal, printable
 
 if TYPE_CHECKING:
@@ -139,16 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not Path(directory).is_dir():
         say(f"{directory}: there is no such folder")
         return EXIT_USAGE
-    try:
-        return told(lambda: _flushed(perform(arguments)))
-    except BrokenPipeError:  # as after `| head`
-        leave_stdout()
-        return EXIT_FAILURE
-
-
-def _flushed(status: int) -> int:
-    sys.stdout.flush()
-    return status
+    return told(lambda: perform(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -231,7 +223,7 @@ def _purge(arguments: argparse.Namespace) -> int:
     is_meant = partial(_is_meant, before=before)
     meant = [entry.number for entry in _read(directory) if is_meant(entry)]
     if not meant:
-        sys.stdout.write("nothing to delete\n")
+        report("nothing to delete")
         return 0
     if not arguments.yes:
         if not sys.stdin.isatty():
@@ -254,7 +246,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
     for file in sorted({number.file for number in meant}):
         take_out(directory, file, take)
-    sys.stdout.write(f"deleted {purged} letters\n")
+    report(f"deleted {purged} letters")
     return 0
 
 
@@ -333,7 +325,7 @@ class _Replay:
     def report(self) -> None:
         """Write how many were put."""
         self._progress.close()
-        sys.stdout.write(f"put {self._count} events on {self._queue.name}\n")
+        report(f"put {self._count} events on {self._queue.name}")
 
     def _wait_and_put(self, event: bytes) -> bool:
         deadline = time.monotonic() + self._timeout

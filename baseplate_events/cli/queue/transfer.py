@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, final
 
 from ...errors import ConfigurationError, EventError, EventQueueUnavailableError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.standard_streams import is_open, report
 from ...transport.descriptor import find_queue
 from ...transport.posix import RETURN_PRIORITY
 from ..common import command, counted, short_queue_name
@@ -199,7 +200,7 @@ def write(arguments: argparse.Namespace) -> int:
             problem = "interrupted"
         if problem:
             say(f"{problem}; line {number:,} and what follows it wasn't put")
-    sys.stdout.write(f"put {counted(put, 'event')} on {arguments.name}\n")
+    report(f"put {counted(put, 'event')} on {arguments.name}")
     return EXIT_FAILURE if problem else 0
 
 
@@ -243,13 +244,15 @@ def absence(name: str) -> str:
 
 def _stdout() -> io.FileIO:
     """Give stdout without a buffer, in which an event could be lost."""
-    if sys.stdout is None:
+    if not is_open(sys.stdout):
         raise ConfigurationError("there is no stdout to write to")
     return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
 
 
 def _open_input(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if path == "-":
+        if not is_open(sys.stdin):
+            raise ConfigurationError("there is no stdin to read from; give a FILE")
         return contextlib.nullcontext(sys.stdin.buffer)
     try:
         return open(path, "rb")  # noqa: PTH123 - takes whatever names a file

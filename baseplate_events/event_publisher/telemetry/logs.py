@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 from ..foreign_text import MAX_FOREIGN, printable
+from ..standard_streams import occupy_descriptors
 from .log_writer import CAPACITY, LineWriter
 
 if TYPE_CHECKING:
@@ -268,7 +269,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Format, *, debug: bool) -> None:
-    """Have everything that is logged in this process written to stderr, from INFO or DEBUG on."""
+    """Have everything that is logged in this process written to stderr, from INFO or DEBUG on.
+
+    Where stderr is closed, nothing that is opened later gets its number.
+    """
+    occupy_descriptors()
     target = StderrHandler(sys.stderr, JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[LimitingHandler(target)])
 
