@@ -388,5 +388,5 @@ def _absence(name: str, sections: Sequence[str]) -> str:
     return f"there is no section [{name}]; there is {there}{advice}"
 
 
-def _shown_name(section: str) -> str:
-    return printable(section, _NAME_LENGTH)
+def _shown_name(section: object) -> str:
+    return printable(str(section), _NAME_LENGTH)
