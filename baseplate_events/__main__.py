@@ -7,6 +7,8 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from .event_publisher.standard_streams import run_command
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,11 @@ _COMMANDS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line given, or that of this process, and return the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    # What the publisher writes to stdout is said beside the work.
+    return run_command(lambda: _run(words), needs_stdout=words[:1] != ["publish"])
+
+
+def _run(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}", description="Send events without waiting for the network."
     )

@@ -22,6 +22,7 @@ import importlib
 import json
 import re
 from binascii import b2a_base64
+from enum import Enum, EnumMeta
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
@@ -79,6 +80,9 @@ _wrong_type: Final = re.compile(
 
 #: Characters of a field's path that a message holds; a struct within itself has no end.
 _MAX_PATH: Final = 300
+
+#: Names of an enum's members that a message holds.
+_MAX_NAMES: Final = 10
 
 #: Methods that a value lacks when it isn't the map that a generated `write` takes it for.
 _MAP_METHODS: Final = frozenset({"items", "keys", "values"})
@@ -178,6 +182,32 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 def _expected(what: str, value: object) -> str:
     return f"expected {what}, got {type(value).__name__}"
+
+
+def _enum_problem(error: Exception) -> str:
+    """Say what is wrong where generated code can't make a number of an enum; empty if `error` is another.
+
+    Of the value only what the schema has is shown: the compiler itself makes a member the default of a field
+    that takes its name.
+    """
+    if isinstance(error, AttributeError) and error.name == "value":  # as in `self.kind.value`
+        return _expected("a member of its enum", error.obj)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_code is not EnumMeta.__getitem__.__code__:
+        return ""
+    variables = trace.tb_frame.f_locals  # as in `Kind[self.kind].value`
+    enum: type[Enum] = variables["cls"]
+    value: object = variables["name"]
+    names = list(enum.__members__)
+    shown = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
+    expected = f"the name of a member of the enum {enum.__name__} as a str ({shown})"
+    if isinstance(value, enum):
+        return f"expected {expected}, got the member {value.name}"
+    if type(value) is int and (known := [name for name in names if enum[name].value == value]):
+        return f"expected {expected}, got {value}, the number of {known[0]}"
+    return _expected(expected, value) + (" that is none of them" if isinstance(value, str) else "")
 
 
 class _Context(Protocol):
@@ -387,10 +417,8 @@ class _CorrectedProtocol:
             problem = text
         elif isinstance(error, RecursionError):
             problem = "structs nested too deep, or within themselves"
-        elif isinstance(error, AttributeError) and error.name in _MAP_METHODS:
-            problem = _expected("a map", error.obj)
-        elif isinstance(error, AttributeError) and error.name == "write":
-            problem = _expected("a struct", error.obj)
+        elif isinstance(error, AttributeError) and error.name in _MAP_METHODS | {"write"}:
+            problem = _expected("a struct" if error.name == "write" else "a map", error.obj)
         elif isinstance(error, AttributeError) and hasattr(error.obj, "thrift_spec"):
             path += f".{error.name}"
             problem = "the struct has no such attribute; make it with the constructor of its class"
@@ -400,6 +428,8 @@ class _CorrectedProtocol:
         elif step is not None and isinstance(error, TypeError) and (wrong := _wrong_type(text)):
             expected = _TYPE_NAMES.get(step.types[step.done % len(step.types)], "another type")
             problem = f"expected {expected}, got {wrong[1] or wrong[2]}"
+        else:
+            problem = _enum_problem(error) or problem
         if step is not None and step.at_key:
             problem = f"the key of this entry: {problem}"
         path = path.removeprefix(".")

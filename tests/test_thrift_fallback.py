@@ -6,7 +6,9 @@ import functools
 import operator
 import re
 import sys
-from typing import TYPE_CHECKING
+from enum import IntEnum
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -103,6 +105,53 @@ def test_the_problem_is_told(struct: Struct, field: str, word: str) -> None:
     """An error says what the field expected and of which type its value is."""
     assert field == field_of(struct)
     assert word in problem_of(struct)
+
+
+ENUM: Any = SHAPES["enum"]
+_KIND = "expected the name of a member of the enum Kind as a str (VIEW, VOTE, REPORT), got "
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "problem"),
+    [
+        ({}, "kind", f"{_KIND}the member VOTE"),  # the default that the compiler gives the field
+        ({"kind": ENUM.Kind.REPORT}, "kind", f"{_KIND}the member REPORT"),
+        ({"kind": 2}, "kind", f"{_KIND}2, the number of VOTE"),
+        ({"kind": 4_111_111}, "kind", f"{_KIND}int"),
+        ({"kind": "secret"}, "kind", f"{_KIND}str that is none of them"),
+        ({"kind": ["secret"]}, "kind", f"{_KIND}list"),
+        ({"kind": True}, "kind", f"{_KIND}bool"),
+        ({"kinds": ["VOTE", "secret"]}, "kinds[1]", f"{_KIND}str that is none of them"),
+        (
+            {"by_kind": {1: ENUM.Geo()}},
+            "by_kind{0}",
+            f"the key of this entry: {_KIND}1, the number of VIEW",
+        ),
+    ],
+)
+def test_a_member_that_an_enum_lacks_is_told(values: dict[str, object], field: str, problem: str) -> None:
+    """Where a class takes names of members, the error says of which enum, and nothing of the event."""
+    struct = ENUM.Everything(**values) if values else ENUM.Defaults(name="a", id=1)
+    assert (field, problem) == (field_of(struct), problem_of(struct))
+    with pytest.raises(EventNotSerializableError) as caught:
+        write_fallback(struct)
+    assert (field, problem) == (caught.value.field, caught.value.problem)
+
+
+def test_of_a_large_enum_some_members_are_named() -> None:
+    """The message about an enum has a bound."""
+    large: Any = cast("Any", IntEnum)("Large", [f"MEMBER_{number}" for number in range(500)])
+    write = ENUM.StructKeys.write
+    changed = FunctionType(write.__code__, {**write.__globals__, "Kind": large}, "write")
+    cls: Any = type("StructKeys", (ENUM.StructKeys,), {"write": changed})
+    assert problem_of(cls(kind="secret")).endswith("MEMBER_9, ...), got str that is none of them")
+    assert problem_of(cls(kind=500)).endswith("MEMBER_9, ...), got 500, the number of MEMBER_499")
+
+
+def test_a_class_that_takes_members_says_so() -> None:
+    """Where a class takes the members themselves, a name is refused with what was expected."""
+    node = NEWER.Node(name="a", kind="VOTE")
+    assert (field_of(node), problem_of(node)) == ("kind", "expected a member of its enum, got str")
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, b"", PLAIN.Event, object(), sys.stdout, [PLAIN.Event()]])

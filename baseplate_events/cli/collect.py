@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Final
 from ..dev_collector.check import MAX_SIZE
 from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
+from ..event_publisher.exit_status import say
+from ..event_publisher.standard_streams import is_open
+from .terminal import event_for_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -87,12 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         settings = _settings(arguments)
-        with _open_output(arguments.output) as output, _listen(settings, _Lines(output)) as collector:
-            _say(f"listening on {collector.url} (for development only)")
+        with _open_output(arguments.output) as output, _listen(settings, EventLines(output)) as collector:
+            say(f"listening on {collector.url} (for development only)")
             signal.sigwait(signals)
     except ConfigurationError as exc:
         for problem in exc.problems:
-            _say(f"collect: {problem}")
+            say(f"collect: {problem}")
         return 2
     else:
         return 0
@@ -103,16 +106,18 @@ def run(arguments: argparse.Namespace) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-class _Lines:
-    """Writes each event of a batch as one line; batches of different connections don't mix."""
+class EventLines:
+    """Writes each event of a batch as one line, escaped on a terminal; batches don't mix."""
 
     def __init__(self, output: io.FileIO) -> None:
         self._output = output
+        self._terminal = output.isatty()
         self._lock = threading.Lock()
 
     def __call__(self, batch: AcceptedBatch) -> None:
         """Write a batch; where that fails half-way, its first lines may be there."""
-        rest = memoryview(b"".join(event + b"\n" for event in batch.events))
+        events = map(event_for_terminal, batch.events) if self._terminal else batch.events
+        rest = memoryview(b"".join(event + b"\n" for event in events))
         with self._lock:
             try:
                 while rest:
@@ -165,7 +170,7 @@ def _is_number(text: str, least: int, most: int) -> bool:
 def _open_output(path: str | None) -> io.FileIO:
     """Open the file, or stdout; unbuffered, so that a batch that failed isn't written later."""
     if path is None:
-        if sys.stdout is None:
+        if not is_open(sys.stdout):
             raise ConfigurationError("there is no stdout; give --output FILE")
         return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
     try:
@@ -174,12 +179,12 @@ def _open_output(path: str | None) -> io.FileIO:
         raise ConfigurationError(f"--output {path!a}: can't be written: {_words(exc)}") from exc
 
 
-def _listen(settings: _Settings, lines: _Lines) -> DevCollector:
+def _listen(settings: _Settings, lines: EventLines) -> DevCollector:
     try:
         return DevCollector(
             settings.keys,
             lines,
-            on_rejected=lambda rejected: _say(f"refused with {rejected.status}: {rejected.reason}"),
+            on_rejected=lambda rejected: say(f"refused with {rejected.status}: {rejected.reason}"),
             host=settings.host,
             port=settings.port,
             max_size=settings.max_size,
@@ -191,9 +196,3 @@ def _listen(settings: _Settings, lines: _Lines) -> DevCollector:
 
 def _words(exc: OSError | ValueError) -> str:
     return (exc.strerror if isinstance(exc, OSError) else None) or type(exc).__name__
-
-
-def _say(line: str) -> None:
-    """Write a line to stderr in one piece, as several threads do so."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

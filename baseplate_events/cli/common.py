@@ -15,10 +15,24 @@ from typing import TYPE_CHECKING, Final
 from ..errors import EventError
 from ..event_publisher.config.values import MistakeError, parse_span
 from ..event_publisher.exit_status import EXIT_FAILURE, failed, say
+from ..event_publisher.standard_streams import leave_stdout
 from ..transport.posix import MAX_NAME_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+__all__ = [
+    "PACKAGE",
+    "command",
+    "counted",
+    "event_queue_name",
+    "leave_stdout",
+    "posix_queue_name",
+    "short_queue_name",
+    "span",
+    "timeout",
+    "told",
+]
 
 #: Name under which this package is imported, wherever it was vendored.
 PACKAGE: Final = __name__.removesuffix(".cli.common")
@@ -59,11 +73,6 @@ def told(perform: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_FAILURE
-
-
-def leave_stdout() -> None:
-    """Write no more to a stdout that nobody reads; Python would complain about that once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def span(text: str, minimum: float = 0.0) -> float:

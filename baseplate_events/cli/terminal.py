@@ -5,22 +5,38 @@ Rules:
 1. Colour goes only to a terminal, and never where the environment has NO_COLOR (https://no-color.org) or a
    terminal that is `dumb`.
 2. Progress goes only to a terminal, rewrites one line, and does so ten times a second at most.
-3. What comes from elsewhere - a file, a collector - is passed through `printable`, so that it can neither
-   move the cursor nor break a table.
+3. What comes from elsewhere - a file, a collector, an event - is passed through `printable`, so that it can
+   neither move the cursor nor break a table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import itertools
 import re
 import shutil
+import sys
 import time
 from typing import TYPE_CHECKING, Final, TextIO, final
+
+from ..event_publisher.foreign_text import printable, printable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
+
+__all__ = [
+    "Colour",
+    "Progress",
+    "event_for_terminal",
+    "format_progress",
+    "format_table",
+    "paint",
+    "printable",
+    "visible_length",
+    "wants_colour",
+]
 
 #: Seconds between two lines of progress: fluent to the eye, and nothing beside the work.
 _INTERVAL: Final = 0.1
@@ -30,6 +46,9 @@ _GAP: Final = 2
 
 #: Erases from the cursor to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\x1b[K"
+
+#: What JSON allows between tokens, and a blank for each.
+_BLANKS: Final = bytes.maketrans(b"\t\r\n", b"   ")
 
 #: What `paint` adds to a text (ECMA-48, SGR).
 _STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -60,9 +79,14 @@ def visible_length(text: str) -> int:
     return len(_STYLE.sub("", text))
 
 
-def printable(text: str) -> str:
-    """Escape whatever of a text doesn't show as a character of its own, line breaks included."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def event_for_terminal(event: bytes) -> bytes:
+    """Write an event for the terminal that stdout is: in one line, escaped.
+
+    It isn't cut, since it was asked for, and may be gone otherwise. JSON has line breaks and tabs only
+    between tokens, where a blank does as well.
+    """
+    encoding = (sys.stdout.encoding if sys.stdout is not None else None) or "ascii"
+    return printable_bytes(event.translate(_BLANKS)).encode(encoding, "backslashreplace")
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -136,14 +160,17 @@ class Progress:
         self._written = True
         line = format_progress(self._label, done, self._total, now - self._started_at)
         # One that wraps couldn't be rewritten.
-        self._stream.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
-        self._stream.flush()
+        self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
 
     def close(self) -> None:
         """Take the line away, before something else is written."""
         if self._written:
             self._written = False
-            self._stream.write(f"\r{_ERASE}")
+            self._write(f"\r{_ERASE}")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a terminal that hangs up must not end the work
+            self._stream.write(text)
             self._stream.flush()
 
     def __enter__(self) -> Progress:

@@ -1,4 +1,4 @@
-"""Exit statuses of every command, and the one place where an error becomes a line on stderr and a status.
+"""Exit statuses of every command, and the one place where an error becomes lines on stderr and a status.
 
 0 for success; 1 if something failed or was left undone; 2 for an error in the command line, or in a
 configuration that the command needs.
@@ -6,10 +6,12 @@ configuration that the command needs.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Final
 
 from ..errors import ConfigurationError, EventError
+from .foreign_text import printable
 
 #: Exit status of a command that failed or left something undone.
 EXIT_FAILURE: Final = 1
@@ -19,12 +21,15 @@ EXIT_USAGE: Final = 2
 
 
 def say(line: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    """Write a line to stderr, whatever it holds; do nothing where stderr is closed or takes nothing."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{printable(line)}\n")
+            sys.stderr.flush()
 
 
 def failed(error: EventError) -> int:
-    """Write an error to stderr and return the exit status for it."""
-    say(str(error))
+    """Write an error to stderr, a line for each of its problems, and return the exit status for it."""
+    for line in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
+        say(line)
     return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILURE

@@ -5,11 +5,13 @@ Rules:
 1. A queue that was removed is opened anew, or made, at once. What it still holds is received first.
 2. A removed queue is let go when it is empty and `_LINGER` seconds have passed: a producer that doesn't know
    yet may have been about to put.
-3. The system tells of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
+3. The system notifies of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
+4. A queue that was opened may have been removed before it was watched: it is looked at once more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import select
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError, EventQueueRemovedError
 from ..transport.posix import RETURN_PRIORITY
-from .unlink_watch import UnlinkWatch, watch_unlink
+from .unlink_watch import UnlinkWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -32,6 +34,9 @@ _LOOK_INTERVAL: Final = 1.0
 
 #: Seconds for which a removed queue is still received from, at least.
 _LINGER: Final = 5.0
+
+#: Queues of the name that an event which goes back tries, if each is removed before the event is in it.
+_FOLLOWED: Final = 5
 
 
 class QueueConsumer:
@@ -51,7 +56,8 @@ class QueueConsumer:
     def __init__(self, open_queue: Callable[[], MessageQueue]) -> None:
         self._open_queue = open_queue
         self._queue: MessageQueue = open_queue()
-        self._watch: UnlinkWatch | None = watch_unlink(self._queue.fileno())
+        self._watch: UnlinkWatch | None = None
+        self._watch_queue()
         self._orphans: list[tuple[MessageQueue, float]] = []
         self.found_empty: bool = False
         self.look_at: float = -math.inf  # it may have been removed before it was watched
@@ -90,8 +96,7 @@ class QueueConsumer:
 
     def woken(self, descriptor: int) -> None:
         """Take a descriptor that a poller found ready."""
-        if self._watch is not None and descriptor == self._watch.fileno():
-            self._watch.clear()
+        if self._watch is not None and descriptor == self._watch.fileno() and self._watch.clear():
             self.look_at = -math.inf
 
     def receive(self) -> Generator[bytes]:
@@ -120,13 +125,17 @@ class QueueConsumer:
         Returns:
             Whether there is another queue now, which may be of another size.
         """
+        if self._watch is None or not self._watch.watching:
+            self._watch_queue()
         followed = self._follow(now) if self._queue.removed else None
         for orphan, until in list(self._orphans):
             if now >= until and not orphan.current_messages:
                 orphan.close()
                 self._orphans.remove((orphan, until))
-        nobody_tells = self._watch is None or followed is False
-        self.look_at = now + _LOOK_INTERVAL if self._orphans or nobody_tells else math.inf
+        watching = self._watch is not None and self._watch.watching and followed is not False
+        self.look_at = math.inf if watching and not self._orphans else now + _LOOK_INTERVAL
+        if followed and self._queue.removed:
+            self.look_at = -math.inf
         return followed is True
 
     def _follow(self, now: float) -> bool:
@@ -138,10 +147,15 @@ class QueueConsumer:
         logger.warning("the queue %s was unlinked; going on with the new one", fresh.name)
         self._orphans.append((self._queue, now + _LINGER))
         self._queue = fresh
-        if self._watch is not None:
-            self._watch.close()
-        self._watch = watch_unlink(fresh.fileno())
+        self._watch_queue()
         return True
+
+    def _watch_queue(self) -> None:
+        """Watch the queue that has the name; whether it was removed before has to be looked at afterwards."""
+        with contextlib.suppress(OSError):
+            if self._watch is None:
+                self._watch = UnlinkWatch()
+            self._watch.watch(self._queue.fileno())
 
     def requeue(self, event: bytes, timeout: float, now: float) -> None:
         """Put an event back into the queue, ahead of everything else.
@@ -149,11 +163,14 @@ class QueueConsumer:
         Raises:
             EventError: It isn't in the queue.
         """
-        try:
-            self._queue.put(event, timeout, RETURN_PRIORITY)
-        except EventQueueRemovedError:
-            self.look(now)
-            self._queue.put(event, timeout, RETURN_PRIORITY)
+        for _ in range(_FOLLOWED - 1):
+            try:
+                self._queue.put(event, timeout, RETURN_PRIORITY)
+            except EventQueueRemovedError:
+                self.look(now)
+            else:
+                return
+        self._queue.put(event, timeout, RETURN_PRIORITY)
 
     def close(self) -> None:
         """Close everything; events stay where they are."""

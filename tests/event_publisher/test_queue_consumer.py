@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import math
 import os
 import select
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -144,8 +146,8 @@ def test_without_a_watch_the_queue_is_looked_at_each_second(
 ) -> None:
     """Where the system can't tell of a removal, the consumer asks to look every second, and then follows."""
 
-    def refuse(_watch: UnlinkWatch, queue: int) -> None:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), queue)
+    def refuse(_watch: UnlinkWatch) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(UnlinkWatch, "__init__", refuse)
     consumer = QueueConsumer(lambda: reader(name))
@@ -202,3 +204,110 @@ def test_events_that_go_back_find_the_new_queue(name: str) -> None:
     with reader(name) as other:
         assert drain(other) == [b"x"]
     consumer.close()
+
+
+def test_a_queue_that_is_removed_before_it_is_watched_is_followed_at_once(name: str) -> None:
+    """A queue that comes and goes while the consumer turns to it costs no event of the one after it."""
+    removals = 2
+
+    def open_queue() -> MessageQueue:
+        nonlocal removals
+        queue = reader(name)
+        if removals:
+            removals -= 1
+            unlink_queue(name)
+        return queue
+
+    consumer = QueueConsumer(open_queue)
+    for left in (1, 0):
+        assert consumer.look_at == -math.inf, "it would sleep"
+        assert consumer.look(100.0)
+        assert removals == left - (left > 0)
+    with producer(name) as other:
+        other.put(b"x")
+    assert consumer.look_at == 101.0
+    assert ([b"x"], True) == receive(consumer, 2)
+    consumer.close()
+
+
+def test_events_that_go_back_follow_a_queue_that_is_removed_again(name: str) -> None:
+    """What is put back isn't lost although the queue is removed twice meanwhile."""
+    removals = 0
+
+    def open_queue() -> MessageQueue:
+        nonlocal removals
+        queue = reader(name)
+        if removals in {1, 2}:
+            unlink_queue(name)
+        removals += 1
+        return queue
+
+    consumer = QueueConsumer(open_queue)
+    unlink_queue(name)
+    consumer.requeue(b"x", 0.0, 100.0)
+    with reader(name) as other:
+        assert drain(other) == [b"x"]
+    consumer.close()
+
+
+def watches() -> dict[str, int]:
+    """Give the descriptors of this process that are instances of inotify, each with its number of watches."""
+    found: dict[str, int] = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            if "inotify" in str(entry.readlink()):
+                found[entry.name] = Path("/proc/self/fdinfo", entry.name).read_text().count("inotify wd:")
+    return found
+
+
+def test_one_instance_serves_all_queues(name: str) -> None:
+    """However many queues are followed, there is one instance of inotify, the same one, with one watch."""
+    others = watches()
+    consumer = QueueConsumer(lambda: reader(name))
+    first = {key: count for key, count in watches().items() if key not in others}
+    assert list(first.values()) == [1]
+    instance = os.dup(int(*first))
+    for moment in range(3):
+        unlink_queue(name)
+        assert select.select([instance], [], [], 0)[0], "this queue has another instance"
+        assert wake(consumer)
+        assert consumer.look(100.0 + moment)
+        assert not wake(consumer)
+        assert {**others, **first, str(instance): 1} == watches()
+    os.close(instance)
+    consumer.close()
+    assert others == watches()
+
+
+def test_a_queue_that_cant_be_watched_is_looked_at_until_it_can(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While watches are used up, the consumer looks every second; then it sleeps until it is notified."""
+
+    def refuse(_watch: UnlinkWatch, _queue: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UnlinkWatch, "watch", refuse)
+        consumer = QueueConsumer(lambda: reader(name))
+        consumer.look(100.0)
+        assert consumer.look_at == 101.0
+    consumer.look(101.0)
+    assert consumer.look_at == math.inf
+    unlink_queue(name)
+    assert wake(consumer)
+    consumer.close()
+
+
+def test_another_change_wakes_once(name: str) -> None:
+    """A change of permissions makes the consumer look once, and sleep again."""
+    with contextlib.closing(reader(name)) as other:
+        consumer = QueueConsumer(lambda: reader(name))
+        consumer.look(100.0)
+        os.fchmod(other.fileno(), 0o640)
+        assert wake(consumer)
+        assert consumer.look_at == -math.inf
+        assert not consumer.look(100.0)
+        assert consumer.look_at == math.inf
+        assert not wake(consumer)
+        consumer.close()

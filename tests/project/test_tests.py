@@ -18,11 +18,14 @@ MAX_LINES: Final = 700
 
 #: Files that are named after what they show, because it involves several modules.
 SCENARIOS: Final = {
+    "cli/test_closed_streams.py",
     "cli/test_commands.py",
+    "cli/test_foreign_text.py",
     "cli/doctor/test_remedies.py",
     "event_publisher/test_original_failures.py",
     "event_publisher/test_simulation.py",
     "event_publisher/test_survival.py",
+    "event_publisher/test_unread_log.py",
 }
 
 

@@ -180,6 +180,9 @@ def key_values(key: Option) -> st.SearchStrategy[tuple[str, object]]:
         values = st.sampled_from(words).map(lambda word: (word, word))
     elif key.kind == "folder":
         values = st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True).map(lambda path: (path, path))
+    elif key.kind == "names":
+        names = st.lists(host_names.filter(lambda name: len(name) < 60), min_size=1, max_size=3)
+        values = names.map(lambda hosts: (", ".join(hosts), frozenset(map(str.lower, hosts))))
     elif key.kind == "statuses":
         numbers = st.sets(st.integers(300, 599), min_size=1, max_size=5)
         values = numbers.map(lambda codes: (", ".join(map(str, codes)), frozenset(codes)))
@@ -213,6 +216,8 @@ def broken_values(key: Option, secret: str) -> st.SearchStrategy[str]:
         broken += ["/nowhere/at/all.pem", "/"]
     elif key.kind == "folder":
         broken += ["spool", "./spool", "~/spool"]
+    elif key.kind == "names":
+        broken += ["a.test:80", "a.test b.test", "a.test,", "http://a.test", "*", "[::1]"]
     elif key.kind == "statuses":
         broken += ["200", "600", "4", "400 404", "400,", "4O4"]
     return st.sampled_from(broken)
@@ -404,6 +409,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         disk_error=draw(st.none() | texts),
         stopping=draw(st.booleans()),
         metrics_dropped=draw(st.integers(0, 10**9)),
+        log_lines_dropped=draw(st.integers(0, 10**9)),
     )
 
 

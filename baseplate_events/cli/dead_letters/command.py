@@ -25,10 +25,12 @@ from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeErro
 from ...event_publisher.dead_letters.record import Letter, Number, Unreadable, format_time
 from ...event_publisher.dead_letters.store import file_numbers, read_letters, take_out
 from ...event_publisher.exit_status import EXIT_FAILURE, EXIT_USAGE, say
+from ...event_publisher.foreign_text import MAX_FOREIGN
+from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.posix import MessageQueue
-from ..common import leave_stdout, span, told
-from ..terminal import Progress
+from ..common import span, told
+from ..terminal import Progress, event_for_terminal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = add("list", _list, "list the letters, oldest first, without their events")
     listing.add_argument("--json", action="store_true", help="write one JSON object a line")
 
-    show = add("show", _show, "write the events to stdout as they were received, a newline after each")
+    show = add(
+        "show",
+        _show,
+        "write the events to stdout as they were received (escaped on a terminal), a newline after each",
+    )
     show.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter")
     show.add_argument("--all", action="store_true", help="show every letter")
 
@@ -134,16 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not Path(directory).is_dir():
         say(f"{directory}: there is no such folder")
         return EXIT_USAGE
-    try:
-        return told(lambda: _flushed(perform(arguments)))
-    except BrokenPipeError:  # as after `| head`
-        leave_stdout()
-        return EXIT_FAILURE
-
-
-def _flushed(status: int) -> int:
-    sys.stdout.flush()
-    return status
+    return told(lambda: perform(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -178,8 +175,7 @@ def _write_row(letter: Letter, first: bool) -> None:
     if first:
         sys.stdout.write(_ROW.format("NUMBER", "TIME", "STATUS", "SIZE", "REASON"))
     status = "-" if letter.status is None else letter.status
-    # Escaped, so that words of others can't steer the terminal.
-    reason = letter.reason.encode("unicode_escape").decode()
+    reason = printable(letter.reason, MAX_FOREIGN)
     number, moment = str(letter.number), format_time(letter.time)
     sys.stdout.write(_ROW.format(number, moment, status, len(letter.event), reason))
 
@@ -190,9 +186,11 @@ def _show(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("show: give either the numbers of letters or --all")
     selection = _Selection(numbers)
     sys.stdout.flush()
+    terminal = sys.stdout.isatty()
     for entry in _read(arguments.directory, selection):
         if isinstance(entry, Letter) and selection.has(entry):
-            sys.stdout.buffer.write(entry.event + b"\n")
+            event = event_for_terminal(entry.event) if terminal else entry.event
+            sys.stdout.buffer.write(event + b"\n")
     return selection.complain()
 
 
@@ -225,7 +223,7 @@ def _purge(arguments: argparse.Namespace) -> int:
     is_meant = partial(_is_meant, before=before)
     meant = [entry.number for entry in _read(directory) if is_meant(entry)]
     if not meant:
-        sys.stdout.write("nothing to delete\n")
+        report("nothing to delete")
         return 0
     if not arguments.yes:
         if not sys.stdin.isatty():
@@ -248,7 +246,7 @@ def _purge(arguments: argparse.Namespace) -> int:
 
     for file in sorted({number.file for number in meant}):
         take_out(directory, file, take)
-    sys.stdout.write(f"deleted {purged} letters\n")
+    report(f"deleted {purged} letters")
     return 0
 
 
@@ -327,7 +325,7 @@ class _Replay:
     def report(self) -> None:
         """Write how many were put."""
         self._progress.close()
-        sys.stdout.write(f"put {self._count} events on {self._queue.name}\n")
+        report(f"put {self._count} events on {self._queue.name}")
 
     def _wait_and_put(self, event: bytes) -> bool:
         deadline = time.monotonic() + self._timeout

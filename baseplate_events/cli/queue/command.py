@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.descriptor import find_queue
 from ...transport.posix import ALL_PERMISSIONS, MessageQueue, unlink_queue
@@ -57,7 +58,7 @@ _READ_EPILOG: Final = """\
 This TAKES EVENTS AWAY: what it prints is delivered to nobody else. A POSIX queue can't be read in any other
 way; for the number of events use `stat`. To print some events use --count: after `read v2 | head -1` the
 events that `head` had in its pipe are gone. A line break between the tokens of an event is printed as a
-blank.
+blank. On a terminal, control characters are escaped too.
 
 examples:
   %(prog)s v2 --count 1
@@ -241,7 +242,7 @@ def _create(arguments: argparse.Namespace) -> int:
     if info is None:
         return _say_absent(arguments.name)
     verb = "was there already:" if was_there else "made:"
-    sys.stdout.write(f"{info.name} {verb} {info.size}, mode {info.mode:04o}\n")
+    report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
     if was_there and info.mode != arguments.mode:
         say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.mode)}")
     return 0
@@ -267,7 +268,7 @@ def _unlink(arguments: argparse.Namespace) -> int:
     lost = queue.depth
     queue.close()
     what = f" with {counted(lost, 'event')}" if lost else ""
-    sys.stdout.write(f"removed {arguments.name}{what}\n")
+    report(f"removed {arguments.name}{what}")
     return 0
 
 

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, BinaryIO, Final, final
 
 from ...errors import ConfigurationError, EventError, EventQueueUnavailableError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.standard_streams import is_open, report
 from ...transport.descriptor import find_queue
 from ...transport.posix import RETURN_PRIORITY
 from ..common import command, counted, short_queue_name
+from ..terminal import event_for_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +43,6 @@ _SLICE: Final = 0.5
 
 #: JSON has line breaks only between tokens, where a blank does as well.
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-
-#: No JSON holds other control characters; on a terminal they could do anything.
-_FOR_TERMINAL: Final = bytes.maketrans(bytes([*range(32), 127]), b" " * 33)
 
 #: What JSON counts as blank.
 _BLANKS: Final = b" \t\r\n"
@@ -95,7 +94,7 @@ def read(arguments: argparse.Namespace) -> int:
     count: int | None = arguments.count
     follow: bool = arguments.follow
     output = _stdout()
-    table = _FOR_TERMINAL if output.isatty() else _ONE_LINE
+    terminal = output.isatty()
     printed = 0
     removed = False
     with _open(arguments.name, read=True) as queue, Interrupts() as interrupts:
@@ -105,7 +104,8 @@ def read(arguments: argparse.Namespace) -> int:
                     return 0
                 event = queue.try_receive()
                 if event is not None:
-                    problem = _print(output, event.translate(table))
+                    shown = event_for_terminal(event) if terminal else event.translate(_ONE_LINE)
+                    problem = _print(output, shown)
                     if problem is not None:
                         put_back(queue, event, interrupts)
                         return _say_unwritable(problem)
@@ -200,7 +200,7 @@ def write(arguments: argparse.Namespace) -> int:
             problem = "interrupted"
         if problem:
             say(f"{problem}; line {number:,} and what follows it wasn't put")
-    sys.stdout.write(f"put {counted(put, 'event')} on {arguments.name}\n")
+    report(f"put {counted(put, 'event')} on {arguments.name}")
     return EXIT_FAILURE if problem else 0
 
 
@@ -244,13 +244,15 @@ def absence(name: str) -> str:
 
 def _stdout() -> io.FileIO:
     """Give stdout without a buffer, in which an event could be lost."""
-    if sys.stdout is None:
+    if not is_open(sys.stdout):
         raise ConfigurationError("there is no stdout to write to")
     return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
 
 
 def _open_input(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if path == "-":
+        if not is_open(sys.stdin):
+            raise ConfigurationError("there is no stdin to read from; give a FILE")
         return contextlib.nullcontext(sys.stdin.buffer)
     try:
         return open(path, "rb")  # noqa: PTH123 - takes whatever names a file

@@ -25,6 +25,7 @@ from ...errors import ConfigurationError, EventError
 from ...event_publisher.config.settings import load_health
 from ...event_publisher.config.values import InternetEndpoint, MistakeError, UnixEndpoint, parse_bind
 from ...event_publisher.exit_status import EXIT_FAILURE, failed
+from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.telemetry.prometheus import parse_samples
 from ..common import event_queue_name, span
 from ..terminal import printable, wants_colour
@@ -121,7 +122,7 @@ def scrape(endpoint: Endpoint) -> Scrape:
         status, reason = _get(endpoint, "/readyz")
     except (OSError, http.client.HTTPException, ValueError) as exc:
         problem = (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__
-        raise UnreachableError(str(endpoint), problem) from exc
+        raise UnreachableError(str(endpoint), printable(problem, MAX_FOREIGN)) from exc
     return Scrape(None if status == http.HTTPStatus.OK else reason.strip(), samples)
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ...event_publisher.foreign_text import MAX_FOREIGN
 from ..terminal import Colour, format_table, paint, printable
 
 if TYPE_CHECKING:
@@ -34,16 +35,20 @@ class Scrape:
     samples: Mapping[tuple[str, Labels], float]
 
     def number(self, name: str) -> float | None:
-        """Give the number of a metric that has one; None where it isn't there."""
-        numbers = [value for (other, _), value in self.samples.items() if other == _PREFIX + name]
+        """Give the number of a metric that has one; None where it isn't there, or is no finite number."""
+        numbers = [
+            value
+            for (other, _), value in self.samples.items()
+            if other == _PREFIX + name and math.isfinite(value)
+        ]
         return numbers[0] if numbers else None
 
     def by_label(self, name: str, label: str) -> dict[str, float]:
-        """Give the numbers of a metric by one of its labels."""
+        """Give the finite numbers of a metric by one of its labels."""
         return {
             dict(labels)[label]: value
             for (other, labels), value in self.samples.items()
-            if other == _PREFIX + name and label in dict(labels)
+            if other == _PREFIX + name and label in dict(labels) and math.isfinite(value)
         }
 
     def label(self, name: str, label: str) -> str:
@@ -175,7 +180,7 @@ def format_json(status: Status) -> str:
 
 def format_status(status: Status, *, colour: bool) -> list[str]:
     """Write a status for people, as lines."""
-    said = "delivering" if status.ready else f"not delivering: {printable(status.unready or '')}"
+    said = "delivering" if status.ready else f"not delivering: {_shown(status.unready or '')}"
     if colour:
         said = paint(said, Colour.GREEN if status.ready else Colour.RED)
     rates = status.rates or {}
@@ -187,7 +192,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
     rows = [
         (
             "queue",
-            printable(status.queue) + f" (publisher {printable(status.version)}, up {_age(status.uptime)})",
+            _shown(status.queue) + f" (publisher {_shown(status.version)}, up {_age(status.uptime)})",
         ),
         ("state", said),
         ("", ""),
@@ -201,11 +206,11 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
         ("dead letters", _count(status.dead_lettered)),
         (
             "dropped",
-            ", ".join(f"{_count(count)} {printable(name)}" for name, count in dropped.items()) or "0",
+            ", ".join(f"{_count(count)} {_shown(name)}" for name, count in dropped.items()) or "0",
         ),
         *([("returned", _count(status.returned))] if status.returned else []),
         ("", ""),
-        ("requests", (printable(answers) or "none") + _rate(rates.get("attempts"))),
+        ("requests", (_shown(answers) or "none") + _rate(rates.get("attempts"))),
         ("mean time", "-" if status.mean_attempt is None else f"{status.mean_attempt * 1_000:,.1f} ms"),
         (
             "last success",
@@ -214,6 +219,10 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
         ("failing", failing if status.failures else "no"),
     ]
     return format_table(rows)
+
+
+def _shown(text: str) -> str:
+    return printable(text, MAX_FOREIGN)
 
 
 def _count(number: float | None) -> str:

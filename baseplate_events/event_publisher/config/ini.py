@@ -5,11 +5,16 @@ Rules:
 1. A mistake is one line: file, section, key, what is wrong and what was expected. `Section.finish` raises
    all of them together; until then each reader gives a value of the right type, so that reading goes on.
 2. No line shows a secret, the text of a file's line, or what an environment variable holds. Where a value
-   helps it is shown as the file has it, unless it may hold a password.
+   helps it is shown as the file has it, unless it may hold a password. A line that is indented continues the
+   value before it, whatever is in it, so a value that holds a line break isn't shown, and neither is one that
+   looks like two lines in one. The number of the line is named instead.
 3. `$NAME` and `${NAME}` in a value of ours stand for an environment variable, which must be set. Any other
    use of `$` stays as it is, and what a variable holds isn't looked through again.
 4. A key that isn't ours belongs to somebody else and is ignored, unless it is nearly one of ours or begins
-   like ours. What comes from `[DEFAULT]` is shared with other sections and never counts as misspelt.
+   like ours. What comes from `[DEFAULT]` is shared with other sections and never counts as misspelt. A
+   misspelt key is shown only if no secret can be in it.
+5. A comment has a line of its own. After a value it would be a part of the value, so that is a mistake. What
+   an environment variable holds may look like one.
 
 How it works: `read_section` reads the file, a `Section` is asked for its keys one by one, and a default is
 written as in the file and read by the same rules.
@@ -25,6 +30,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...errors import ConfigurationError
+from ..foreign_text import printable
+from .ini_lines import find_keys
 from .values import (
     Endpoint,
     MistakeError,
@@ -40,6 +47,7 @@ from .values import (
     parse_host,
     parse_integer,
     parse_mode,
+    parse_names,
     parse_proxy,
     parse_span,
     parse_text,
@@ -48,10 +56,16 @@ from .values import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from .ini_lines import Place
+
 #: Characters of a value that a message shows.
 _SHOWN_LENGTH: Final = 60
 #: Likeness from which a key counts as misspelt; a single edit of the shortest key, `key.name`, gives 0.87.
 _LIKENESS: Final = 0.8
+#: Characters that a misspelt key has more than ours, at most, if ours is that of a secret.
+_SLIP: Final = 2
+#: Characters of a name of a section that a message shows.
+_NAME_LENGTH: Final = 100
 #: Permission bits of the mode that stands in for one that can't be read.
 _OWNER_ONLY: Final = 0o600
 
@@ -60,6 +74,10 @@ _ChoiceT = TypeVar("_ChoiceT", bound=str)
 
 # A key as ours are. The base64 alphabet has no dot or underscore, so a stray line of a secret isn't one.
 _KEY = re.compile(r"[a-z]+(?:[._][a-z]+)+")
+# A misspelt one, whose line may have lost its `=`.
+_NEARLY_KEY = re.compile(r"[a-z._]{1,60}")
+# A comment after a value, or in place of one.
+_COMMENT = re.compile(r"(?:^|\s)[;#]")
 
 
 class Section:
@@ -77,6 +95,7 @@ class Section:
             the default of a key that can be left out: it isn't read further and gives the emptiest value.
         source: Name of the file, or empty where there is none.
         inherited: Keys of `values` that come from elsewhere and so are never misspelt.
+        places: Where the keys of `values` are in the file.
     """
 
     def __init__(
@@ -88,6 +107,7 @@ class Section:
         defaults: Mapping[str, str] | None = None,
         source: str = "",
         inherited: Collection[str] = (),
+        places: Mapping[str, Place] | None = None,
     ) -> None:
         self._name = name
         self._values = values
@@ -95,6 +115,8 @@ class Section:
         self._defaults: Mapping[str, str] = {} if defaults is None else defaults
         self._source = source
         self._inherited = inherited
+        self._places: Mapping[str, Place] = {} if places is None else places
+        self._secrets: set[str] = set()
         self._known: list[str] = []
         self._mistaken: set[str] = set()
         self._problems: list[str] = []
@@ -150,6 +172,7 @@ class Section:
 
     def base64(self, key: str) -> Secret:
         """Read a secret in base64: the standard alphabet, padded, on one line, at least one byte."""
+        self._secrets.add(key)
         expected = "the key's secret in base64, such as `openssl rand -base64 32` makes"
         return self._read(key, parse_base64, Secret(b""), expected, shown=False)
 
@@ -176,6 +199,15 @@ class Section:
         expected = "a port of this host alone, such as 127.0.0.1:9102, or the path of a Unix socket"
         return self._read(key, parse_bind, None, expected)
 
+    def names(self, key: str) -> frozenset[str]:
+        """Read host names separated by commas, in lower case and without final dots."""
+        expected = "host names separated by commas, without ports, such as node1.example.com"
+        return self._read(key, parse_names, frozenset(), expected)
+
+    def ignore(self, key: str) -> None:
+        """Know a key without reading it."""
+        self._known.append(key)
+
     def finish(self) -> None:
         """Look for misspelt keys, after all others were read.
 
@@ -189,7 +221,9 @@ class Section:
             likeness = 0.0 if key.startswith(prefixes) else _LIKENESS
             nearest = difflib.get_close_matches(key, self._known, n=1, cutoff=likeness)
             if nearest:
-                self.mistake(ascii(key)[1:-1], f"there is no such key; the nearest one is {nearest[0]}")
+                self.mistake(
+                    self._name_of(key, nearest[0]), f"there is no such key; the nearest one is {nearest[0]}"
+                )
         if self._problems:
             raise ConfigurationError(*self._problems)
 
@@ -198,27 +232,57 @@ class Section:
     ) -> _T:
         self._known.append(key)
         default = self._defaults.get(key)
-        raw = self._values.get(key, "").strip()
+        value = self._values.get(key, "").rstrip()
+        raw = value.strip()
         text, unset = expand_variables(raw, self._environ)
-        if unset:
+        shown = shown and _can_be_shown(value)
+        problem = ""
+        if comment := _COMMENT.search(raw):
+            beginning = _show(raw[: comment.start()]) if shown and comment.start() else "the value"
+            problem = f"{beginning} has a comment beside it, which needs a line of its own"
+        elif unset:
             # In a secret that has a `$` in it the name is a part of the secret.
             names = " and ".join(unset) if shown or is_variable(raw) else "named in it"
-            self.mistake(key, f"the environment variable {names} isn't set; expected {expected}")
+            problem = f"the environment variable {names} isn't set"
         elif text:
             try:
                 return parse(text)
             except MistakeError as exc:
-                problem = str(exc)
-            self.mistake(key, f"{_show(raw) if shown else 'the value'} {problem}; expected {expected}")
+                problem = f"{_show(raw) if shown else 'the value'} {exc}"
         elif default is None:
-            absence = "empty" if key in self._values else "missing"
-            self.mistake(key, f"{absence}; expected {expected}")
+            problem = "empty" if key in self._values else "missing"
+        if problem and _has_line_break(value):
+            problem = f"the value holds a line break{self._why_continued(key)}"
+        if problem:
+            self.mistake(key, f"{problem}; expected {expected}")
         return parse(default) if default else emptiest
+
+    def _why_continued(self, key: str) -> str:
+        place = self._places.get(key)
+        if place is None or place.continued is None:
+            return ""
+        return f": line {place.continued} is indented and therefore continues the line before it"
+
+    def _name_of(self, key: str, nearest: str) -> str:
+        """Name a misspelt key, or its line if a part of a secret may be in it."""
+        surplus = len(key) - len(nearest)
+        if _NEARLY_KEY.fullmatch(key) and (nearest not in self._secrets or surplus <= _SLIP):
+            return key
+        place = self._places.get(key)
+        return "a key" if place is None else f"line {place.line}"
+
+
+def _has_line_break(value: str) -> bool:
+    return len(value.splitlines()) > 1
+
+
+def _can_be_shown(value: str) -> bool:
+    """Tell whether a value of one line can be shown: no USER:PASSWORD@HOST, and no two lines in one."""
+    several = len(value.split()) > 1
+    return not {"@", "="} & set(value) and not (several and ":" in value)
 
 
 def _show(raw: str) -> str:
-    if "@" in raw:
-        return "the value"  # which may be USER:PASSWORD@HOST
     text = ascii(raw)
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
@@ -286,13 +350,17 @@ def parse_section(
         # Raised out here so that the error has no context: a parsing error holds lines of the file.
         where = f"{source}: " if source else ""
         raise ConfigurationError(*(f"{where}{problem}" for problem in problems))
+    keys = dict(parser.items(name))
+    found = find_keys(text)
+    places = {key: found.get((name, key), found.get((parser.default_section, key))) for key in keys}
     return Section(
         name,
-        dict(parser.items(name)),
+        keys,
         environ,
         defaults=defaults,
         source=source,
         inherited=frozenset(parser.defaults()),
+        places={key: place for key, place in places.items() if place is not None},
     )
 
 
@@ -301,10 +369,11 @@ def _syntax_problems(
 ) -> list[str]:
     """Tell what is wrong with a file by line numbers; the error's own text shows the lines."""
     if isinstance(error, configparser.DuplicateSectionError):
-        return [f"line {error.lineno}: the section [{error.section}] is there twice"]
+        return [f"line {error.lineno}: the section [{_shown_name(error.section)}] is there twice"]
     if isinstance(error, configparser.DuplicateOptionError):
         key = error.option if _KEY.fullmatch(error.option) else "a key"
-        return [f"line {error.lineno}: [{error.section}] {key}: set for the second time"]
+        section = _shown_name(error.section)
+        return [f"line {error.lineno}: [{section}] {key}: set for the second time"]
     if isinstance(error, configparser.MissingSectionHeaderError):
         return [f"line {error.lineno}: expected a section's header such as [event-publisher:main] before it"]
     return [f"line {line}: expected KEY = VALUE, or a section's header" for line, _ in error.errors]
@@ -313,7 +382,11 @@ def _syntax_problems(
 def _absence(name: str, sections: Sequence[str]) -> str:
     if not sections:
         return f"there is no section [{name}], nor any other"
-    there = ", ".join(f"[{section}]" for section in sections)
+    there = ", ".join(f"[{_shown_name(section)}]" for section in sections)
     nearest = difflib.get_close_matches(name, sections, n=1)
-    advice = f"; the nearest is [{nearest[0]}]" if nearest else ""
+    advice = f"; the nearest is [{_shown_name(nearest[0])}]" if nearest else ""
     return f"there is no section [{name}]; there is {there}{advice}"
+
+
+def _shown_name(section: object) -> str:
+    return printable(str(section), _NAME_LENGTH)

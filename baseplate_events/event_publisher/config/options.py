@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "mode",
     "endpoint",
     "bind",
+    "names",
     "boolean",
 ]
 
@@ -269,6 +270,12 @@ OPTIONS: Final = (
         "bind",
         "",
         "Where `/healthz`, `/readyz` and `/metrics` are: `127.0.0.1:PORT` or a Unix socket's path; else off.",
+    ),
+    Option(
+        "health.hosts",
+        "names",
+        "",
+        "Host names that requests to `health.bind` may use besides addresses and `localhost`, with commas.",
     ),
 )
 

@@ -195,6 +195,8 @@ class PublisherSettings:
         spool: Where events are safe until they are delivered, or None.
         dead_letters: Where events go that are given up, or None: then they are dropped.
         health: Where the health endpoint listens, loopback or a Unix socket, or None: then there is none.
+        health_hosts: Names that its requests may use for this host, in lower case, besides `localhost`
+            (`health.hosts`, default none). Other names are those of web pages that try to read it.
     """
 
     queue: QueueSettings
@@ -209,6 +211,7 @@ class PublisherSettings:
     spool: SpoolSettings | None
     dead_letters: DeadLetterSettings | None
     health: Endpoint | None
+    health_hosts: frozenset[str]
 
 
 def load_settings(
@@ -281,6 +284,7 @@ def load_settings(
         compression_level=_integer(section, "compression.level"),
         shutdown_grace=_span(section, "shutdown.grace"),
         health=section.bind("health.bind"),
+        health_hosts=section.names("health.hosts"),
     )
     section.boolean("metrics.swallow_network_errors")
     _compare(section, settings)
@@ -305,6 +309,7 @@ def load_health(
     defaults = {"health.bind": ""}
     section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
     endpoint = section.bind("health.bind")
+    section.ignore("health.hosts")
     section.finish()
     return endpoint
 

@@ -198,6 +198,15 @@ def parse_host(text: str, scheme_key: str = "") -> str:
     return text
 
 
+def parse_names(text: str) -> frozenset[str]:
+    """Read host names separated by commas; gives them in lower case, without a dot at the end."""
+    names = [name.strip().lower().removesuffix(".") for name in text.split(",")]
+    for name in names:
+        _check_host_characters(name, "")
+        _check_host_name(name)
+    return frozenset(names)
+
+
 def parse_proxy(text: str) -> str:
     """Read the URL of an HTTP proxy, `http://HOST:PORT`; gives it without a final slash."""
     scheme = "http://"

@@ -35,11 +35,13 @@ What is lost, beside the one event that was received from the queue and whose `a
                                      process left open, until the system has written it
     never   nothing                  what the system hasn't written yet: on Linux by default the last 30 to
                                      40 seconds (vm.dirty_expire_centisecs, vm.dirty_writeback_centisecs, and
-                                     as much again if a segment gets a file of its own); in any order, so
-                                     that an older segment may be lost and a newer one not
+                                     as much again if a segment gets a file of its own), and longer where the
+                                     file system writes its own records later: XFS has lost 56 seconds. It is
+                                     written in any order, so that an older segment, or the rest of one, may
+                                     be lost and a newer one not
 
 A power cut also empties the queue, which is in memory, and may bring back segments that were deleted shortly
-before. All of it holds as far as the disk keeps what it confirmed.
+before, so that delivered events are sent again. All of it holds as far as the disk keeps what it confirmed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@
 Rules:
 
 1. Each answer is the last of its connection. A request has no body, and a head of `MAX_HEAD` bytes at most.
+   It names an address, `localhost` or a name that the operator lists; see `host_check`.
 2. No page holds the content of an event or a secret.
 3. Names of metrics are those that go to statsd as far as the two forms allow; docs/operations.md has both.
 """
@@ -15,13 +16,16 @@ from __future__ import annotations
 
 import http
 import re
-import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..foreign_text import MAX_FOREIGN, printable
+from .host_check import host_of, is_allowed
 from .prometheus import MEDIA_TYPE, Metric, Sample, format_metrics, histogram_samples
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .prometheus import Labels
     from .snapshot import Snapshot
 
@@ -34,6 +38,9 @@ _PREFIX: Final = "event_publisher_"
 
 #: A request line and header lines; what stands in those is looked at only as far as an answer needs it.
 _REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) ([!-~]+) HTTP/1\.[0-9](?:\r?\n(.*))?")
+
+#: The path of a target that is a path or a whole URL.
+_PATH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)?([^?#]*)")
 
 #: A header that announces a body; one of 0 bytes is none.
 _BODY: Final = re.compile(rb"(?im)^(?:transfer-encoding[ \t]*:|content-length[ \t]*:(?![ \t]*0+[ \t]*\r?$))")
@@ -56,6 +63,10 @@ class Page:
 
 _UNREADABLE: Final = Page(400, "not a request that can be read\n")
 
+_MISDIRECTED: Final = Page(
+    421, "no such host here: use an address, localhost, or a name that health.hosts lists\n"
+)
+
 
 def head_length(data: bytes) -> int | None:
     """Tell how many of the bytes that came are the head of a request, None while its end isn't there."""
@@ -63,32 +74,40 @@ def head_length(data: bytes) -> int | None:
     return None if match is None else match.end()
 
 
-def answer(head: bytes, snapshot: Snapshot, now: float) -> bytes:
+def answer(head: bytes, snapshot: Snapshot, now: float, *, hosts: Collection[str] | None = ()) -> bytes:
     """Answer a request.
 
     Args:
         head: Its head, whatever the client sent.
         snapshot: What the publisher was last seen doing.
         now: Seconds of the monotonic clock.
+        hosts: Names of this host that a request may use besides `localhost`, in lower case; None for any.
 
     Returns:
         The whole response. The connection is to be closed after it.
     """
-    return format_response(_respond(head, snapshot, now), with_body=not head.startswith(b"HEAD "))
+    return format_response(_respond(head, snapshot, now, hosts), with_body=not head.startswith(b"HEAD "))
 
 
-def _respond(head: bytes, snapshot: Snapshot, now: float) -> Page:
+def _respond(head: bytes, snapshot: Snapshot, now: float, hosts: Collection[str] | None) -> Page:
     if len(head) > MAX_HEAD:
         return Page(431, f"a request has at most {MAX_HEAD} bytes here\n")
     match = _REQUEST.fullmatch(head.rstrip(b"\r\n"))
     if match is None:
         return _UNREADABLE
-    method, target, fields = match.groups()
+    method, raw_target, fields = match.groups(b"")
+    target = raw_target.decode()
+    try:
+        host = host_of(target, fields)
+    except ValueError:
+        return _UNREADABLE
+    if host is not None and hosts is not None and not is_allowed(host, hosts):
+        return _MISDIRECTED
     if method not in {b"GET", b"HEAD"}:
         return Page(405, "only GET and HEAD\n")
-    if _BODY.search(fields or b""):
+    if _BODY.search(fields):
         return Page(413, "a request has no body here\n")
-    return _page(target.decode(), snapshot, now)
+    return _page(target, snapshot, now)
 
 
 def format_response(page: Page, *, with_body: bool = True) -> bytes:
@@ -107,23 +126,17 @@ def format_response(page: Page, *, with_body: bool = True) -> bytes:
 
 
 def _page(target: str, snapshot: Snapshot, now: float) -> Page:
-    try:
-        path = urllib.parse.urlsplit(target).path
-    except ValueError:  # brackets that hold no address
-        return _UNREADABLE
+    match = _PATH.match(target)
+    path = "" if match is None else match[1]
     if path == "/healthz":
         alive = snapshot.alive(now)
-        return Page(200 if alive else 503, "alive\n" if alive else f"{snapshot.unready(now)}\n")
+        return Page(200 if alive else 503, f"{'alive' if alive else snapshot.unready(now)}\n")
     if path == "/readyz":
         unready = snapshot.unready(now)
-        return Page(200, "ready\n") if unready is None else Page(503, f"{_one_line(unready)}\n")
+        return Page(200, "ready\n") if unready is None else Page(503, f"{printable(unready, MAX_FOREIGN)}\n")
     if path == "/metrics":
         return Page(200, format_metrics(metrics_of(snapshot, now)), MEDIA_TYPE)
     return Page(404, "there are /healthz, /readyz and /metrics\n")
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
@@ -239,6 +252,12 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "counter",
             "Lines for statsd that could not be sent.",
             one(snapshot.metrics_dropped),
+        ),
+        Metric(
+            "log_lines_dropped_total",
+            "counter",
+            "Lines of the log that could not be written to stderr.",
+            one(snapshot.log_lines_dropped),
         ),
     ]
     if snapshot.spool is not None:

@@ -9,6 +9,8 @@ Rules:
 4. Connections are accepted `ACCEPT_INTERVAL` seconds apart, which bounds the time that clients can cost.
 5. It listens on loopback, or on a Unix socket that only the user of the publisher can open. A socket file
    that nobody listens on was left by a crash, and is replaced.
+6. What a web page asks through a browser on this host isn't answered; see `host_check`. No browser gets at a
+   Unix socket, where any host may be named.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from ..config.values import InternetEndpoint
 from .health_pages import MAX_HEAD, answer, head_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ..config.values import Endpoint
     from .snapshot import Snapshot
@@ -105,6 +107,7 @@ class HealthServer:
     Args:
         endpoint: Where to listen, loopback or a Unix socket; port 0 is any that is free.
         read_snapshot: Gives the last snapshot; called in the server's thread.
+        hosts: Names that requests may use for this host, in lower case, besides `localhost`.
 
     Attributes:
         endpoint: Where it listens, with the port that it got.
@@ -113,8 +116,11 @@ class HealthServer:
         HealthError: It can't listen there.
     """
 
-    def __init__(self, endpoint: Endpoint, read_snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, read_snapshot: Callable[[], Snapshot], hosts: Collection[str] = ()
+    ) -> None:
         self._read_snapshot = read_snapshot
+        self._hosts = hosts if isinstance(endpoint, InternetEndpoint) else None
         self._file: tuple[str, os.stat_result] | None = None
         self._connections: list[_ClientConnection] = []  # oldest first
         self._accept_at = float("-inf")
@@ -238,7 +244,8 @@ class HealthServer:
             return
         # What isn't a whole head is answered as such.
         head = connection.head if length is None else connection.head[:length]
-        connection.response = memoryview(answer(head, self._read_snapshot(), time.monotonic()))
+        response = answer(head, self._read_snapshot(), time.monotonic(), hosts=self._hosts)
+        connection.response = memoryview(response)
         self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
         self._write(connection)
 

@@ -2,12 +2,14 @@
 
 Rules:
 
-1. A record is one line, whatever it holds.
+1. A record is one line, whatever it holds. As text it is safe for a terminal, and what it has from elsewhere
+   is cut at `MAX_FOREIGN` characters; as JSON it is whole, in ASCII.
 2. Of an exception its type and place are told, never its text, which might quote an event.
 3. Of warnings and errors of a kind, the first is written at once, and then one in `REPEAT_INTERVAL` at most,
    with how many more there were. None is lost without being counted: of those that no other followed, the
    latest is written with the next record of whatever kind, or when logging ends.
 4. Two records are of a kind if they have the same logger, level, template and words; numbers may differ.
+5. Nothing here waits for who reads the log, or raises; see `log_writer`. Lines that are dropped are counted.
 """
 
 from __future__ import annotations
@@ -16,13 +18,21 @@ import copy
 import datetime as dt
 import json
 import logging
+import sys
 import time
 import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
+from ..foreign_text import MAX_FOREIGN, printable
+from ..standard_streams import occupy_descriptors
+from .log_writer import CAPACITY, LineWriter
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from typing import TextIO
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 Format: TypeAlias = Literal["text", "json"]
 
@@ -35,6 +45,9 @@ REPEAT_INTERVAL: Final = 10.0
 #: Kinds that are told apart at a time; words may come from the network, and memory is bounded. Those beyond
 #: are told apart by their templates alone.
 MAX_KINDS: Final = 64
+
+#: Characters of a message as text: what a configuration with forty mistakes has.
+_MAX_MESSAGE: Final = 8_000
 
 _T = TypeVar("_T")
 
@@ -124,6 +137,11 @@ class LimitingHandler(logging.Handler):
         self._limit: RepeatLimit[logging.LogRecord] = RepeatLimit(interval)
 
     @property
+    def dropped(self) -> int:
+        """Lines that were dropped because they could not be written in time."""
+        return self._target.dropped if isinstance(self._target, StderrHandler) else 0
+
+    @property
     def kinds(self) -> int:
         """How many kinds are told apart now; bounded by `MAX_KINDS` and the number of templates."""
         return len(self._limit)
@@ -136,7 +154,10 @@ class LimitingHandler(logging.Handler):
             self._target.handle(record)
             return
         template = record.name, record.levelno, record.msg
-        kind: Hashable = (template, _words(record))
+        try:
+            kind: Hashable = (template, _words(record))
+        except Exception:  # noqa: BLE001  an argument that can't be written must not end the work
+            kind = template
         if len(self._limit) >= MAX_KINDS and kind not in self._limit:
             kind = template
         self._write(self._limit.offer(kind, record, now))
@@ -157,6 +178,54 @@ class LimitingHandler(logging.Handler):
             self._target.handle(told)
 
 
+class StderrHandler(logging.Handler):
+    """Writes records to a stream that may be slow or stuck; see `log_writer`.
+
+    Args:
+        stream: Where they go, by its descriptor; None drops all.
+        formatter: Makes a line of a record.
+        capacity: Bytes of lines that may wait.
+    """
+
+    def __init__(
+        self, stream: TextIO | None, formatter: logging.Formatter, *, capacity: int = CAPACITY
+    ) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._writer = LineWriter(stream, self._format_notice, capacity=capacity)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were dropped so far."""
+        return self._writer.dropped
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have the record written soon."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  arguments that don't fit their template must not end the work
+            self._writer.lose()
+        else:
+            self._writer.put(line)
+
+    def flush(self) -> None:
+        """Wait a moment until everything is written."""
+        self._writer.flush()
+
+    def _format_notice(self, missing: int) -> str:
+        return self.format(
+            logger.makeRecord(
+                logger.name,
+                logging.WARNING,
+                "",
+                0,
+                "dropped %d lines of the log: stderr could not be written to",
+                (missing,),
+                None,
+            )
+        )
+
+
 class TextFormatter(logging.Formatter):
     """Time, level, logger and message."""
 
@@ -168,7 +237,12 @@ class TextFormatter(logging.Formatter):
         record = copy.copy(record)
         exception = _exception(record)
         more = _more(record)
-        record.msg = " | ".join(record.getMessage().splitlines())
+        if isinstance(record.args, tuple):
+            # A text of ours is an argument only where it is short: the rest is from elsewhere.
+            record.args = tuple(
+                printable(arg, MAX_FOREIGN) if isinstance(arg, str) else arg for arg in record.args
+            )
+        record.msg = printable(" | ".join(record.getMessage().split("\n")), _MAX_MESSAGE)
         record.msg += f" ({exception})" if exception else ""
         record.msg += f" (and {more} more like it)" if more else ""
         record.args = record.exc_info = record.exc_text = record.stack_info = None
@@ -195,10 +269,19 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Format, *, debug: bool) -> None:
-    """Have everything that is logged in this process written to stderr, from INFO or DEBUG on."""
-    target = logging.StreamHandler()
-    target.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    """Have everything that is logged in this process written to stderr, from INFO or DEBUG on.
+
+    Where stderr is closed, nothing that is opened later gets its number.
+    """
+    occupy_descriptors()
+    target = StderrHandler(sys.stderr, JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[LimitingHandler(target)])
+
+
+def log_lines_dropped() -> int:
+    """Count the lines that were dropped since `configure_logging`, because stderr could not be written to."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.dropped for handler in handlers if isinstance(handler, LimitingHandler))
 
 
 def _words(record: logging.LogRecord) -> Hashable:

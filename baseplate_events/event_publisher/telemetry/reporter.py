@@ -8,10 +8,12 @@ where there is nobody.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..policy.outcome import Accepted, Misconfigured, Retryable
 from .health_server import HealthServer
+from .logs import log_lines_dropped
 from .snapshot import SNAPSHOT_INTERVAL, Attempts
 from .statsd import Client
 
@@ -31,7 +33,7 @@ class Reporter:
     """Tells others what the publisher is doing. Used by one thread.
 
     Args:
-        settings: `metrics.*` and `health.bind`.
+        settings: `metrics.*` and `health.*`.
         notifier: Tells systemd.
         make_snapshot: Copies what the publisher is doing at a moment of the monotonic clock.
 
@@ -50,7 +52,7 @@ class Reporter:
         self.attempts: Attempts = Attempts()
         self.report_at: float = -math.inf
         self._notifier = notifier
-        self._make_snapshot = make_snapshot
+        self._copy_state = make_snapshot
         self._metrics = Client(
             metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured
         )
@@ -60,12 +62,15 @@ class Reporter:
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
         if settings.health is not None:
-            self._health = HealthServer(settings.health, self._last_snapshot)
+            self._health = HealthServer(settings.health, self._last_snapshot, settings.health_hosts)
 
     @property
     def metrics_dropped(self) -> int:
         """Lines for statsd that couldn't be sent."""
         return self._metrics.dropped
+
+    def _make_snapshot(self, now: float) -> Snapshot:
+        return replace(self._copy_state(now), log_lines_dropped=log_lines_dropped())
 
     def _last_snapshot(self) -> Snapshot:
         """Give what the health endpoint tells; called by its thread."""
@@ -142,6 +147,7 @@ class Reporter:
             "dead_lettered": books.dead_lettered,
             "returned": books.returned,
             "dead_letters.dropped": books.letters_dropped,
+            "log_lines_dropped": snapshot.log_lines_dropped,
             **{f"dropped.{reason.value}": count for reason, count in books.dropped.items()},
         }
         with self._metrics.batch() as batch:

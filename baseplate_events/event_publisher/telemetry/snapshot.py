@@ -160,6 +160,7 @@ class Snapshot:
         disk_error: What the disk said when it failed, None while it works.
         stopping: Whether the publisher was told to stop.
         metrics_dropped: Lines for statsd that couldn't be sent.
+        log_lines_dropped: Lines of the log that couldn't be written to stderr.
     """
 
     queue_name: str
@@ -176,6 +177,7 @@ class Snapshot:
     disk_error: str | None = None
     stopping: bool = False
     metrics_dropped: int = 0
+    log_lines_dropped: int = 0
 
     def unready(self, now: float) -> str | None:
         """Tell why events aren't being delivered at `now`, in words for an operator; None where they are."""

@@ -25,6 +25,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from ..foreign_text import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -77,8 +79,7 @@ class Notifier:
         if text == self._status:
             return
         self._status = text
-        line = "".join(char if char.isprintable() else " " for char in text)
-        self._send("STATUS=" + line.encode()[:_STATUS_SIZE].decode(errors="ignore"))
+        self._send("STATUS=" + printable(text).encode()[:_STATUS_SIZE].decode(errors="ignore"))
 
     def alive(self) -> None:
         """Tell that the publisher isn't stuck, if it is time to; cheap enough for each step."""

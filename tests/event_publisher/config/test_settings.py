@@ -84,6 +84,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "metrics.log_if_unconfigured": lambda settings: settings.metrics.log_if_unconfigured,
     "metrics.swallow_network_errors": lambda _: None,
     "health.bind": lambda settings: settings.health,
+    "health.hosts": lambda settings: settings.health_hosts,
 }
 
 _SETTABLE = [key for key in OPTIONS if key.name != "collector.ca_file"]
@@ -264,6 +265,12 @@ def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
     assert load_health(folder / "publisher.ini", "v2", {}) == UnixEndpoint("./health.sock")
     load(folder, _REQUIRED)
     assert load_health(folder / "publisher.ini", "v2", {}) is None
+    load(
+        folder,
+        {**_REQUIRED, "health.bind": "./health.sock", "health.hosts": "$UNSET"},
+        environ={"UNSET": "a.test"},
+    )
+    assert load_health(folder / "publisher.ini", "v2", {}) == UnixEndpoint("./health.sock")
     with pytest.raises(ConfigurationError):
         load(folder, {"health.bind": "9102"})
     with pytest.raises(ConfigurationError, match="no section"):

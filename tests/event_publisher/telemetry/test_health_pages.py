@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from baseplate_events.event_publisher.foreign_text import MAX_FOREIGN, printable
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD, answer, head_length, metrics_of
 from baseplate_events.event_publisher.telemetry.snapshot import STUCK_AFTER, Snapshot
@@ -61,7 +62,7 @@ def read(response: bytes, method: str = "GET") -> tuple[http.client.HTTPResponse
 
 def ask(path: str, snapshot: Snapshot = _SNAPSHOT, now: float = 1.0) -> tuple[int, str]:
     """Give status and text of a page."""
-    response, text = read(answer(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), snapshot, now))
+    response, text = read(answer(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), snapshot, now))
     return response.status, text
 
 
@@ -79,7 +80,7 @@ def values(families: list[Metric]) -> dict[str, float]:
 def test_whatever_comes_is_answered(head: bytes) -> None:
     """Each answer is a whole HTTP response, the last of its connection, of one of a few statuses."""
     response, text = read(answer(head, _SNAPSHOT, 1.0), "HEAD" if head.startswith(b"HEAD ") else "GET")
-    assert response.status in {200, 400, 404, 405, 413}
+    assert response.status in {200, 400, 404, 405, 413, 421}
     assert response.getheader("Connection") == "close"
     if response.status == 200:
         assert head.startswith((b"GET ", b"HEAD "))
@@ -138,7 +139,7 @@ def test_health_is_life_and_readiness_is_delivery(snapshot: Snapshot, later: flo
     assert (200 if snapshot.alive(now) else 503) == ask("/healthz", snapshot, now)[0]
     status, text = ask("/readyz", snapshot, now)
     assert (200 if unready is None else 503) == status
-    expected = "ready" if unready is None else "".join(c if c.isprintable() else " " for c in unready)
+    expected = "ready" if unready is None else printable(unready, MAX_FOREIGN)
     assert f"{expected}\n" == text
     assert text.count("\n") == 1
 
@@ -187,6 +188,7 @@ def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
     assert found["queue_depth"] == snapshot.queue_depth
     assert found["failures_in_row"] == snapshot.failures
     assert found["metrics_dropped_total"] == snapshot.metrics_dropped
+    assert found["log_lines_dropped_total"] == snapshot.log_lines_dropped
     results = {
         sample.labels["result"]: sample.value
         for family in families

@@ -72,7 +72,7 @@ def read_all(client: socket.socket) -> bytes:
 def ask(server: HealthServer, path: str = "/readyz") -> bytes:
     """Give the whole answer to a request."""
     with connect(server) as client:
-        client.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return read_all(client)
 
 
@@ -109,7 +109,7 @@ def test_readiness_is_that_of_the_last_snapshot() -> None:
 @given(st.lists(st.integers(1, 20), max_size=4), st.booleans())
 def test_a_request_in_pieces_is_one_request(server: HealthServer, cuts: list[int], half_closed: bool) -> None:
     """However a request is cut, and whether or not the client still could send, the answer is the same."""
-    request = b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"
+    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connect(server) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for size in cuts:

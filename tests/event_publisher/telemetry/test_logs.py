@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.telemetry.logs import (
     FORMATS,
     MAX_KINDS,
@@ -20,8 +22,10 @@ from baseplate_events.event_publisher.telemetry.logs import (
     JsonFormatter,
     LimitingHandler,
     RepeatLimit,
+    StderrHandler,
     TextFormatter,
     configure_logging,
+    log_lines_dropped,
 )
 from tests.support.machines import check_machine
 from tests.support.strategies import hostile_texts, wall_times
@@ -253,14 +257,25 @@ def test_json_is_one_object_a_line(name: str, text: str, created: float) -> None
 
 
 @given(hostile_texts)
+@example("\x1b[2J\x9b31m\x85forged\u2028\u202e\u200b\udc9b\r")
+@example("x" * 60_000)
+@example("\x1b" * 60_000)
 def test_text_is_one_line(text: str) -> None:
-    """Whatever a record holds, it is one line, and the record stays as it was for other handlers."""
+    """Whatever a record holds, it is one short line that a terminal shows as it is, and the record stays."""
     record = logging.LogRecord("publisher", logging.ERROR, "", 1, "it says %s.", (text,), None)
     before = dict(vars(record))
     line = TextFormatter().format(record)
-    assert len(line.splitlines()) == 1
+    assert line.isprintable()
+    assert len(line) < 1_200
     assert " ERROR publisher: it says" in line
     assert before == {name: value for name, value in vars(record).items() if name in before}
+
+
+def test_an_error_of_several_lines_is_one_line_of_text() -> None:
+    """The mistakes of a configuration are in one line, and what they have from a file is escaped."""
+    error = ConfigurationError("first \x1b[2J", "second\u2028")
+    record = logging.LogRecord("publisher", logging.ERROR, "", 1, "mistakes:\n%s", (error,), None)
+    assert TextFormatter().format(record).endswith(r"mistakes: | first \x1b[2J | second\u2028")
 
 
 def failure() -> tuple[type[BaseException], BaseException, TracebackType | None]:
@@ -303,16 +318,69 @@ def test_everything_is_configured(
 ) -> None:
     """The root logger writes to stderr in the format asked for, from INFO or DEBUG on, and is limited."""
     root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
-    stderr = io.StringIO()
     monkeypatch.setattr(logging, "root", root)
-    monkeypatch.setattr(sys, "stderr", stderr)
-    configure_logging(log_format, debug=debug)
-    root.debug("every batch")
-    for _ in range(3):
-        root.warning("careful")
-    (handler,) = root.handlers
-    handler.flush()
-    lines = stderr.getvalue().splitlines()
+    with tempfile.TemporaryFile("w+") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        configure_logging(log_format, debug=debug)
+        root.debug("every batch")
+        for _ in range(3):
+            root.warning("careful")
+        (handler,) = root.handlers
+        handler.flush()
+        stderr.seek(0)
+        lines = stderr.read().splitlines()
     assert len(lines) == (3 if debug else 2)
     assert all(line.startswith("{") == (log_format == "json") for line in lines)
     assert "every batch" in lines[0] or not debug
+
+
+# --- what can't be written ---
+
+
+class Unprintable:
+    """What fails when it is written."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+@pytest.mark.parametrize("arguments", [(1, 2, 3), ("text",), (Unprintable(),)])
+def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...]) -> None:
+    """Nothing is raised into the work, and nothing of the record is written, but that a line is missing."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        handler = LimitingHandler(StderrHandler(stderr, TextFormatter()))
+        record = logging.LogRecord("publisher", logging.ERROR, "", 1, "%d events", arguments, None)
+        handler.handle(record)
+        assert handler.dropped == 1
+        handler.flush()
+        stderr.seek(0)
+        assert stderr.read().endswith("dropped 1 lines of the log: stderr could not be written to\n")
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_dropped_lines_are_told_in_the_format_of_the_log(formatter: logging.Formatter) -> None:
+    """The line with their number is one like any other."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        handler = StderrHandler(stderr, formatter, capacity=400)
+        record = logging.LogRecord("publisher", logging.ERROR, "", 1, "x" * 1_000, (), None)
+        handler.handle(record)
+        record.msg = "read again"
+        handler.handle(record)
+        handler.flush()
+        stderr.seek(0)
+        notice, line = stderr.read().splitlines()
+    assert "read again" in line
+    assert "dropped 1 lines of the log" in notice
+    assert notice.startswith("{") == line.startswith("{")
+
+
+def test_dropped_lines_of_this_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What metrics show is the count of the handler that was configured; without one it is 0."""
+    root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
+    monkeypatch.setattr(logging, "root", root)
+    assert log_lines_dropped() == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    configure_logging("text", debug=False)
+    for _ in range(3):
+        root.info("lost")
+    assert log_lines_dropped() == 3

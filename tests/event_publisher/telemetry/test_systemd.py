@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher.foreign_text import printable
 from baseplate_events.event_publisher.telemetry.systemd import Notifier
 from tests.support.strategies import hostile_texts
 
@@ -97,7 +98,7 @@ def test_a_status_is_one_line(systemd: Systemd, texts: list[str]) -> None:
     changes = [text for last, text in zip(["", *texts], texts, strict=False) if text != last]
     assert len(changes) == len(heard)
     for text, message in zip(changes, heard, strict=True):
-        assert message == f"STATUS={''.join(char if char.isprintable() else ' ' for char in text)}"
+        assert message == f"STATUS={printable(text)}"
 
 
 def test_a_long_status_is_cut(systemd: Systemd) -> None:

@@ -1,0 +1,165 @@
+"""Lines of the log on their way to stderr, so that no one has to wait for whoever reads them.
+
+Rules:
+
+1. `put` never waits and never raises. A thread of its own writes, and it alone waits.
+2. Memory is bounded. When a line has no room, the oldest are dropped: the newest say how things are now, and
+   the last one says how they ended.
+3. Lines that are dropped are counted. The number is logged before the next line that can be written.
+4. `flush` waits for a limited time, so a publisher ends even if no one reads its log.
+5. A line that could be written only in part costs itself; the next one begins a line of its own.
+
+Why a thread: stderr is a terminal, a file, a pipe or a socket that other processes write to as well. To set
+O_NONBLOCK on it would set it for all of them, since the flag belongs to the open file description. poll(2)
+says whether a pipe has room for PIPE_BUF bytes, but another writer may take that room first, and it doesn't
+say whether a file on a hanging disk takes anything.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import select
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
+#: Bytes of lines that wait to be written: some ten thousand lines, or an hour of INFO.
+CAPACITY: Final = 1 << 20
+
+#: Seconds that `flush` waits. A pipe that is read takes everything in a few milliseconds.
+FLUSH_TIME: Final = 2.0
+
+
+class LineWriter:
+    """Writes lines to a stream, in a daemon thread that starts with the first line.
+
+    Args:
+        stream: Where they go, by its descriptor; None drops all of them, as when stderr was closed before the
+            process began.
+        format_notice: Makes the line that says how many were dropped.
+        capacity: Bytes of lines that may wait.
+    """
+
+    def __init__(
+        self, stream: TextIO | None, format_notice: Callable[[int], str], *, capacity: int = CAPACITY
+    ) -> None:
+        self._stream = stream
+        self._format_notice = format_notice
+        self._capacity = capacity
+        self._changed = threading.Condition()
+        self._lines: collections.deque[bytes] = collections.deque()
+        self._size = 0  # bytes in _lines
+        self._dropped = 0
+        self._reported = 0  # those of the dropped that a notice has told
+        self._asked_to_flush = False
+        self._written = 0  # lines, to see whether anything moves
+        self._given_up_at = -1  # _written when `flush` last gave up
+        self._torn = False  # used by the thread alone
+        self._thread: threading.Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were dropped so far."""
+        return self._dropped
+
+    def put(self, line: str) -> None:
+        """Have a line written; it has no line break at its end."""
+        try:
+            data = line.encode(self._encoding, "backslashreplace") + b"\n"
+        except (UnicodeError, LookupError):  # an encoding without "backslashreplace" for what it can't write
+            data = line.encode("ascii", "backslashreplace") + b"\n"
+        with self._changed:
+            if self._stream is None or len(data) > self._capacity or not self._has_thread():
+                self._dropped += 1
+                return
+            self._lines.append(data)
+            self._size += len(data)
+            while self._size > self._capacity:
+                self._size -= len(self._lines.popleft())
+                self._dropped += 1
+            self._changed.notify_all()
+
+    def lose(self) -> None:
+        """Count a line that could not even be made."""
+        with self._changed:
+            self._dropped += 1
+
+    def flush(self, seconds: float = FLUSH_TIME) -> bool:
+        """Wait until every line is written or dropped, and report those that were dropped.
+
+        Returns:
+            Whether there is nothing left. If not, the next call waits only if a line was written meanwhile.
+        """
+        with self._changed:
+            if self._stream is None or (self._thread is None and not self._dropped):
+                return True
+            if self._given_up_at == self._written or not self._has_thread():
+                return False
+            self._asked_to_flush = True
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not self._asked_to_flush, seconds)
+            self._given_up_at = -1 if done else self._written
+            return done
+
+    @property
+    def _encoding(self) -> str:
+        return (self._stream.encoding if self._stream is not None else None) or "utf-8"
+
+    def _has_thread(self) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the limit of threads; the next line tries again
+                return False
+            self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._asked_to_flush)
+                line = self._lines.popleft() if self._lines else None
+                self._size -= len(line or b"")
+                missing = self._dropped - self._reported
+            told = not missing or self._write(self._notice(missing))
+            written = told and (line is None or self._write(line))
+            with self._changed:
+                self._reported += missing if told else 0
+                self._written += written
+                self._dropped += line is not None and not written
+                if not self._lines:
+                    self._asked_to_flush = False
+                    self._changed.notify_all()
+
+    def _notice(self, missing: int) -> bytes:
+        return self._format_notice(missing).encode("ascii", "backslashreplace") + b"\n"
+
+    def _write(self, line: bytes) -> bool:
+        """Write a line, however long that takes; tell whether it was written."""
+        rest = memoryview(b"\n" + line if self._torn else line)
+        size = len(rest)
+        try:
+            while rest:
+                rest = rest[self._write_some(rest) :]
+        except (OSError, ValueError):  # no reader, a full disk, a closed stream, ...
+            self._torn |= len(rest) < size
+            return False
+        self._torn = False
+        return True
+
+    def _write_some(self, data: memoryview) -> int:
+        if self._stream is None:
+            raise ValueError("there is no stderr")
+        descriptor = self._stream.fileno()
+        while True:
+            try:
+                return os.write(descriptor, data)
+            except BlockingIOError:  # another process has set O_NONBLOCK
+                poller = select.poll()
+                poller.register(descriptor, select.POLLOUT)
+                poller.poll()
