@@ -21,6 +21,7 @@ from .config.settings import load_settings
 from .control import Control
 from .exit_status import failed, say
 from .publisher import EventPublisher
+from .standard_streams import report, run_command
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.check:
             load()
-            print(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
+            report(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
             return 0
         control = Control(time.monotonic)
         # Before anything that takes time: a spool's recovery can take minutes, and process 1 of a container
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line given, or that of this process, and return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}")
     add_arguments(parser)
-    return run(parser.parse_args(arguments))
+    return run_command(lambda: run(parser.parse_args(arguments)), needs_stdout=False)
 
 
 if __name__ == "__main__":
