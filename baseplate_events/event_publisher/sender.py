@@ -7,8 +7,10 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from .addresses import AddressBook
+from .certificates import Certificates
 from .http_transport import HTTPTransport
 from .policy.batching import FORMATS
 from .policy.outcome import Outcome, Retryable, classify
@@ -53,8 +55,9 @@ class Sender(threading.Thread):
         # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
         super().__init__(name="sender", daemon=True)
         self._current_settings = current_settings
-        self._settings = current_settings()
-        self._collector: HTTPTransport = make_transport(self._settings)
+        # Made by the thread itself: nothing that can fail happens here.
+        self._settings: PublisherSettings | None = None
+        self._collector: HTTPTransport | None = None
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
         self._report = report
 
@@ -71,16 +74,18 @@ class Sender(threading.Thread):
                 outcome = self._post(attempt)
             except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
                 # Only where it happened: the text of an exception might quote an event.
-                frame = traceback.extract_tb(exc.__traceback__)[-1]
-                reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
+                *_, (frame, line) = traceback.walk_tb(exc.__traceback__)
+                reason = f"internal error: {type(exc).__name__} in {frame.f_code.co_name}, line {line}"
+                del frame
                 outcome = Retryable(reason=reason, from_collector=False)
             self._report(Finished(self, attempt, outcome, time.monotonic() - started_at))
             del attempt  # rather than keep its events while there is nothing to do
 
     def _post(self, attempt: Attempt) -> Outcome:
         settings = self._current_settings()
-        if settings is not self._settings:
-            self._collector.close()
+        if self._collector is None or settings is not self._settings:
+            if self._collector is not None:
+                self._collector.close()
             self._collector = make_transport(settings)
             self._settings = settings
         request = build_request(
@@ -93,13 +98,30 @@ class Sender(threading.Thread):
         return classify(self._collector.post(request), settings.retry.codes)
 
 
-def make_transport(settings: PublisherSettings) -> HTTPTransport:
-    """Make a way to the collector of the settings."""
-    collector = settings.collector
-    return HTTPTransport(
-        collector.url,
-        timeout=collector.timeout,
-        deadline=collector.deadline,
-        ca_file=collector.ca_file,
-        proxy=collector.proxy,
-    )
+class TransportFactory:
+    """Makes ways to the collector that share what they find out about it.
+
+    That is which of its addresses failed, so that not each sender has to find it out for itself, and the
+    certificates to trust, which take a megabyte and some milliseconds for each copy.
+    """
+
+    def __init__(self) -> None:
+        self._addresses = AddressBook()
+        self._certificates = Certificates()
+
+    def __call__(self, settings: PublisherSettings) -> HTTPTransport:
+        """Make a way to the collector of the settings; nothing is loaded or connected yet."""
+        collector = settings.collector
+        return HTTPTransport(
+            collector.url,
+            timeout=collector.timeout,
+            deadline=collector.deadline,
+            ca_file=collector.ca_file,
+            proxy=collector.proxy,
+            addresses=self._addresses,
+            certificates=self._certificates,
+        )
+
+
+#: What the senders of this process use.
+make_transport: Final = TransportFactory()

@@ -9,7 +9,7 @@ Every reply is exactly one outcome:
 - `Refused`: 400 and 422. The collector doesn't take this content, now or later.
 - `Misconfigured`: the collector, or what stands before it, takes nothing from us until somebody mends a
   configuration: every other 3xx and 4xx, 501, a TLS certificate that isn't trusted, a name that doesn't
-      exist.
+  exist, certificates that can't be loaded, a host without free descriptors.
 
 A redirect is never followed, since body and signature would go along to wherever it points, and is never
 delivery.
@@ -171,6 +171,10 @@ def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
             remedy = "check collector.hostname and collector.ca_file"
         case FailureKind.UNKNOWN_NAME:
             remedy = "check collector.hostname and the host's name servers"
+        case FailureKind.NO_CERTIFICATES:
+            remedy = "check that collector.ca_file is a PEM file that the publisher can read"
+        case FailureKind.OUT_OF_RESOURCES:
+            remedy = "raise the publisher's limit of open files (LimitNOFILE), or look for what uses them up"
         case (
             FailureKind.UNREACHABLE | FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED
         ):
