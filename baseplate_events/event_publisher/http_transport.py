@@ -2,227 +2,205 @@
 
 Rules:
 
-1. `post` never raises for what the network or the collector does; it returns a `Response` or a `Failure`.
+1. `post` never raises for what the network, the collector or this host does; it returns a `Response` or a
+   `Failure`.
 2. An attempt ends within `deadline` seconds, however slowly the collector drips: every operation on the
    socket gets what is left of it, and never more than `timeout`. Looking up a host name is bounded by the
    system's resolver only.
-3. The connection is kept alive between requests. One that the collector closed while it was idle is replaced,
-   and the request sent again at once if the connection broke before a byte of the response came.
-4. No redirect is followed, no proxy and no credentials are taken from the environment, and no more than
-   `MAX_EXCERPT` bytes of a response are read.
-5. TLS certificates and host names are verified.
+3. The connection is kept alive between requests, unless `http_response` sees a reason against it, for
+   `MAX_AGE` and through pauses of `MAX_IDLE`. One that turns out to be stale is replaced, and the request
+   sent again at once (`http_connection`).
+4. No redirect is followed, no proxy and no credentials are taken from the environment, and what is read of a
+   response is bounded (`http_response`).
+5. TLS certificates and host names are verified. Nothing is loaded before an attempt needs it.
+6. TLS or not, through a proxy or not: all goes through the same code. Only connecting differs.
 """
 
 from __future__ import annotations
 
-import http.client
-import select
+import re
 import socket
 import ssl
 import time
 import urllib.request
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
+from .addresses import AddressBook
+from .certificates import Certificates, CertificatesError
+from .http_connection import OUT_OF_RESOURCES, Budget, Connection, StaleConnectionError, dial
+from .http_response import InterruptedResponseError, MalformedResponseError
 from .policy.wire import Failure, FailureKind, Reply, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from .http_response import Answer
 
-#: What a connection raises that the collector has closed, or that broke; TLS has errors of its own for it.
+#: Seconds for which a connection is used. After that, a collector whose name has moved gets no more requests
+#: at its old address. It is the TTL of the names of the large clouds' load balancers.
+MAX_AGE: Final = 60.0
+
+#: Seconds after which a connection that wasn't used isn't used any more. A NAT that has forgotten it drops
+#: its packets, which costs a timeout. Those of the large clouds forget after 240 and more, and most load
+#: balancers close after 60.
+MAX_IDLE: Final = 30.0
+
+#: What a connection raises that the peer has closed, or that broke; TLS has errors of its own for it.
 _GONE: Final = (
     ConnectionResetError,
     BrokenPipeError,
-    http.client.RemoteDisconnected,
+    InterruptedResponseError,
     ssl.SSLEOFError,
     ssl.SSLZeroReturnError,
 )
 
-#: Bytes of a response's body that are read at most. Enough for an error text; a larger body costs the
-#: connection.
-MAX_EXCERPT: Final = 8 * 1024
+_PORTS: Final = {"http": 80, "https": 443}
+
+# The dot at the end of an absolute name, with or without a port behind it.
+_FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?$)")
+
+_NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
 
 
-class _Budget:
-    """The time that an attempt may still take."""
-
-    def __init__(self, timeout: float, deadline: float, clock: Callable[[], float]) -> None:
-        self._timeout = timeout
-        self._deadline = deadline
-        self._clock = clock
-        self._ends_at = 0.0
-
-    def start(self) -> None:
-        self._ends_at = self._clock() + self._deadline
-
-    def left(self) -> float:
-        """Return the seconds that the next operation may take; raise `TimeoutError` if there are none."""
-        left = self._ends_at - self._clock()
-        if left <= 0:
-            raise TimeoutError(f"no complete response within {self._deadline:g} seconds")
-        return min(self._timeout, left)
+class NotConnectedError(ConnectionError):
+    """The connection ended before a request could be sent, which no request is the reason for."""
 
 
-class _PlainSocket(socket.socket):
-    """A socket whose every operation keeps to the budget of the attempt."""
-
-    budget: _Budget
-
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        self.settimeout(self.budget.left())
-        return super().recv_into(buffer, nbytes, flags)
-
-    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
-        self.settimeout(self.budget.left())  # bounds the whole call, not each part of it
-        super().sendall(data, flags)
-
-
-class _TLSSocket(ssl.SSLSocket):
-    """The same under TLS, where `sendall` is made of many `send`s."""
-
-    budget: _Budget
-
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
-        self.settimeout(self.budget.left())
-        return super().recv_into(buffer, nbytes, flags)
-
-    def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        self.settimeout(self.budget.left())
-        return super().send(data, flags)
-
-
-def _dial(host: str, port: int, budget: _Budget) -> _PlainSocket:
-    """Connect to the first address of `host` that answers, all of them within the budget."""
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
-        connection = _PlainSocket(family, kind, protocol)
-        try:
-            connection.budget = budget
-            connection.settimeout(budget.left())
-            connection.connect(address)
-            connection.settimeout(budget.left())  # what a TLS handshake may take
-        except OSError as exc:
-            connection.close()
-            failure = exc
-        else:
-            return connection
-    raise failure
-
-
-class _PlainConnection(http.client.HTTPConnection):
-    """A connection to an `http` collector or a proxy."""
-
-    def __init__(self, host: str, budget: _Budget) -> None:
-        super().__init__(host)
-        self._budget = budget
-        # http.client calls this to connect, and has no public way to ask for a deadline over several
-        # addresses.
-        self._create_connection = self._dial
-
-    def _dial(self, address: tuple[str, int], *_: object) -> _PlainSocket:
-        return _dial(*address, self._budget)
-
-
-class _TLSConnection(http.client.HTTPSConnection):
-    """A connection to an `https` collector, directly or through a proxy's tunnel."""
-
-    def __init__(self, host: str, budget: _Budget, context: ssl.SSLContext) -> None:
-        super().__init__(host, context=context)
-        self._budget = budget
-        self._create_connection = self._dial
-
-    def _dial(self, address: tuple[str, int], *_: object) -> _PlainSocket:
-        return _dial(*address, self._budget)
-
-    def connect(self) -> None:
-        super().connect()
-        cast("_TLSSocket", self.sock).budget = self._budget
-
-
-class _KeepAliveHandler(urllib.request.BaseHandler):
+class _CollectorHandler(urllib.request.BaseHandler):
     """Handles `http` and `https` for `urllib.request` over one connection that is kept.
 
-    urllib's own handlers close the connection after each request.
+    urllib's own handlers close the connection after each request. This one returns a `Response` of ours.
     """
 
-    def __init__(self, budget: _Budget, context: ssl.SSLContext | None, proxy: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        budget: Budget,
+        *,
+        ca_file: str | None,
+        proxy: str | None,
+        addresses: AddressBook,
+        certificates: Certificates,
+    ) -> None:
+        parts = urlsplit(url)
+        self._secure = parts.scheme == "https"
+        self._ca_file = ca_file
+        # An absolute name has its dot for the resolver of this host, and for nobody else.
+        self._name = (parts.hostname or "").removesuffix(".")
+        self._authority = _FINAL_DOT.sub("", parts.netloc)
+        self._tunnel = self._authority if parts.port else f"{self._authority}:{_PORTS[parts.scheme]}"
+        self._proxied = proxy is not None
+        peer = urlsplit(proxy) if proxy is not None else parts
+        self._peer = peer.hostname or "", peer.port or _PORTS[peer.scheme]
         self._budget = budget
-        self._context = context
-        self._proxy = proxy.removeprefix("http://") if proxy else None
-        self._connection: http.client.HTTPConnection | None = None
+        self._addresses = addresses
+        self._certificates = certificates
+        self._kept: Connection | None = None
 
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        selector = request.full_url if self._proxy else request.selector
-        return self._send(request, selector)
+    def http_open(self, request: urllib.request.Request) -> Response:
+        target = f"http://{self._authority}{request.selector}" if self._proxied else request.selector
+        return self._post(request, target)
 
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self._send(request, request.selector)
-
-    def _send(self, request: urllib.request.Request, selector: str) -> http.client.HTTPResponse:
-        kept = self._connection
-        if kept is not None and not _is_idle(kept):
-            self.close()
-            kept = None
-        connection = kept or self._connect(request)
-        try:
-            return _exchange(connection, request, selector)
-        except _GONE:
-            # The collector may close an idle connection at the moment when we use it; a new one can't be
-            # idle.
-            if kept is None:
-                raise
-            self.close()
-            return _exchange(self._connect(request), request, selector)
-
-    def _connect(self, request: urllib.request.Request) -> http.client.HTTPConnection:
-        host = self._proxy or request.host
-        if self._context is None:
-            connection: http.client.HTTPConnection = _PlainConnection(host, self._budget)
-        else:
-            connection = _TLSConnection(host, self._budget, self._context)
-            if self._proxy:
-                connection.set_tunnel(request.host)
-        self._connection = connection
-        return connection
+    def https_open(self, request: urllib.request.Request) -> Response:
+        return self._post(request, request.selector)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
+    def _post(self, request: urllib.request.Request, target: str) -> Response:
+        body = cast("bytes", request.data)
+        head = self._head(request, target, len(body))
+        kept = self._take_kept()
+        if kept is not None:
+            try:
+                return self._exchange(kept, head, body)
+            except StaleConnectionError:
+                pass  # the collector may close an idle connection at the moment when we use it
+        return self._exchange(self._connect(), head, body)
 
-def _exchange(
-    connection: http.client.HTTPConnection, request: urllib.request.Request, selector: str
-) -> http.client.HTTPResponse:
-    # urllib stores header names as `X-signature`.
-    headers = {name.title(): value for name, value in request.header_items()}
-    connection.request("POST", selector, request.data, headers)
-    return connection.getresponse()
+    def _head(self, request: urllib.request.Request, target: str, length: int) -> bytes:
+        lines = [
+            f"POST {target} HTTP/1.1",
+            f"Host: {self._authority}",
+            "Accept-Encoding: identity",
+            f"Content-Length: {length}",
+            # urllib stores header names as `X-signature`.
+            *(f"{name.title()}: {value}" for name, value in request.header_items()),
+        ]
+        if any(map(_NOT_IN_A_HEADER.search, lines)):
+            raise ValueError("a header holds a line break")
+        return "\r\n".join((*lines, "", "")).encode("latin-1")
 
+    def _take_kept(self) -> Connection | None:
+        """Take the kept connection, if there is one that can still be used."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return None
+        now = self._budget.now()
+        if now - kept.opened_at < MAX_AGE and now - kept.used_at < MAX_IDLE:
+            return kept
+        kept.close()
+        return None
 
-def _is_idle(connection: http.client.HTTPConnection) -> bool:
-    """Whether a kept connection can take a request: open, and with nothing to read, not even its end."""
-    if connection.sock is None:
-        return False
-    poller = select.poll()
-    poller.register(connection.sock, select.POLLIN)
-    return not poller.poll(0)
+    def _connect(self) -> Connection:
+        context = self._certificates.context(self._ca_file) if self._secure else None
+        try:
+            found, address, detour = dial(*self._peer, self._budget, self._addresses)
+            connection = Connection(found, address, self._budget, detour=detour)
+            if context is not None:
+                with self._closing_on_failure(connection):
+                    if self._proxied:
+                        connection.open_tunnel(self._tunnel)
+                    connection.start_tls(context, self._name)
+        except _GONE as exc:
+            raise NotConnectedError(f"connection lost before the request was sent: {exc}") from None
+        return connection
+
+    def _exchange(self, connection: Connection, head: bytes, body: bytes) -> Response:
+        with self._closing_on_failure(connection):
+            answer = connection.exchange(head, body)
+        self._keep(connection, answer)
+        return answer.response
+
+    def _keep(self, connection: Connection, answer: Answer) -> None:
+        if not answer.success:
+            self._addresses.note_failure(connection.address, self._budget.now())
+        if answer.reusable:
+            connection.used_at = self._budget.now()
+            self._kept = connection
+        else:
+            connection.close()
+
+    @contextmanager
+    def _closing_on_failure(self, connection: Connection) -> Generator[None]:
+        """Close a connection that fails, and try another address the next time."""
+        try:
+            yield
+        except BaseException as exc:
+            connection.close()
+            # After a detour there was less time than the collector may take.
+            late = isinstance(exc, TimeoutError) and connection.detour
+            if not late and not isinstance(exc, StaleConnectionError):
+                self._addresses.note_failure(connection.address, self._budget.now())
+            raise
 
 
 class HTTPTransport:
-    """The event collector, as one sender sees it. Used by one thread at a time.
+    """The event collector, as one sender sees it. Used by one thread at a time. Making one does nothing yet.
 
     Args:
         url: Where to post, `http://` or `https://`.
-        timeout: Seconds that connecting, sending, or waiting for more of the response may take each.
-        deadline: Seconds that an attempt may take in all, however many reads it needs.
+        timeout: Seconds that connecting, sending a piece, or waiting for more of the response may take each.
+        deadline: Seconds that an attempt may take in total, however many reads it needs.
         ca_file: PEM file with the certificates to trust instead of the system's; for `https`.
         proxy: `http://HOST:PORT` of a proxy to go through. None: none, whatever the environment says.
         clock: The monotonic clock, in seconds.
-
-    Raises:
-        OSError: `ca_file` can't be read or has no certificate in it.
+        addresses: Which addresses failed lately, if others are to know it too.
+        certificates: The certificates to trust, if others are to share them.
     """
 
     def __init__(
@@ -234,15 +212,19 @@ class HTTPTransport:
         ca_file: str | None = None,
         proxy: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        addresses: AddressBook | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._url = url
-        self._budget = _Budget(timeout, deadline, clock)
-        context = None
-        if url.startswith("https:"):
-            context = ssl.create_default_context(cafile=ca_file)
-            context.sslsocket_class = _TLSSocket
-            context.set_alpn_protocols(["http/1.1"])
-        self._handler = _KeepAliveHandler(self._budget, context, proxy)
+        self._budget = Budget(timeout, deadline, clock)
+        self._handler = _CollectorHandler(
+            url,
+            self._budget,
+            ca_file=ca_file,
+            proxy=proxy,
+            addresses=addresses or AddressBook(),
+            certificates=certificates or Certificates(),
+        )
         self._opener = urllib.request.OpenerDirector()
         self._opener.add_handler(self._handler)
 
@@ -250,8 +232,8 @@ class HTTPTransport:
         """Post a request and wait for the response or for the end of the deadline.
 
         Returns:
-            The response, whatever its status, or why there is none. After a failure the connection is closed
-            and the next call makes a new one.
+            The response, whatever its status, or why there is none. After anything but a success the
+            connection is closed, and the next call makes a new one.
         """
         self._budget.start()
         # The opener has no handler but ours, so no other scheme can pass.
@@ -259,55 +241,30 @@ class HTTPTransport:
             self._url, request.body, dict(request.headers), method="POST"
         )
         try:
-            response: http.client.HTTPResponse = self._opener.open(outgoing)
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            self.close()
-            return Failure(_failure_kind(exc), _detail(exc))
-        return self._read(response)
+            return cast("Response", self._opener.open(outgoing))
+        except (OSError, MalformedResponseError) as exc:
+            return Failure(_failure_kind(exc), str(exc) or type(exc).__name__)
 
     def close(self) -> None:
         """Close the connection, if there is one; the next `post` makes a new one."""
         self._handler.close()
 
-    def _read(self, response: http.client.HTTPResponse) -> Response:
-        excerpt = b""
-        try:
-            excerpt = response.read(MAX_EXCERPT)
-            # Only a response that was read to its end leaves the connection ready for the next request.
-            complete = response.isclosed() or not response.read(1)
-        except (OSError, http.client.HTTPException, ValueError):
-            complete = False  # the status has been said; what follows it changes nothing
-        if not complete:
-            self.close()
-        response.close()
-        return Response(
-            status=response.status,
-            reason=response.reason,
-            retry_after=response.getheader("Retry-After"),
-            date=response.getheader("Date"),
-            excerpt=excerpt,
-        )
-
 
 def _failure_kind(exc: Exception) -> FailureKind:
     match exc:
+        case OSError() if exc.errno in OUT_OF_RESOURCES and not isinstance(exc, ssl.SSLError):
+            return FailureKind.OUT_OF_RESOURCES  # an SSLError has a number of its own
+        case CertificatesError():
+            return FailureKind.NO_CERTIFICATES
         case ssl.SSLCertVerificationError():
             return FailureKind.UNTRUSTED
         case socket.gaierror() if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
             return FailureKind.UNKNOWN_NAME
         case TimeoutError():
             return FailureKind.TIMED_OUT
-        case http.client.IncompleteRead():
-            return FailureKind.INTERRUPTED
+        case MalformedResponseError():
+            return FailureKind.MALFORMED
         case _ if isinstance(exc, _GONE):
             return FailureKind.INTERRUPTED
-        case http.client.HTTPException() | ValueError():
-            return FailureKind.MALFORMED
         case _:
             return FailureKind.UNREACHABLE
-
-
-def _detail(exc: Exception) -> str:
-    if isinstance(exc, http.client.HTTPException | ValueError) and not isinstance(exc, OSError):
-        return type(exc).__name__  # its text would quote what the collector sent
-    return str(exc) or type(exc).__name__

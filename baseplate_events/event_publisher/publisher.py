@@ -34,7 +34,7 @@ from .clock import SystemClock
 from .control import Control
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .policy.poison import Action
-from .sender import Finished, Sender, connect
+from .sender import Finished, Sender, TransportFactory
 from .telemetry.reporter import Reporter
 from .telemetry.snapshot import Snapshot, SpoolLevel, describe_failure
 from .telemetry.systemd import Notifier
@@ -74,7 +74,7 @@ class EventPublisher:
         notifier: Reports to systemd; by default to no one.
         control: What signals ask for, perhaps since before this call; closed in the end.
         clock: The clocks, and how to wait.
-        connect: Makes the transport of a sender.
+        connect: Makes the transport of a sender; by default to the collector of the settings.
 
     Raises:
         ConfigurationError: The settings can't be used.
@@ -91,12 +91,12 @@ class EventPublisher:
         *,
         control: Control | None = None,
         clock: Clock | None = None,
-        connect: Callable[[PublisherSettings], CollectorTransport] = connect,
+        connect: Callable[[PublisherSettings], CollectorTransport] | None = None,
     ) -> None:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._control = control if control is not None else Control(self._clock.monotonic)
         self._load_settings = load_settings
-        self._connect = connect
+        self._connect = connect if connect is not None else TransportFactory()
         with contextlib.ExitStack() as stack:
             stack.callback(self._control.close)
             self._settings = load_settings()

@@ -8,6 +8,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .addresses import AddressBook
+from .certificates import Certificates
 from .http_transport import HTTPTransport
 from .policy.batching import FORMATS
 from .policy.outcome import Outcome, Retryable, classify
@@ -92,8 +94,9 @@ class Sender(threading.Thread):
                 outcome = self._post(attempt)
             except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
                 # Only where it happened: the text of an exception might quote an event.
-                frame = traceback.extract_tb(exc.__traceback__)[-1]
-                reason = f"internal error: {type(exc).__name__} in {frame.name}, line {frame.lineno}"
+                *_, (frame, line) = traceback.walk_tb(exc.__traceback__)
+                reason = f"internal error: {type(exc).__name__} in {frame.f_code.co_name}, line {line}"
+                del frame
                 outcome = Retryable(reason=reason, from_collector=False)
             self._report(Finished(self, attempt, outcome, self._clock.monotonic() - started_at))
             del attempt  # rather than keep its events while there is nothing to do
@@ -116,17 +119,26 @@ class Sender(threading.Thread):
         return classify(self._transport.post(request), settings.retry.codes)
 
 
-def connect(settings: PublisherSettings) -> HTTPTransport:
-    """Make a transport to the collector of the settings.
+class TransportFactory:
+    """Makes transports to the collector that share what they find out about it.
 
-    Raises:
-        OSError: The certificates to trust can't be loaded.
+    That is which of its addresses failed, so that not each sender has to find it out for itself, and the
+    certificates to trust, which take a megabyte and some milliseconds for each copy.
     """
-    collector = settings.collector
-    return HTTPTransport(
-        collector.url,
-        timeout=collector.timeout,
-        deadline=collector.deadline,
-        ca_file=collector.ca_file,
-        proxy=collector.proxy,
-    )
+
+    def __init__(self) -> None:
+        self._addresses = AddressBook()
+        self._certificates = Certificates()
+
+    def __call__(self, settings: PublisherSettings) -> HTTPTransport:
+        """Make a transport for settings; nothing is loaded or connected yet."""
+        collector = settings.collector
+        return HTTPTransport(
+            collector.url,
+            timeout=collector.timeout,
+            deadline=collector.deadline,
+            ca_file=collector.ca_file,
+            proxy=collector.proxy,
+            addresses=self._addresses,
+            certificates=self._certificates,
+        )

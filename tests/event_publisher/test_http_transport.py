@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-import http.client
+import gc
+import os
+import resource
+import select
+import socket
 import ssl
+import sys
 import threading
-from contextlib import closing, contextmanager
+import time
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, HTTPTransport
+from baseplate_events.event_publisher.addresses import AddressBook
+from baseplate_events.event_publisher.http_response import MAX_BODY, MAX_EXCERPT, MAX_HEAD
+from baseplate_events.event_publisher.http_transport import MAX_AGE, MAX_IDLE, HTTPTransport
+from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, TooLarge, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Request, Response
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
+    OK,
+    PATIENCE,
     SHORT_BODY,
     Behaviour,
     Drip,
     Drop,
+    Early,
     FaultCollector,
+    Flood,
     Hang,
     HugeBody,
     Raw,
     Respond,
+    Tunnel,
     redirect,
     stranger_tls,
     trusted_tls,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
 REQUEST = Request({"X-Signature": "key=k, mac=00", "Content-Type": "application/json"}, b"compressed")
+
+#: More than the sockets of both sides buffer.
+LARGE = Request({}, bytes(30_000_000))
+
+#: An answer as most servers send it.
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @contextmanager
@@ -45,9 +75,12 @@ def collector_for(
     deadline: float = 20.0,
     ca_file: str | None = None,
     proxy: str | None = None,
+    addresses: AddressBook | None = None,
 ) -> Generator[HTTPTransport]:
     """Give a collector for a server's URL; it waits long enough that nothing times out by accident."""
-    collector = HTTPTransport(f"{url}/v2", timeout=timeout, deadline=deadline, ca_file=ca_file, proxy=proxy)
+    collector = HTTPTransport(
+        f"{url}/v2", timeout=timeout, deadline=deadline, ca_file=ca_file, proxy=proxy, addresses=addresses
+    )
     with closing(collector):
         yield collector
 
@@ -59,10 +92,48 @@ def serving(*script: Behaviour) -> Generator[tuple[FaultCollector, HTTPTransport
         yield server, collector
 
 
+@pytest.fixture(params=["plain", "TLS", "plain by proxy", "TLS by proxy"])
+def serving_by(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Generator[Callable[..., tuple[FaultCollector, HTTPTransport]]]:
+    """Give what makes a server with a script, and a collector that posts to it, in each of the four ways."""
+    route: str = request.param
+    with ExitStack() as stack:
+
+        def serve(*script: Behaviour) -> tuple[FaultCollector, HTTPTransport]:
+            context, ca_file = None, None
+            if route.startswith("TLS"):
+                context, authority = trusted_tls()
+                ca_file = str(tmp_path / "ca.pem")
+                (tmp_path / "ca.pem").write_bytes(authority)
+            server = stack.enter_context(FaultCollector(script, ssl_context=context))
+            proxy = None
+            if route == "plain by proxy":
+                proxy = server.url  # which takes what a proxy takes
+            elif route == "TLS by proxy":
+                proxy = stack.enter_context(FaultCollector([Tunnel(server.address)])).url
+            collector = stack.enter_context(collector_for(server.url, ca_file=ca_file, proxy=proxy))
+            return server, collector
+
+        yield serve
+
+
 def post_once(url: str, *, timeout: float = 20.0, ca_file: str | None = None) -> Reply:
     """Post one request over a collector of its own."""
     with collector_for(url, timeout=timeout, ca_file=ca_file) as collector:
         return collector.post(REQUEST)
+
+
+def status_of(reply: Reply) -> int:
+    """Return the status of what must be a response."""
+    assert isinstance(reply, Response), reply
+    return reply.status
+
+
+def kind_of(reply: Reply) -> FailureKind:
+    """Return the kind of what must be a failure."""
+    assert isinstance(reply, Failure), reply
+    return reply.kind
 
 
 @given(
@@ -71,7 +142,7 @@ def post_once(url: str, *, timeout: float = 20.0, ca_file: str | None = None) ->
     retry_after=st.one_of(st.none(), st.text(alphabet="0123456789abc ", min_size=1, max_size=9)),
 )
 def test_every_status_comes_back_as_it_is(status: int, body: bytes, retry_after: str | None) -> None:
-    """No status is an error, followed, or turned into another, and the connection is kept."""
+    """No status is an error, followed, or turned into another; after a success the connection is kept."""
     headers = (("Retry-After", retry_after),) if retry_after is not None else ()
     if status in {204, 304}:
         body = b""
@@ -82,7 +153,7 @@ def test_every_status_comes_back_as_it_is(status: int, body: bytes, retry_after:
     assert (first.retry_after or "").strip() == (retry_after or "").strip()
     assert isinstance(second, Response)
     assert [request.method for request in server.requests] == ["POST", "POST"]
-    assert server.connections == 1
+    assert server.connections == (1 if status < 300 else 2)
 
 
 @given(body=st.binary(max_size=100_000))
@@ -95,6 +166,13 @@ def test_the_request_arrives_as_it_is(body: bytes) -> None:
     assert dict(REQUEST.headers).items() <= dict(request.headers).items()
     names = {name.lower() for name, _ in request.headers}
     assert names == {"host", "accept-encoding", "content-length", "x-signature", "content-type"}
+
+
+def test_a_header_with_a_line_break_is_a_mistake_of_ours() -> None:
+    """It would be another header, or another request."""
+    with serving() as (server, collector), pytest.raises(ValueError, match="line break"):
+        collector.post(Request({"X-Signature": "key=k\r\nX-Other: 1"}, b""))
+    assert server.connections == 0
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -116,8 +194,11 @@ def test_no_redirect_is_followed(status: int) -> None:
         (Drop(after_reading=True, reset=True), FailureKind.INTERRUPTED),
         (GARBAGE_STATUS_LINE, FailureKind.MALFORMED),
         (Raw(b"HTTP/1.1 twohundred OK\r\n\r\n"), FailureKind.MALFORMED),
-        (Raw(b"HTTP/1.1 200 OK\r\n" + b"x" * 100_000), FailureKind.MALFORMED),
-        (Raw(b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 1_000 + b"\r\n"), FailureKind.MALFORMED),
+        (Raw(b"HTTP/1.1 200"), FailureKind.INTERRUPTED),
+        (Raw(b"HTTP/1.1 200 OK\r\nX-A: b\r\n"), FailureKind.INTERRUPTED),
+        (Raw(b"HTTP/1.1 103 Early Hints\r\n\r\n"), FailureKind.INTERRUPTED),
+        (Flood(b"", b"HTTP/1.1 102 Processing\r\n\r\n"), FailureKind.MALFORMED),
+        (Flood(b"HTTP/1.1 200 ", b"x"), FailureKind.MALFORMED),
     ],
 )
 def test_what_is_no_response_is_a_failure(behaviour: Behaviour, kind: FailureKind) -> None:
@@ -138,7 +219,7 @@ def test_a_hanging_collector_times_out() -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nX-Slow: "])
+@pytest.mark.parametrize("start", [b"HTTP/1.", b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX-Slow: "])
 def test_a_dripping_response_ends_at_the_deadline(start: bytes, tls: bool, tmp_path: Path) -> None:
     """A response that comes a byte at a time never passes the timeout of a read, but the deadline of all."""
     context, ca_file = None, None
@@ -161,7 +242,7 @@ def test_a_collector_that_doesnt_read_times_out() -> None:
         FaultCollector([Hang(after_reading=False)]) as server,
         collector_for(server.url, timeout=0.2) as collector,
     ):
-        reply = collector.post(Request({}, bytes(50_000_000)))
+        reply = collector.post(LARGE)
     assert isinstance(reply, Failure)
     assert reply.kind is FailureKind.TIMED_OUT
 
@@ -169,10 +250,7 @@ def test_a_collector_that_doesnt_read_times_out() -> None:
 @pytest.mark.parametrize("behaviour", [SHORT_BODY, Drip(), HugeBody(100_000_000)])
 def test_what_follows_the_status_changes_nothing(behaviour: Behaviour) -> None:
     """A 200 whose body breaks off, drips, or has no end is a 200; a new connection takes the next request."""
-    with (
-        FaultCollector([behaviour, Respond()]) as server,
-        collector_for(server.url, deadline=0.5) as collector,
-    ):
+    with serving(behaviour, Respond()) as (server, collector):
         first, second = collector.post(REQUEST), collector.post(REQUEST)
         assert isinstance(first, Response)
         assert first.status == 200
@@ -183,13 +261,15 @@ def test_what_follows_the_status_changes_nothing(behaviour: Behaviour) -> None:
 
 @pytest.mark.parametrize(("size", "connections"), [(MAX_EXCERPT, 1), (MAX_EXCERPT + 1, 2)])
 def test_an_excerpt_is_bounded(size: int, connections: int) -> None:
-    """A body up to the bound is read and the connection kept; a larger one costs the connection."""
-    with serving(Respond(500, body=b"e" * size), Respond()) as (server, collector):
-        reply = collector.post(REQUEST)
-        assert isinstance(reply, Response)
-        assert reply.excerpt == b"e" * min(size, MAX_EXCERPT)
-        collector.post(REQUEST)
-        assert server.connections == connections
+    """A success's body up to the bound is read and the connection kept; a larger one costs the connection."""
+    for status in (200, 500):
+        with serving(Respond(status, body=b"e" * size), Respond()) as (server, collector):
+            reply = collector.post(REQUEST)
+            assert isinstance(reply, Response)
+            if status == 500 or connections == 1:
+                assert reply.excerpt == b"e" * min(size, MAX_EXCERPT)
+            collector.post(REQUEST)
+            assert server.connections == (connections if status == 200 else 2)
 
 
 def test_a_connection_that_was_closed_while_idle_is_replaced() -> None:
@@ -211,33 +291,34 @@ def test_a_kept_connection_that_breaks_is_retried_at_once() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ConnectionResetError,
-        BrokenPipeError,
-        http.client.RemoteDisconnected,
-        ssl.SSLEOFError,
-        ssl.SSLZeroReturnError,
+        ConnectionResetError("reset"),
+        BrokenPipeError("broken"),
+        ssl.SSLEOFError("end"),
+        ssl.SSLZeroReturnError("end"),
+        OSError(113, "no route to host"),
     ],
 )
-def test_however_a_kept_connection_ends_it_is_replaced(
-    error: type[OSError], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("operation", ["send", "recv"])
+def test_however_a_kept_connection_breaks_it_is_replaced(
+    error: OSError, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever tells that a kept connection is gone, the request goes out again; a new one's is a failure."""
+    """Whatever ends a kept connection, the request goes out again; for a new connection it's a failure."""
     with serving(Respond()) as (server, collector):
         assert isinstance(collector.post(REQUEST), Response)
-        send = http.client.HTTPConnection.request
+        perform: Callable[..., object] = getattr(socket.socket, operation)
 
-        def break_once(*_args: object, **_kwargs: object) -> None:
-            monkeypatch.setattr(http.client.HTTPConnection, "request", send)
-            raise error("gone")
+        def break_once(connection: socket.socket, *arguments: object) -> object:
+            if threading.current_thread() is not threading.main_thread():
+                return perform(connection, *arguments)
+            monkeypatch.setattr(socket.socket, operation, perform)
+            raise error
 
-        monkeypatch.setattr(http.client.HTTPConnection, "request", break_once)
+        monkeypatch.setattr(socket.socket, operation, break_once)
         assert isinstance(collector.post(REQUEST), Response)
-        assert [request.connection for request in server.requests] == [1, 2]
+        assert server.connections == 2
         collector.close()
-        monkeypatch.setattr(http.client.HTTPConnection, "request", break_once)
-        reply = collector.post(REQUEST)
-        assert isinstance(reply, Failure)
-        assert reply.kind is FailureKind.INTERRUPTED
+        monkeypatch.setattr(socket.socket, operation, break_once)
+        assert kind_of(collector.post(REQUEST)) in {FailureKind.INTERRUPTED, FailureKind.UNREACHABLE}
 
 
 def test_nobody_listens() -> None:
@@ -324,6 +405,15 @@ def test_a_proxy_that_refuses_the_tunnel_is_a_failure() -> None:
         assert proxy.requests[0].method == "CONNECT"
 
 
+def test_what_answers_a_connect_with_a_page_is_no_proxy() -> None:
+    """A web server that says 200 to everything is known by what follows its head."""
+    with (
+        FaultCollector() as server,
+        collector_for("https://collector.invalid", proxy=server.url) as collector,
+    ):
+        assert kind_of(collector.post(REQUEST)) is FailureKind.MALFORMED
+
+
 def test_two_collectors_post_at_the_same_time() -> None:
     """Each collector has a connection of its own, so that senders don't wait for one another."""
     with FaultCollector([Hang()]) as server:
@@ -337,3 +427,553 @@ def test_two_collectors_post_at_the_same_time() -> None:
         for thread in threads:
             thread.join()
     assert len(replies) == 2
+
+
+# --- the response to which request ---
+
+
+@pytest.mark.parametrize("interim", [100, 102, 103])
+@pytest.mark.parametrize("status", [200, 503])
+def test_an_interim_response_is_not_the_answer(
+    interim: int, status: int, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
+) -> None:
+    """Each request gets its own final response, also after others of which the first is interim."""
+    answer = f"HTTP/1.1 {interim} Wait\r\n\r\nHTTP/1.1 {status} Done\r\nContent-Length: 0\r\n\r\n"
+    server, collector = serving_by(Raw(answer.encode(), close=False), Respond(201), Respond(202))
+    assert [status, 201, 202] == [status_of(collector.post(REQUEST)) for _ in range(3)]
+    assert len(server.requests) == 3
+
+
+def test_a_connection_with_a_response_too_many_is_not_kept() -> None:
+    """A second response to the first request isn't the answer to the second."""
+    with serving(Raw(ANSWER + ANSWER, close=False), Respond(503)) as (server, collector):
+        assert [200, 503] == [status_of(collector.post(REQUEST)) for _ in range(2)]
+        assert server.connections == 2
+
+
+def note_connections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have the descriptors of all connections that this thread makes from now on noted; gives the list."""
+    descriptors: list[int] = []
+    connect = socket.socket.connect
+
+    def noting(connection: socket.socket, address: tuple[str, int]) -> None:
+        connect(connection, address)
+        if threading.current_thread() is threading.main_thread():
+            descriptors.append(connection.fileno())
+
+    monkeypatch.setattr(socket.socket, "connect", noting)
+    return descriptors
+
+
+def test_a_connection_sends_without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last piece of a request doesn't wait for the collector to acknowledge the one before (Nagle)."""
+    descriptors = note_connections(monkeypatch)
+    with serving() as (_, collector):
+        collector.post(REQUEST)
+        with socket.socket(fileno=os.dup(descriptors[0])) as same:
+            assert same.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_follows_a_response_is_found_wherever_it_is(
+    serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]],
+) -> None:
+    """Bytes that TLS has decrypted already can't be seen on the socket, and aren't the next answer either."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 8000\r\nX-Pad: "
+    answer = head + b"p" * (8_192 - len(head) - 8_004) + b"\r\n\r\n" + bytes(8_000)
+    server, collector = serving_by(Raw(answer + ANSWER, close=False), Respond(503))
+    assert [200, 503] == [status_of(collector.post(REQUEST)) for _ in range(2)]
+    assert server.connections == 2
+
+
+def wait_until_readable(descriptor: int) -> None:
+    """Wait until something has arrived."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(1_000 * PATIENCE)
+
+
+def test_a_response_that_comes_late_is_not_the_next_answer(
+    monkeypatch: pytest.MonkeyPatch, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
+) -> None:
+    """What comes on an idle connection answers nothing: the next request goes out on another one."""
+    server, collector = serving_by(Raw(ANSWER, close=False, late=ANSWER), Respond(503))
+    descriptors = note_connections(monkeypatch)
+    assert status_of(collector.post(REQUEST)) == 200
+    server.release()
+    wait_until_readable(descriptors[0])
+    assert status_of(collector.post(REQUEST)) == 503
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER.replace(b"200", b"400"), b"HTTP/1.1 2"])
+@pytest.mark.parametrize("read", [False, True])
+def test_a_response_that_comes_while_a_request_is_sent_is_not_its_answer(
+    answer: bytes, read: bool, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
+) -> None:
+    """On a connection that was used before, it may be for an earlier request; this one goes out again."""
+    server, collector = serving_by(Respond(), Early(answer, read), Respond(503))
+    assert [200, 503] == [status_of(collector.post(request)) for request in (REQUEST, LARGE)]
+    assert server.connections == 2
+
+
+def test_a_success_before_the_request_was_sent_is_none() -> None:
+    """A server that says 200 to whoever comes hasn't stored anything."""
+    with FaultCollector([Hang()], greeting=ANSWER) as server, collector_for(server.url) as collector:
+        assert kind_of(collector.post(LARGE)) is FailureKind.MALFORMED
+
+
+def test_a_time_out_of_an_idle_connection_is_not_the_answer() -> None:
+    """Some servers say 408 when they close an idle connection; it may cross with the next request."""
+    with serving(Respond(), Respond(408), Respond()) as (server, collector):
+        assert [200, 200] == [status_of(collector.post(REQUEST)) for _ in range(2)]
+        assert [request.connection for request in server.requests] == [1, 1, 2]
+
+
+def test_a_session_ticket_is_not_a_response(tmp_path: Path) -> None:
+    """What TLS sends for itself, right after the handshake, costs no connection."""
+    context, authority = trusted_tls()
+    assert context.num_tickets == 2
+    (tmp_path / "ca.pem").write_bytes(authority)
+    with (
+        FaultCollector(ssl_context=context) as server,
+        collector_for(server.url, ca_file=str(tmp_path / "ca.pem")) as collector,
+    ):
+        assert [200] * 5 == [status_of(collector.post(LARGE if n == 0 else REQUEST)) for n in range(5)]
+        assert server.connections == 1
+
+
+# --- limits and refusals ---
+
+
+@pytest.mark.parametrize("headers", [b"X-A: b\r\n" * 101, b"X-Long: " + b"x" * 70_000 + b"\r\n"])
+@pytest.mark.parametrize("status", [200, 503])
+def test_many_or_long_headers_are_no_failure(headers: bytes, status: int) -> None:
+    """A collector that took the batch took it, however many headers it has to say."""
+    answer = b"HTTP/1.1 %d Done\r\nRetry-After: 7\r\n%sContent-Length: 0\r\n\r\n" % (status, headers)
+    with serving(Raw(answer, close=False), Respond()) as (server, collector):
+        reply = collector.post(REQUEST)
+        assert isinstance(reply, Response)
+        assert (reply.status, reply.retry_after) == (status, "7")
+        assert isinstance(collector.post(REQUEST), Response)
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong", 413),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", 401),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 413 Too Large\r\n\r\n", 413),
+        (b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /\r\n\r\n", 307),
+    ],
+)
+def test_a_refusal_before_the_request_was_sent_counts(
+    answer: bytes, status: int, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
+) -> None:
+    """A server may refuse by what it has seen and close: sending breaks, and the reason is there to read."""
+    server, collector = serving_by(Early(answer), Respond())
+    reply = collector.post(LARGE)
+    assert status_of(reply) == status
+    assert isinstance(classify(reply), TooLarge if status == 413 else Misconfigured)
+    assert status_of(collector.post(REQUEST)) == 200
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too", b"HTTP/1.1 100 Continue\r\n\r\n", ANSWER])
+def test_what_explains_no_broken_sending_is_not_used(answer: bytes) -> None:
+    """Without a whole refusal it was the connection that broke."""
+    with serving(Early(answer), Respond()) as (_, collector):
+        assert kind_of(collector.post(LARGE)) is FailureKind.INTERRUPTED
+        assert status_of(collector.post(REQUEST)) == 200
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        Flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", b"x"),
+        Flood(b"HTTP/1.1 413 Large\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", b"x"),
+        Flood(b"HTTP/1.1 413 Large\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        Flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: b\r\n"),
+        Flood(b"HTTP/1.1 413 Large\r\nContent-Length: -1\r\n\r\n", b"x"),
+        Flood(b"HTTP/1.1 413 Large\r\n\r\n", b"x"),
+        Flood(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        Flood(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        Flood(b"HTTP/1.1 103 Hints\r\n", b"X-A: b\r\n"),
+        Flood(b"", b"\r\n"),
+    ],
+)
+def test_no_flood_is_read(
+    flood: Flood,
+    monkeypatch: pytest.MonkeyPatch,
+    serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]],
+) -> None:
+    """Whatever length the peer claims, the bytes that are read of a response are bounded."""
+    read = 0
+
+    def counted(receive: Callable[..., bytes | int]) -> Callable[..., bytes | int]:
+        def count(connection: socket.socket, *arguments: int) -> bytes | int:
+            received = receive(connection, *arguments)
+            if threading.current_thread() is threading.main_thread():
+                nonlocal read
+                read += received if isinstance(received, int) else len(received)
+            return received
+
+        return count
+
+    server, collector = serving_by(flood, Respond())
+    for kind in (socket.socket, ssl.SSLSocket):
+        for operation in ("recv", "recv_into"):
+            monkeypatch.setattr(kind, operation, counted(getattr(kind, operation)))
+    reply = collector.post(REQUEST)
+    assert read <= MAX_HEAD + MAX_BODY + len(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    if b"HTTP/1.1 200" in flood.start or b"413" in flood.start:
+        assert f" {status_of(reply)} ".encode() in flood.start
+    else:
+        assert kind_of(reply) is FailureKind.MALFORMED
+    assert status_of(collector.post(REQUEST)) == 200
+    assert server.connections == 2
+
+
+@given(
+    pieces=st.lists(
+        st.one_of(
+            st.binary(max_size=20),
+            st.sampled_from(
+                [ANSWER, b"HTTP/1.1 500 ", b"\r\n", b"Transfer-Encoding: chunked", b"5\r\n", b":"]
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_no_answer_raises(pieces: list[bytes]) -> None:
+    """Whatever bytes come back, there is a reply, and the next request gets its own answer."""
+    with serving(Raw(b"".join(pieces)), Respond(202)) as (_, collector):
+        assert isinstance(collector.post(REQUEST), Response | Failure)
+        assert status_of(collector.post(REQUEST)) == 202
+
+
+# --- connections that are kept ---
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 429, 500, 503])
+def test_only_a_success_keeps_its_connection(status: int) -> None:
+    """A collector whose name has moved may refuse at its old address as long as it is asked there."""
+    with serving(Respond(), Respond(status), Respond()) as (server, collector):
+        assert [200, status, 200] == [status_of(collector.post(REQUEST)) for _ in range(3)]
+        assert [request.connection for request in server.requests] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "connections"),
+    [
+        ([MAX_IDLE - 1.0], 1),
+        ([MAX_IDLE], 2),
+        ([1.0] * int(MAX_AGE - 1.0), 1),
+        ([1.0] * int(MAX_AGE), 2),
+    ],
+)
+def test_a_connection_is_kept_for_a_limited_time(steps: Sequence[float], connections: int) -> None:
+    """One that was idle for long may be forgotten by a NAT, and the collector's name may have moved."""
+    clock = Clock()
+    with (
+        FaultCollector() as server,
+        closing(HTTPTransport(f"{server.url}/v2", timeout=20.0, deadline=20.0, clock=clock)) as collector,
+    ):
+        collector.post(REQUEST)
+        for step in steps:
+            clock.now += step
+            assert status_of(collector.post(REQUEST)) == 200
+        assert server.connections == connections
+
+
+# --- addresses ---
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[object]:
+    """Have each name stand for these addresses; gives the names that are looked up."""
+    names: list[object] = []
+
+    def getaddrinfo(host: object, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        names.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names
+
+
+def order_of(book: AddressBook, *addresses: tuple[str, int]) -> list[object]:
+    """Return addresses in the order in which they would be tried now."""
+    return [entry[-1] for entry in book.order([(0, 0, 0, "", each) for each in addresses], time.monotonic())]
+
+
+@contextmanager
+def dropping() -> Generator[tuple[str, int]]:
+    """Give an address where packets are dropped: a listener whose backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        host, port = listener.getsockname()
+        for _ in range(8):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            connection.connect_ex((host, port))
+        yield host, port
+
+
+def test_addresses_that_drop_packets_only_delay_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt begins where the one before it came to an end, and what it finds out holds for all."""
+    book = AddressBook()
+    with ExitStack() as stack:
+        server = stack.enter_context(FaultCollector())
+        silent = [stack.enter_context(dropping()) for _ in range(4)]
+        resolve_to(monkeypatch, [*silent, server.address])
+        collector = stack.enter_context(
+            collector_for("http://events.test", timeout=0.1, deadline=0.25, addresses=book)
+        )
+        replies = [collector.post(REQUEST) for _ in range(4)]
+        assert any(isinstance(reply, Response) for reply in replies), replies
+        assert status_of(replies[-1]) == 200
+        another = stack.enter_context(collector_for("http://events.test", timeout=0.1, addresses=book))
+        assert status_of(another.post(REQUEST)) == 200
+
+
+@pytest.mark.parametrize(
+    "behaviour", [Hang(), Drop(), Drop(reset=True), Respond(503), Respond(404), Raw(b"x")]
+)
+def test_the_next_attempt_goes_to_another_address(
+    behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However an attempt fails at an address, the next one begins at another."""
+    with (
+        FaultCollector([behaviour]) as bad,
+        FaultCollector() as good,
+        collector_for("http://events.test", timeout=0.3) as collector,
+    ):
+        resolve_to(monkeypatch, [bad.address, good.address])
+        first = collector.post(REQUEST)
+        assert not isinstance(classify(first), Accepted)
+        assert [200] * 3 == [status_of(collector.post(REQUEST)) for _ in range(3)]
+        assert (bad.connections, good.connections) == (1, 1)
+
+
+def test_a_connection_that_ended_while_idle_speaks_not_against_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Collectors close idle connections: the next one is made where the resolver wants it."""
+    with (
+        FaultCollector([Respond(close=True)]) as first,
+        FaultCollector() as second,
+        collector_for("http://events.test") as collector,
+    ):
+        resolve_to(monkeypatch, [first.address, second.address])
+        assert [200] * 5 == [status_of(collector.post(REQUEST)) for _ in range(5)]
+        assert (first.connections, second.connections) == (5, 0)
+
+
+def test_an_address_with_a_strange_certificate_is_left_for_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A handshake that fails is a failure of its address."""
+    context, authority = trusted_tls("events.test")
+    (tmp_path / "ca.pem").write_bytes(authority)
+    with (
+        FaultCollector(ssl_context=stranger_tls("events.test")) as bad,
+        FaultCollector(ssl_context=context) as good,
+        collector_for("https://events.test", ca_file=str(tmp_path / "ca.pem")) as collector,
+    ):
+        resolve_to(monkeypatch, [bad.address, good.address])
+        assert kind_of(collector.post(REQUEST)) is FailureKind.UNTRUSTED
+        assert status_of(collector.post(REQUEST)) == 200
+
+
+def test_an_address_that_had_too_little_time_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others used up the time, a collector that is slow but works gets all of it the next time."""
+    book = AddressBook()
+    with (
+        dropping() as silent,
+        FaultCollector([Hang(), Respond()]) as slow,
+        collector_for("http://events.test", timeout=0.2, deadline=0.3, addresses=book) as collector,
+    ):
+        resolve_to(monkeypatch, [silent, slow.address])
+        assert kind_of(collector.post(REQUEST)) is FailureKind.TIMED_OUT
+        assert [slow.address, silent] == order_of(book, silent, slow.address)
+
+
+def test_two_addresses_that_drop_packets_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that got too little time to connect gets all of it the next time."""
+    book = AddressBook()
+    with (
+        dropping() as first,
+        dropping() as second,
+        collector_for("http://events.test", timeout=0.2, deadline=0.3, addresses=book) as collector,
+    ):
+        resolve_to(monkeypatch, [first, second])
+        assert kind_of(collector.post(REQUEST)) is FailureKind.TIMED_OUT
+        assert [second, first] == order_of(book, first, second)
+
+
+def test_a_reset_before_the_request_is_sent_is_no_hang_up() -> None:
+    """A peer that ends the connection in the handshake hasn't seen a batch, which can't be the reason."""
+    with FaultCollector([Drop(reset=True)]) as server:
+        reply = post_once(server.url.replace("http:", "https:"))
+    assert kind_of(reply) is FailureKind.UNREACHABLE
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(("port", "authority"), [(":43681", "[::1]:43681"), ("", "[::1]:443")])
+def test_a_tunnel_to_an_ipv6_address_has_brackets(port: str, authority: str) -> None:
+    """`CONNECT` and its `Host` name the address in brackets, and the port."""
+    with (
+        FaultCollector([Respond(407)]) as proxy,
+        collector_for(f"https://[::1]{port}", proxy=proxy.url) as collector,
+    ):
+        reply = collector.post(REQUEST)
+        assert isinstance(reply, Failure)
+        assert "407" in reply.detail
+        (request,) = proxy.requests
+        assert ("CONNECT", authority, authority) == (request.method, request.target, request.header("Host"))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_ipv6_collector(secure: bool, tmp_path: Path) -> None:
+    """An IPv6 address works directly, through a proxy, and as a proxy's."""
+    context, authority = trusted_tls("::1")
+    (tmp_path / "ca.pem").write_bytes(authority)
+    ca_file = str(tmp_path / "ca.pem")
+    listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    with FaultCollector(listener=listener, ssl_context=context if secure else None) as server:
+        host = server.url.partition("://")[2]
+        with FaultCollector([Tunnel(server.address)]) as tunnel:
+            for proxy in (None, tunnel.url if secure else f"http://{host}"):
+                with collector_for(server.url, ca_file=ca_file, proxy=proxy) as collector:
+                    assert status_of(collector.post(REQUEST)) == 200
+        assert {host} == {request.header("Host") for request in server.requests}
+
+
+@pytest.mark.parametrize("port", ["", ":8443"])
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_dot_of_an_absolute_name_is_for_the_resolver(
+    port: str, secure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is looked up with its dot; `Host`, SNI and the certificate are without."""
+    context, authority = trusted_tls("events.example.com")
+    (tmp_path / "ca.pem").write_bytes(authority)
+    asked: list[str | None] = []
+
+    def note(_: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
+        asked.append(name)
+
+    context.sni_callback = note
+    scheme = "https" if secure else "http"
+    with (
+        FaultCollector(ssl_context=context if secure else None) as server,
+        collector_for(f"{scheme}://events.example.com.{port}", ca_file=str(tmp_path / "ca.pem")) as collector,
+    ):
+        names = resolve_to(monkeypatch, [server.address])
+        assert status_of(collector.post(REQUEST)) == 200
+        assert server.requests[0].header("Host") == f"events.example.com{port}"
+        assert asked == ["events.example.com"] * secure
+        assert names == ["events.example.com."]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_gets_an_absolute_name_without_its_dot(scheme: str) -> None:
+    """What the proxy looks up isn't for the resolver of this host."""
+    with (
+        FaultCollector([Respond(407)]) as proxy,
+        collector_for(f"{scheme}://events.example.com.:81", proxy=proxy.url) as collector,
+    ):
+        collector.post(REQUEST)
+        (request,) = proxy.requests
+        target = "events.example.com:81" if scheme == "https" else "http://events.example.com:81/v2"
+        assert (request.target, request.header("Host")) == (target, "events.example.com:81")
+
+
+# --- this host ---
+
+
+def test_certificates_are_loaded_by_the_attempt_that_needs_them(tmp_path: Path) -> None:
+    """A file that is missing or bad is a failure of the attempt, with its remedy; a good one is used."""
+    context, authority = trusted_tls()
+    ca_file = tmp_path / "ca.pem"
+    with (
+        FaultCollector(ssl_context=context) as server,
+        collector_for(server.url, ca_file=str(ca_file)) as collector,
+    ):
+        for _ in range(2):
+            reply = collector.post(REQUEST)
+            assert kind_of(reply) is FailureKind.NO_CERTIFICATES
+            outcome = classify(reply)
+            assert isinstance(outcome, Misconfigured)
+            assert str(ca_file) in outcome.reason
+            assert "collector.ca_file" in outcome.remedy
+            ca_file.write_bytes(b"no certificate")
+        ca_file.write_bytes(authority)
+        assert status_of(collector.post(REQUEST)) == 200
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_changed_certificates_are_used_by_the_next_connection(
+    system: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An authority can be replaced without a restart or a signal, also among the system's."""
+    ca_file = tmp_path / "ca.pem"
+    if system:
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    with collector_for("https://127.0.0.1", ca_file=None if system else str(ca_file)) as collector:
+        for _ in range(3):
+            context, authority = trusted_tls()
+            (tmp_path / "new.pem").write_bytes(authority)
+            (tmp_path / "new.pem").rename(ca_file)
+            with FaultCollector(ssl_context=context) as server:
+                resolve_to(monkeypatch, [server.address])
+                assert status_of(collector.post(REQUEST)) == 200
+
+
+@pytest.mark.parametrize("route", ["plain", "TLS", "TLS with the system's certificates"])
+def test_a_host_without_descriptors_is_a_failure_with_its_remedy(
+    route: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is neither raised nor held against the collector, and over when there are some again."""
+    book = AddressBook()
+    context, authority = trusted_tls()
+    ca_file: str | None = str(tmp_path / "ca.pem")
+    (tmp_path / "ca.pem").write_bytes(authority)
+    if route.endswith("certificates"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+        ca_file = None
+    with (
+        FaultCollector(ssl_context=None if route == "plain" else context) as server,
+        collector_for(server.url, ca_file=ca_file, addresses=book) as collector,
+    ):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # standard input is open
+        try:
+            reply = collector.post(REQUEST)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert kind_of(reply) is FailureKind.OUT_OF_RESOURCES
+        outcome = classify(reply)
+        assert isinstance(outcome, Misconfigured)
+        assert "LimitNOFILE" in outcome.remedy
+        assert [server.address, ("", 0)] == order_of(book, server.address, ("", 0))
+        assert status_of(collector.post(REQUEST)) == 200
+
+
+@pytest.mark.parametrize("behaviour", [Drop(after_reading=True, reset=True), Drop(), Raw(b"x"), None])
+def test_a_failure_keeps_no_request_alive(behaviour: Behaviour | None) -> None:
+    """The body of a request that failed is given back at once, not when rubbish is collected."""
+    with FaultCollector([behaviour or OK]) as server:
+        url = server.url
+        if behaviour is None:
+            server.close()
+        body = bytes(100_000)
+        request = Request({}, body)
+        with collector_for(url) as collector:
+            gc.disable()
+            try:
+                before = sys.getrefcount(body)
+                assert isinstance(collector.post(request), Failure)
+                assert sys.getrefcount(body) == before
+            finally:
+                gc.enable()

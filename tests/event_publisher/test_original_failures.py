@@ -33,7 +33,8 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.config.values import InternetEndpoint
 from baseplate_events.event_publisher.dead_letters.record import Letter
 from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
-from baseplate_events.event_publisher.http_transport import MAX_EXCERPT, HTTPTransport
+from baseplate_events.event_publisher.http_response import MAX_EXCERPT
+from baseplate_events.event_publisher.http_transport import HTTPTransport
 from baseplate_events.event_publisher.policy.backoff import Backoff
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.wire import Request, Response

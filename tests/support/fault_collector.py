@@ -12,10 +12,8 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import ssl
-import struct
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, final
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import trustme
 
 from baseplate_events._compat import assert_never
+from tests.support.server_connection import RecordedRequest, ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,11 +30,8 @@ if TYPE_CHECKING:
 #: Seconds until something that was expected is given up; only a failing test waits for so long.
 PATIENCE: Final = 30.0
 
-#: Bytes that are asked of a socket, or sent to it, at a time.
+#: Bytes that are sent at a time.
 _CHUNK: Final = 65_536
-
-#: SO_LINGER value that makes `close` send a reset.
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +53,51 @@ class Respond:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Read the request, answer with these bytes, whatever they are, and end the connection."""
+    """Read the request and answer with these bytes, whatever they are.
+
+    Attributes:
+        answer: The bytes.
+        close: End the connection after them.
+        late: More bytes, which nothing asks for; they are sent at `FaultCollector.release`.
+    """
 
     answer: bytes
+    close: bool = True
+    late: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """Answer with these bytes as soon as a request begins.
+
+    Attributes:
+        answer: The bytes.
+        read: Then read the request and go on; otherwise end the connection, which the system resets, since
+            bytes were left unread.
+    """
+
+    answer: bytes
+    read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """Read the request and answer it endlessly, as fast as the client reads, until it leaves.
+
+    Attributes:
+        start: What the answer begins with.
+        filler: What follows it, again and again.
+    """
+
+    start: bytes
+    filler: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """Read a CONNECT, accept it, and connect it to this address, whatever it asks for."""
+
+    address: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +147,7 @@ class HugeBody:
     status: int = 200
 
 
-Behaviour: TypeAlias = Respond | Raw | Drop | Hang | Drip | HugeBody
+Behaviour: TypeAlias = Respond | Raw | Early | Drop | Hang | Drip | Flood | HugeBody | Tunnel
 
 OK: Final = Respond()
 
@@ -123,29 +161,6 @@ SHORT_BODY: Final = Raw(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"accept
 def redirect(url: str, status: int = 302) -> Respond:
     """Return a redirection to another URL."""
     return Respond(status, (("Location", url),), b"")
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedRequest:
-    """A request that was read in full.
-
-    Attributes:
-        method: Its method.
-        target: What follows the method: the path, or the whole URL for a proxy.
-        headers: Names and values, as sent.
-        body: The body, as sent.
-        connection: Number of the connection that it came on, counted from 1.
-    """
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    connection: int
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, its name in any case; None where it wasn't sent."""
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
 def stranger_tls(identity: str = "127.0.0.1") -> ssl.SSLContext:
@@ -170,6 +185,7 @@ class FaultCollector:
         script: What to do with each request, in their order over all connections; the last repeats.
         ssl_context: Where given, it speaks HTTPS.
         listener: A socket that is bound to a port of loopback and refuses connections so far, to listen on.
+        greeting: What it sends on each connection before any request.
     """
 
     def __init__(
@@ -178,24 +194,27 @@ class FaultCollector:
         *,
         ssl_context: ssl.SSLContext | None = None,
         listener: socket.socket | None = None,
+        greeting: bytes = b"",
     ) -> None:
         self._script = iter(script)
         self._behaviour: Behaviour = OK
         self._ssl_context = ssl_context
+        self._greeting = greeting
         self._changed = threading.Condition()
         self._requests: list[RecordedRequest] = []
         self._started = 0
         self._released = threading.Event()
         self._closing = threading.Event()
-        self._connections: list[_Connection] = []
+        self._connections: list[ServerConnection] = []
         self._threads: list[threading.Thread] = []
         self._failures: list[Exception] = []
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self._listener.listen(128)
-        port: int = self._listener.getsockname()[1]
-        self.address: Final = ("127.0.0.1", port)
+        host: str
+        host, port = self._listener.getsockname()[:2]
+        self.address: Final = (host, port)
         scheme = "http" if ssl_context is None else "https"
-        self.url: Final = f"{scheme}://127.0.0.1:{port}"
+        self.url: Final = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self._acceptor = threading.Thread(target=self._accept, name="fault-collector", daemon=True)
         self._acceptor.start()
 
@@ -244,7 +263,7 @@ class FaultCollector:
             self._script = iter(script)
 
     def release(self) -> None:
-        """End all connections that hang; a `Hang` from now on hangs no more."""
+        """End all connections that hang, and send what is late; from now on nothing hangs or is late."""
         self._released.set()
 
     def close(self) -> None:
@@ -284,16 +303,17 @@ class FaultCollector:
             except OSError:
                 return
             with self._changed:
-                connection = _Connection(accepted, len(self._connections) + 1)
+                connection = ServerConnection(accepted, len(self._connections) + 1)
                 self._connections.append(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self, connection: _Connection) -> None:
+    def _serve(self, connection: ServerConnection) -> None:
         try:
             if self._ssl_context is not None:
                 connection.start_tls(self._ssl_context)
+            connection.send(self._greeting)
             while connection.await_request() and self._handle(connection, self._next_behaviour()):
                 pass
         except OSError:
@@ -310,16 +330,19 @@ class FaultCollector:
             self._changed.notify_all()
             return self._behaviour
 
-    def _record(self, connection: _Connection) -> None:
+    def _record(self, connection: ServerConnection) -> None:
         request = connection.read_request()
         with self._changed:
             self._requests.append(request)
             self._changed.notify_all()
 
-    def _handle(self, connection: _Connection, behaviour: Behaviour) -> bool:
+    def _handle(self, connection: ServerConnection, behaviour: Behaviour) -> bool:
         """Treat a request as told; return whether the connection goes on."""
-        if not isinstance(behaviour, Drop | Hang) or behaviour.after_reading:
-            self._record(connection)
+        match behaviour:
+            case Early() | Drop(after_reading=False) | Hang(after_reading=False):
+                pass
+            case _:
+                self._record(connection)
         match behaviour:
             case Respond():
                 connection.send(
@@ -328,6 +351,15 @@ class FaultCollector:
                 return not behaviour.close
             case Raw():
                 connection.send(behaviour.answer)
+                if behaviour.late:
+                    self._released.wait()
+                    connection.send(behaviour.late)
+                return not behaviour.close
+            case Early():
+                connection.send(behaviour.answer)
+                if behaviour.read:
+                    self._record(connection)
+                    return True
             case Drop():
                 if behaviour.reset:
                     connection.reset()
@@ -335,6 +367,13 @@ class FaultCollector:
                 self._released.wait()
             case Drip():
                 self._drip(connection, behaviour)
+            case Flood():
+                connection.send(behaviour.start)
+                filler = behaviour.filler * (_CHUNK // len(behaviour.filler))
+                while True:
+                    connection.send(filler)
+            case Tunnel():
+                connection.relay(behaviour.address)
             case HugeBody():
                 connection.send(_head(behaviour.status, (), behaviour.size))
                 for sent in range(0, behaviour.size, _CHUNK):
@@ -343,78 +382,12 @@ class FaultCollector:
                 assert_never(behaviour)
         return False
 
-    def _drip(self, connection: _Connection, drip: Drip) -> None:
+    def _drip(self, connection: ServerConnection, drip: Drip) -> None:
         for place in range(len(drip.start)):
             connection.send(drip.start[place : place + 1])
             self._closing.wait(drip.interval)
         while not self._closing.wait(drip.interval):
             connection.send(drip.filler)
-
-
-class _Connection:
-    """The server's end of a connection, used by one thread but for `interrupt`."""
-
-    def __init__(self, accepted: socket.socket, number: int) -> None:
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = accepted
-        self._lock = threading.Lock()
-        self._interrupted = False
-        self._number = number
-        self._received = b""
-
-    def start_tls(self, context: ssl.SSLContext) -> None:
-        # The descriptor moves to another object, so that `interrupt` must come before or after.
-        with self._lock:
-            if self._interrupted:
-                raise ConnectionError("the collector is closing")
-            self._socket = wrapped = context.wrap_socket(
-                self._socket, server_side=True, do_handshake_on_connect=False
-            )
-        wrapped.do_handshake()
-
-    def await_request(self) -> bool:
-        """Return True when the first byte of a request is there, False when the client left."""
-        return bool(self._received) or self._receive(1)
-
-    def read_request(self) -> RecordedRequest:
-        while b"\r\n\r\n" not in self._received:
-            self._receive_more()
-        head, _, self._received = self._received.partition(b"\r\n\r\n")
-        line, *fields = head.decode("latin-1").split("\r\n")
-        method, target, _ = line.split(" ")
-        pairs = [field.partition(":") for field in fields]
-        headers = tuple((name, value.strip()) for name, _, value in pairs)
-        found = re.search(r"(?im)^content-length: *([0-9]+)\r?$", head.decode("latin-1"))
-        length = int(found[1]) if found else 0
-        while len(self._received) < length:
-            self._receive_more()
-        body, self._received = self._received[:length], self._received[length:]
-        return RecordedRequest(method, target, headers, body, self._number)
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def reset(self) -> None:
-        """Make `close` send a reset, whatever was read."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-
-    def interrupt(self) -> None:
-        """Wake the thread of this connection: what it reads or sends from now on ends at once."""
-        with self._lock, contextlib.suppress(OSError):
-            self._interrupted = True
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _receive(self, most: int) -> bool:
-        data = self._socket.recv(most)
-        self._received += data
-        return bool(data)
-
-    def _receive_more(self) -> None:
-        if not self._receive(_CHUNK):
-            raise ConnectionError("the client left in the middle of a request")
 
 
 def _head(status: int, headers: tuple[tuple[str, str], ...], length: int) -> bytes:

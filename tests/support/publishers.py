@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from tests.support.fault_collector import FaultCollector, RecordedRequest
+    from tests.support.fault_collector import FaultCollector
+    from tests.support.server_connection import RecordedRequest
 
 KEY_NAME: Final = "TestKey"
 SECRET: Final = b"a secret of the tests"

@@ -317,10 +317,12 @@ def _check_host_characters(text: str, scheme_key: str) -> None:
 
 
 def _check_host_name(host: str) -> None:
-    labels = host.split(".")
+    # An absolute name ends with a dot (RFC 1034, 3.1); an address doesn't.
+    name = host.removesuffix(".")
+    labels = name.split(".")
     if labels[-1].isdigit() and not _is_address(socket.AF_INET, host):
         raise MistakeError("is no IPv4 address, though it ends like one")
-    if len(host) > _HOST_LENGTH or not all(
+    if len(name) > _HOST_LENGTH or not all(
         len(label) <= _LABEL_LENGTH and _LABEL.fullmatch(label) for label in labels
     ):
         raise MistakeError("isn't a host name: letters, digits and hyphens between single dots")

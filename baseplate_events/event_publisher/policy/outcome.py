@@ -9,7 +9,7 @@ Every reply is exactly one outcome:
 - `Refused`: 400 and 422. The collector doesn't take this content, now or later.
 - `Misconfigured`: the collector, or what stands before it, takes nothing from us until somebody mends a
   configuration: every other 3xx and 4xx, 501, a TLS certificate that isn't trusted, a name that doesn't
-      exist.
+  exist, certificates that can't be loaded, a host without free descriptors.
 
 A redirect is never followed, since body and signature would go along to wherever it points, and is never
 delivery.
@@ -63,7 +63,7 @@ class Retryable:
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
         status: The HTTP status, or None where there was no response.
-        may_be_poison: Whether the batch itself may be the reason: a 5xx response, or a hang-up.
+        may_be_poison: Whether the batch itself may be the reason: a 5xx response, or none after connecting.
     """
 
     reason: str
@@ -171,11 +171,15 @@ def _classify_failure(failure: Failure) -> Retryable | Misconfigured:
             remedy = "check collector.hostname and collector.ca_file"
         case FailureKind.UNKNOWN_NAME:
             remedy = "check collector.hostname and the host's name servers"
-        case (
-            FailureKind.UNREACHABLE | FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED
-        ):
-            may_be_poison = failure.kind is FailureKind.INTERRUPTED
-            return Retryable(reason=reason, from_collector=False, may_be_poison=may_be_poison)
+        case FailureKind.NO_CERTIFICATES:
+            remedy = "check that collector.ca_file is a PEM file that the publisher can read"
+        case FailureKind.OUT_OF_RESOURCES:
+            remedy = "raise the publisher's limit of open files (LimitNOFILE), or look for what uses them up"
+        case FailureKind.UNREACHABLE:
+            return Retryable(reason=reason, from_collector=False)
+        case FailureKind.TIMED_OUT | FailureKind.INTERRUPTED | FailureKind.MALFORMED:
+            # A collector can hang or crash on an event, or be killed in the middle of its response.
+            return Retryable(reason=reason, from_collector=False, may_be_poison=True)
         case _:
             assert_never(failure.kind)
     return Misconfigured(reason=reason, remedy=remedy, from_collector=False)

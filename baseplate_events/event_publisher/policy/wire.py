@@ -76,6 +76,8 @@ class FailureKind(enum.Enum):
     MALFORMED = "not an HTTP response"
     UNTRUSTED = "TLS certificate not accepted"
     UNKNOWN_NAME = "host name not found"
+    NO_CERTIFICATES = "can't load the certificates to trust"
+    OUT_OF_RESOURCES = "this host has no descriptors or memory left"
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,17 @@ def test_a_host_is_kept_as_it_is_written(host: str, port: int | None) -> None:
         assert problems(read) == ()
 
 
+@given(host_names.filter(lambda name: not name[-1].isdigit()), ports)
+def test_an_absolute_name_is_a_host(name: str, port: int) -> None:
+    """A name with a final dot, which the resolver doesn't add its search domains to, is kept as it is."""
+    text = f"{name}.:{port}"
+    read = section(k=text, short=f"{name}.", e=text, p=f"http://{text}")
+    assert (text, f"{name}.") == (read.host("k"), read.host("short"))
+    assert f"http://{text}" == read.proxy("p")
+    assert InternetEndpoint(f"{name}.", port) == read.endpoint("e")
+    assert problems(read) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -227,7 +238,9 @@ def test_a_host_is_kept_as_it_is_written(host: str, port: int | None) -> None:
         ("événements.test", "punycode"),
         ("events..test", "host name"),
         (".test", "host name"),
-        ("events.test.", "host name"),
+        ("events.test..", "host name"),
+        (".", "host name"),
+        ("127.0.0.1.", "IPv4"),
         ("-a.test", "host name"),
         ("a-.test", "host name"),
         ("a!.test", "host name"),

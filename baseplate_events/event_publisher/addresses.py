@@ -1,0 +1,51 @@
+"""The addresses of a host: which to try first. Pure but for a lock.
+
+An attempt that failed at one address begins at another the next time. Addresses that failed lately come last,
+the one that has waited longest first among them. Otherwise the order is the resolver's, which spreads the
+load.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: An address of a socket: host, port, and more for IPv6.
+Address: TypeAlias = tuple[Any, ...]
+
+#: Family, type, protocol, canonical name and address, as `socket.getaddrinfo` gives them.
+Entry: TypeAlias = tuple[int, int, int, str, Address]
+
+#: Seconds after which a failure is forgotten, so that an address that works again gets its share of the load.
+#: If it doesn't, finding out costs one timeout: 1 % of the time with the default of 3 seconds.
+FORGET_AFTER: Final = 300.0
+
+
+class AddressBook:
+    """Which addresses failed lately. Shared by all senders, so that each failure is met once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed_at: dict[Address, float] = {}
+
+    def order(self, entries: Iterable[Entry], now: float) -> list[Entry]:
+        """Sort entries, each once, by when their addresses are to be tried; `now` is in monotonic seconds."""
+        with self._lock:
+            self._forget(now)
+            failed_at = dict(self._failed_at)
+        return sorted(dict.fromkeys(entries), key=lambda entry: failed_at.get(entry[-1], -math.inf))
+
+    def note_failure(self, address: Address, now: float) -> None:
+        """Note that an attempt failed at an address."""
+        with self._lock:
+            self._forget(now)
+            self._failed_at[address] = now
+
+    def _forget(self, now: float) -> None:
+        for address, at in list(self._failed_at.items()):
+            if now - at >= FORGET_AFTER:
+                del self._failed_at[address]
