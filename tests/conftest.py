@@ -1,14 +1,21 @@
-"""What every test shares: hypothesis profiles, and an event queue of its own."""
+"""What every test shares: hypothesis profiles, the package under test, and an event queue of its own."""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import baseplate_events
 from tests.support.queues import fresh_event_name
+from tests.support.tools import check_root
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,7 +24,39 @@ if TYPE_CHECKING:
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=25)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+profile = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+if "CI" in os.environ:
+    # The same examples in every run: a failure is of the change, and can be repeated.
+    profile = settings(profile, derandomize=True, database=None)
+settings.register_profile("chosen", parent=profile)
+settings.load_profile("chosen")
+
+
+def pytest_configure() -> None:
+    """Give the processes of tests what they count on: SIGINT, and the installed package if it is under test.
+
+    Raises:
+        pytest.UsageError: Another package would be tested.
+    """
+    # A script starts background jobs with SIGINT ignored, and their children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if os.environ.get("TEST_INSTALLED") == "1":
+        _check_package()
+
+
+def _check_package() -> None:
+    installed = Path(sysconfig.get_path("purelib"), baseplate_events.__name__, "__init__.py")
+    where = "import baseplate_events; print(baseplate_events.__file__)"
+    child = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=False)
+    for process, found in (("here", baseplate_events.__file__), ("in a child", child.stdout.strip())):
+        if found != str(installed):
+            raise pytest.UsageError(f"the package {process} is {found or child.stderr}, not {installed}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Don't run a test that needs root as another user."""
+    check_root(item)
 
 
 @pytest.fixture

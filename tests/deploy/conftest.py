@@ -1,22 +1,19 @@
-"""These tests need `kubernetes-validate`, which tox installs; without it they aren't collected.
-
-A test whose other tools aren't there is skipped, or fails where REQUIRE_TOOLS=1 says that they have to be.
-"""
+"""A bare Debian, a system that boots it, and an engine for containers, if this machine has the tools."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.deploy.containers import started
 from tests.deploy.debian import bootstrap, clone
 from tests.deploy.systems import PROJECT, booted
+from tests.support.tools import missing, need_command, not_installed, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,23 +22,25 @@ if TYPE_CHECKING:
     from tests.deploy.containers import Engine
     from tests.deploy.systems import System
 
-collect_ignore_glob = [] if importlib.util.find_spec("kubernetes_validate") else ["test_*.py"]
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect a module of tests, or what says that it lacks a tool."""
+    return stand_in(not_installed("kubernetes_validate"), module_path, parent)
 
 
-def missing(what: str) -> NoReturn:
-    """Skip the test for want of a tool, or fail it where tools are required."""
-    if os.environ.get("REQUIRE_TOOLS") == "1":
-        pytest.fail(what)
-    pytest.skip(what)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Look for what fixtures need. If they did it, each test would have a line of its own in the summary."""
+    fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+    if "debian" in fixtures:
+        if os.geteuid() != 0:
+            missing("only root can make a Debian system")
+        for tool in ("mmdebstrap", "git", *(("podman", "crun", "ip") if "engine" in fixtures else ())):
+            need_command(tool)
 
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
     """The top folder of a bare Debian with a systemd, which is for all tests: nobody changes it."""
-    if os.geteuid() != 0:
-        missing("only root can make a Debian system")
-    if shutil.which("mmdebstrap") is None:
-        missing("there is no mmdebstrap; Debian's package mmdebstrap has it")
     folder = tmp_path_factory.mktemp("debian")
     try:
         bootstrap(folder / "tree")
@@ -70,9 +69,6 @@ def system(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[
 @pytest.fixture(scope="session")
 def engine(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[Engine]:
     """A host with an engine for containers, and with the images."""
-    for tool in ("podman", "crun"):
-        if shutil.which(tool) is None:
-            missing(f"there is no {tool}; Debian's package {tool} has it")
     folder, project = tmp_path_factory.mktemp("engine"), tmp_path_factory.mktemp("project")
     with contextlib.ExitStack() as stack:
         try:

@@ -19,6 +19,7 @@ from baseplate_events.event_publisher.storage import Folder, SpoolError
 from tests.support.commands import run
 from tests.support.queues import as_user, needs_root
 from tests.support.spools import FIRST, NONE, append_all, folder_at, recovered, spool_on
+from tests.support.tools import missing
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -206,7 +207,7 @@ def small_file_system(path: Path, kind: str = "tmpfs") -> Generator[None]:
     """Mount a file system in memory, of 64 KiB if its kind has a limit."""
     path.mkdir()
     if run("mount", "-t", kind, "-o", "size=64k,mode=0700", kind, path).status:
-        pytest.skip("nothing can be mounted here")
+        missing("nothing can be mounted here")
     try:
         yield
     finally:

@@ -1,7 +1,17 @@
-"""These tests need the original, `baseplate` 2.7.1; where it isn't installed, they aren't collected."""
+"""These tests need `baseplate` 2.7.1."""
 
 from __future__ import annotations
 
-import importlib.util
+from typing import TYPE_CHECKING
 
-collect_ignore_glob = [] if importlib.util.find_spec("baseplate") else ["test_*.py"]
+from tests.support.tools import not_installed, stand_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect a module of tests, or what says that it lacks a tool."""
+    return stand_in(not_installed("baseplate"), module_path, parent)

@@ -39,8 +39,8 @@ def install_nginx(folder: Path) -> None:
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if found is None:
         found = _unpack_nginx(folder / "debian")
+    subprocess.run([found, "-v"], check=True)
     target.symlink_to(found)
-    subprocess.run([target, "-v"], check=True)
 
 
 def _unpack_nginx(folder: Path) -> str:
@@ -61,16 +61,30 @@ def _unpack_nginx(folder: Path) -> str:
     return str(folder / "root/usr/sbin/nginx")
 
 
+#: The peers: how to get each, and a file that is there once that is done.
+_PEERS: Final = {
+    "node": (install_node, "node"),
+    "statsd": (install_statsd, "statsd/node_modules/statsd/stats.js"),
+    "nginx": (install_nginx, "nginx"),
+}
+
+
+def absent_peers(folder: Path) -> list[str]:
+    """Return the names of the peers that are not in a folder."""
+    return [name for name, (_, file) in _PEERS.items() if not (folder / file).exists()]
+
+
 def main() -> None:
-    """Install all peers."""
+    """Install all peers that this machine can get, and report the others in one line each."""
     parser = argparse.ArgumentParser(description="Gets the peers of tests/peers into a folder.")
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    install_node(folder)
-    install_statsd(folder)
-    install_nginx(folder)
-    sys.stdout.write(f"the peers are in {folder}\n")
+    for name, (install, _) in _PEERS.items():
+        try:
+            install(folder)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            sys.stdout.write(f"{name} is not available: {exc}\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,17 @@
-"""These tests need the servers that they run; where one isn't installed, they aren't collected."""
+"""These tests need the servers that they run."""
 
 from __future__ import annotations
 
-import importlib.util
+from typing import TYPE_CHECKING
 
-_SERVERS = ("gevent", "gunicorn", "uvicorn")
+from tests.support.tools import not_installed, stand_in
 
-collect_ignore_glob = [] if all(map(importlib.util.find_spec, _SERVERS)) else ["test_*.py"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Collect a module of tests, or what says that it lacks a tool."""
+    return stand_in(not_installed("gevent", "gunicorn", "uvicorn"), module_path, parent)

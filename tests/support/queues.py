@@ -24,7 +24,8 @@ SMALL = 32
 #: What stands before NAME in the POSIX name of an event queue.
 EVENTS = "/events-"
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+#: Marks a test that only root can run; `tests/conftest.py` checks it.
+needs_root = pytest.mark.needs_root
 
 
 @contextlib.contextmanager

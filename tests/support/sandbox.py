@@ -10,9 +10,8 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.support.commands import run
+from tests.support.tools import missing, need_command
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -38,7 +37,8 @@ class Sandbox:
         return run(*self._enter, "env", f"--chdir={Path.cwd()}", *command, environ=with_python())
 
     def set_up(self, *command: str) -> None:
-        """Run a command there that can't fail."""
+        """Run a command there that can't fail; without it, the test lacks a tool."""
+        need_command(command[0], with_python()["PATH"])
         self.run(*command).check()
 
     def replace(self, path: str, text: str) -> None:
@@ -64,19 +64,21 @@ def with_python() -> dict[str, str]:
 
 @contextlib.contextmanager
 def sandbox(folder: Path, *, own_queues: bool = True) -> Generator[Sandbox]:
-    """Give a sandbox; skip the test where this user can't have one.
+    """Give a sandbox; without one, the test lacks a tool.
 
     Args:
         folder: Where files can be made that are to stand in for others.
         own_queues: Whether its queues are its own, or those of the host.
     """
     if os.geteuid() != 0:
-        pytest.skip("only root can mount")
+        missing("only root can mount")
+    for tool in ("unshare", "nsenter", "mount"):
+        need_command(tool)
     namespaces = ["--mount", "--ipc"] if own_queues else ["--mount"]
     # It ends with its standard input.
     command = ["unshare", *namespaces, "sh", "-c", "echo ready; cat"]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as holder:
         assert holder.stdout is not None
         if holder.stdout.readline() != b"ready\n":
-            pytest.skip("this user may not have namespaces of its own")
+            missing("this user may not have namespaces of its own")
         yield Sandbox(holder.pid, namespaces, folder)

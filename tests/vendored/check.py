@@ -2,7 +2,8 @@
 
 It copies the package to `acme/_vendor` of a service in a temporary folder, which also gets event classes of
 the Thrift compiler. There the copy must be imported, run and type-checked as if it were the service's own,
-under the default settings of both type checkers, without stubs.
+under the default settings of both type checkers, without stubs. Another service gets the library alone:
+no publisher, no commands, and nothing for tests.
 
 It needs what the package needs at run time, mypy and pyright. The package itself must not be installed, so
 that nothing is found there by accident.
@@ -20,10 +21,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+#: The name of a step, what a command that must fail has to say (nothing if it must succeed), and the command.
+_Step: TypeAlias = "tuple[str, Sequence[str], Sequence[str]]"
 
 _PACKAGE: Final = Path(__file__).resolve().parents[2] / "baseplate_events"
 _TEMPLATE: Final = Path(__file__).with_name("template")
@@ -32,6 +36,12 @@ _GENERATED: Final = Path(__file__).resolve().parents[1] / "schemas" / "plain" / 
 #: Path of the copy within the service, and its name.
 _COPY: Final = Path("acme", "_vendor", _PACKAGE.name)
 _NAME: Final = ".".join(_COPY.parts)
+
+#: What of the package isn't the library.
+_NOT_LIBRARY: Final = (
+    *("event_publisher", "dev_collector", "testing", "cli"),
+    *("__main__.py", "pytest_plugin.py"),
+)
 
 #: Seconds for a step; the slowest, a type checker's first run, takes about 20.
 _PATIENCE: Final = 300.0
@@ -45,16 +55,23 @@ def main() -> int:
     if importlib.util.find_spec(_PACKAGE.name) is not None:
         _say(f"{_PACKAGE.name} is importable here; run this where it isn't installed\n")
         return 1
+    failures = _failures("the package", (), lambda folder: _steps(folder) + _steps_of_commands())
+    failures += _failures("the library alone", _NOT_LIBRARY, _steps)
+    return 1 if failures else 0
+
+
+def _failures(what: str, without: Sequence[str], steps: Callable[[Path], list[_Step]]) -> int:
+    """Run the steps for a service that has the package without some parts, and count those that failed."""
+    failures = 0
     with tempfile.TemporaryDirectory(prefix="vendored-") as folder:
         service = Path(folder)
-        _make_service(service)
-        failures = 0
-        for name, wanted, command in _steps(service):
-            _say(f"{name} ... ")
+        _make_service(service, without)
+        for name, wanted, command in steps(service):
+            _say(f"{what}: {name} ... ")
             failure = _run(service, wanted, command)
             _say("ok\n" if failure is None else f"FAILED\n{failure}\n")
             failures += failure is not None
-    return 1 if failures else 0
+    return failures
 
 
 def _say(text: str) -> None:
@@ -62,9 +79,9 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _make_service(folder: Path) -> None:
+def _make_service(folder: Path, without: Sequence[str]) -> None:
     shutil.copytree(_TEMPLATE, folder, dirs_exist_ok=True)
-    shutil.copytree(_PACKAGE, folder / _COPY, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_PACKAGE, folder / _COPY, ignore=_leave_out(without))
     (folder / _COPY.parent / "__init__.py").touch()
     # Beside the service, whose checks are for its own code; mypy looks into whatever is imported.
     schemas = folder / "event_schemas"
@@ -74,25 +91,38 @@ def _make_service(folder: Path) -> None:
     (folder / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict"}))
 
 
-def _steps(folder: Path) -> list[tuple[str, Sequence[str], Sequence[str]]]:
-    """Return of each step its name, what a command that must fail has to say, and the command."""
+def _leave_out(without: Sequence[str]) -> Callable[[str, list[str]], set[str]]:
+    """Return what leaves these entries of the package out of a copy, and caches everywhere."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return {"__pycache__", *(without if Path(folder) == _PACKAGE else ())} & set(names)
+
+    return ignored
+
+
+def _steps(folder: Path) -> list[_Step]:
+    """Return the steps that hold for the library."""
     wrong = sorted(str(path.relative_to(folder)) for path in folder.glob("wrong/[!_]*.py"))
     python = sys.executable
     return [
         ("the copy is imported", (), (python, "-c", f"import {_NAME}")),
         ("every module of the copy is imported", (), (python, "-c", _import_all(folder))),
-        ("the copy knows no other name of itself", (), (python, "-c", _find_name())),
+        ("the copy knows no other name of itself", (), (python, "-c", _find_name(folder))),
         ("the service puts events", (), (python, "-m", "acme.service")),
-        ("the demo runs", (), (python, "-m", _NAME, "demo")),
-        (
-            "a configuration is checked",
-            (),
-            (python, "-m", f"{_NAME}.event_publisher", "--check", "config.ini"),
-        ),
         ("mypy finds nothing in service and copy", (), (*_MYPY, "acme")),
         ("pyright finds nothing in service and copy", (), (*_PYRIGHT, "acme")),
         *[(f"mypy finds {path}", ("[arg-type]",), (*_MYPY, path)) for path in wrong],
         *[(f"pyright finds {path}", ("reportArgumentType",), (*_PYRIGHT, path)) for path in wrong],
+    ]
+
+
+def _steps_of_commands() -> list[_Step]:
+    """Return the steps for the publisher and the commands."""
+    command = (sys.executable, "-m", _NAME)
+    publisher = (sys.executable, "-m", f"{_NAME}.event_publisher")
+    return [
+        ("the demo runs", (), (*command, "demo")),
+        ("a configuration is checked", (), (*publisher, "--check", "config.ini")),
     ]
 
 
@@ -103,12 +133,9 @@ def _import_all(folder: Path) -> str:
     return f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)"
 
 
-def _find_name() -> str:
-    """Return a program that imports the copy's commands, and fails if that found it under another name."""
-    return (
-        f"import sys, {_NAME}.__main__, {_NAME}.event_publisher.__main__, {_NAME}.cli.demo\n"
-        f"sys.exit({_PACKAGE.name!r} in sys.modules)"
-    )
+def _find_name(folder: Path) -> str:
+    """Return a program that imports each module of the copy, and fails if one has another name for it."""
+    return f"{_import_all(folder)}\nimport sys\nsys.exit({_PACKAGE.name!r} in sys.modules)"
 
 
 def _run(folder: Path, wanted: Sequence[str], command: Sequence[str]) -> str | None:
