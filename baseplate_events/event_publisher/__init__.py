@@ -3,7 +3,7 @@
 Where to find what, in the order in which an event passes:
 
     queue_consumer   receives events from the POSIX queue; `unlink_watch` notices that it was removed
-    publisher        the loop that takes every decision; `control` wakes it, `clock` tells it the time
+    publisher        the loop that takes every decision; `control` wakes it, `clock` supplies the time
     policy/          what is decided, without any I/O: batches, poison, backoff, outcomes, ...
     spool/           events on disk until they are delivered; `storage` is the folder that it writes to
     sender           a thread that compresses, signs and posts a batch

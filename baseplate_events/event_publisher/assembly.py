@@ -1,4 +1,4 @@
-"""What a publisher is made of: queue, spool, dead letters and policy, opened from its settings."""
+"""Opens the parts of a publisher from its settings: queue, spool, dead letters, policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time, and waiting for it: all that the loop and the senders know of clocks."""
+"""Clocks and waiting, as the loop and the senders use them."""
 
 from __future__ import annotations
 

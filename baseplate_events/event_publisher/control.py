@@ -1,4 +1,4 @@
-"""What signals ask of a publisher, from its start on: to stop, or to reload its configuration."""
+"""Stop and reload requests, accepted from the start of the process."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ Stopping, once `stop` was called:
    `grace`. With a spool and a failing collector, as many events as the queue held at the stop are moved to
    the spool.
 2. What is in memory is tried until `grace` is nearly over.
-3. What could not be delivered goes back into the queue, at a priority that puts it ahead of everything else.
-   What the queue has no room for is counted and logged as lost.
+3. Undelivered events that are not in the spool go back into the queue, ahead of everything else. Events that
+   the queue has no room for are counted and logged as lost.
 
 A second `stop` goes straight to step 3.
 """
@@ -161,7 +161,7 @@ class EventPublisher:
                 logger.error("cut off damaged ends of %d segments of the spool", self._spool.cut)
             health = self._reporter.start(self._clock.monotonic())
             if health is not None:
-                logger.info("healthy and ready or not is told at %s", health)
+                logger.info("health endpoint listening on %s", health)
             try:
                 while not self._step():
                     self._sleep()

@@ -120,10 +120,10 @@ class Sender(threading.Thread):
 
 
 class TransportFactory:
-    """Makes transports to the collector that share what they find out about it.
+    """Makes transports that share two things.
 
-    That is which of its addresses failed, so that not each sender has to find it out for itself, and the
-    certificates to trust, which take a megabyte and some milliseconds for each copy.
+    These are the addresses that failed, so that each sender doesn't rediscover them, and the trusted
+    certificates, which take about a megabyte and some milliseconds to load.
     """
 
     def __init__(self) -> None:

@@ -2,12 +2,13 @@
 
 Rules:
 
-1. With a spool an event is on disk before the next is received. An event that the disk doesn't take is held,
-   and no more are received until it does.
-2. What is in memory is bounded: `(concurrency + 1)` batches by size, and single events that are held beside
-   the line leave room for one batch, as long as they are no larger in total than that bound.
+1. With a spool an event is on disk before the next is received. An event that the disk doesn't take waits
+   for it, and no more are received until it does.
+2. Batches and held events (`poison`) share `(concurrency + 1) * max_size` bytes. If held events leave less
+   than one batch of that, one batch more is allowed: the total never exceeds `(concurrency + 2) * max_size`.
 3. Without a spool, and while the collector has not proven that it takes batches (at the start, and after a
-   failure), no more events are in memory than the queue could take back, and one beside those that are held.
+   failure), memory holds no more events than fit back into the queue. If it holds nothing but held events,
+   one more is received all the same, to have something to compare them with.
 4. No more are received while events that are given up can't be written to the dead letters.
 5. A message that can't be an event is given up at once.
 """

@@ -1,8 +1,7 @@
 """The policy of delivery: what is sent when, and what becomes of it. Pure.
 
-Events come in by `offer`, batches go out by `next_attempt`, and `finish` takes what became of an attempt.
-Time is an argument; chance, the spool and the dead letters are passed in, so that all of it can be driven by
-simulated ones.
+Events come in by `offer`, batches go out by `next_attempt`, and `finish` receives the outcome of an attempt.
+Time is an argument; randomness, the spool and the dead letters are passed in, so tests can simulate them.
 
     queue ──offer──▶ admission ──▶ pending ──next_attempt──▶ a sender
                                       ▲                          │
@@ -10,12 +9,11 @@ simulated ones.
 
 Rules:
 
-1. Nothing is given up but what the collector rejects while it accepts others, and what is older than
-   `max_age` if that is set; such events become dead letters. Every other batch is tried until it is accepted,
-   at the pace of `backoff`.
-2. A batch that may be the cause of its failures, or is rejected, is set aside, split in halves, or given up
-   if it is a single event; `poison` has the rules. A 413 for several events teaches the batcher a smaller
-   size.
+1. An event is given up in four cases only: it cannot be an event (`admission`); it is refused, or keeps
+   failing, alone while others are accepted (`poison`); or it is older than `max_age`. Every other batch is
+   retried at the pace of `backoff` until it is accepted.
+2. A batch that may be the cause of its failures, or is refused, is set aside or split in halves. A 413 for
+   several events teaches the batcher a smaller size.
 3. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
    in that order, except those that rule 2 sets aside.
 """
@@ -61,7 +59,7 @@ class Delivery:
         queue_message_size: Bytes of the largest event that the queue can hold.
         store: The spool, or None.
         recovered: Segments that an earlier run left in the spool, oldest first.
-        dead_letters: Where rejected events are written to, or None: then they are dropped.
+        dead_letters: Where events that are given up are written, or None: then they are dropped.
         max_age: Seconds after which an event that can't be delivered is given up, or None: never.
         now: Seconds of the monotonic clock.
 
@@ -248,7 +246,7 @@ class Delivery:
             case TooLarge() | Refused():
                 if isinstance(outcome, TooLarge) and pending.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
-                judgement = self._poison.reject(pending.record, pending.number, pending.count)
+                judgement = self._poison.refuse(pending.record, pending.number, pending.count)
                 rejection = Rejection(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
                 self._change_pace(attempt, judgement.pace, 0.0, now)
                 action = self._act(attempt, judgement, rejection, now)

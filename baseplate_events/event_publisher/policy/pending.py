@@ -3,13 +3,13 @@
 Rules:
 
 1. Batches are started in the order in which their first events came. One that failed in a way that its
-   contents may have caused, or was rejected, is set aside: later batches go first, and it is tried again when
-   its own pause is over, in turns with them.
-2. New parts of batches are due at once, go before the line, and the smallest of them first.
+   contents may have caused, or was refused, is set aside: later batches go first, and it is retried after a
+   pause of its own, in turns with them. The batch on trial has no pause (`Judgement.goes_first`).
+2. New parts of batches are due at once and go ahead of the line, smallest first.
 3. `memory` counts the bytes of batches in memory, waiting or in flight, and `held_memory` those of single
    events that were set aside. What is in a segment can wait without being in memory, and does so if there is
    no room.
-4. A segment is released when every part of it has found its fate.
+4. A segment is released once all its parts are delivered or given up.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PendingBatch:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is a single event that failed, or was rejected, alone."""
+        """Whether it is a single event that failed, or was refused, alone."""
         return self.count == 1 and self.record.failures > 0
 
 

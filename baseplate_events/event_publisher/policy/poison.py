@@ -1,37 +1,36 @@
-"""Which batch is the cause of its failures: when it is split, and when its only event is given up. Pure.
+"""Decides whether a batch causes its failures, when to split it, and when to give up a single event. Pure.
 
-A *failure* here is one that the contents of a batch may have caused: a 5xx response, a lost connection or a
-response that never came. A *rejection* is a 400, 413 or 422. An outage causes the same failures, and a
-wrong setting the same rejections, so one batch says little; what becomes of the others decides.
+A *failure* here is one that the contents of a batch may have caused: a 5xx response, a lost connection, a
+response that isn't HTTP or never came. A *refusal* is a 400, 413 or 422. An outage causes the same failures,
+and a wrong setting the same refusals, so one batch says little; what becomes of the others decides.
 
 Rules:
 
-1. Splitting loses no event, only the idempotency key, and the halves are witnesses for each other. A batch
-   of several events is split after `MAX_FAILURES` failures, or at its first rejection.
-2. One batch at a time is split while nothing is accepted, so that an outage doesn't split the backlog. A
-   rejected batch needn't wait for that once another batch has been accepted since.
-3. A part is split at its next failure or rejection if anything was accepted since it was made. If not, it
-   still is at first, `bit_length(events)` times for each batch: a struggling collector is probed with less
-   and less. After that it takes `MAX_FAILURES` for each part, so that an outage costs one batch few of its
-   keys.
-4. A 503 is what an overloaded collector answers to whatever it gets, and some proxies to a connection that
-   was lost: a batch is split after `MAX_OVERLOADS` of them, or when its evidence is `SUSPICIOUS`.
-5. A lone event that is rejected is given up if another batch was accepted since it was first rejected,
-   alone or with others. Until then it is held: retried at the pace of the backoff, while later batches go
-   first.
-6. A lone event that fails is held likewise, and given up once its `evidence` reaches `ENOUGH_EVIDENCE`.
+1. Splitting loses no event, only the idempotency key, and the halves are witnesses for each other. The first
+   batch of several events that fails is put on trial: it is retried next, and split after `MAX_FAILURES`. A
+   batch is split at its first refusal.
+2. One batch at a time is on trial, so that an outage doesn't split the backlog. A refused batch needn't wait
+   for that once another batch has been accepted since.
+3. A part is split at its next failure or refusal if anything was accepted since it was made. Without that, a
+   part is also split at its first failure, but only `bit_length(events)` times after each acceptance: a
+   struggling collector is probed with less and less. After that, each part needs `MAX_FAILURES`. So an outage
+   costs one batch a few idempotency keys.
+4. An overloaded collector answers 503 to everything, and some proxies do when they lose a connection: a batch
+   is split after `MAX_OVERLOADS` of them, or earlier if its evidence is `SUSPICIOUS`.
+5. A single event that is refused is given up if another batch was accepted since it was first refused, alone
+   or with others. Until then it is held: retried at the pace of the backoff, while later batches go first.
+6. A single event that fails is held likewise, and given up once its `evidence` reaches `ENOUGH_EVIDENCE`.
 
-Evidence is counted in bits. When a batch fails again, let `tried` be the first attempts for other batches
-that ended since it failed before, and `failed` those of them that failed: `log2((tried + 1) / (failed +
-1))` bits are added, at most `MOST_AT_ONCE`. Nothing is added in an outage, where all fail, or in a quiet
-line, where there are none.
+Evidence is counted in bits. Let `tried` be the number of other batches whose first attempt ended since this
+batch last failed, and `failed` how many of those attempts failed. When the batch fails again,
+`log2((tried + 1) / (failed + 1))` bits are added, at most `MAX_GAIN`. Nothing is added in an outage, where
+all fail, or in a quiet line, where there are no others.
 
-Why that is safe: let the collector fail each request by chance, with any probability q. For n others, the
-expected value of `(n + 1) / (failed + 1)` is `(1 - (1 - q)**(n + 1)) / q`, so the one of `2**bits` for an
-event that goes on failing, which happens with probability q, is at most 1. The product over all its
-failures is a supermartingale, and by Ville's inequality it ever reaches `2**30` with a probability of at
-most `2**-30`, less than 1e-9. `tests/event_publisher/policy/test_poison.py` checks the expectation and
-simulates the rest.
+Why that is safe: let the collector fail each request by chance, with any probability q. With n others, the
+expected value of `(n + 1) / (failed + 1)` is `(1 - (1 - q)**(n + 1)) / q`. The event itself fails again with
+probability q, so the expected factor per attempt is at most 1. The product over all its failures is a
+supermartingale, and by Ville's inequality the probability that it ever reaches `2**30` is at most `2**-30`,
+less than 1e-9. `tests/event_publisher/policy/test_poison.py` checks the expectation and simulates the rest.
 """
 
 from __future__ import annotations
@@ -52,25 +51,25 @@ SUSPICIOUS: Final = 5.0
 #: Bits of evidence after which a lone event is given up: a healthy one is with a probability of 2**-30.
 ENOUGH_EVIDENCE: Final = 30.0
 
-#: Bits that one failure adds at most, however well the others fare: at least ten failures are needed, since
-#: an outage that comes and goes isn't chance.
-MOST_AT_ONCE: Final = 3.0
+#: Bits that one failure adds at most, however well the others fare. Ten gains, and so eleven failures, are
+#: needed, since an outage that comes and goes isn't chance.
+MAX_GAIN: Final = 3.0
 
-#: Rejections in a row that are no reason to slow down: finding one bad event of 10,000 takes 14.
-REJECTIONS_IN_A_ROW: Final = 16
+#: Refusals in a row that are no reason to slow down: finding one bad event of 10,000 takes 14.
+REFUSALS_IN_A_ROW: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class FaultRecord:
-    """What is known of a batch that failed or was rejected, or of a part of one.
+    """What is known of a batch that failed or was refused, or of a part of one.
 
     Attributes:
-        failures: Failures and rejections of exactly these events.
+        failures: Failures and refusals of exactly these events.
         evidence: Bits that speak against a lone event.
         tried: First attempts for any batch that had ended when it failed last.
         failed: Those of them that failed.
         accepted: Batches that had been accepted when it was made, as a part.
-        rejected_at: Batches that had been accepted when its events were first rejected; None if they weren't.
+        refused_at: Batches that had been accepted when its events were first refused; None if they weren't.
         is_part: Whether it is a part of a batch that was split.
     """
 
@@ -79,7 +78,7 @@ class FaultRecord:
     tried: int = 0
     failed: int = 0
     accepted: int = 0
-    rejected_at: int | None = None
+    refused_at: int | None = None
     is_part: bool = False
 
 
@@ -110,13 +109,13 @@ class Pace(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What follows from a failure or a rejection.
+    """What follows from a failure or a refusal.
 
     Attributes:
         record: The new record of the batch.
         action: What to do with it.
         pace: What it means for the next attempts.
-        goes_first: Whether a batch that is kept is retried next, instead of after a pause of its own.
+        goes_first: Whether a batch that is kept is retried next, rather than after a pause of its own.
     """
 
     record: FaultRecord
@@ -129,14 +128,14 @@ class PoisonPolicy:
     """Judges batches by their failures and by what becomes of others.
 
     A batch is named by its number, which its parts share. Every attempt that ends is given to exactly one of
-    `accept`, `reject`, `fail` and `pass_over`, and every batch that leaves otherwise to `leave`.
+    `accept`, `refuse`, `fail` and `pass_over`, and every batch that leaves otherwise to `leave`.
     """
 
     def __init__(self) -> None:
         self._accepted = 0
         self._tried = 0
         self._failed = 0
-        self._rejections_in_a_row = 0
+        self._refusals_in_a_row = 0
         # The batch on trial, how many pieces of it may be split, and how often one may be split at its first
         # failure though nothing was accepted since it was made.
         self._on_trial: int | None = None
@@ -149,7 +148,7 @@ class PoisonPolicy:
         """Record that a batch of `count` events was accepted."""
         self._try_first(record, failed=False)
         self._accepted += 1
-        self._rejections_in_a_row = 0
+        self._refusals_in_a_row = 0
         self._probes = self._budget
         self.leave(number, count)
 
@@ -162,14 +161,14 @@ class PoisonPolicy:
         if number == self._on_trial and count > 1:
             self._count_divisible(-1)
 
-    def reject(self, record: FaultRecord, number: int, count: int) -> Judgement:
-        """Judge a batch of `count` events that was rejected."""
+    def refuse(self, record: FaultRecord, number: int, count: int) -> Judgement:
+        """Judge a batch of `count` events that was refused."""
         self._try_first(record, failed=False)
-        self._rejections_in_a_row += 1
-        first_at = record.rejected_at if record.rejected_at is not None else self._accepted
+        self._refusals_in_a_row += 1
+        first_at = record.refused_at if record.refused_at is not None else self._accepted
         has_evidence = self._accepted > first_at
-        record = self._mark(replace(record, rejected_at=first_at))
-        slows_down = not has_evidence and self._rejections_in_a_row > REJECTIONS_IN_A_ROW
+        record = self._mark(replace(record, refused_at=first_at))
+        slows_down = not has_evidence and self._refusals_in_a_row > REFUSALS_IN_A_ROW
         pace = Pace.FAILED if slows_down else Pace.ANSWERED
         if count == 1:
             return Judgement(record, Action.GIVE_UP if has_evidence else Action.KEEP, pace)
@@ -183,7 +182,7 @@ class PoisonPolicy:
         """Judge a batch of `count` events whose attempt failed, perhaps since the collector is overloaded."""
         # What became of others since it failed last.
         tried, failed = self._tried - record.tried, self._failed - record.failed
-        gain = min(MOST_AT_ONCE, math.log2((tried + 1) / (failed + 1))) if record.failures else 0.0
+        gain = min(MAX_GAIN, math.log2((tried + 1) / (failed + 1))) if record.failures else 0.0
         self._try_first(record, failed=True)
         record = self._mark(replace(record, evidence=record.evidence + gain))
         if overloaded:
@@ -236,7 +235,7 @@ class PoisonPolicy:
             tried=self._tried,
             failed=self._failed,
             accepted=self._accepted,
-            rejected_at=record.rejected_at,
+            refused_at=record.refused_at,
             is_part=True,
         )
 

@@ -1,6 +1,6 @@
 """Events that are given up: each becomes a dead letter, or is dropped if there is no sink for them. Pure.
 
-An event that the disk doesn't take is held, and counts as in memory, until it does.
+An event that the disk doesn't take waits for it, and counts as in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Rejection:
 
 
 class DeadLetterSink(Protocol):
-    """Where rejected events are written to."""
+    """Where events that are given up are written."""
 
     def write(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> int:
         """Write an event to the dead letters; raise an `EventError` if that fails.
@@ -47,10 +47,10 @@ class DeadLetterSink(Protocol):
 
 
 class Rejections:
-    """Writes rejected events to a sink, or drops them, and counts them.
+    """Writes events that are given up to a sink, or drops them, and counts them.
 
     Args:
-        sink: The dead letters, or None: then rejected events are dropped.
+        sink: The dead letters, or None: then they are dropped.
         accounting: Where their fates are counted.
         disk: Where a failure of the sink is recorded.
         release: Called with the segment of each event that has found its fate here.
@@ -70,7 +70,7 @@ class Rejections:
         self._unwritten: list[tuple[bytes, Rejection, Segment | None]] = []
 
     def __len__(self) -> int:
-        """How many events are held because the disk didn't take them."""
+        """How many events wait for the disk."""
         return len(self._unwritten)
 
     def reject(self, event: bytes, rejection: Rejection, segment: Segment | None, now: float) -> None:
@@ -100,7 +100,7 @@ class Rejections:
             self.reject(event, rejection, segment, now)
 
     def take_unsent(self) -> list[bytes]:
-        """Hand over the events that are held and are in no segment."""
+        """Hand over the events that wait for the disk and are in no segment."""
         events = [event for event, _, segment in self._unwritten if segment is None]
         self._unwritten = []
         return events

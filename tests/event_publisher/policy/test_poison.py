@@ -17,7 +17,7 @@ from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, R
 from baseplate_events.event_publisher.policy.poison import (
     CLEAN,
     ENOUGH_EVIDENCE,
-    MOST_AT_ONCE,
+    MAX_GAIN,
     Action,
     FaultRecord,
     PoisonPolicy,
@@ -269,7 +269,7 @@ def test_evidence_is_expected_to_say_nothing_of_chance(others: int, failing: flo
         math.comb(others, failed)
         * failing**failed
         * (1.0 - failing) ** (others - failed)
-        * min(2.0**MOST_AT_ONCE, (others + 1) / (failed + 1))
+        * min(2.0**MAX_GAIN, (others + 1) / (failed + 1))
         for failed in range(others + 1)
     )
     assert failing * expectation <= 1.0 + 1e-9
@@ -306,7 +306,7 @@ def test_without_others_a_failure_says_nothing(gaps: list[int]) -> None:
         judgement = policy.fail(record, 0, 1)
         record = judgement.record
         gained = record.evidence - before
-        assert 0.0 <= gained <= MOST_AT_ONCE + 1e-9
+        assert 0.0 <= gained <= MAX_GAIN + 1e-9
         assert (gained > 0.0) == (failures > 1 and gaps[failures - 2] > 0)
         assert (judgement.action is Action.GIVE_UP) == (record.evidence >= ENOUGH_EVIDENCE)
         assert judgement.action is Action.KEEP or failures > 10
@@ -322,7 +322,7 @@ def test_one_batch_at_a_time_is_split_without_evidence(steps: list[tuple[int, in
     split: set[int] = set()
     for number, size, rejects in steps:
         record, count = pieces.get(number, (CLEAN, size))
-        judgement = (policy.reject if rejects else policy.fail)(record, number, count)
+        judgement = (policy.refuse if rejects else policy.fail)(record, number, count)
         assert judgement.action is not Action.GIVE_UP
         pieces[number] = (judgement.record, count)
         if judgement.action is Action.SPLIT:
