@@ -61,8 +61,9 @@ _COLOURS: Final = {
 
 _EPILOG: Final = """\
 It changes nothing, and shows no secret. Run it as the user of the publisher and with its environment: limits
-and permissions are those of the user who asks. The collector gets a signed batch without events; one that
-refuses it for being empty gets another with a false signature, to see whether it tells the two apart.
+and permissions are those of the user who asks. The collector gets a signed batch without events. If it takes
+that, or refuses it for being empty, it gets another with a false signature, to see whether it tells the two
+apart.
 
 examples:
   %(prog)s                                what the limits of this host allow

@@ -151,6 +151,14 @@ class Code(enum.Enum):
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
     #: problem: The certificate is for another name.
     CERTIFICATE_FOR_ANOTHER_NAME = "certificate-for-another-name"
+    #: problem: The certificate, or an authority's, lacks what this Python requires, such as key identifiers.
+    CERTIFICATE_NOT_STRICT = "certificate-not-strict"
+    #: problem: The certificate, or an authority's, has too short a key or too weak a digest.
+    CERTIFICATE_WEAK = "certificate-weak"
+    #: problem: The certificate isn't one for servers.
+    CERTIFICATE_FOR_ANOTHER_PURPOSE = "certificate-for-another-purpose"
+    #: problem: The certificate can't be checked, since this host has no certificate of any authority.
+    CERTIFICATE_AUTHORITIES_MISSING = "certificate-authorities-missing"
     #: problem: The certificate isn't accepted for another reason, mostly an unknown authority.
     CERTIFICATE_UNTRUSTED = "certificate-untrusted"
     #: problem: What answers doesn't speak TLS that this host accepts.
@@ -159,19 +167,31 @@ class Code(enum.Enum):
     HANDSHAKE_TIMED_OUT = "handshake-timed-out"
     #: problem: The proxy doesn't answer CONNECT in HTTP.
     HANDSHAKE_PROXY_NOT_HTTP = "handshake-proxy-not-http"
-    #: problem: The connection broke during the TLS handshake, or the proxy refused to make it.
+    #: problem: The proxy wants credentials (407 to CONNECT).
+    TUNNEL_WANTS_CREDENTIALS = "tunnel-wants-credentials"
+    #: problem: The proxy doesn't allow CONNECT to the collector (other 3xx and 4xx, 501).
+    TUNNEL_FORBIDDEN = "tunnel-forbidden"
+    #: problem: The proxy doesn't reach the collector, or fails (other statuses).
+    TUNNEL_FAILED = "tunnel-failed"
+    #: problem: The connection broke during the TLS handshake.
     HANDSHAKE_BROKEN = "handshake-broken"
 
     # --- the signed probe ---
 
     #: skipped: The probe was left out on request.
     PROBE_LEFT_OUT = "probe-left-out"
-    #: ok: The collector took an empty batch.
+    #: ok: The collector took an empty batch, and not one with a false signature.
     PROBE_ACCEPTED = "probe-accepted"
+    #: warning: The collector, or whatever answers, took an empty batch with a false signature too.
+    PROBE_ANYTHING_ACCEPTED = "probe-anything-accepted"
     #: ok: The collector refused an empty batch for being empty, and a false signature for being false.
     PROBE_KEY_ACCEPTED = "probe-key-accepted"
-    #: warning: The collector refuses an empty batch whatever its signature.
+    #: problem: The collector refuses an empty batch whatever its signature.
     PROBE_SIGNATURE_IGNORED = "probe-signature-ignored"
+    #: problem: The port is one for TLS, and says that it got plain HTTP (400).
+    PROBE_PORT_WANTS_TLS = "probe-port-wants-tls"
+    #: problem: The server wants a client certificate, and the publisher sends none.
+    PROBE_WANTS_CLIENT_CERTIFICATE = "probe-wants-client-certificate"
     #: skipped: The collector refused an empty batch; its answer to a false signature says nothing.
     PROBE_INCONCLUSIVE = "probe-inconclusive"
     #: problem: An empty batch is too large for the collector, or for what stands before it.

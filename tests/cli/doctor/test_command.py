@@ -45,7 +45,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     (tmp_path / "ca.pem").write_bytes(authority)
     date = email.utils.formatdate(usegmt=True)
     with (
-        FaultCollector([Respond(headers=(("Date", date),))], ssl_context=tls) as server,
+        FaultCollector([Respond(headers=(("Date", date),)), Respond(401)], ssl_context=tls) as server,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as statsd,
     ):
         statsd.bind(str(tmp_path / "statsd"))
@@ -262,7 +262,10 @@ def test_the_table_has_a_row_for_each_check_and_a_sum(tmp_path: Path) -> None:
 
 def test_the_sum_is_that_nothing_was_found_where_nothing_was(tmp_path: Path) -> None:
     """Which is said in words."""
-    with configured(tmp_path, max_queue_size="1") as arguments, FaultCollector() as server:
+    with (
+        configured(tmp_path, max_queue_size="1") as arguments,
+        FaultCollector([Respond(), Respond(401)]) as server,
+    ):
         config = Path(arguments[0])
         config.write_text(config.read_text().replace("127.0.0.1:9", server.url.removeprefix("http://")))
         result = call("doctor", *arguments)
