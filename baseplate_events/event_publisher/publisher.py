@@ -30,6 +30,7 @@ from .. import __version__
 from .._compat import assert_never
 from ..errors import EventError, EventQueueFullError
 from ..transport.posix import MessageQueue
+from .access import inspect_queue_access
 from .clock import SystemClock
 from .config.settings import Sync
 from .control import Control
@@ -486,9 +487,12 @@ class EventPublisher:
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:
     wanted = settings.queue
-    return MessageQueue(
+    queue = MessageQueue(
         f"/events-{wanted.name}",
         max_messages=wanted.max_size,
         max_message_size=wanted.max_event_size,
         mode=wanted.mode,
     )
+    for warning in inspect_queue_access(queue.fileno(), queue.name, wanted.mode).warnings():
+        logger.warning("%s", warning)
+    return queue

@@ -71,6 +71,15 @@ class Code(enum.Enum):
     #: warning: The secret of the key has too few bytes.
     SECRET_SHORT = "secret-short"  # noqa: S105 - likewise
 
+    #: ok: No secret can be read in the configuration file by all users of the host.
+    CONFIGURATION_FILE_CLOSED = "configuration-file-closed"
+    #: warning: All users of the host can read the secret in the configuration file.
+    CONFIGURATION_FILE_READABLE = "configuration-file-readable"
+    #: warning: All users of the host can write to the configuration file.
+    CONFIGURATION_FILE_WRITABLE = "configuration-file-writable"
+    #: skipped: The configuration is no file, such as a pipe, or its folder can't be looked at.
+    CONFIGURATION_FILE_UNKNOWN = "configuration-file-unknown"
+
     # --- limits of the host ---
 
     #: ok: The sysctls allow the queue that is wanted.
@@ -110,14 +119,20 @@ class Code(enum.Enum):
     QUEUE_HAS_ROOM = "queue-has-room"
     #: warning: The queue is nearly full, or full.
     QUEUE_NEARLY_FULL = "queue-nearly-full"
-    #: ok: Whose the queue is.
+    #: ok: The queue belongs to this user, to root, or to a member of a group that is meant to get at it.
     QUEUE_OWNER = "queue-owner"
+    #: warning: The queue belongs to another user, who can read all events.
+    QUEUE_FOREIGN = "queue-foreign"
     #: ok: Only its owner or a group can take events from the queue.
     QUEUE_ACCESS_LIMITED = "queue-access-limited"
     #: warning: Every user can take events from the queue, though its configured mode doesn't allow it.
     QUEUE_OPEN_TO_ALL = "queue-open-to-all"
     #: warning: Every user can take events from the queue, as its configured mode allows.
     QUEUE_MODE_OPEN_TO_ALL = "queue-mode-open-to-all"
+    #: warning: Every user can put events into the queue, and take none away.
+    QUEUE_WRITABLE_BY_ALL = "queue-writable-by-all"
+    #: warning: The queue's group gets at it, though its configured mode doesn't let a group in.
+    QUEUE_OPEN_TO_GROUP = "queue-open-to-group"
 
     # --- the way to the collector, or to the proxy before it ---
 

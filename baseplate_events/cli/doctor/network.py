@@ -158,7 +158,7 @@ def _empty_store(context: ssl.SSLContext) -> str | None:
     if context.cert_store_stats()["x509_ca"]:
         return None
     paths = ssl.get_default_verify_paths()
-    if paths.capath is not None:  # whose certificates aren't counted before they are needed
+    if paths.capath:  # whose certificates aren't counted before they are needed
         with contextlib.suppress(OSError):
             if any(_HASHED_NAME.fullmatch(path.name) for path in Path(paths.capath).iterdir()):
                 return None

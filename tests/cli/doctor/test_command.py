@@ -65,6 +65,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
         *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
+        "configuration file",
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
         *("signed probe", "clock", "metrics", "spool folder", "spool space", "dead letters folder"),
         "publisher",
