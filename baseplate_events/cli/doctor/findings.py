@@ -93,6 +93,13 @@ class Code(enum.Enum):
     #: warning: It hasn't.
     RLIMIT_TOO_LOW = "rlimit-too-low"
 
+    #: ok: No cgroup limits the memory of this process, to which the events that it puts are charged.
+    MEMORY_UNLIMITED = "memory-unlimited"
+    #: ok: A full queue and a small service fit into the memory limit.
+    MEMORY_SUFFICIENT = "memory-sufficient"
+    #: warning: They don't: a service is killed before its queue is full.
+    MEMORY_TOO_SMALL = "memory-too-small"
+
     # --- the queue ---
 
     #: ok: No queue was named; a new one gets the size that is wanted.

@@ -18,6 +18,7 @@ from ...transport.descriptor import load
 from ...transport.limits import queue_status, queues_of_user, read_limits
 from ..queue.info import MOUNT_COMMAND, inspect_queue, user_name
 from .checks import (
+    expected_size,
     judge_absence,
     judge_queue_access,
     judge_queue_depth,
@@ -27,6 +28,7 @@ from .checks import (
     judge_sysctls,
 )
 from .findings import Code, ok, problem, warning
+from .memory import judge_memory, read_memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -126,12 +128,17 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int | None) -> Iterat
         return
     if info is None:
         limits, neighbours = yield from _check_limits(name, wanted)
-        yield judge_absence(name, wanted, limits, sum(neighbours.values()))
+        taken = sum(neighbours.values())
+        yield judge_absence(name, wanted, limits, taken)
+        size = expected_size(wanted, limits, taken)
+        if size is not None:
+            yield judge_memory(size, read_memory_limit())
     else:
         if not info.size.covers(wanted):
             yield from _check_limits(name, wanted)
         yield judge_queue_size(info, wanted)
         yield judge_queue_depth(info)
+        yield judge_memory(info.size, read_memory_limit())
         access = QueueAccess(
             name=info.name,
             uid=info.uid,

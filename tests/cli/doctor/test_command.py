@@ -65,7 +65,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
         *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
-        "configuration file",
+        *("configuration file", "memory limit"),
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
         *("signed probe", "clock", "metrics", "spool folder", "spool space", "dead letters folder"),
         "publisher",
@@ -106,7 +106,9 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
 def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
     """There is no word of a collector; with a queue name it is about that queue."""
     table = doctor()
-    assert {"process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue"} == table.names
+    assert table.names == {
+        *("process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue", "memory limit")
+    }
     assert table["queue"].fields["queue"] is None
     named = doctor("--queue-name", secrets.token_hex(8))
     assert table.names == named.names
