@@ -7,6 +7,7 @@ the queue can't be opened; 2 for a mistake in the command line or the configurat
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError
+from .access import inspect_file
 from .assembly import StoppedError
 from .config.settings import load_settings
 from .control import Control
@@ -27,6 +29,8 @@ from .telemetry.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _EPILOG: Final = """\
 SIGTERM or SIGINT stops the publisher: it delivers what is in the queue, puts back what it can't deliver
@@ -56,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.check:
             load()
+            _warn_about_file(arguments.config_file, arguments.queue_name)
             report(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
             return 0
         control = Control(time.monotonic)
@@ -71,8 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     except EventError as exc:
         return failed(exc)
+    _warn_about_file(arguments.config_file, arguments.queue_name)
     publisher.run()
     return 0
+
+
+def _warn_about_file(path: str, queue_name: str) -> None:
+    """Log if others get at the configuration file."""
+    access = inspect_file(path, f"event-publisher:{queue_name}")
+    for warning in access.warnings() if access is not None else ():
+        logger.warning("%s", warning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

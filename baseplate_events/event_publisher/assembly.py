@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError
 from ..transport.posix import MessageQueue
+from .access import inspect_queue_access
 from .config.settings import Sync
 from .dead_letters.store import DeadLetters
 from .policy.backoff import Backoff, ConcurrencyLimit
@@ -107,12 +108,15 @@ def open_parts(
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:
     wanted = settings.queue
-    return MessageQueue(
+    queue = MessageQueue(
         f"/events-{wanted.name}",
         max_messages=wanted.max_size,
         max_message_size=wanted.max_event_size,
         mode=wanted.mode,
     )
+    for warning in inspect_queue_access(queue.fileno(), queue.name, wanted.mode).warnings():
+        logger.warning("%s", warning)
+    return queue
 
 
 def _open_spool(

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from baseplate_events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from baseplate_events.cli.doctor.memory import PROCESS_MEMORY, message_memory
 from baseplate_events.event_publisher.__main__ import add_arguments
 from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
 from baseplate_events.event_publisher.config.values import parse_mode, parse_span
@@ -58,6 +59,42 @@ def test_the_unit_has_room_for_queues_of_full_size() -> None:
     (limit,) = settings_of(UNIT)["LimitMSGQUEUE"]
     assert (4, 0) == divmod(int(limit), FULL.bytes_charged)
     assert [str(FULL.bytes_charged)] == settings_of(DROP_IN)["LimitMSGQUEUE"]
+
+
+def full_queue(size: QueueSize) -> int:
+    """Return the bytes of memory that a full queue takes at most."""
+    return size.max_messages * message_memory(size.max_message_size)
+
+
+def test_memory_limits_have_room_for_a_full_queue() -> None:
+    """Whoever puts events is charged for them: a full queue and a small process fit into every limit."""
+    pod = POD.read_text()
+    (depth,) = re.findall(r"(?m)^ +max_queue_size = (\d+)$", pod)
+    (size,) = re.findall(r"(?m)^ +max_event_size = (\d+)$", pod)
+    queue = full_queue(QueueSize(int(depth), int(size)))
+    limits = [int(limit) * 2**20 for limit in re.findall(r"limits:\n +memory: (\d+)Mi\n", pod)]
+    assert len(limits) == pod.count("limits:") == 2
+    assert min(limits) >= queue + PROCESS_MEMORY
+    assert f"({depth} events, {queue:,}\n" in pod
+    for path in (UNIT, DROP_IN):
+        for name in ("MemoryMax", "MemoryHigh"):
+            for limit in settings_of(path).get(name, []):
+                assert int(limit) >= full_queue(FULL) + PROCESS_MEMORY
+    assert [str(full_queue(FULL))] == re.findall(r"EventQueueFullError: (\d+)\n", DROP_IN.read_text())
+    assert f"a queue of the default\nsize takes up to {full_queue(FULL):,} bytes" in GUIDE.read_text()
+
+
+def test_the_publisher_of_the_pod_has_the_memory_that_it_needs() -> None:
+    """By the formula of the guide, with the settings of the pod, which are the defaults."""
+    pod = POD.read_text()
+    assert "batch.max_size" not in pod
+    assert "delivery.concurrency" not in pod
+    batch, senders = (
+        int(str(OPTION_BY_NAME[name].default)) for name in ("batch.max_size", "delivery.concurrency")
+    )
+    (limit,) = re.findall(r"(?s)- name: event-publisher\n +image:.*?limits:\n +memory: (\d+)Mi", pod)
+    assert "<=  32 MiB + 2.5 * batch.max_size * (delivery.concurrency + 2)" in GUIDE.read_text()
+    assert int(limit) * 2**20 >= 32 * 2**20 + 2.5 * batch * (senders + 2)
 
 
 def test_the_sysctls_allow_queues_of_full_size() -> None:

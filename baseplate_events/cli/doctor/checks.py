@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, Final
 
 from ...transport.limits import Negotiation, QueueSize, Refusal
 from ..common import command_line, short_queue_name
 from ..queue.info import group_name, user_name
-from .findings import Code, ok, problem, warning
+from .findings import Code, ok, problem, skipped, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ...event_publisher.access import FileAccess, QueueAccess
     from ...transport.limits import HostLimits
     from ..queue.info import QueueInfo
     from .findings import Check, Field
@@ -22,9 +24,8 @@ SHORTEST_SECRET: Final = 16
 #: Share of a queue's capacity in use from which on that is a warning.
 _NEARLY_FULL: Final = 0.9
 
-#: Permission bits of all but owner and group, and the one of them that lets events be taken away.
+#: Permission bits of all but owner and group.
 _OTHERS: Final = 0o007
-_OTHERS_READ: Final = 0o004
 
 #: Where the files for operators have the sysctls of event queues.
 _SYSCTL_FILE: Final = "/etc/sysctl.d/60-event-queues.conf"
@@ -192,13 +193,33 @@ def judge_queue_depth(info: QueueInfo) -> Check:
     )
 
 
-def judge_queue_access(info: QueueInfo, mode: int) -> Check:
+def judge_queue_owner(info: QueueInfo, access: QueueAccess) -> Check:
+    """Judge whose a queue is."""
+    name = "queue owner"
+    owner = user_name(info.uid)
+    fields: dict[str, Field] = {"queue": info.name, "user": owner}
+    if not access.foreign:
+        return ok(Code.QUEUE_OWNER, name, f"user {owner}", fields=fields)
+    unlink = command_line("queue", "unlink", short_queue_name(info.name))
+    return warning(
+        Code.QUEUE_FOREIGN,
+        name,
+        f"user {owner}, who is neither this user nor root: he can read all events, and remove the queue",
+        f"if he isn't meant to, end his process, as root: `{unlink}`, and start the publisher first; "
+        "otherwise run services and publisher as the same user, or with a common group and queue.mode = 0660",
+        commands=(unlink,),
+        fields=fields,
+    )
+
+
+def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
     """Judge who gets at a queue.
 
     Args:
         info: The queue.
-        mode: The permission bits that it should have.
+        access: The same, with the permission bits that it should have.
     """
+    mode = access.wanted_mode
     name = "queue access"
     fields: dict[str, Field] = {
         "queue": info.name,
@@ -208,8 +229,20 @@ def judge_queue_access(info: QueueInfo, mode: int) -> Check:
     }
     found = f"mode {info.mode:04o}: {info.takers} may take events away"
     if not info.open_to_all:
-        return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
-    if not mode & _OTHERS_READ:
+        closed = mode & ~_OTHERS
+        if access.writable_by_all:
+            code = Code.QUEUE_WRITABLE_BY_ALL
+            found += ", and every user of this host may put events"
+        elif access.open_to_group:
+            code = Code.QUEUE_OPEN_TO_GROUP
+            found += f"; queue.mode ({mode:04o}) lets group {group_name(info.gid)} do less"
+        else:
+            return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
+        remedy = info.chmod_command(closed)
+        if mode & _OTHERS:
+            remedy = f"set queue.mode to {closed:04o}, and {remedy}"
+        return warning(code, name, found, remedy, commands=info.chmod_commands(closed), fields=fields)
+    if not mode & _OTHERS:
         return warning(
             Code.QUEUE_OPEN_TO_ALL,
             name,
@@ -227,6 +260,53 @@ def judge_queue_access(info: QueueInfo, mode: int) -> Check:
         commands=info.chmod_commands(closed),
         fields=fields,
     )
+
+
+def judge_file(path: str, access: FileAccess | None) -> Check:
+    """Judge who gets at the configuration file; None if it couldn't be looked at."""
+    name = "configuration file"
+    if access is None:
+        return skipped(
+            Code.CONFIGURATION_FILE_UNKNOWN,
+            name,
+            f"{path} is no file that can be looked at",
+            fields={"path": path},
+        )
+    mode = f"{access.mode:04o}"
+    fields: dict[str, Field] = {
+        "path": path,
+        "mode": mode,
+        "user": user_name(access.uid),
+        "group": group_name(access.gid),
+        "holds_secret": "yes" if access.holds_secret else "no",
+    }
+    if access.writable_by_all:
+        return warning(
+            Code.CONFIGURATION_FILE_WRITABLE,
+            name,
+            f"mode {mode}: every user of this host may write to {path}, and send events elsewhere",
+            f"as its owner: `{access.chmod}`",
+            commands=(access.chmod,),
+            fields=fields,
+        )
+    if access.readable_by_all:
+        return warning(
+            Code.CONFIGURATION_FILE_READABLE,
+            name,
+            f"mode {mode}: every user of this host may read key.secret in {path}",
+            f"as its owner: `{access.chmod}`, or name the secret as $VARIABLE; and have the key replaced if "
+            "others use this host",
+            commands=(access.chmod,),
+            fields=fields,
+        )
+    if not access.holds_secret:
+        found = f"mode {mode}: the secret isn't in it, but in an environment variable"
+    elif not access.reachable:
+        found = f"mode {mode}, in a folder that isn't open to all users"
+    else:
+        group = f" and group {group_name(access.gid)}" if access.mode & stat.S_IRGRP else ""
+        found = f"mode {mode}: user {user_name(access.uid)}{group} may read it"
+    return ok(Code.CONFIGURATION_FILE_CLOSED, name, found, fields=fields)
 
 
 def judge_secret(size: int) -> Check:

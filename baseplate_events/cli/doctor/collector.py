@@ -1,43 +1,28 @@
-"""Judges the way to the event collector by what was found at each step. Pure."""
+"""Judges the way to the event collector by what was found at each step; `probe` judges its answers. Pure."""
 
 from __future__ import annotations
 
-import email.utils
 import errno
+import re
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ..._compat import assert_never
-from ...event_publisher.policy.outcome import (
-    Accepted,
-    Misconfigured,
-    Refused,
-    Retryable,
-    TooLarge,
-    classify,
-)
-from ...event_publisher.policy.wire import FailureKind, Response
 from ..common import counted
-from .findings import Code, ok, problem, skipped, warning
+from .findings import Code, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from http.client import HTTPException
 
-    from ...event_publisher.policy.outcome import Outcome
-    from ...event_publisher.policy.wire import Reply
     from .findings import Check, Field
 
 #: Names of the checks, in the order of the steps.
 STEPS: Final = ("collector name", "collector connection", "collector TLS", "signed probe", "clock")
-_NAME, _CONNECTION, _TLS, _PROBE, _CLOCK = STEPS
+_NAME, _CONNECTION, _TLS, PROBE, CLOCK = STEPS
 
 #: Days before the end of a certificate from which on that is a warning, as monitors usually have it.
 CERTIFICATE_NOTICE: Final = 14
-
-#: Seconds that this host's clock may differ from the collector's.
-LARGEST_SKEW: Final = 60.0
 
 _DAY: Final = 86_400.0
 
@@ -48,17 +33,21 @@ _NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOS
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _OTHER_NAME: Final = frozenset({62, 64})
+_OTHER_PURPOSE: Final = 26
+_WEAK: Final = frozenset({66, 67, 68})
 
-#: What a status means that makes an outcome `Misconfigured`; each has a remedy of its own there.
-_STATUS_CODES: Final = {
-    401: Code.PROBE_KEY_REJECTED,
-    403: Code.PROBE_KEY_FORBIDDEN,
-    404: Code.PROBE_PATH_UNKNOWN,
-    **dict.fromkeys((405, 501), Code.PROBE_NOT_A_COLLECTOR),
-    407: Code.PROBE_PROXY_WANTS_CREDENTIALS,
-    411: Code.PROBE_LENGTH_REQUIRED,
-    415: Code.PROBE_FORMAT_UNSUPPORTED,
-}
+#: The same for what only VERIFY_X509_STRICT looks at, which is on by default from Python 3.13 on.
+_NOT_STRICT: Final = frozenset(range(80, 94))
+
+#: The same for a chain that leads to no authority that is trusted.
+_NO_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
+
+#: What http.client raises for a proxy that refuses CONNECT.
+_TUNNEL_STATUS: Final = re.compile(r"Tunnel connection failed: (\d+)")
+
+#: Statuses with which a proxy refuses it: for want of credentials, and because it doesn't do that at all.
+_WANTS_CREDENTIALS: Final = 407
+_FORBIDDEN: Final = frozenset(range(300, 500)) - {_WANTS_CREDENTIALS, 408, 425, 429} | {501}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +138,20 @@ def _connection_remedy(peer: Peer, failures: Collection[OSError]) -> tuple[Code,
     return Code.CONNECTION_FAILED, remedy
 
 
-def judge_handshake(exc: OSError | HTTPException, peer: Peer, ca_file: str | None) -> Check:
+def judge_handshake(
+    exc: OSError | HTTPException, peer: Peer, ca_file: str | None, *, empty_store: str | None = None
+) -> Check:
     """Judge what a TLS handshake failed with.
 
     Args:
         exc: The error.
         peer: What was connected to.
         ca_file: The file with the certificates that are trusted, or None for the system's.
+        empty_store: Where the system's certificates should be, if there is none; None otherwise.
     """
     if isinstance(exc, ssl.SSLCertVerificationError):
+        if ca_file is None and empty_store is not None and exc.verify_code in _NO_AUTHORITY:
+            return _without_authorities(exc, peer, empty_store)
         code, remedy = _certificate_remedy(exc, ca_file)
         return problem(
             code,
@@ -166,6 +160,8 @@ def judge_handshake(exc: OSError | HTTPException, peer: Peer, ca_file: str | Non
             remedy,
             fields={"peer": str(peer), "ca_file": ca_file, "verify_code": exc.verify_code},
         )
+    if tunnel := _TUNNEL_STATUS.match(str(exc)):
+        return _judge_tunnel(int(tunnel[1]), str(exc), peer)
     fields = {"peer": str(peer), "key": peer.key}
     remedy = f"check what answers at {peer}, and its log: {peer.key} leads there"
     if isinstance(exc, TimeoutError):
@@ -193,6 +189,47 @@ def judge_handshake(exc: OSError | HTTPException, peer: Peer, ca_file: str | Non
     )
 
 
+def _without_authorities(exc: ssl.SSLCertVerificationError, peer: Peer, place: str) -> Check:
+    install = "apt-get install ca-certificates"
+    return problem(
+        Code.CERTIFICATE_AUTHORITIES_MISSING,
+        _TLS,
+        f"the certificate can't be checked: this host has no certificate of any authority in {place}",
+        f"as root, in the image or on the host: `{install}`, or the package of that name elsewhere; or set "
+        "collector.ca_file to a PEM file with the certificate of the collector's authority",
+        commands=(install,),
+        fields={"peer": str(peer), "place": place, "verify_code": exc.verify_code},
+    )
+
+
+def _judge_tunnel(status: int, words: str, proxy: Peer) -> Check:
+    """Judge the status with which a proxy refuses to connect to the collector."""
+    if status == _WANTS_CREDENTIALS:
+        code = Code.TUNNEL_WANTS_CREDENTIALS
+        remedy = (
+            "the publisher sends none to a proxy: have the proxy let this host through to the collector "
+            "without credentials, or set collector.proxy to one that wants none"
+        )
+    elif status in _FORBIDDEN:
+        code = Code.TUNNEL_FORBIDDEN
+        remedy = (
+            "have the proxy allow CONNECT from this host to the collector's host and port; and check that an "
+            "HTTP proxy answers at collector.proxy"
+        )
+    else:
+        code = Code.TUNNEL_FAILED
+        remedy = (
+            "see the log of the proxy: it has to find and reach the collector; and check collector.hostname"
+        )
+    return problem(
+        code,
+        _TLS,
+        f"the proxy {proxy} doesn't connect to the collector: {words}",
+        remedy,
+        fields={"peer": str(proxy), "key": proxy.key, "status": status, "reason": words},
+    )
+
+
 def _certificate_remedy(exc: ssl.SSLCertVerificationError, ca_file: str | None) -> tuple[Code, str]:
     if exc.verify_code == _EXPIRED:
         remedy = "have the collector's certificate renewed; if it is good, set this host's clock"
@@ -203,6 +240,19 @@ def _certificate_remedy(exc: ssl.SSLCertVerificationError, ca_file: str | None) 
     if exc.verify_code in _OTHER_NAME:
         remedy = "check collector.hostname: the certificate is for another name"
         return Code.CERTIFICATE_FOR_ANOTHER_NAME, remedy
+    if exc.verify_code in _NOT_STRICT:
+        remedy = (
+            "have the certificate that lacks it reissued as RFC 5280 requires, with key identifiers "
+            "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, one in between, or "
+            f"the authority's in {_trusted(ca_file)}. Python 3.13 and newer insist on that, older ones don't"
+        )
+        return Code.CERTIFICATE_NOT_STRICT, remedy
+    if exc.verify_code in _WEAK:
+        remedy = "have the certificate reissued, with an RSA key of 2048 bits or more and SHA-256"
+        return Code.CERTIFICATE_WEAK, remedy
+    if exc.verify_code == _OTHER_PURPOSE:
+        remedy = "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)"
+        return Code.CERTIFICATE_FOR_ANOTHER_PURPOSE, remedy
     remedy = (
         "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
         f"from, or have the collector send the certificates in between; now {_trusted(ca_file)} are asked"
@@ -236,142 +286,3 @@ def judge_certificate(ends_at: float, now: float, *, version: str | None, ca_fil
         "have the collector's certificate renewed before then; delivery stops otherwise",
         fields=fields,
     )
-
-
-def judge_clock(date: str | None, now: float) -> Check:
-    """Judge this host's clock.
-
-    Args:
-        date: The Date header of a response, or None.
-        now: Seconds since 1970 by the clock of this host, when the response came.
-    """
-    if date is None:
-        return skipped(Code.CLOCK_WITHOUT_DATE, _CLOCK, "the collector's response has no date")
-    try:
-        skew = now - email.utils.parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        found = "the collector's response has a date that can't be read"
-        return skipped(Code.CLOCK_UNREADABLE_DATE, _CLOCK, found)
-    fields = {"skew": skew}
-    if abs(skew) <= LARGEST_SKEW:
-        found = f"within {LARGEST_SKEW:.0f} seconds of the collector's"
-        return ok(Code.CLOCK_RIGHT, _CLOCK, found, fields=fields)
-    direction = "ahead of" if skew > 0 else "behind"
-    synchronize = "timedatectl set-ntp true"
-    return warning(
-        Code.CLOCK_OFF,
-        _CLOCK,
-        f"{abs(skew):,.0f} seconds {direction} the collector's",
-        f"set this host's clock and keep it set: `{synchronize}`; a collector may refuse what was signed at "
-        "another time",
-        commands=(synchronize,),
-        fields=fields,
-    )
-
-
-def judge_probe(  # noqa: RET503 - the last case never returns
-    reply: Reply, key_name: str, forged: Outcome | None = None
-) -> Check:
-    """Judge what the collector made of an empty batch.
-
-    Args:
-        reply: How the attempt ended.
-        key_name: The key that it was signed with.
-        forged: What became of another with a false signature, where the first one was `Refused`.
-    """
-    status = reply.status if isinstance(reply, Response) else None
-    fields: dict[str, Field] = {"key_name": key_name, "status": status}
-    # Without `retry.codes`: what the publisher is told to bear is still worth knowing.
-    outcome = classify(reply)
-    see_log = "see the log of the collector, or of what stands before it"
-    match outcome:
-        case Accepted():
-            found = f"the collector takes an empty batch signed with key {key_name} ({status})"
-            return ok(Code.PROBE_ACCEPTED, _PROBE, found, fields=fields)
-        case Refused(reason=reason):
-            return _judge_refusal(reason, key_name, forged, fields)
-        case TooLarge(reason=reason):
-            return problem(
-                Code.PROBE_TOO_LARGE,
-                _PROBE,
-                f"an empty batch is too large for the collector, or for what stands before it ({reason})",
-                "check the largest body that a proxy before the collector allows, such as nginx' "
-                "client_max_body_size; batch.max_size has to fit into it",
-                fields=fields,
-            )
-        case Misconfigured(reason=reason, remedy=remedy):
-            return problem(
-                _misconfiguration(reply),
-                _PROBE,
-                reason,
-                f"{remedy}; the publisher holds all events until then",
-                fields=fields,
-            )
-        case Retryable(reason=reason, status=408 | 425 | 429):
-            return warning(
-                Code.PROBE_POSTPONED,
-                _PROBE,
-                f"the collector asks to come back later ({reason})",
-                "see to the load of the collector",
-                fields=fields,
-            )
-        case Retryable(reason=reason, from_collector=True):
-            return problem(
-                Code.PROBE_COLLECTOR_FAILS,
-                _PROBE,
-                reason,
-                f"{see_log}; if it falls over empty batches alone, leave the probe out with --no-probe",
-                fields=fields,
-            )
-        case Retryable(reason=reason):
-            return problem(
-                Code.PROBE_UNANSWERED,
-                _PROBE,
-                reason,
-                f"{see_log}; and check the port in collector.hostname, and collector.scheme",
-                fields=fields,
-            )
-        case _:
-            assert_never(outcome)
-
-
-def _misconfiguration(reply: Reply) -> Code:
-    if isinstance(reply, Response):
-        return _STATUS_CODES.get(reply.status, Code.PROBE_UNEXPECTED_STATUS)
-    if reply.kind is FailureKind.UNTRUSTED:
-        return Code.PROBE_UNTRUSTED
-    return Code.PROBE_NAME_UNKNOWN
-
-
-def _judge_refusal(reason: str, key_name: str, forged: Outcome | None, fields: Mapping[str, Field]) -> Check:
-    """Judge a refusal of an empty batch for what is in it, as the protocol has it: nothing.
-
-    A collector checks the signature first, so by its answer to a false one is seen whether it does.
-    """
-    match forged:
-        case Misconfigured(reason=other_reason, from_collector=True):
-            return ok(
-                Code.PROBE_KEY_ACCEPTED,
-                _PROBE,
-                f"the collector accepts key {key_name}: it refuses an empty batch for what is in it "
-                f"({reason}), and one with a false signature for that ({other_reason})",
-                fields=fields,
-            )
-        case Refused():
-            return warning(
-                Code.PROBE_SIGNATURE_IGNORED,
-                _PROBE,
-                f"an empty batch is refused for what is in it ({reason}), whatever its signature: whether "
-                f"key {key_name} is accepted isn't known, nor whether an event collector answers",
-                "check collector.scheme, and the port in collector.hostname; events that are refused like "
-                "that become dead letters",
-                fields=fields,
-            )
-        case _:
-            return skipped(
-                Code.PROBE_INCONCLUSIVE,
-                _PROBE,
-                f"the collector refuses an empty batch for what is in it ({reason}); whether it accepts key "
-                f"{key_name} isn't known",
-                fields=fields,
-            )

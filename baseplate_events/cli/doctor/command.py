@@ -18,13 +18,14 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
+from ...event_publisher.access import inspect_file
 from ...event_publisher.config.settings import load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.limits import QueueSize
 from ..common import command_line, counted, event_queue_name, leave_stdout, timeout
 from ..terminal import Colour, paint, printable, wants_colour
-from .checks import judge_secret
+from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped
 from .host import check_process, check_queue
 from .metrics import check_metrics
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
 
     from ...event_publisher.config.settings import PublisherSettings
     from .findings import Check
-
-#: Permission bits of a queue without a configuration that says otherwise.
-_MODE: Final = 0o600
 
 #: The queue of a configuration, where none is named; the publisher's default.
 _QUEUE_NAME: Final = "main"
@@ -61,8 +59,9 @@ _COLOURS: Final = {
 
 _EPILOG: Final = """\
 It changes nothing, and shows no secret. Run it as the user of the publisher and with its environment: limits
-and permissions are those of the user who asks. The collector gets a signed batch without events; one that
-refuses it for being empty gets another with a false signature, to see whether it tells the two apart.
+and permissions are those of the user who asks. The collector gets a signed batch without events. If it takes
+that, or refuses it for being empty, it gets another with a false signature, to see whether it tells the two
+apart.
 
 examples:
   %(prog)s                                what the limits of this host allow
@@ -206,7 +205,8 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
             )
             yield _judge_variables(sorted(environ.used))
             yield judge_secret(len(settings.key.secret.reveal()))
-    wanted, mode = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), _MODE
+            yield judge_file(config_file, inspect_file(config_file, section))
+    wanted, mode = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None
     if settings is not None:
         wanted, mode = QueueSize(settings.queue.max_size, settings.queue.max_event_size), settings.queue.mode
     yield from check_queue(None if queue_name is None else f"/events-{queue_name}", wanted, mode)

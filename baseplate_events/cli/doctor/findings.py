@@ -71,6 +71,15 @@ class Code(enum.Enum):
     #: warning: The secret of the key has too few bytes.
     SECRET_SHORT = "secret-short"  # noqa: S105 - likewise
 
+    #: ok: No secret can be read in the configuration file by all users of the host.
+    CONFIGURATION_FILE_CLOSED = "configuration-file-closed"
+    #: warning: All users of the host can read the secret in the configuration file.
+    CONFIGURATION_FILE_READABLE = "configuration-file-readable"
+    #: warning: All users of the host can write to the configuration file.
+    CONFIGURATION_FILE_WRITABLE = "configuration-file-writable"
+    #: skipped: The configuration is no file, such as a pipe, or its folder can't be looked at.
+    CONFIGURATION_FILE_UNKNOWN = "configuration-file-unknown"
+
     # --- limits of the host ---
 
     #: ok: The sysctls allow the queue that is wanted.
@@ -83,6 +92,13 @@ class Code(enum.Enum):
     RLIMIT_SUFFICIENT = "rlimit-sufficient"
     #: warning: It hasn't.
     RLIMIT_TOO_LOW = "rlimit-too-low"
+
+    #: ok: No cgroup limits the memory of this process, to which the events that it puts are charged.
+    MEMORY_UNLIMITED = "memory-unlimited"
+    #: ok: A full queue and a small service fit into the memory limit.
+    MEMORY_SUFFICIENT = "memory-sufficient"
+    #: warning: They don't: a service is killed before its queue is full.
+    MEMORY_TOO_SMALL = "memory-too-small"
 
     # --- the queue ---
 
@@ -110,14 +126,20 @@ class Code(enum.Enum):
     QUEUE_HAS_ROOM = "queue-has-room"
     #: warning: The queue is nearly full, or full.
     QUEUE_NEARLY_FULL = "queue-nearly-full"
-    #: ok: Whose the queue is.
+    #: ok: The queue belongs to this user, to root, or to a member of a group that is meant to get at it.
     QUEUE_OWNER = "queue-owner"
+    #: warning: The queue belongs to another user, who can read all events.
+    QUEUE_FOREIGN = "queue-foreign"
     #: ok: Only its owner or a group can take events from the queue.
     QUEUE_ACCESS_LIMITED = "queue-access-limited"
     #: warning: Every user can take events from the queue, though its configured mode doesn't allow it.
     QUEUE_OPEN_TO_ALL = "queue-open-to-all"
     #: warning: Every user can take events from the queue, as its configured mode allows.
     QUEUE_MODE_OPEN_TO_ALL = "queue-mode-open-to-all"
+    #: warning: Every user can put events into the queue, and take none away.
+    QUEUE_WRITABLE_BY_ALL = "queue-writable-by-all"
+    #: warning: The queue's group gets at it, though its configured mode doesn't let a group in.
+    QUEUE_OPEN_TO_GROUP = "queue-open-to-group"
 
     # --- the way to the collector, or to the proxy before it ---
 
@@ -151,6 +173,14 @@ class Code(enum.Enum):
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
     #: problem: The certificate is for another name.
     CERTIFICATE_FOR_ANOTHER_NAME = "certificate-for-another-name"
+    #: problem: The certificate, or an authority's, lacks what this Python requires, such as key identifiers.
+    CERTIFICATE_NOT_STRICT = "certificate-not-strict"
+    #: problem: The certificate, or an authority's, has too short a key or too weak a digest.
+    CERTIFICATE_WEAK = "certificate-weak"
+    #: problem: The certificate isn't one for servers.
+    CERTIFICATE_FOR_ANOTHER_PURPOSE = "certificate-for-another-purpose"
+    #: problem: The certificate can't be checked, since this host has no certificate of any authority.
+    CERTIFICATE_AUTHORITIES_MISSING = "certificate-authorities-missing"
     #: problem: The certificate isn't accepted for another reason, mostly an unknown authority.
     CERTIFICATE_UNTRUSTED = "certificate-untrusted"
     #: problem: What answers doesn't speak TLS that this host accepts.
@@ -159,19 +189,31 @@ class Code(enum.Enum):
     HANDSHAKE_TIMED_OUT = "handshake-timed-out"
     #: problem: The proxy doesn't answer CONNECT in HTTP.
     HANDSHAKE_PROXY_NOT_HTTP = "handshake-proxy-not-http"
-    #: problem: The connection broke during the TLS handshake, or the proxy refused to make it.
+    #: problem: The proxy wants credentials (407 to CONNECT).
+    TUNNEL_WANTS_CREDENTIALS = "tunnel-wants-credentials"
+    #: problem: The proxy doesn't allow CONNECT to the collector (other 3xx and 4xx, 501).
+    TUNNEL_FORBIDDEN = "tunnel-forbidden"
+    #: problem: The proxy doesn't reach the collector, or fails (other statuses).
+    TUNNEL_FAILED = "tunnel-failed"
+    #: problem: The connection broke during the TLS handshake.
     HANDSHAKE_BROKEN = "handshake-broken"
 
     # --- the signed probe ---
 
     #: skipped: The probe was left out on request.
     PROBE_LEFT_OUT = "probe-left-out"
-    #: ok: The collector took an empty batch.
+    #: ok: The collector took an empty batch, and not one with a false signature.
     PROBE_ACCEPTED = "probe-accepted"
+    #: warning: The collector, or whatever answers, took an empty batch with a false signature too.
+    PROBE_ANYTHING_ACCEPTED = "probe-anything-accepted"
     #: ok: The collector refused an empty batch for being empty, and a false signature for being false.
     PROBE_KEY_ACCEPTED = "probe-key-accepted"
-    #: warning: The collector refuses an empty batch whatever its signature.
+    #: problem: The collector refuses an empty batch whatever its signature.
     PROBE_SIGNATURE_IGNORED = "probe-signature-ignored"
+    #: problem: The port is one for TLS, and says that it got plain HTTP (400).
+    PROBE_PORT_WANTS_TLS = "probe-port-wants-tls"
+    #: problem: The server wants a client certificate, and the publisher sends none.
+    PROBE_WANTS_CLIENT_CERTIFICATE = "probe-wants-client-certificate"
     #: skipped: The collector refused an empty batch; its answer to a false signature says nothing.
     PROBE_INCONCLUSIVE = "probe-inconclusive"
     #: problem: An empty batch is too large for the collector, or for what stands before it.

@@ -8,22 +8,27 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import stat
 import sys
 from typing import TYPE_CHECKING, Final
 
 from ...errors import EventQueuePermissionError, EventQueueUnavailableError
+from ...event_publisher.access import QueueAccess
 from ...transport.descriptor import load
 from ...transport.limits import queue_status, queues_of_user, read_limits
 from ..queue.info import MOUNT_COMMAND, inspect_queue, user_name
 from .checks import (
+    expected_size,
     judge_absence,
     judge_queue_access,
     judge_queue_depth,
+    judge_queue_owner,
     judge_queue_size,
     judge_rlimit,
     judge_sysctls,
 )
 from .findings import Code, ok, problem, warning
+from .memory import judge_memory, read_memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from ...transport.limits import HostLimits, QueueSize
     from .findings import Check
 
+
+#: The permission bits that the owner of a queue has in any case.
+_OWNER: Final = 0o600
 
 #: What to do about a queue that can't be opened for a reason that nobody thought of.
 _NO_QUEUES: Final = "see that this kernel has POSIX message queues, and lets this process use them"
@@ -87,13 +95,13 @@ def _version(distribution: str) -> tuple[str, dict[str, str | None]]:
     return f"version {version}", {"version": version}
 
 
-def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Check]:
+def check_queue(name: str | None, wanted: QueueSize, mode: int | None) -> Iterator[Check]:
     """Look at the limits of the host, and at a queue.
 
     Args:
         name: The POSIX name of the queue, or None to look at the limits alone.
         wanted: The size that it should have.
-        mode: The permission bits that it should have.
+        mode: The permission bits that it should have; None if no configuration says so.
     """
     try:
         info = None if name is None else inspect_queue(name)
@@ -120,15 +128,29 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int) -> Iterator[Chec
         return
     if info is None:
         limits, neighbours = yield from _check_limits(name, wanted)
-        yield judge_absence(name, wanted, limits, sum(neighbours.values()))
+        taken = sum(neighbours.values())
+        yield judge_absence(name, wanted, limits, taken)
+        size = expected_size(wanted, limits, taken)
+        if size is not None:
+            yield judge_memory(size, read_memory_limit())
     else:
         if not info.size.covers(wanted):
             yield from _check_limits(name, wanted)
         yield judge_queue_size(info, wanted)
         yield judge_queue_depth(info)
-        owner = user_name(info.uid)
-        yield ok(Code.QUEUE_OWNER, "queue owner", f"user {owner}", fields={"queue": info.name, "user": owner})
-        yield judge_queue_access(info, mode)
+        yield judge_memory(info.size, read_memory_limit())
+        access = QueueAccess(
+            name=info.name,
+            uid=info.uid,
+            gid=info.gid,
+            mode=info.mode,
+            # Without a configuration its group may well be meant to get at it.
+            wanted_mode=info.mode & ~stat.S_IRWXO | _OWNER if mode is None else mode,
+            user=os.geteuid(),
+            groups={os.getegid(), *os.getgroups()},
+        )
+        yield judge_queue_owner(info, access)
+        yield judge_queue_access(info, access)
 
 
 def _let_in(name: str) -> list[str]:

@@ -1,9 +1,11 @@
-"""Looks at the way to the event collector, step by step as the publisher takes it; `collector` judges it.
+"""Looks at the way to the event collector, step by step as the publisher takes it.
+
+`collector` and `probe` judge it.
 
 The name of its host (or of the proxy), a TCP connection, a TLS handshake, and a signed batch without events,
-which changes nothing at a collector. A collector may refuse that for being empty; then it gets another one
-with a false signature, to see whether it tells the two apart. A step is skipped where the one before it
-failed.
+which changes nothing at a collector. A collector may take that, or refuse it for being empty; then it gets
+another one with a false signature, to see whether it tells the two apart. A step is skipped where the one
+before it failed.
 """
 
 from __future__ import annotations
@@ -11,28 +13,29 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import http.client
+import re
 import secrets
 import socket
 import ssl
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from ...event_publisher.http_transport import HTTPTransport
-from ...event_publisher.policy.outcome import Refused, classify
+from ...event_publisher.policy.outcome import Accepted, Refused, classify
 from ...event_publisher.policy.wire import Response, build_request
 from .collector import (
     STEPS,
     Peer,
     judge_certificate,
-    judge_clock,
     judge_connection,
     judge_handshake,
     judge_name,
-    judge_probe,
 )
 from .findings import Code, Verdict, skipped
+from .probe import judge_clock, judge_probe
 from .timeouts import within
 
 if TYPE_CHECKING:
@@ -50,6 +53,9 @@ _EMPTY_BATCHES: Final = {"2": b'{"1":{"lst":["rec",0]}}', "2j": b"[]"}
 
 #: Bytes of the secret of a false signature.
 _SECRET_SIZE: Final = 32
+
+#: The name of a certificate in a folder of them, which OpenSSL looks into when it needs one.
+_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 
 #: Ports that a URL needn't have.
 _PORTS: Final = {"http": 80, "https": 443}
@@ -138,13 +144,26 @@ def _check_tls(settings: PublisherSettings, peer: Peer, timeout: float) -> Gener
         certificate = handshake.getpeercert() or {}
         version = handshake.version()
     except (OSError, http.client.HTTPException) as exc:
-        yield judge_handshake(exc, peer, ca_file)
+        yield judge_handshake(exc, peer, ca_file, empty_store=_empty_store(context))
         return False
     finally:
         connection.close()
     ends_at = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     yield judge_certificate(ends_at, time.time(), version=version, ca_file=ca_file)
     return True
+
+
+def _empty_store(context: ssl.SSLContext) -> str | None:
+    """Name the places of the system's certificates if there is none in them; give None if there are some."""
+    if context.cert_store_stats()["x509_ca"]:
+        return None
+    paths = ssl.get_default_verify_paths()
+    if paths.capath:  # whose certificates aren't counted before they are needed
+        with contextlib.suppress(OSError):
+            if any(_HASHED_NAME.fullmatch(path.name) for path in Path(paths.capath).iterdir()):
+                return None
+    # Those of the environment come first, SSL_CERT_FILE and SSL_CERT_DIR.
+    return f"{paths.cafile or paths.openssl_cafile} and {paths.capath or paths.openssl_capath}"
 
 
 def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
@@ -171,7 +190,7 @@ def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
         reply = post(settings.key.secret.reveal())
         now = time.time()
         forged = None
-        if isinstance(classify(reply), Refused):
+        if isinstance(classify(reply), Accepted | Refused):
             forged = classify(post(secrets.token_bytes(_SECRET_SIZE)))
     yield judge_probe(reply, settings.key.name, forged)
     if isinstance(reply, Response):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -9,8 +11,10 @@ from baseplate_events.cli.common import command_line
 from baseplate_events.cli.doctor.checks import (
     expected_size,
     judge_absence,
+    judge_file,
     judge_queue_access,
     judge_queue_depth,
+    judge_queue_owner,
     judge_queue_size,
     judge_rlimit,
     judge_secret,
@@ -19,9 +23,13 @@ from baseplate_events.cli.doctor.checks import (
 )
 from baseplate_events.cli.doctor.findings import Code, Verdict
 from baseplate_events.cli.queue.info import MOUNT_COMMAND, QueueInfo
+from baseplate_events.event_publisher.access import FileAccess, QueueAccess
 from baseplate_events.transport.limits import HostLimits, QueueSize
 from tests.support.doctors import check_words, sound
 from tests.support.strategies import host_limits, queue_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 #: A user id without a name.
 UID = 4_000_000_123
@@ -144,25 +152,69 @@ def test_a_queue_is_nearly_full_from_nine_tenths_on(size: QueueSize, data: st.Da
     assert (depth, size.max_messages) == (check.fields["depth"], check.fields["capacity"])
 
 
+def access_to(info: QueueInfo, wanted: int, *, user: int = UID, groups: Collection[int] = ()) -> QueueAccess:
+    """Return who gets at a queue that should have this mode."""
+    return QueueAccess(info.name, info.uid, info.gid, info.mode, wanted, user, groups)
+
+
 @given(st.integers(0, 0o777), st.integers(0, 0o777), st.booleans())
-def test_a_queue_that_every_user_can_read_is_a_warning(mode: int, wanted: int, shown: bool) -> None:
-    """The commands end that: with the mode that is wanted, or without the bits of others in that one."""
-    check = sound(judge_queue_access(queue(mode=mode, shown=shown), wanted))
+def test_a_queue_that_others_get_at_is_a_warning(mode: int, wanted: int, shown: bool) -> None:
+    """The commands end that: with the mode that is wanted, without the bits of others."""
+    info = queue(mode=mode, shown=shown)
+    access = access_to(info, wanted)
+    check = sound(judge_queue_access(info, access))
     assert check.fields == {
         "queue": "/events-v2",
         "mode": f"{mode:04o}",
         "user": str(UID),
         "group": str(UID),
     }
-    if not mode & 0o004:
+    if mode & 0o004:
+        assert (Code.QUEUE_MODE_OPEN_TO_ALL if wanted & 0o007 else Code.QUEUE_OPEN_TO_ALL) is check.code
+    elif mode & 0o002:
+        assert check.code is Code.QUEUE_WRITABLE_BY_ALL
+    elif mode & 0o060 & ~wanted:
+        assert check.code is Code.QUEUE_OPEN_TO_GROUP
+    else:
         assert check.code is Code.QUEUE_ACCESS_LIMITED
         return
-    assert (Code.QUEUE_MODE_OPEN_TO_ALL if wanted & 0o004 else Code.QUEUE_OPEN_TO_ALL) is check.code
     *mount, chmod = check.commands
     assert ([] if shown else [MOUNT_COMMAND]) == mount
-    given_mode = int(chmod.split()[1], 8)
-    assert not given_mode & 0o004
-    assert given_mode == (wanted & 0o770 if wanted & 0o004 else wanted)
+    assert wanted & 0o770 == int(chmod.split()[1], 8)
+    repaired = queue(mode=wanted & 0o770)
+    assert judge_queue_access(repaired, access_to(repaired, wanted & 0o770)).verdict is Verdict.OK
+
+
+@given(
+    st.sampled_from([0, UID, 1_000]),
+    st.sampled_from([0, UID, 1_000]),
+    st.integers(0, 0o777),
+    st.sets(st.sampled_from([UID, 1_000])),
+)
+def test_a_queue_of_a_stranger_is_a_warning(owner: int, user: int, wanted: int, groups: set[int]) -> None:
+    """Root, this user, and a member of a group that the mode lets in aren't strangers."""
+    info = replace(queue(), uid=owner)
+    check = sound(judge_queue_owner(info, access_to(info, wanted, user=user, groups=groups)))
+    friend = owner in {0, user} or (UID in groups and wanted & 0o060)
+    assert (Code.QUEUE_OWNER if friend else Code.QUEUE_FOREIGN) is check.code
+    assert all(command.endswith("queue unlink v2") for command in check.commands)
+
+
+@given(st.integers(0, 0o777), st.booleans(), st.booleans())
+def test_a_configuration_file_that_others_get_at_is_a_warning(
+    mode: int, reachable: bool, holds_secret: bool
+) -> None:
+    """To write to it is worse than to read it; a group may do both; a closed folder helps."""
+    file = FileAccess("/etc/v2.ini", mode, UID, UID, reachable, holds_secret)
+    check = sound(judge_file(file.path, file))
+    if reachable and mode & 0o002:
+        assert check.code is Code.CONFIGURATION_FILE_WRITABLE
+    elif reachable and holds_secret and mode & 0o004:
+        assert check.code is Code.CONFIGURATION_FILE_READABLE
+    else:
+        assert (Code.CONFIGURATION_FILE_CLOSED, ()) == (check.code, check.commands)
+        return
+    assert ["chmod o-rwx /etc/v2.ini"] == list(check.commands)
 
 
 # --- key and disk ---
@@ -263,15 +315,68 @@ def test_the_words_on_the_depth_of_a_queue() -> None:
 
 def test_the_words_on_who_gets_at_a_queue() -> None:
     """Mode and takers are named, and the command that keeps others out."""
-    closed, opened = queue(mode=0o660), queue(mode=0o666)
-    check_words(judge_queue_access(closed, 0o600), f"mode 0660: {closed.takers} may take events away")
-    found = f"mode 0666: {opened.takers} may take events away"
-    check_words(judge_queue_access(opened, 0o600), found, opened.chmod_command(0o600))
-    check_words(
-        judge_queue_access(opened, 0o666),
-        found,
+
+    def words(mode: int, wanted: int, found: str, remedy: str = "") -> None:
+        info = queue(mode=mode)
+        check = judge_queue_access(info, access_to(info, wanted))
+        check_words(check, f"mode {mode:04o}: {info.takers} may take events away{found}", remedy)
+
+    opened = queue(mode=0o666)
+    words(0o660, 0o660, "")
+    words(0o666, 0o600, "", opened.chmod_command(0o600))
+    words(
+        0o666,
+        0o666,
+        "",
         f"set queue.mode to 0600, or to 0660 with a common group, and {opened.chmod_command(0o660)}",
     )
+    words(0o602, 0o600, ", and every user of this host may put events", opened.chmod_command(0o600))
+    words(
+        0o602,
+        0o602,
+        ", and every user of this host may put events",
+        f"set queue.mode to 0600, and {opened.chmod_command(0o600)}",
+    )
+    words(0o660, 0o600, f"; queue.mode (0600) lets group {UID} do less", opened.chmod_command(0o600))
+
+
+def test_the_words_on_whose_a_queue_is() -> None:
+    """A stranger is named with what he can do."""
+    info = queue()
+    unlink = command_line("queue", "unlink", "v2")
+    check_words(judge_queue_owner(info, access_to(info, 0o600)), f"user {UID}")
+    check_words(
+        judge_queue_owner(info, access_to(info, 0o600, user=1)),
+        f"user {UID}, who is neither this user nor root: he can read all events, and remove the queue",
+        f"if he isn't meant to, end his process, as root: `{unlink}`, and start the publisher first; "
+        "otherwise run services and publisher as the same user, or with a common group and queue.mode = 0660",
+    )
+
+
+def test_the_words_on_a_configuration_file() -> None:
+    """Who may read it is said, or why that is harmless."""
+    path, close = "/etc/v2.ini", "as its owner: `chmod o-rwx /etc/v2.ini`"
+
+    def words(
+        mode: int, found: str, remedy: str = "", *, reachable: bool = True, holds_secret: bool = True
+    ) -> None:
+        check_words(
+            judge_file(path, FileAccess(path, mode, UID, UID, reachable, holds_secret)), found, remedy
+        )
+
+    words(0o400, f"mode 0400: user {UID} may read it")
+    words(0o640, f"mode 0640: user {UID} and group {UID} may read it")
+    words(0o644, "mode 0644: the secret isn't in it, but in an environment variable", holds_secret=False)
+    words(0o644, "mode 0644, in a folder that isn't open to all users", reachable=False)
+    words(
+        0o644,
+        f"mode 0644: every user of this host may read key.secret in {path}",
+        f"{close}, or name the secret as $VARIABLE; and have the key replaced if others use this host",
+    )
+    words(0o646, f"mode 0646: every user of this host may write to {path}, and send events elsewhere", close)
+    unknown = sound(judge_file("/dev/stdin", None))
+    assert unknown.code is Code.CONFIGURATION_FILE_UNKNOWN
+    check_words(unknown, "/dev/stdin is no file that can be looked at")
 
 
 def test_the_words_on_a_secret() -> None:

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from baseplate_events.cli.doctor.collector import (
     Peer,
     judge_certificate,
-    judge_clock,
     judge_connection,
     judge_handshake,
     judge_name,
-    judge_probe,
 )
 from baseplate_events.cli.doctor.findings import Code, Verdict
-from baseplate_events.event_publisher.policy.outcome import Misconfigured, classify
+from baseplate_events.cli.doctor.probe import judge_clock, judge_probe
+from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.support.doctors import check_words, sound
 
@@ -99,16 +98,41 @@ def test_one_address_that_answers_is_enough(numbers: list[int | None]) -> None:
 
 @given(st.integers(1, 100))
 def test_a_certificate_has_a_finding_for_each_reason_that_can_be_fixed(code: int) -> None:
-    """The time, the name, and everything else, which is mostly the authority."""
+    """The time, the name, the form, and everything else, which is mostly the authority."""
     expected = {
         9: Code.CERTIFICATE_NOT_YET_VALID,
         10: Code.CERTIFICATE_EXPIRED,
         62: Code.CERTIFICATE_FOR_ANOTHER_NAME,
         64: Code.CERTIFICATE_FOR_ANOTHER_NAME,
+        26: Code.CERTIFICATE_FOR_ANOTHER_PURPOSE,
+        **dict.fromkeys((66, 67, 68), Code.CERTIFICATE_WEAK),
+        **dict.fromkeys(range(80, 94), Code.CERTIFICATE_NOT_STRICT),
     }
     check = sound(judge_handshake(untrusted(code), COLLECTOR, None))
     assert expected.get(code, Code.CERTIFICATE_UNTRUSTED) is check.code
     assert code == check.fields["verify_code"]
+
+
+@given(st.integers(1, 100), st.booleans())
+def test_an_empty_store_is_blamed_for_what_it_explains(code: int, own_file: bool) -> None:
+    """With the system's certificates, and where no trusted authority was found; a `ca_file` is no store."""
+    ca_file = "/ca.pem" if own_file else None
+    with_store = judge_handshake(untrusted(code), COLLECTOR, ca_file)
+    check = sound(judge_handshake(untrusted(code), COLLECTOR, ca_file, empty_store="/certs"))
+    if code in {2, 18, 19, 20, 21} and not own_file:
+        assert (Code.CERTIFICATE_AUTHORITIES_MISSING, "/certs") == (check.code, check.fields["place"])
+    else:
+        assert with_store == check
+
+
+@given(st.integers(0, 999), st.text())
+def test_what_a_proxy_answers_to_connect_has_a_finding(status: int, reason: str) -> None:
+    """Credentials, a prohibition, and everything else; no status is lost."""
+    check = sound(judge_handshake(OSError(f"Tunnel connection failed: {status} {reason}"), COLLECTOR, None))
+    assert status == check.fields["status"]
+    assert (status == 407) == (check.code is Code.TUNNEL_WANTS_CREDENTIALS)
+    assert check.code is not Code.TUNNEL_FORBIDDEN or 300 <= status <= 499 or status == 501
+    assert check.code is not Code.TUNNEL_FAILED or status < 300 or status >= 500 or status in {408, 425, 429}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,7 @@ def test_a_certificate_has_a_finding_for_each_reason_that_can_be_fixed(code: int
         (openssl(ssl.SSLError(), "WRONG_VERSION"), Code.HANDSHAKE_REFUSED, "WRONG_VERSION"),
         (openssl(ssl.SSLEOFError(), "UNEXPECTED_EOF"), Code.HANDSHAKE_BROKEN, "UNEXPECTED_EOF"),
         (failure(errno.ECONNRESET), Code.HANDSHAKE_BROKEN, os.strerror(errno.ECONNRESET)),
-        (OSError("Tunnel connection failed: 407 No"), Code.HANDSHAKE_BROKEN, "407 No"),
+        (OSError("Tunnel connection failed: 407 No"), Code.TUNNEL_WANTS_CREDENTIALS, "407 No"),
         (BadStatusLine("SSH-2.0"), Code.HANDSHAKE_PROXY_NOT_HTTP, None),
     ],
 )
@@ -150,12 +174,12 @@ def test_two_weeks_decide_on_a_certificate(now: int, left: int) -> None:
 
 @given(replies, st.none() | replies)
 def test_every_reply_has_a_finding(reply: Response | Failure, forged: Response | Failure | None) -> None:
-    """2xx is accepted, and a refusal that depends on the signature; all else isn't ok."""
+    """2xx is ok unless a false signature gets it too, and a refusal that depends on it; all else isn't."""
     outcome = classify(forged) if forged else None
     check = sound(judge_probe(reply, "TheKey", outcome))
     status = reply.status if isinstance(reply, Response) else None
     assert {"key_name": "TheKey", "status": status} == check.fields
-    accepted = status is not None and 200 <= status <= 299
+    accepted = status is not None and 200 <= status <= 299 and not isinstance(outcome, Accepted)
     checked = status in {400, 422} and isinstance(outcome, Misconfigured) and outcome.from_collector
     assert (accepted or checked) == (check.verdict is Verdict.OK)
 
@@ -180,6 +204,10 @@ def test_statuses_share_a_finding_just_if_they_share_a_remedy() -> None:
         (Failure(FailureKind.UNREACHABLE, ""), Code.PROBE_UNANSWERED),
         (Failure(FailureKind.UNTRUSTED, ""), Code.PROBE_UNTRUSTED),
         (Failure(FailureKind.UNKNOWN_NAME, ""), Code.PROBE_NAME_UNKNOWN),
+        (
+            Failure(FailureKind.UNREACHABLE, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] (_ssl.c:1)"),
+            Code.PROBE_WANTS_CLIENT_CERTIFICATE,
+        ),
     ],
 )
 def test_a_reply_that_is_hard_to_provoke_has_its_code(reply: Response | Failure, code: Code) -> None:
@@ -294,13 +322,45 @@ def test_the_words_on_a_certificate() -> None:
         "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
         "from, or have the collector send the certificates in between"
     )
+    reissue = (
+        "have the certificate that lacks it reissued as RFC 5280 requires, with key identifiers "
+        "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, one in between, or the "
+        "authority's in the system's certificates. Python 3.13 and newer insist on that, older ones don't"
+    )
     for code, remedy in (
         (9, "set this host's clock: the certificate isn't good yet"),
         (62, "check collector.hostname: the certificate is for another name"),
         (20, f"{authority}; now the system's certificates are asked"),
+        (85, reissue),
+        (67, "have the certificate reissued, with an RSA key of 2048 bits or more and SHA-256"),
+        (26, "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)"),
     ):
         assert remedy == judge_handshake(untrusted(code), COLLECTOR, None).remedy
     assert "the certificates of /ca.pem" in judge_handshake(untrusted(20), COLLECTOR, "/ca.pem").remedy
+    check_words(
+        judge_handshake(untrusted(20), COLLECTOR, None, empty_store="/cert.pem and /certs"),
+        "the certificate can't be checked: this host has no certificate of any authority in /cert.pem and "
+        "/certs",
+        "as root, in the image or on the host: `apt-get install ca-certificates`, or the package of that "
+        "name elsewhere; or set collector.ca_file to a PEM file with the certificate of the collector's "
+        "authority",
+    )
+
+
+def test_the_words_on_a_tunnel() -> None:
+    """The proxy is named with its answer, and what it has to do."""
+    proxy = Peer("collector.proxy", "proxy.test", 3_128)
+    found = "the proxy proxy.test:3128 doesn't connect to the collector: Tunnel connection failed:"
+    remedies = {
+        407: "the publisher sends none to a proxy: have the proxy let this host through to the "
+        "collector without credentials, or set collector.proxy to one that wants none",
+        403: "have the proxy allow CONNECT from this host to the collector's host and port; and check that "
+        "an HTTP proxy answers at collector.proxy",
+        502: "see the log of the proxy: it has to find and reach the collector; and check collector.hostname",
+    }
+    for status, remedy in remedies.items():
+        error = OSError(f"Tunnel connection failed: {status} No")
+        check_words(judge_handshake(error, proxy, None), f"{found} {status} No", remedy)
 
 
 def test_the_words_on_a_handshake() -> None:
@@ -403,13 +463,39 @@ def test_the_words_on_a_refusal_of_an_empty_batch() -> None:
         judge_probe(refusal, "TheKey", classify(refusal)),
         "an empty batch is refused for what is in it (400 Empty), whatever its signature: whether key TheKey "
         "is accepted isn't known, nor whether an event collector answers",
-        "check collector.scheme, and the port in collector.hostname; events that are refused like that "
-        "become dead letters",
+        "check collector.scheme, the port in collector.hostname, and the log of what answers there; the "
+        "publisher holds all events while everything is refused",
     )
     check_words(
         judge_probe(refusal, "TheKey", classify(Response(503, "Busy"))),
         "the collector refuses an empty batch for what is in it (400 Empty); whether it accepts key TheKey "
         "isn't known",
+    )
+
+
+def test_the_words_on_a_server_that_isnt_one_for_events() -> None:
+    """What it wants of TLS is said, or that it accepts anything."""
+    accepted = Response(200, "OK")
+    check_words(
+        judge_probe(accepted, "TheKey", classify(accepted)),
+        "an empty batch is accepted (200), whatever its signature: whether key TheKey is right isn't known, "
+        "nor whether an event collector answers",
+        "check that collector.hostname leads to an event collector: one checks signatures. The publisher "
+        "takes a 200 of any other web server for delivery, and forgets the events",
+    )
+    plain = Response(400, "Bad", excerpt=b"The plain HTTP request was sent to HTTPS port")
+    check_words(
+        judge_probe(plain, "TheKey"),
+        "the server answers that its port is one for TLS (400)",
+        "set collector.scheme to https, or check the port in collector.hostname; the publisher holds all "
+        "events until then",
+    )
+    mutual = Response(400, "Bad", excerpt=b"No required SSL certificate was sent")
+    check_words(
+        judge_probe(mutual, "TheKey"),
+        "the server wants a client certificate, and the publisher sends none",
+        "have the server accept the publisher without one, since its requests are signed (nginx: "
+        "`ssl_verify_client off`); the publisher holds all events until then",
     )
 
 

@@ -45,7 +45,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     (tmp_path / "ca.pem").write_bytes(authority)
     date = email.utils.formatdate(usegmt=True)
     with (
-        FaultCollector([Respond(headers=(("Date", date),))], ssl_context=tls) as server,
+        FaultCollector([Respond(headers=(("Date", date),)), Respond(401)], ssl_context=tls) as server,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as statsd,
     ):
         statsd.bind(str(tmp_path / "statsd"))
@@ -65,6 +65,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
         *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
+        *("configuration file", "memory limit"),
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
         *("signed probe", "clock", "metrics", "spool folder", "spool space", "dead letters folder"),
         "publisher",
@@ -105,7 +106,9 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
 def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
     """There is no word of a collector; with a queue name it is about that queue."""
     table = doctor()
-    assert {"process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue"} == table.names
+    assert table.names == {
+        *("process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue", "memory limit")
+    }
     assert table["queue"].fields["queue"] is None
     named = doctor("--queue-name", secrets.token_hex(8))
     assert table.names == named.names
@@ -262,7 +265,10 @@ def test_the_table_has_a_row_for_each_check_and_a_sum(tmp_path: Path) -> None:
 
 def test_the_sum_is_that_nothing_was_found_where_nothing_was(tmp_path: Path) -> None:
     """Which is said in words."""
-    with configured(tmp_path, max_queue_size="1") as arguments, FaultCollector() as server:
+    with (
+        configured(tmp_path, max_queue_size="1") as arguments,
+        FaultCollector([Respond(), Respond(401)]) as server,
+    ):
         config = Path(arguments[0])
         config.write_text(config.read_text().replace("127.0.0.1:9", server.url.removeprefix("http://")))
         result = call("doctor", *arguments)

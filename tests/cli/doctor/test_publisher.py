@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
+
+import pytest
 
 from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.doctor.publisher import check_publisher
+from baseplate_events.cli.status.command import scrape
 from baseplate_events.event_publisher.config.values import UnixEndpoint
 from baseplate_events.transport.posix import MessageQueue
-from tests.support.doctors import check_words, sound
+from tests.support.commands import call
+from tests.support.doctors import check_words, doctor, sound
 from tests.support.fault_collector import FaultCollector, Respond
-from tests.support.publishers import publishing
-from tests.support.queues import fresh_name
+from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, publishing
+from tests.support.queues import EVENTS, fresh_name
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -52,6 +57,48 @@ def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
         f"it isn't delivering: {fails.fields['reason']}",
         "the checks before and its log say what mends that",
     )
+
+
+NGINX_BODY = b"<center>The plain HTTP request was sent to HTTPS port</center>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (Respond(400), Code.PROBE_SIGNATURE_IGNORED),
+        (Respond(400, body=NGINX_BODY), Code.PROBE_PORT_WANTS_TLS),
+        (Respond(413), Code.PROBE_TOO_LARGE),
+        (Respond(422), Code.PROBE_SIGNATURE_IGNORED),
+    ],
+)
+def test_a_server_that_refuses_everything_is_a_problem_everywhere(
+    tmp_path: Path, answer: Respond, code: Code
+) -> None:
+    """Nothing is delivered to it: doctor, `/readyz` and `status` agree, also while the publisher tries on."""
+    endpoint = UnixEndpoint(str(tmp_path / "health.sock"))
+    keys = {"health__bind": endpoint.path, "shutdown__grace": "0 seconds"}
+    with fresh_name(EVENTS) as name, FaultCollector([answer]) as server, small_queue_of(name) as queue:
+        short = name.removeprefix(EVENTS)
+        with publishing(tmp_path, short, server.url, **keys):
+            for event in (b'{"a":1}', b'{"a":2}', b'{"a":3}'):
+                queue.put(event)
+            wait_until(lambda: len(server.requests) > 3, "too few attempts")
+            wait_until(lambda: scrape(endpoint).unready is not None, "ready")
+            config = str(tmp_path / f"{short}.ini")
+            table = doctor(config, "--queue-name", short)
+            status = call("status", config, "--queue-name", short, "--json", "--interval", "100 milliseconds")
+            look = scrape(endpoint)
+    assert (1, code) == (table.status, table["signed probe"].code)
+    assert {"signed probe", "publisher"} == {check.name for check in table.problems}
+    reasons = [table["publisher"].fields["reason"], look.unready, json.loads(status.out)["unready"]]
+    for reason in reasons:
+        assert "everything since the last accepted batch was refused" in str(reason)
+    assert (1, 0) == (status.status, look.number("events_delivered_total"))
+
+
+def small_queue_of(name: str) -> MessageQueue:
+    """Make a queue of the size that publishers of tests want."""
+    return MessageQueue(name, max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE)
 
 
 def test_without_an_endpoint_a_publisher_is_not_asked() -> None:

@@ -1,0 +1,211 @@
+"""Finds and judges the memory limit of the control group (cgroup) that this process runs in.
+
+The kernel charges the messages of a POSIX queue to the cgroup of the process that puts them, until they are
+received. A service that fills its queue beyond that limit is killed, rather than refused with
+`EventQueueFullError`.
+
+A host has cgroups of version 2 (`memory.max`), of version 1 (`memory.limit_in_bytes`), or both side by side.
+The limits of all cgroups above count too. A container often sees only its own one, as the root of its mount.
+All but `read_memory_limit` is pure.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .findings import Code, ok, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ...transport.limits import QueueSize
+    from .findings import Check, Field
+
+#: Bytes from which on a limit of version 1 is none: it is written as the largest that fits, in whole pages.
+_NO_LIMIT: Final = 2**62
+
+#: Bytes that a small service needs beside its queue.
+PROCESS_MEMORY: Final = 64 * 1024 * 1024
+
+#: Bytes of a page, of the header in the first page of a message, and of that in all others (ipc/msgutil.c).
+_PAGE: Final = 4_096
+_FIRST_HEADER: Final = 48
+_NEXT_HEADER: Final = 8
+
+#: Bytes of the smallest piece that the kernel's allocator gives; the next ones are twice as large.
+_SMALLEST_PIECE: Final = 64
+
+#: How mountinfo writes a blank, a tab, a newline and a backslash.
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+
+#: Fields of a line of mountinfo before the optional ones, and of the part after them.
+_FIELDS: Final = 6
+_FIELDS_AFTER: Final = 3
+
+
+class MemoryLimit(NamedTuple):
+    """The limit that is reached first.
+
+    Attributes:
+        size: Its bytes.
+        path: The file that says so.
+    """
+
+    size: int
+    path: str
+
+
+class _Mount(NamedTuple):
+    """A mounted hierarchy: which folder of it is shown where, and the file with a limit in each folder."""
+
+    root: str
+    point: str
+    file: str
+
+
+def limit_files(cgroups: str, mountinfo: str) -> list[str]:
+    """Name the files that may have a memory limit of a process, its own cgroup's first.
+
+    Args:
+        cgroups: `/proc/PID/cgroup` of the process; whatever is no line of it is ignored.
+        mountinfo: Its `/proc/PID/mountinfo`, likewise.
+    """
+    files: dict[str, None] = {}
+    mounts = list(_mounts(mountinfo))
+    for line in cgroups.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if not colon:
+            continue
+        if hierarchy == "0" and not controllers:
+            name = "memory.max"
+        elif "memory" in controllers.split(","):
+            name = "memory.limit_in_bytes"
+        else:
+            continue
+        for mount in mounts:
+            if mount.file == name:
+                files.update(dict.fromkeys(_files_of(mount, path)))
+    return list(files)
+
+
+def _mounts(mountinfo: str) -> Iterator[_Mount]:
+    """Find the mounts that have memory limits."""
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(" "), after.split(" ")
+        if len(fields) < _FIELDS or len(kinds) < _FIELDS_AFTER:
+            continue
+        root, point = map(_unescape, fields[3:5])
+        if kinds[0] == "cgroup2":
+            yield _Mount(root, point, "memory.max")
+        elif kinds[0] == "cgroup" and "memory" in kinds[2].split(","):
+            yield _Mount(root, point, "memory.limit_in_bytes")
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _files_of(mount: _Mount, path: str) -> Iterator[str]:
+    """Name the files of a cgroup and of all above that the mount shows."""
+    root = mount.root.rstrip("/")
+    # A path outside what is mounted, as of a container without a cgroup namespace: the mount is its own one.
+    below = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
+    parts = [part for part in below.split("/") if part]
+    if ".." in parts:
+        parts = []
+    point = mount.point.rstrip("/")
+    for count in range(len(parts), -1, -1):
+        yield "/".join([point, *parts[:count], mount.file])
+
+
+def parse_limit(text: str) -> int | None:
+    """Read the text of such a file: bytes, or None for no limit."""
+    words = text.strip()
+    if not (words.isascii() and words.isdigit()):
+        return None  # "max"
+    size = int(words[:20])
+    return size if size < _NO_LIMIT else None
+
+
+def memory_limit(read: Callable[[str], str | None]) -> MemoryLimit | None:
+    """Find the lowest limit of this process, or None if there is none.
+
+    Args:
+        read: Gives the text of a file, or None if it can't be read.
+    """
+    cgroups, mountinfo = read("/proc/self/cgroup"), read("/proc/self/mountinfo")
+    if cgroups is None or mountinfo is None:
+        return None
+    found = [
+        MemoryLimit(size, path)
+        for path in limit_files(cgroups, mountinfo)
+        if (text := read(path)) is not None and (size := parse_limit(text)) is not None
+    ]
+    return min(found, key=lambda limit: limit.size, default=None)
+
+
+def read_memory_limit() -> MemoryLimit | None:
+    """Find the lowest limit of this process in the system's files."""
+
+    def read(path: str) -> str | None:
+        try:
+            return Path(path).read_text("utf-8", errors="surrogateescape")
+        except (OSError, ValueError):
+            return None
+
+    return memory_limit(read)
+
+
+def message_memory(size: int) -> int:
+    """Give the bytes of memory that the kernel takes at most for a message of so many bytes."""
+    first = _PAGE - _FIRST_HEADER
+    if size <= first:
+        return _piece(_FIRST_HEADER + size)
+    whole, rest = divmod(size - first, _PAGE - _NEXT_HEADER)
+    return _PAGE * (1 + whole) + (_piece(_NEXT_HEADER + rest) if rest else 0)
+
+
+def _piece(size: int) -> int:
+    """Give the bytes of the piece of memory that holds so many."""
+    piece = _SMALLEST_PIECE
+    while piece < size:
+        piece *= 2
+    return piece
+
+
+def judge_memory(size: QueueSize, limit: MemoryLimit | None) -> Check:
+    """Judge whether a full queue fits into the memory limit of whoever fills it.
+
+    Args:
+        size: The size that the queue has, or will have.
+        limit: The limit of this process, or None for no limit.
+    """
+    name = "memory limit"
+    each = message_memory(size.max_message_size)
+    full = size.max_messages * each
+    fields: dict[str, Field] = {
+        "needed": full,
+        "limit": None if limit is None else limit.size,
+        "path": None if limit is None else limit.path,
+    }
+    if limit is None:
+        return ok(Code.MEMORY_UNLIMITED, name, f"none (a full queue takes {full:,} bytes)", fields=fields)
+    found = f"{limit.size:,} bytes ({limit.path}); a full queue takes {full:,} of them"
+    if full + PROCESS_MEMORY <= limit.size:
+        return ok(Code.MEMORY_SUFFICIENT, name, found, fields=fields)
+    advised = full + PROCESS_MEMORY
+    fitting = max(0, limit.size - PROCESS_MEMORY) // each
+    smaller = f"set max_queue_size to {fitting} or less, or " if fitting else ""
+    return warning(
+        Code.MEMORY_TOO_SMALL,
+        name,
+        f"{found}: a service under this limit is killed before its queue is full",
+        f"{smaller}set a smaller max_event_size, and remake the queue; or raise the limit of each service "
+        f"that puts events: `MemoryMax={advised}` with systemd, `--memory {advised}` with docker, "
+        f'`limits.memory: "{advised}"` in a pod',
+        fields={**fields, "advised": advised, "fitting": fitting},
+    )

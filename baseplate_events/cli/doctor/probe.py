@@ -1,0 +1,247 @@
+"""Judges what the event collector answers to the doctor's probes, and the clock by their date. Pure."""
+
+from __future__ import annotations
+
+import email.utils
+from typing import TYPE_CHECKING, Final
+
+from ..._compat import assert_never
+from ...event_publisher.policy.outcome import (
+    Accepted,
+    Misconfigured,
+    Refused,
+    Retryable,
+    TooLarge,
+    classify,
+)
+from ...event_publisher.policy.wire import Failure, FailureKind, Response
+from .collector import CLOCK, PROBE
+from .findings import Code, ok, problem, skipped, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ...event_publisher.policy.outcome import Outcome
+    from ...event_publisher.policy.wire import Reply
+    from .findings import Check, Field
+
+#: Seconds that this host's clock may differ from the collector's.
+LARGEST_SKEW: Final = 60.0
+
+_BAD_REQUEST: Final = 400
+
+#: What servers put into the body of a 400 for plain HTTP on a port for TLS: nginx, Apache, and Go's net/http.
+_WANTS_TLS: Final = (
+    b"plain HTTP request was sent to HTTPS port",
+    b"speaking plain HTTP to an SSL-enabled server port",
+    b"sent an HTTP request to an HTTPS server",
+)
+
+#: What nginx puts there with `ssl_verify_client on`, for a client without a certificate or with a wrong one.
+_WANTS_CLIENT_CERTIFICATE: Final = (b"No required SSL certificate was sent", b"The SSL certificate error")
+
+#: What OpenSSL says when a server ends a connection for want of a client certificate: in TLS 1.3 after the
+#: handshake.
+_CERTIFICATE_ALERT: Final = "ALERT_CERTIFICATE_REQUIRED"
+
+#: What a status means that makes an outcome `Misconfigured`; each has a remedy of its own there.
+_STATUS_CODES: Final = {
+    401: Code.PROBE_KEY_REJECTED,
+    403: Code.PROBE_KEY_FORBIDDEN,
+    404: Code.PROBE_PATH_UNKNOWN,
+    **dict.fromkeys((405, 501), Code.PROBE_NOT_A_COLLECTOR),
+    407: Code.PROBE_PROXY_WANTS_CREDENTIALS,
+    411: Code.PROBE_LENGTH_REQUIRED,
+    415: Code.PROBE_FORMAT_UNSUPPORTED,
+}
+
+
+def judge_probe(  # noqa: RET503 - the last case never returns
+    reply: Reply, key_name: str, forged: Outcome | None = None
+) -> Check:
+    """Judge what the collector made of an empty batch.
+
+    Args:
+        reply: How the attempt ended.
+        key_name: The key that it was signed with.
+        forged: What became of another with a false signature, where the first one was `Accepted` or
+            `Refused`.
+    """
+    status = reply.status if isinstance(reply, Response) else None
+    fields: dict[str, Field] = {"key_name": key_name, "status": status}
+    # Without `retry.codes`: what the publisher is told to bear is still worth knowing.
+    outcome = classify(reply)
+    if (demand := _judge_demand(reply, fields)) is not None:
+        return demand
+    see_log = "see the log of the collector, or of what stands before it"
+    match outcome:
+        case Accepted() if isinstance(forged, Accepted):
+            return warning(
+                Code.PROBE_ANYTHING_ACCEPTED,
+                PROBE,
+                f"an empty batch is accepted ({status}), whatever its signature: whether key {key_name} is "
+                "right isn't known, nor whether an event collector answers",
+                "check that collector.hostname leads to an event collector: one checks signatures. The "
+                "publisher takes a 200 of any other web server for delivery, and forgets the events",
+                fields=fields,
+            )
+        case Accepted():
+            found = f"the collector takes an empty batch signed with key {key_name} ({status})"
+            return ok(Code.PROBE_ACCEPTED, PROBE, found, fields=fields)
+        case Refused(reason=reason):
+            return _judge_refusal(reason, key_name, forged, fields)
+        case TooLarge(reason=reason):
+            return problem(
+                Code.PROBE_TOO_LARGE,
+                PROBE,
+                f"an empty batch is too large for the collector, or for what stands before it ({reason})",
+                "check the largest body that a proxy before the collector allows, such as nginx' "
+                "client_max_body_size; batch.max_size has to fit into it",
+                fields=fields,
+            )
+        case Misconfigured(reason=reason, remedy=remedy):
+            return problem(
+                _misconfiguration(reply),
+                PROBE,
+                reason,
+                f"{remedy}; the publisher holds all events until then",
+                fields=fields,
+            )
+        case Retryable(reason=reason, status=408 | 425 | 429):
+            return warning(
+                Code.PROBE_POSTPONED,
+                PROBE,
+                f"the collector asks to come back later ({reason})",
+                "see to the load of the collector",
+                fields=fields,
+            )
+        case Retryable(reason=reason, from_collector=True):
+            return problem(
+                Code.PROBE_COLLECTOR_FAILS,
+                PROBE,
+                reason,
+                f"{see_log}; if it falls over empty batches alone, leave the probe out with --no-probe",
+                fields=fields,
+            )
+        case Retryable(reason=reason):
+            return problem(
+                Code.PROBE_UNANSWERED,
+                PROBE,
+                reason,
+                f"{see_log}; and check the port in collector.hostname, and collector.scheme",
+                fields=fields,
+            )
+        case _:
+            assert_never(outcome)
+
+
+def _judge_demand(reply: Reply, fields: Mapping[str, Field]) -> Check | None:
+    """Judge an answer that says what its server wants of TLS, which a false signature says no more of."""
+    if _is_bad_request(reply, _WANTS_TLS):
+        return problem(
+            Code.PROBE_PORT_WANTS_TLS,
+            PROBE,
+            "the server answers that its port is one for TLS (400)",
+            "set collector.scheme to https, or check the port in collector.hostname; the publisher holds all "
+            "events until then",
+            fields=fields,
+        )
+    if _wants_client_certificate(reply):
+        return problem(
+            Code.PROBE_WANTS_CLIENT_CERTIFICATE,
+            PROBE,
+            "the server wants a client certificate, and the publisher sends none",
+            "have the server accept the publisher without one, since its requests are signed (nginx: "
+            "`ssl_verify_client off`); the publisher holds all events until then",
+            fields=fields,
+        )
+    return None
+
+
+def _wants_client_certificate(reply: Reply) -> bool:
+    if isinstance(reply, Failure):
+        return _CERTIFICATE_ALERT in reply.detail
+    return _is_bad_request(reply, _WANTS_CLIENT_CERTIFICATE)
+
+
+def _is_bad_request(reply: Reply, phrases: Iterable[bytes]) -> bool:
+    """Tell whether it is a 400 with one of these phrases in its body."""
+    return (
+        isinstance(reply, Response)
+        and reply.status == _BAD_REQUEST
+        and any(phrase in reply.excerpt for phrase in phrases)
+    )
+
+
+def _misconfiguration(reply: Reply) -> Code:
+    if isinstance(reply, Response):
+        return _STATUS_CODES.get(reply.status, Code.PROBE_UNEXPECTED_STATUS)
+    if reply.kind is FailureKind.UNTRUSTED:
+        return Code.PROBE_UNTRUSTED
+    return Code.PROBE_NAME_UNKNOWN
+
+
+def _judge_refusal(reason: str, key_name: str, forged: Outcome | None, fields: Mapping[str, Field]) -> Check:
+    """Judge a refusal of an empty batch for what is in it, as the protocol has it: nothing.
+
+    A collector checks the signature first, so by its answer to a false one is seen whether it does. One that
+    refuses whatever it gets delivers nothing.
+    """
+    match forged:
+        case Misconfigured(reason=other_reason, from_collector=True):
+            return ok(
+                Code.PROBE_KEY_ACCEPTED,
+                PROBE,
+                f"the collector accepts key {key_name}: it refuses an empty batch for what is in it "
+                f"({reason}), and one with a false signature for that ({other_reason})",
+                fields=fields,
+            )
+        case Refused():
+            return problem(
+                Code.PROBE_SIGNATURE_IGNORED,
+                PROBE,
+                f"an empty batch is refused for what is in it ({reason}), whatever its signature: whether "
+                f"key {key_name} is accepted isn't known, nor whether an event collector answers",
+                "check collector.scheme, the port in collector.hostname, and the log of what answers there; "
+                "the publisher holds all events while everything is refused",
+                fields=fields,
+            )
+        case _:
+            return skipped(
+                Code.PROBE_INCONCLUSIVE,
+                PROBE,
+                f"the collector refuses an empty batch for what is in it ({reason}); whether it accepts key "
+                f"{key_name} isn't known",
+                fields=fields,
+            )
+
+
+def judge_clock(date: str | None, now: float) -> Check:
+    """Judge this host's clock.
+
+    Args:
+        date: The Date header of a response, or None.
+        now: Seconds since 1970 by the clock of this host, when the response came.
+    """
+    if date is None:
+        return skipped(Code.CLOCK_WITHOUT_DATE, CLOCK, "the collector's response has no date")
+    try:
+        skew = now - email.utils.parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        found = "the collector's response has a date that can't be read"
+        return skipped(Code.CLOCK_UNREADABLE_DATE, CLOCK, found)
+    fields = {"skew": skew}
+    if abs(skew) <= LARGEST_SKEW:
+        found = f"within {LARGEST_SKEW:.0f} seconds of the collector's"
+        return ok(Code.CLOCK_RIGHT, CLOCK, found, fields=fields)
+    direction = "ahead of" if skew > 0 else "behind"
+    synchronize = "timedatectl set-ntp true"
+    return warning(
+        Code.CLOCK_OFF,
+        CLOCK,
+        f"{abs(skew):,.0f} seconds {direction} the collector's",
+        f"set this host's clock and keep it set: `{synchronize}`; a collector may refuse what was signed at "
+        "another time",
+        commands=(synchronize,),
+        fields=fields,
+    )

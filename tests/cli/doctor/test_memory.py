@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from baseplate_events.cli.doctor.findings import Code
+from baseplate_events.cli.doctor.memory import (
+    PROCESS_MEMORY,
+    MemoryLimit,
+    judge_memory,
+    limit_files,
+    memory_limit,
+    message_memory,
+    parse_limit,
+    read_memory_limit,
+)
+from baseplate_events.transport.limits import QueueSize
+from tests.support.doctors import check_words, doctor, doctor_in, sound
+from tests.support.sandbox import sandbox
+from tests.support.strategies import queue_sizes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The lines of mountinfo of a host with version 2 alone, of one with version 1, and of both side by side.
+V2 = "31 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+UNIFIED = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+OTHERS = (
+    "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+    "31 22 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct\n"
+)
+
+#: Names of cgroups, as systemd, Docker and Kubernetes have them, and stranger ones.
+names = st.text(st.characters(exclude_characters="/\n\0", exclude_categories=["Cs"]), min_size=1).filter(
+    lambda name: name not in {".", ".."} and name.splitlines() == [name]
+)
+paths = st.lists(names, max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+def escaped(path: str) -> str:
+    """Write a path as mountinfo does."""
+    return re.sub(r"[ \t\n\\]", lambda match: f"\\{ord(match[0]):03o}", path)
+
+
+# --- which files have a limit ---
+
+
+@given(paths)
+def test_a_cgroup_and_all_above_count(path: str) -> None:
+    """From its own one up to the root, in either version, whatever else is mounted."""
+    parts = path.strip("/").split("/") if path != "/" else []
+    above = ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
+
+    def below(point: str, file: str) -> list[str]:
+        return ["/".join(part for part in (point, folder, file) if part) for folder in above]
+
+    v2 = below("/sys/fs/cgroup", "memory.max")
+    v1 = below("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+    unified = below("/sys/fs/cgroup/unified", "memory.max")
+    assert v2 == limit_files(f"0::{path}\n", OTHERS + V2)
+    assert v1 == limit_files(f"4:cpu,cpuacct:/other\n3:hugetlb,memory:{path}\n", OTHERS + V1)
+    hybrid = f"9:name=systemd:/x\n4:memory:{path}\n0::{path}\n"
+    assert v1 + unified == limit_files(hybrid, OTHERS + V1 + UNIFIED)
+
+
+@given(paths, paths, names)
+def test_a_container_sees_its_own_cgroup_as_the_root(root: str, path: str, folder: str) -> None:
+    """With a namespace of cgroups or without one; a cgroup elsewhere is what the mount shows."""
+    mount = f"31 23 0:26 {escaped(root)} /{escaped(folder)} rw - cgroup2 cgroup2 rw\n"
+    inside = limit_files(f"0::{root.rstrip('/')}{path}\n", mount)
+    assert inside[-1] == f"/{folder}/memory.max"
+    assert inside[0] == f"/{folder}{path.rstrip('/')}/memory.max"
+    assert limit_files(f"0::{root}\n", mount) == [f"/{folder}/memory.max"]
+    assert limit_files("0::/../elsewhere\n", mount) == [f"/{folder}/memory.max"]
+
+
+@given(st.text(), st.text())
+@example("0::", "- cgroup2")
+@example("4:memory:/x", "1 2 3 4 5 - cgroup x memory")
+@example("0::/x", "1 2 3 \\777 \\000 6 - cgroup2 x y")
+def test_no_text_of_the_system_breaks_the_search(cgroups: str, mountinfo: str) -> None:
+    """Whatever the kernel may write there one day."""
+    for file in limit_files(cgroups, mountinfo) + limit_files(cgroups, OTHERS + V1 + UNIFIED):
+        assert file.endswith(("memory.max", "memory.limit_in_bytes"))
+
+
+@given(st.text(), st.integers(0, 2**64))
+def test_a_limit_is_a_number_or_none(text: str, size: int) -> None:
+    """Version 1 writes no limit as a number that no memory has."""
+    assert parse_limit(f"{size}\n") == (size if size < 2**62 else None)
+    assert parse_limit("max\n") is None
+    assert parse_limit("9223372036854771712\n") is None
+    found = parse_limit(text)
+    assert found is None or int(text) == found
+
+
+@given(st.lists(st.none() | st.just("max\n") | st.integers(0, 2**50).map(str), min_size=3, max_size=3))
+def test_the_lowest_limit_counts(texts: list[str | None]) -> None:
+    """A cgroup without the file, as that of a host's root, has no limit."""
+    places = [f"/sys/fs/cgroup{folder}/memory.max" for folder in ("/a/b", "/a", "")]
+    files = {
+        "/proc/self/cgroup": "0::/a/b\n",
+        "/proc/self/mountinfo": OTHERS + V2,
+        **{place: text for place, text in zip(places, texts, strict=True) if text is not None},
+    }
+    sizes = [int(text) for text in texts if text is not None and text != "max\n"]
+    found = memory_limit(files.get)
+    assert (min(sizes) if sizes else None) == (found.size if found else None)
+    assert found is None or files[found.path] == str(found.size)
+
+
+def test_a_system_without_proc_has_no_limit() -> None:
+    """Nor is there an error."""
+    assert memory_limit(lambda _: None) is None
+
+
+def test_the_limit_of_this_process_can_be_read() -> None:
+    """Whatever this host has, both versions included."""
+    limit = read_memory_limit()
+    assert limit is None or 0 < limit.size < 2**62
+
+
+# --- the memory of a queue ---
+
+
+@given(st.integers(1, 2**24))
+def test_a_message_takes_more_than_its_bytes(size: int) -> None:
+    """The pieces of the kernel's allocator are at most twice as large as what is in them."""
+    taken = message_memory(size)
+    assert size + 48 <= taken
+    assert taken <= 2 * (size + 48) + 64
+    assert message_memory(size) <= message_memory(size + 1)
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1_000, 2_048), (4_000, 4_096), (8_192, 8_256)])
+def test_a_message_takes_what_was_measured(size: int, taken: int) -> None:
+    """On Linux 6.18, by memory.kmem.usage_in_bytes."""
+    assert taken == message_memory(size)
+
+
+@given(queue_sizes, st.none() | st.integers(0, 2**41))
+def test_a_limit_is_enough_just_if_a_full_queue_and_a_service_fit(size: QueueSize, limit: int | None) -> None:
+    """What is advised is enough: a queue of fewer events, or a higher limit."""
+    check = sound(judge_memory(size, MemoryLimit(limit, "/memory.max") if limit is not None else None))
+    full = size.max_messages * message_memory(size.max_message_size)
+    assert (full, limit) == (check.fields["needed"], check.fields["limit"])
+    if limit is None:
+        assert check.code is Code.MEMORY_UNLIMITED
+    elif full + PROCESS_MEMORY <= limit:
+        assert check.code is Code.MEMORY_SUFFICIENT
+    else:
+        assert check.code is Code.MEMORY_TOO_SMALL
+        advised, fitting = check.fields["advised"], check.fields["fitting"]
+        assert isinstance(advised, int)
+        assert isinstance(fitting, int)
+        assert judge_memory(size, MemoryLimit(advised, "/x")).code is Code.MEMORY_SUFFICIENT
+        assert fitting < size.max_messages
+        if fitting:
+            smaller = size._replace(max_messages=fitting)
+            assert judge_memory(smaller, MemoryLimit(limit, "/x")).code is Code.MEMORY_SUFFICIENT
+
+
+def test_the_words_on_a_memory_limit() -> None:
+    """Both sizes are named, and each way to make them fit."""
+    size = QueueSize(10_000, 102_400)
+    limit = MemoryLimit(200 * 1024**2, "/sys/fs/cgroup/memory.max")
+    check_words(judge_memory(size, None), "none (a full queue takes 1,026,560,000 bytes)")
+    check_words(
+        judge_memory(QueueSize(10, 8_192), limit),
+        "209,715,200 bytes (/sys/fs/cgroup/memory.max); a full queue takes 82,560 of them",
+    )
+    found = "209,715,200 bytes (/sys/fs/cgroup/memory.max); a full queue takes 1,026,560,000 of them: "
+    remedy = (
+        "set a smaller max_event_size, and remake the queue; or raise the limit of each service that puts "
+        "events: `MemoryMax=1093668864` with systemd, `--memory 1093668864` with docker, "
+        '`limits.memory: "1093668864"` in a pod'
+    )
+    check_words(
+        judge_memory(size, limit),
+        f"{found}a service under this limit is killed before its queue is full",
+        f"set max_queue_size to 1389 or less, or {remedy}",
+    )
+    tiny = judge_memory(size, MemoryLimit(PROCESS_MEMORY, "/x"))
+    assert tiny.remedy == remedy
+
+
+# --- the command ---
+
+
+def test_the_limit_is_looked_at_in_the_cgroup_of_the_doctor(tmp_path: Path) -> None:
+    """Here with a cgroup whose files are stand-ins: a queue of any size is too large for it."""
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "mountinfo").write_text(f"31 23 0:26 / {escaped(str(tmp_path))} rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    with sandbox(tmp_path) as place:
+        bind = " && ".join(
+            f"mount --bind {tmp_path / name} /proc/$$/{name}" for name in ("mountinfo", "cgroup")
+        )
+        table = doctor_in(place, after=bind)
+    check = table["memory limit"]
+    assert check.code is Code.MEMORY_TOO_SMALL
+    assert (1_000_000, str(tmp_path / "memory.max")) == (check.fields["limit"], check.fields["path"])
+
+
+def test_the_limit_is_a_part_of_every_look_at_a_queue() -> None:
+    """Without a configuration it is about a queue of the default size, or what the host makes of it."""
+    check = doctor()["memory limit"]
+    needed = check.fields["needed"]
+    assert isinstance(needed, int)
+    assert needed > 0
