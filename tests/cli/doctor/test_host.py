@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from baseplate_events.cli.doctor.checks import expected_size
 from baseplate_events.cli.doctor.findings import Code, Verdict
 from baseplate_events.cli.doctor.host import check_process, check_queue
+from baseplate_events.cli.doctor.memory import message_memory
 from baseplate_events.cli.queue.info import MOUNT_COMMAND, group_name, inspect_queue, user_name
 from baseplate_events.errors import (
     EventQueueLimitError,
@@ -179,10 +180,22 @@ def test_a_queue_is_shown_with_its_owner() -> None:
         table = doctor("--queue-name", name.removeprefix("/events-"))
     assert (table["queue depth"].code, table["queue owner"].code) == (Code.QUEUE_HAS_ROOM, Code.QUEUE_OWNER)
     assert {"queue": name, "depth": 0, "capacity": 2} == table["queue depth"].fields
+    assert 2 * message_memory(32) == table["memory limit"].fields["needed"]
     user = user_name(os.geteuid())
     assert {"queue": name, "user": user} == table["queue owner"].fields
     check_words(table["queue owner"], f"user {user}")
     assert table.status == 0
+
+
+@needs_root
+def test_a_queue_of_a_stranger_is_named() -> None:
+    """A queue that another user made first is a warning, however closed it is."""
+    with fresh_name("/events-test-") as name:
+        with as_user(NOBODY):
+            queue = MessageQueue(name, max_messages=2, max_message_size=32)
+        with queue:
+            check = doctor("--queue-name", name.removeprefix("/events-"))["queue owner"]
+    assert (Code.QUEUE_FOREIGN, user_name(NOBODY)) == (check.code, check.fields["user"])
 
 
 def test_a_queue_that_is_too_small_is_named(tmp_path: Path) -> None:
