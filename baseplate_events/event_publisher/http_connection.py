@@ -107,8 +107,8 @@ class Connection:
 
     def __init__(self, connected: socket.socket, address: Address, budget: Budget, *, detour: bool) -> None:
         self.address = address
-        self.opened_at = budget.now()
-        self.used_at = self.opened_at
+        self.opened_at: float = budget.now()
+        self.used_at: float = self.opened_at
         self.detour = detour
         self._kept = False  # whether it has carried a request
         self._answered = False  # whether anything came back for the last one

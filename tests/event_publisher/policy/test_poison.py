@@ -91,14 +91,11 @@ def test_in_a_quiet_line_all_healthy_events_arrive(
 ) -> None:
     """Within 60 seconds, and no poison event is given up as long as nothing speaks for the collector."""
     events = burst(poisons)
-    for seed in range(3):
-        timeline = Timeline(
-            collector(crash), concurrency=concurrency, spooled=spooled, max_size=BODY, seed=seed
-        )
-        timeline.run(60.0, merged(events, []))
-        assert healthy(events) <= timeline.delivered.keys()
-        assert timeline.dead_letters.letters == []
-        assert timeline.delivery.accounting.in_hand + timeline.delivery.accounting.spooled == len(poisons)
+    timeline = Timeline(collector(crash), concurrency=concurrency, spooled=spooled, max_size=BODY)
+    timeline.run(60.0, merged(events, []))
+    assert healthy(events) <= timeline.delivered.keys()
+    assert timeline.dead_letters.letters == []
+    assert timeline.delivery.accounting.in_hand + timeline.delivery.accounting.spooled == len(poisons)
 
 
 @pytest.mark.parametrize("poisons", POISONS.values(), ids=POISONS.keys())
@@ -107,16 +104,15 @@ def test_under_a_trickle_all_healthy_events_arrive(poisons: list[int], concurren
     """Within 30 seconds, those of the trickle too; later each poison event is one dead letter."""
     events = burst(poisons)
     seconds = 600.0
-    for seed in range(2):
-        others = trickle(seconds)
-        timeline = Timeline(collector(), concurrency=concurrency, max_size=BODY, seed=seed)
-        timeline.run(30.0, merged(events, others))
-        assert healthy(events) <= timeline.delivered.keys()
-        timeline.run(seconds, [item for item in others if item[0] >= 30.0])
-        assert {event for _, event in others} <= timeline.delivered.keys()
-        assert sorted(events[number] for number in poisons) == sorted(timeline.dead_letters.letters)
-        delays = [timeline.delivered[event] - at for at, event in others if at > 30.0]
-        assert max(delays) < 5.0, "a held event costs only itself"
+    others = trickle(seconds)
+    timeline = Timeline(collector(), concurrency=concurrency, max_size=BODY, seed=1)
+    timeline.run(30.0, merged(events, others))
+    assert healthy(events) <= timeline.delivered.keys()
+    timeline.run(seconds, [item for item in others if item[0] >= 30.0])
+    assert {event for _, event in others} <= timeline.delivered.keys()
+    assert sorted(events[number] for number in poisons) == sorted(timeline.dead_letters.letters)
+    delays = [timeline.delivered[event] - at for at, event in others if at > 30.0]
+    assert max(delays) < 5.0, "a held event costs only itself"
 
 
 @pytest.mark.parametrize("concurrency", [1, 16])
@@ -173,7 +169,7 @@ def down(outcome: Outcome, begins: float, ends: float) -> Callable[[Batch, float
 
 @pytest.mark.parametrize("outcome", [FAILURE, RESET, REJECTION], ids=["503", "reset", "400"])
 @pytest.mark.parametrize(
-    ("begins", "ends"), [(0.0, 1_800.0), (0.0, 30.0), (60.0, 90.0), (60.0, 1_000.0)], ids=str
+    ("begins", "ends"), [(0.0, 900.0), (0.0, 30.0), (60.0, 90.0), (60.0, 600.0)], ids=str
 )
 @pytest.mark.parametrize("concurrency", [1, 16])
 def test_no_outage_gives_a_healthy_event_up(
@@ -190,7 +186,7 @@ def test_no_outage_gives_a_healthy_event_up(
     assert timeline.dead_letters.letters == []
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_chance_gives_a_healthy_event_up_never(seed: int) -> None:
     """With half of all answers 5xx at random, everything arrives and nothing is given up."""
     chance = random.Random(seed)
@@ -277,9 +273,9 @@ def test_evidence_is_expected_to_say_nothing_of_chance(others: int, failing: flo
 
 @pytest.mark.parametrize("failing", [0.2, 0.5, 0.8])
 def test_evidence_against_the_healthy_is_as_rare_as_it_says(failing: float) -> None:
-    """Of 4,000 healthy events that fail by chance no more than 2**-bits of them collect so many bits."""
+    """Of 2,000 healthy events that fail by chance no more than 2**-bits of them collect so many bits."""
     chance = random.Random(1)
-    events = 4_000
+    events = 2_000
     most: list[float] = []
     for _ in range(events):
         policy, record = PoisonPolicy(), CLEAN
