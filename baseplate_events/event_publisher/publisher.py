@@ -254,6 +254,8 @@ class EventPublisher:
             return 0
         if not self._delivery.failures:
             return _BURST
+        if removed := self._consumer.removed_depth:
+            return min(_BURST, removed)  # no one else can receive these any more
         if self._spool is None or not self._stopping:
             return 0
         # The queue is lost with the host, the spool isn't. Busy producers must not hold the stop up.

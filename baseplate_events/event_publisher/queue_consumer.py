@@ -82,6 +82,11 @@ class QueueConsumer:
         """Events that wait in it."""
         return self._queue.current_messages
 
+    @property
+    def removed_depth(self) -> int:
+        """Events that wait in queues of that name that were removed, and that are lost with this process."""
+        return sum(orphan.current_messages for orphan, _ in self._orphans)
+
     def register(self, poller: select.poll, *, receiving: bool) -> None:
         """Have a poller wake when there is something to do.
 

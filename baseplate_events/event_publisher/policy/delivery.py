@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from .rejection import DeadLetterSink
     from .store import Segment, Store
 
+#: Seconds until a segment that couldn't be read is tried again; meanwhile others are.
+_UNREADABLE_PAUSE: Final = 30.0
+
 #: The HTTP status of a collector that has too much to do.
 _SERVICE_UNAVAILABLE: Final = 503
 
@@ -197,7 +200,8 @@ class Delivery:
         try:
             events = self._pending.load(pending)
         except EventError as exc:
-            self._put_back(pending, now)
+            # Others may be readable, so this one must not stop the line.
+            self._pending.set_aside(pending, now + _UNREADABLE_PAUSE)
             self._disk.fail(exc, now)
             self._limit.pause_until(self._disk.retry_at)
             return None
@@ -238,7 +242,7 @@ class Delivery:
         self._pending.finish(attempt)
         match outcome:
             case Accepted():
-                self._poison.accept(pending.record, pending.number, pending.count)
+                self._poison.accept(pending.record, pending.number, pending.count, attempt.started_at)
                 self._limit.succeed(attempt.started_at, now)
                 self.accounting.deliver(pending.count, spooled=pending.segment is not None)
                 self._pending.release(pending.segment)
@@ -246,14 +250,18 @@ class Delivery:
             case TooLarge() | Refused():
                 if isinstance(outcome, TooLarge) and pending.count > 1:
                     self._batcher.learn(attempt.batch.size // 2)
-                judgement = self._poison.refuse(pending.record, pending.number, pending.count)
+                judgement = self._poison.refuse(pending.record, pending.number, pending.count, now)
                 rejection = Rejection(DropReason.REFUSED, outcome.reason, outcome.status, outcome.excerpt)
                 self._change_pace(attempt, judgement.pace, 0.0, now)
                 action = self._act(attempt, judgement, rejection, now)
             case Retryable(may_be_poison=True):
                 overloaded = outcome.status == _SERVICE_UNAVAILABLE
                 judgement = self._poison.fail(
-                    pending.record, pending.number, pending.count, overloaded=overloaded
+                    pending.record,
+                    pending.number,
+                    pending.count,
+                    overloaded=overloaded,
+                    all_held=self._pending.are_all_held,
                 )
                 reason = f"{outcome.reason}, {judgement.record.failures} times while others were accepted"
                 rejection = Rejection(DropReason.REFUSED, reason, outcome.status)

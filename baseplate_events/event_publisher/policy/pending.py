@@ -108,6 +108,11 @@ class PendingBatches:
         return len(self._in_flight)
 
     @property
+    def are_all_held(self) -> bool:
+        """Whether nothing is pending but single events that were set aside, at least one."""
+        return 0 < self.held_count == len(self._line) + len(self._aside) + len(self._in_flight)
+
+    @property
     def has_line(self) -> bool:
         """Whether a batch waits that was not set aside."""
         return bool(self._line)
@@ -191,9 +196,8 @@ class PendingBatches:
     def _keep(self, pending: PendingBatch) -> PendingBatch:
         """Count a batch that is going to wait, in memory only if it has to be or if there is room."""
         if pending.batch is not None and pending.segment is not None:
-            memory = self.held_memory if pending.is_held else self.memory
-            if memory + pending.batch.size > self._max_memory:
-                pending = replace(pending, batch=None)
+            memory = self.memory + self.held_memory + pending.batch.size
+            pending = replace(pending, batch=pending.batch if memory <= self._max_memory else None)
         self._count(pending, 1)
         return pending
 

@@ -17,8 +17,9 @@ Rules:
    costs one batch a few idempotency keys.
 4. An overloaded collector answers 503 to everything, and some proxies do when they lose a connection: a batch
    is split after `MAX_OVERLOADS` of them, or earlier if its evidence is `SUSPICIOUS`.
-5. A single event that is refused is given up if another batch was accepted since it was first refused, alone
-   or with others. Until then it is held: retried at the pace of the backoff, while later batches go first.
+5. A single event that is refused is given up if another batch was sent and accepted since it was first
+   refused, alone or with others. Until then it is held: retried at the pace of the backoff, while later
+   batches go first.
 6. A single event that fails is held likewise, and given up once its `evidence` reaches `ENOUGH_EVIDENCE`.
 
 Evidence is counted in bits. Let `tried` be the number of other batches whose first attempt ended since this
@@ -69,7 +70,7 @@ class FaultRecord:
         tried: First attempts for any batch that had ended when it failed last.
         failed: Those of them that failed.
         accepted: Batches that had been accepted when it was made, as a part.
-        refused_at: Batches that had been accepted when its events were first refused; None if they weren't.
+        refused_at: When its events were first refused, by the monotonic clock; None if they weren't.
         is_part: Whether it is a part of a batch that was split.
     """
 
@@ -78,7 +79,7 @@ class FaultRecord:
     tried: int = 0
     failed: int = 0
     accepted: int = 0
-    refused_at: int | None = None
+    refused_at: float | None = None
     is_part: bool = False
 
 
@@ -133,6 +134,7 @@ class PoisonPolicy:
 
     def __init__(self) -> None:
         self._accepted = 0
+        self._accepted_start = float("-inf")  # when the latest attempt began whose batch was accepted
         self._tried = 0
         self._failed = 0
         self._refusals_in_a_row = 0
@@ -144,10 +146,11 @@ class PoisonPolicy:
         self._probes = 0
         self._split_at = 0  # how many had been accepted when the batch on trial was split
 
-    def accept(self, record: FaultRecord, number: int, count: int) -> None:
-        """Record that a batch of `count` events was accepted."""
+    def accept(self, record: FaultRecord, number: int, count: int, started_at: float) -> None:
+        """Record that a batch of `count` events was accepted, whose attempt began at `started_at`."""
         self._try_first(record, failed=False)
         self._accepted += 1
+        self._accepted_start = max(self._accepted_start, started_at)
         self._refusals_in_a_row = 0
         self._probes = self._budget
         self.leave(number, count)
@@ -161,12 +164,12 @@ class PoisonPolicy:
         if number == self._on_trial and count > 1:
             self._count_divisible(-1)
 
-    def refuse(self, record: FaultRecord, number: int, count: int) -> Judgement:
-        """Judge a batch of `count` events that was refused."""
+    def refuse(self, record: FaultRecord, number: int, count: int, now: float) -> Judgement:
+        """Judge a batch of `count` events that was refused at `now`."""
         self._try_first(record, failed=False)
         self._refusals_in_a_row += 1
-        first_at = record.refused_at if record.refused_at is not None else self._accepted
-        has_evidence = self._accepted > first_at
+        first_at = record.refused_at if record.refused_at is not None else now
+        has_evidence = self._accepted_start >= first_at
         record = self._mark(replace(record, refused_at=first_at))
         slows_down = not has_evidence and self._refusals_in_a_row > REFUSALS_IN_A_ROW
         pace = Pace.FAILED if slows_down else Pace.ANSWERED
@@ -178,31 +181,56 @@ class PoisonPolicy:
         )
         return Judgement(record, Action.SPLIT if may_split else Action.KEEP, pace)
 
-    def fail(self, record: FaultRecord, number: int, count: int, *, overloaded: bool = False) -> Judgement:
-        """Judge a batch of `count` events whose attempt failed, perhaps since the collector is overloaded."""
+    def fail(
+        self,
+        record: FaultRecord,
+        number: int,
+        count: int,
+        *,
+        overloaded: bool = False,
+        all_held: bool = False,
+    ) -> Judgement:
+        """Judge a batch of `count` events whose attempt failed.
+
+        Args:
+            record: Its record.
+            number: Its number.
+            count: Events in it.
+            overloaded: Whether the collector may just have too much to do.
+            all_held: Whether all other batches are single events that failed or were refused alone.
+        """
         # What became of others since it failed last.
         tried, failed = self._tried - record.tried, self._failed - record.failed
         gain = min(MAX_GAIN, math.log2((tried + 1) / (failed + 1))) if record.failures else 0.0
         self._try_first(record, failed=True)
         record = self._mark(replace(record, evidence=record.evidence + gain))
+        if count == 1:
+            # Without others, the pause of the event itself is enough; but those of many held events add up.
+            is_alone = record.failures > 1 and not tried and not all_held
+            isolated = self._has_evidence(record)
+            others_fare_well = is_alone or (record.failures > 1 and tried > 0 and (isolated or not failed))
+            others_fare_better = record.failures > 1 and tried > failed
+            if overloaded:
+                pace = Pace.PROBE if others_fare_better else Pace.FAILED
+                return Judgement(record, self._end_or_keep(record), pace)
+            return self._judge_lone(
+                record, number, others_fare_well=others_fare_well, others_fare_better=others_fare_better
+            )
         if overloaded:
             return self._judge_overloaded(record, number, count)
-        if count == 1:
-            return self._judge_lone(record, number, tried, failed)
         return self._judge_several(record, number, count, others_fare_well=tried > 0 and not failed)
 
     def _judge_overloaded(self, record: FaultRecord, number: int, count: int) -> Judgement:
-        if count == 1:
-            return Judgement(record, self._end_or_keep(record), Pace.FAILED)
         is_suspect = record.failures >= MAX_OVERLOADS or record.evidence >= SUSPICIOUS
         may_split = (is_suspect or self._has_evidence(record)) and self._is_on_trial(number, count)
         return Judgement(record, Action.SPLIT if may_split else Action.KEEP, Pace.FAILED)
 
-    def _judge_lone(self, record: FaultRecord, number: int, tried: int, failed: int) -> Judgement:
-        is_first = record.failures == 1
-        if self._has_evidence(record) or (not is_first and not failed):
+    def _judge_lone(
+        self, record: FaultRecord, number: int, *, others_fare_well: bool, others_fare_better: bool
+    ) -> Judgement:
+        if others_fare_well or (record.failures == 1 and self._has_evidence(record)):
             pace = Pace.UNCHANGED
-        elif not is_first and tried > failed:
+        elif others_fare_better:
             pace = Pace.PROBE
         else:
             pace = self._probe(record, number) or Pace.FAILED

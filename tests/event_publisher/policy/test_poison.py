@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.poison import (
     CLEAN,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from baseplate_events.event_publisher.policy.batching import Batch
+    from baseplate_events.event_publisher.policy.store import Segment
 
 FAILURE = Retryable("500", from_collector=True, status=500, may_be_poison=True)
 RESET = Retryable("connection lost", from_collector=False, may_be_poison=True)
@@ -285,7 +287,7 @@ def test_evidence_against_the_healthy_is_as_rare_as_it_says(failing: float) -> N
                 if chance.random() < failing:
                     policy.fail(CLEAN, number, 1)
                 else:
-                    policy.accept(CLEAN, number, 1)
+                    policy.accept(CLEAN, number, 1, 0.0)
         most.append(record.evidence)
     for bits in range(1, 7):
         rare = events * 2.0**-bits
@@ -307,7 +309,7 @@ def test_without_others_a_failure_says_nothing(gaps: list[int]) -> None:
         assert (judgement.action is Action.GIVE_UP) == (record.evidence >= ENOUGH_EVIDENCE)
         assert judgement.action is Action.KEEP or failures > 10
         for number in range(others):
-            policy.accept(CLEAN, number + 1, 1)
+            policy.accept(CLEAN, number + 1, 1, 0.0)
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 5), st.integers(4, 40), st.booleans()), max_size=80))
@@ -318,7 +320,9 @@ def test_one_batch_at_a_time_is_split_without_evidence(steps: list[tuple[int, in
     split: set[int] = set()
     for number, size, rejects in steps:
         record, count = pieces.get(number, (CLEAN, size))
-        judgement = (policy.refuse if rejects else policy.fail)(record, number, count)
+        judgement = (
+            policy.refuse(record, number, count, 0.0) if rejects else policy.fail(record, number, count)
+        )
         assert judgement.action is not Action.GIVE_UP
         pieces[number] = (judgement.record, count)
         if judgement.action is Action.SPLIT:
@@ -329,3 +333,63 @@ def test_one_batch_at_a_time_is_split_without_evidence(steps: list[tuple[int, in
             pieces[number] = (part, larger)
     numbers = {number for number in split if pieces[number][1] > 1}
     assert len(numbers) <= 1
+
+
+def test_an_acceptance_that_began_before_a_refusal_is_no_evidence() -> None:
+    """A batch that was sent before everything was refused says nothing of the collector since then."""
+    timeline = Timeline(down(REJECTION, 0.5, 100.0), concurrency=2, max_events=4)
+    delivery, events = timeline.delivery, [make_event(number) for number in range(9)]
+    delivery.offer(events[:1], 0.0)
+    first = delivery.next_attempt(1.0)
+    assert first is not None
+    delivery.finish(first, Accepted(200), 1.1)
+    delivery.offer(events[1:], 2.0)
+    slow, refused = delivery.next_attempt(2.0), delivery.next_attempt(2.0)
+    assert slow is not None
+    assert refused is not None
+    delivery.finish(refused, REJECTION, 2.1)
+    delivery.finish(slow, Accepted(200), 2.2)
+    timeline.now = 2.2
+    timeline.run(300.0)
+    assert timeline.dead_letters.letters == []
+    assert healthy(events) == {*timeline.delivered, *first.batch.events, *slow.batch.events}
+
+
+@pytest.mark.parametrize("outcome", [FAILURE, REJECTION], ids=["500", "400"])
+@pytest.mark.parametrize("concurrency", [1, 16])
+def test_held_events_in_a_quiet_line_keep_to_the_backoff(outcome: Outcome, concurrency: int) -> None:
+    """However many are held, requests stay as rare in an outage as the longest pause makes them."""
+    requests: list[float] = []
+
+    def answer(batch: Batch, now: float) -> Outcome:
+        del batch
+        requests.append(now)
+        return outcome
+
+    timeline = Timeline(answer, concurrency=concurrency, max_events=1)
+    timeline.run(4 * 3_600.0, merged([make_event(number) for number in range(60)], []))
+    for hour in range(4):
+        assert sum(hour * 3_600.0 <= at < (hour + 1) * 3_600.0 for at in requests) < 500
+
+
+def test_a_segment_that_cannot_be_read_stops_no_other() -> None:
+    """What is in other segments is delivered; the one that fails is tried again until it can be read."""
+    timeline = Timeline(collector(), spooled=True, max_events=1)
+    store = timeline.store
+    assert store is not None
+    for number in range(20):
+        store.append(make_event(number))
+        store.close_segment()
+    load = store.load
+
+    def fail(segment: Segment) -> tuple[bytes, ...]:
+        if segment.number == 3 and timeline.now < 1_000.0:
+            raise EventError("Input/output error")
+        return load(segment)
+
+    store.load = fail  # type: ignore[method-assign]
+    timeline.start()
+    timeline.run(300.0)
+    assert len(timeline.delivered) == 19
+    timeline.run(1_000.0)
+    assert len(timeline.delivered) == 20
