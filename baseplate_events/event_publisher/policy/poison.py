@@ -9,7 +9,8 @@ Rules:
 1. Splitting loses no event, only the idempotency key, and the halves are witnesses for each other. The first
    batch of several events that fails is put on trial: it is retried next, and split after `MAX_FAILURES`. A
    batch is split at its first refusal.
-2. One batch at a time is on trial, so that an outage doesn't split the backlog. A refused batch needn't wait
+2. One batch at a time is on trial, and each trial takes twice as many failures as the one before, until
+   something is accepted, so that an outage doesn't split the backlog. A refused batch needn't wait
    for that once another batch has been accepted since.
 3. A part is split at its next failure or refusal if anything was accepted since it was made. Without that, a
    part is also split at its first failure, but only `bit_length(events)` times after each acceptance: a
@@ -41,8 +42,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-#: Failures of a batch of several events after which it is split: a hiccup gives fewer.
-MAX_FAILURES: Final = 3
+#: Failures of a batch of several events after which it is split. A hiccup gives fewer, and a response that is
+#: lost a few times must not cost the idempotency key.
+MAX_FAILURES: Final = 4
 
 #: The same for 503, which an overloaded collector answers to whatever it gets. With others accepted in
 #: between, so many bits of evidence do as well; a healthy batch collects them once in 32 times at most.
@@ -145,6 +147,8 @@ class PoisonPolicy:
         self._budget = 0
         self._probes = 0
         self._split_at = 0  # how many had been accepted when the batch on trial was split
+        self._began_at = 0  # how many had been accepted when this trial began
+        self._fruitless = 0  # how many trials ended since anything was accepted
 
     def accept(self, record: FaultRecord, number: int, count: int, started_at: float) -> None:
         """Record that a batch of `count` events was accepted, whose attempt began at `started_at`."""
@@ -152,6 +156,7 @@ class PoisonPolicy:
         self._accepted += 1
         self._accepted_start = max(self._accepted_start, started_at)
         self._refusals_in_a_row = 0
+        self._fruitless = 0
         self._probes = self._budget
         self.leave(number, count)
 
@@ -245,12 +250,14 @@ class PoisonPolicy:
             return Judgement(record, Action.KEEP, Pace.UNCHANGED if its_own_fault else Pace.FAILED)
         if self._has_evidence(record):
             return Judgement(record, Action.SPLIT, Pace.UNCHANGED if is_first else Pace.PROBE)
-        if record.failures >= MAX_FAILURES:
-            return Judgement(record, Action.SPLIT, Pace.FAILED if record.is_part else Pace.PROBE)
+        is_brief = not self._fruitless and not record.is_part
+        if record.failures >= MAX_FAILURES << self._fruitless:
+            return Judgement(record, Action.SPLIT, Pace.PROBE if is_brief else Pace.FAILED)
         if record.is_part:
             pace = self._probe(record, number)
             return Judgement(record, Action.SPLIT if pace else Action.KEEP, pace or Pace.FAILED)
-        return Judgement(record, Action.KEEP, Pace.FAILED if is_first else Pace.PROBE, goes_first=True)
+        pace = Pace.FAILED if is_first or not is_brief else Pace.PROBE
+        return Judgement(record, Action.KEEP, pace, goes_first=is_brief)
 
     def split(self, record: FaultRecord, number: int, counts: tuple[int, int]) -> FaultRecord:
         """Record that a batch is split in parts of `counts` events; return the record of each part."""
@@ -282,6 +289,7 @@ class PoisonPolicy:
         if self._on_trial is None and count > 1:
             self._on_trial = number
             self._divisible = 1
+            self._began_at = self._accepted
         return self._on_trial == number
 
     def _has_evidence(self, record: FaultRecord) -> bool:
@@ -298,7 +306,9 @@ class PoisonPolicy:
         Returns:
             The pace: no pause if anything was accepted in this trial. None if it isn't allowed.
         """
-        if not record.is_part or record.failures > 1 or number != self._on_trial or not self._probes:
+        if not record.is_part or record.failures > 1 or number != self._on_trial:
+            return None
+        if self._fruitless or not self._probes:
             return None
         self._probes -= 1
         return Pace.UNCHANGED if self._accepted > self._split_at else Pace.PROBE
@@ -307,3 +317,4 @@ class PoisonPolicy:
         self._divisible += change
         if not self._divisible:
             self._on_trial = None
+            self._fruitless += self._accepted == self._began_at
