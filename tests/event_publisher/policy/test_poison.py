@@ -169,6 +169,7 @@ def down(outcome: Outcome, begins: float, ends: float) -> Callable[[Batch, float
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", [FAILURE, RESET, REJECTION], ids=["503", "reset", "400"])
 @pytest.mark.parametrize(
     ("begins", "ends"), [(0.0, 900.0), (0.0, 30.0), (60.0, 90.0), (60.0, 600.0)], ids=str
@@ -204,6 +205,7 @@ def test_chance_gives_a_healthy_event_up_never(seed: int) -> None:
     assert timeline.dead_letters.letters == []
 
 
+@pytest.mark.slow
 def test_an_outage_splits_few_batches() -> None:
     """In an hour of 500 nearly all batches keep their contents, and with that their idempotency keys."""
     attempts: set[tuple[bytes, ...]] = set()
