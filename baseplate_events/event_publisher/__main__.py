@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import random
-import signal
 import sys
 import time
 from functools import partial
@@ -66,9 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         control = Control(time.monotonic)
         # Before anything that takes time: a spool's recovery can take minutes, and process 1 of a container
         # ignores a signal without a handler.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: control.stop())
-        signal.signal(signal.SIGHUP, lambda _number, _frame: control.reload())
+        control.handle_signals()
         # Jitter is no secret.
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ), control=control)  # noqa: S311
     except StoppedError as exc:

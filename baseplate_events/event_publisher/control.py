@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from typing import TYPE_CHECKING, final
 
@@ -35,6 +36,20 @@ class Control:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._handles_signals = False
+
+    def handle_signals(self) -> None:
+        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, until `close`; for the main thread alone.
+
+        Python runs a handler between two instructions of the main thread, and not while that waits for
+        descriptors. A signal that comes just before the wait begins, or that the system hands to another
+        thread, doesn't end it. So the interpreter itself wakes the main thread (`signal.set_wakeup_fd`).
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: self.stop())
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload())
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._handles_signals = True
 
     def stop(self) -> None:
         """Ask to stop; a second call asks to stop at once."""
@@ -63,6 +78,8 @@ class Control:
             self._reader.recv(1_024)
 
     def close(self) -> None:
-        """Close the descriptors; requests that come later do nothing."""
+        """Close the descriptors; requests that come later change nothing."""
+        if self._handles_signals:
+            signal.set_wakeup_fd(-1)
         self._reader.close()
         self._writer.close()
