@@ -336,10 +336,13 @@ def test_a_host_without_descriptors_is_a_failure_with_its_remedy(
     if route.endswith("certificates"):
         monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
         ca_file = None
-    with (
-        FaultCollector(ssl_context=None if route == "plain" else context) as server,
-        collector_for(server.url, ca_file=ca_file, addresses=book) as collector,
-    ):
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    address = listener.getsockname()
+    scheme = "http" if route == "plain" else "https"
+    url = f"{scheme}://127.0.0.1:{address[1]}"
+    with collector_for(url, ca_file=ca_file, addresses=book) as collector:
+        # The collector comes later: it couldn't accept anything now.
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # standard input is open
         try:
@@ -350,8 +353,9 @@ def test_a_host_without_descriptors_is_a_failure_with_its_remedy(
         outcome = classify(reply)
         assert isinstance(outcome, Misconfigured)
         assert "LimitNOFILE" in outcome.remedy
-        assert [server.address, ("", 0)] == order_of(book, server.address, ("", 0))
-        assert status_of(collector.post(REQUEST)) == 200
+        assert [address, ("", 0)] == order_of(book, address, ("", 0))
+        with FaultCollector(ssl_context=None if route == "plain" else context, listener=listener):
+            assert status_of(collector.post(REQUEST)) == 200
 
 
 @pytest.mark.parametrize("behaviour", [Drop(after_reading=True, reset=True), Drop(), Raw(b"x"), None])
