@@ -64,8 +64,8 @@ class ClosedStream(io.TextIOBase):
         self._refuse()
 
     def fileno(self) -> int:
-        """Give no descriptor."""
-        self._refuse()
+        """Give no descriptor; to ask isn't to use it: from Python 3.14 on, argparse asks before it writes."""
+        raise io.UnsupportedOperation("fileno")
 
     def _refuse(self) -> NoReturn:
         if self._problem is None:

@@ -17,7 +17,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import struct
 from typing import Final
@@ -46,6 +45,10 @@ class UnlinkWatch:
     """
 
     def __init__(self) -> None:
+        # Not at the start: Debian's libffi keeps a file open, which must not get a standard stream's number.
+        import ctypes  # noqa: PLC0415
+
+        self._last_errno = ctypes.get_errno
         try:
             libc = ctypes.CDLL(None, use_errno=True)
             self._add, self._remove = libc.inotify_add_watch, libc.inotify_rm_watch
@@ -55,7 +58,7 @@ class UnlinkWatch:
         self._watch = _NO_WATCH
         self._fd: int = make(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
-            raise _last_error()
+            raise self._last_error()
 
     @property
     def watching(self) -> bool:
@@ -75,7 +78,7 @@ class UnlinkWatch:
         before, self._watch = self._watch, _NO_WATCH
         # By its descriptor: the file system of queues is mounted nowhere on many hosts.
         watch: int = self._add(self._fd, b"/proc/self/fd/%d" % queue, _IN_ATTRIB)
-        error = _last_error() if watch < 0 else None
+        error = self._last_error() if watch < 0 else None
         if before not in {_NO_WATCH, watch}:
             self._remove(self._fd, before)
         self.clear()  # of what was about the queue before
@@ -98,7 +101,6 @@ class UnlinkWatch:
         """Stop watching; nothing else can be called afterwards."""
         os.close(self._fd)
 
-
-def _last_error() -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, os.strerror(number))
+    def _last_error(self) -> OSError:
+        number = self._last_errno()
+        return OSError(number, os.strerror(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Final
 import pytest
 
 from baseplate_events.event_publisher.dead_letters.store import DeadLetters
+from baseplate_events.event_publisher.standard_streams import ClosedStream
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.publishers import config_text
 from tests.support.queues import drain
@@ -200,3 +202,17 @@ def test_no_file_gets_the_number_of_a_closed_stream(module: str, words: dict[str
     script = f'"$1" -c "$2" {ALL_CLOSED}'
     subprocess.run(["sh", "-c", script, "sh", sys.executable, program], timeout=PATIENCE, check=True)
     assert Path(f"{words['letters']}/found").read_text() == "/dev/null /dev/null /dev/null"
+
+
+@pytest.mark.parametrize("problem", ["there is no stdout to write to", None])
+def test_a_closed_stream_can_be_asked_for_its_descriptor(problem: str | None) -> None:
+    """It has none, which is no mistake of usage: argparse asks whether stdout is a terminal."""
+    with pytest.raises(io.UnsupportedOperation):
+        ClosedStream(problem).fileno()
+
+
+def test_no_library_opens_a_file_before_the_closed_streams_are_replaced() -> None:
+    """Debian's libffi keeps a file open, with the lowest number that is free when `ctypes` is imported."""
+    program = "import sys; import baseplate_events.event_publisher.__main__; print('ctypes' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
