@@ -34,6 +34,7 @@ BENCHMARKS: Final = {
     "scaling": ("scaling", "run"),
     "latency": ("latency", "run"),
     "footprint": ("footprint", "run"),
+    "memory": ("memory", "run"),
 }
 
 #: Distributions whose versions are told, where they are installed. Two provide the package `thrift`.

@@ -1,19 +1,25 @@
 """A collector that does as little as one can, so that it never is what is measured.
 
-It reads a request, notes when it came and how it begins, waits, and answers. It neither decompresses nor
-checks: what is in the requests is looked at when the measurement is over.
+It reads a request, notes when it came and how it begins, waits, and answers; or it resets the connection, if
+that is asked for. It neither decompresses nor checks: what is in the requests is looked at when the
+measurement is over.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
+import struct
 import threading
 import time
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ssl
 
 #: Bytes of a request's body that are kept: more than gzip takes to say how it encodes, and the first words.
 _KEPT: Final = 4_096
@@ -27,6 +33,9 @@ GZIP: Final = 31
 
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 _LENGTH: Final = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+
+#: SO_LINGER value that makes `close` send a reset.
+_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 #: Bytes that are read at a time; several batches.
 _READ: Final = 1 << 18
@@ -67,10 +76,17 @@ class LightCollector:
 
     Args:
         latency: Seconds from the end of a request to its answer.
+        resets: Share of the requests that aren't answered: their connection is reset instead.
+        ssl_context: Where given, it speaks HTTPS.
     """
 
-    def __init__(self, latency: float = 0.0) -> None:
+    def __init__(
+        self, latency: float = 0.0, *, resets: float = 0.0, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
         self._latency = latency
+        self._resets = resets
+        self._ssl_context = ssl_context
+        self._chance = random.Random(0)
         self._requests: list[tuple[float, int, bytes]] = []
         self._arrivals: list[Arrival] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -109,10 +125,16 @@ class LightCollector:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):  # the publisher was killed, or this was closed
-            while self._take(connection):
-                if self._latency:
-                    time.sleep(self._latency)
-                connection.sendall(_ANSWER)
+            if self._ssl_context is not None:
+                connection = self._ssl_context.wrap_socket(connection, server_side=True)
+            with connection:
+                while self._take(connection):
+                    if self._latency:
+                        time.sleep(self._latency)
+                    if self._chance.random() < self._resets:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+                        return
+                    connection.sendall(_ANSWER)
 
     def _take(self, connection: socket.socket) -> bool:
         """Read a request and note it; tell whether there was one."""

@@ -3,6 +3,8 @@
 It makes its events first and says `ready` on stdout. Then it reads lines from stdin, each with a number of
 events to put, 0 for no end, and waits for room where the queue is full.
 
+With `--noise` its events hardly compress.
+
 With `--refuse` it puts from one line to the next as a service does, through `EventQueue`. An event that finds
 the queue full is refused, and a pause of a millisecond follows, as a service has other things to do. Then it
 says in a line of JSON how many were put and refused, and may be told to put again.
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from baseplate_events import EventQueue, EventQueueFullError
 from benchmarks.deep_queue import bare_queue
-from benchmarks.varied_events import make_events
+from benchmarks.varied_events import make_events, make_noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -96,8 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="POSIX name of the queue")
     parser.add_argument("--refuse", action="store_true", help="put as a service does")
+    parser.add_argument("--noise", action="store_true", help="put events that hardly compress")
     arguments = parser.parse_args()
-    events = make_events()
+    events = make_noise() if arguments.noise else make_events()
     print("ready", flush=True)
     if arguments.refuse:
         while sys.stdin.readline():

@@ -30,6 +30,14 @@ def make_events(count: int = DISTINCT) -> list[bytes]:
     return [_serialize(serial, chance, places) for serial in range(count)]
 
 
+def make_noise(count: int = DISTINCT) -> list[bytes]:
+    """Return distinct events as large as those, of which gzip makes no less than half: always the same."""
+    chance = random.Random(0)
+    return [
+        b'{"id":%d,"noise":"%b"}' % (serial, chance.randbytes(350).hex().encode()) for serial in range(count)
+    ]
+
+
 def _serialize(serial: int, chance: random.Random, places: list[tuple[float, float]]) -> bytes:
     rich = rich_event(serial=serial)
     noise = f"{chance.getrandbits(128):032x}"

@@ -110,7 +110,7 @@ class Sender(threading.Thread):
             self._transport = self._connect(settings)
             self._settings = settings
         request = build_request(
-            FORMATS[settings.collector.version].join(attempt.batch.events),
+            FORMATS[settings.collector.version].pieces(attempt.batch.events),
             key_name=settings.key.name,
             secret=settings.key.secret.reveal(),
             level=settings.compression_level,

@@ -93,8 +93,9 @@ def test_the_publisher_of_the_pod_has_the_memory_that_it_needs() -> None:
         int(str(OPTION_BY_NAME[name].default)) for name in ("batch.max_size", "delivery.concurrency")
     )
     (limit,) = re.findall(r"(?s)- name: event-publisher\n +image:.*?limits:\n +memory: (\d+)Mi", pod)
-    assert "<=  32 MiB + 2.5 * batch.max_size * (delivery.concurrency + 2)" in GUIDE.read_text()
-    assert int(limit) * 2**20 >= 32 * 2**20 + 2.5 * batch * (senders + 2)
+    formula = "<= 40 MiB + 1 MiB * delivery.concurrency + 2.5 * batch.max_size * (delivery.concurrency + 2)"
+    assert formula in " ".join(GUIDE.read_text().split())
+    assert int(limit) * 2**20 >= (40 + senders) * 2**20 + 2.5 * batch * (senders + 2)
 
 
 def test_the_sysctls_allow_queues_of_full_size() -> None:

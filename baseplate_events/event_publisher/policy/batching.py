@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: Bytes of a piece of a body: enough that what is done with each costs more than the call.
+_PIECE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +42,23 @@ class BatchFormat:
         counter = len(str(count)) + 1 if self.counted else 0
         return len(self.prefix) + counter + events_size + count - 1 + len(self.suffix)
 
+    def pieces(self, events: tuple[bytes, ...]) -> Iterator[bytes]:
+        """Put one or more events together to a body, given in pieces, so that it is never in memory whole.
+
+        Each piece but the last is of `_PIECE` bytes or little more than an event.
+        """
+        lead = self.prefix + (b"%d," % len(events) if self.counted else b"")
+        start = size = 0
+        for end, event in enumerate(events, 1):
+            size += len(event) + 1
+            if size >= _PIECE or end == len(events):
+                yield b"%b%b" % (lead, b",".join(events[start:end]))
+                lead, start, size = b",", end, 0
+        yield self.suffix
+
     def join(self, events: tuple[bytes, ...]) -> bytes:
         """Put one or more events together to a body."""
-        counter = b"%d," % len(events) if self.counted else b""
-        parts = [*events]  # so that what is large is copied once
-        parts[0] = self.prefix + counter + parts[0]
-        parts[-1] += self.suffix
-        return b",".join(parts)
+        return b"".join(self.pieces(events))
 
 
 #: Formats of a body by `collector.version`.

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 #: Name of the publisher towards the collector, the original's.
 USER_AGENT: Final = "baseplate-event-publisher/1.0"
@@ -107,11 +107,13 @@ def signature_header(key_name: str, mac: str) -> str:
     return f"key={key_name}, mac={mac}"
 
 
-def build_request(body: bytes, *, key_name: str, secret: bytes, level: int, wall_time: float) -> Request:
+def build_request(
+    body: bytes | Iterable[bytes], *, key_name: str, secret: bytes, level: int, wall_time: float
+) -> Request:
     """Sign and compress the body of a batch.
 
     Args:
-        body: The uncompressed body.
+        body: The uncompressed body, whole or in pieces, of which one is used at a time.
         key_name: Name of the shared secret, known to the collector.
         secret: The shared secret.
         level: gzip level, 1 (fast) to 9 (small).
@@ -120,7 +122,10 @@ def build_request(body: bytes, *, key_name: str, secret: bytes, level: int, wall
     Returns:
         The request; the same for the same arguments.
     """
-    mac = sign(secret, body)
+    signer = hmac.new(secret, digestmod="sha256")
+    pieces = (body,) if isinstance(body, bytes) else body
+    compressed = b"".join(_compress(_signed(pieces, signer), level))
+    mac = signer.hexdigest()
     headers = {
         "Content-Type": "application/json",
         "Content-Encoding": "gzip",
@@ -129,10 +134,24 @@ def build_request(body: bytes, *, key_name: str, secret: bytes, level: int, wall
         "X-Signature": signature_header(key_name, mac),
         "Idempotency-Key": mac,
     }
-    return Request(headers, compress(body, level))
+    return Request(headers, compressed)
 
 
 def compress(data: bytes, level: int) -> bytes:
     """Return the gzip form (RFC 1952) of `data`: the same for the same arguments, as it has no time in it."""
+    return b"".join(_compress((data,), level))
+
+
+def _compress(pieces: Iterable[bytes], level: int) -> Iterator[bytes]:
+    """Give the gzip form of a body in pieces."""
     compressor = zlib.compressobj(level, wbits=_GZIP_FORMAT)
-    return compressor.compress(data) + compressor.flush()
+    for piece in pieces:
+        yield compressor.compress(piece)
+    yield compressor.flush()
+
+
+def _signed(pieces: Iterable[bytes], signer: hmac.HMAC) -> Iterator[bytes]:
+    """Pass a body on, in pieces, and have all of it signed."""
+    for piece in pieces:
+        signer.update(piece)
+        yield piece

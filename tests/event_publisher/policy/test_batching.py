@@ -20,6 +20,20 @@ def test_size_is_the_length_of_the_body(version: str, events: list[bytes]) -> No
     assert len(body_format.join(tuple(events))) == body_format.size(len(events), sum(map(len, events)))
 
 
+@given(
+    version=strategies.versions,
+    sizes=st.lists(st.integers(0, 70_000) | st.just(65_535), min_size=1, max_size=9),
+)
+def test_pieces_are_the_body(version: str, sizes: list[int]) -> None:
+    """A body in pieces is the wrapper and its events between commas; no piece is much more than 64 KiB."""
+    events = tuple(b"%d" % (place % 10) * size for place, size in enumerate(sizes))
+    body_format = FORMATS[version]
+    pieces = list(body_format.pieces(events))
+    counter = b"%d," % len(events) if version == "2" else b""
+    assert b"".join(pieces) == body_format.prefix + counter + b",".join(events) + body_format.suffix
+    assert max(map(len, pieces)) <= 65_536 + max(sizes) + 30
+
+
 @given(events=st.lists(st.dictionaries(strategies.texts, st.integers()), min_size=1, max_size=30))
 def test_bodies_are_the_json_of_the_protocol(events: list[dict[str, int]]) -> None:
     """A body of JSON events is JSON: the struct with a counted list (2) or an array (2j)."""

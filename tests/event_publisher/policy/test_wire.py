@@ -6,6 +6,7 @@ import email.utils
 import gzip
 import hashlib
 import hmac
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,28 @@ def test_a_request_carries_body_signature_and_date(
     assert request.headers["Idempotency-Key"] == mac
     assert email.utils.parsedate_to_datetime(request.headers["Date"]).timestamp() == wall_time
     assert request.headers["Date"].endswith(" GMT")
+
+
+@given(pieces=st.lists(st.binary(max_size=500), max_size=8), level=st.integers(1, 9))
+def test_a_body_in_pieces_is_the_body(pieces: list[bytes], level: int) -> None:
+    """However a body is cut, its request says the same."""
+    whole, cut = (
+        build_request(body, key_name="k", secret=b"s", level=level, wall_time=0)
+        for body in (b"".join(pieces), iter(pieces))
+    )
+    assert gzip.decompress(cut.body) == gzip.decompress(whole.body) == b"".join(pieces)
+    assert cut.headers == whole.headers
+
+
+def test_a_body_is_never_in_memory_whole() -> None:
+    """Of a body that is given in pieces there is one piece, what zlib needs, and what it makes of it."""
+    pieces = (b"%d" % place * 60_000 for place in range(100))
+    tracemalloc.start()
+    request = build_request(pieces, key_name="k", secret=b"s", level=1, wall_time=0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(gzip.decompress(request.body)) > 6_000_000
+    assert most < 1_000_000
 
 
 @given(
