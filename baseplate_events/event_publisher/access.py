@@ -62,6 +62,16 @@ class QueueAccess:
     user: int
     groups: Collection[int]
 
+    @classmethod
+    def here(cls, name: str, *, uid: int, gid: int, mode: int, wanted_mode: int) -> QueueAccess:
+        """Return what a queue is to this process."""
+        return cls(name, uid, gid, mode, wanted_mode, os.geteuid(), {os.getegid(), *os.getgroups()})
+
+    @property
+    def closed_mode(self) -> int:
+        """The mode that it should have, without what that gives to all users."""
+        return self.wanted_mode & ~stat.S_IRWXO
+
     @property
     def foreign(self) -> bool:
         """Whether it belongs to a user who has no business with it."""
@@ -104,7 +114,7 @@ class QueueAccess:
 
     @property
     def _remedy(self) -> str:
-        closed = self.wanted_mode & ~stat.S_IRWXO
+        closed = self.closed_mode
         setting = "" if closed == self.wanted_mode else f", and set queue.mode to {closed:04o}"
         path = shlex.quote(f"/dev/mqueue{self.name}")
         return f"as its owner: `chmod {closed:04o} {path}`{setting}"
@@ -177,14 +187,12 @@ def holds_secret(text: str, section: str) -> bool:
 def inspect_queue_access(descriptor: int, name: str, wanted_mode: int) -> QueueAccess:
     """Look at the queue of an open descriptor."""
     status = os.fstat(descriptor)
-    return QueueAccess(
+    return QueueAccess.here(
         name,
-        status.st_uid,
-        status.st_gid,
-        stat.S_IMODE(status.st_mode),
-        wanted_mode,
-        os.geteuid(),
-        {os.getegid(), *os.getgroups()},
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        wanted_mode=wanted_mode,
     )
 
 

@@ -17,10 +17,13 @@ A response counts only for the request that caused it:
 from __future__ import annotations
 
 import errno
+import re
 import select
 import socket
 import ssl
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from .http_response import MAX_HEAD, Answer, MalformedResponseError, ResponseReader
 
@@ -42,9 +45,65 @@ _REQUEST_TIMEOUT: Final = 408
 #: What this host lacks; another address wouldn't change it.
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+_PORTS: Final = {"http": 80, "https": 443}
+
+# The dot at the end of an absolute name, with or without a port behind it.
+_FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to the collector. An absolute name has its dot for this host's resolver, and for no one else.
+
+    Attributes:
+        host: What to connect to: the collector or the proxy before it, without brackets.
+        port: Its port.
+        authority: The collector as a request names it: `HOST` or `HOST:PORT`.
+        name: The collector's name, which its certificate is to be for.
+        tunnel: The collector's `HOST:PORT` that the proxy is asked to connect to; None without a proxy.
+        secure: Whether TLS is spoken.
+    """
+
+    host: str
+    port: int
+    authority: str
+    name: str
+    tunnel: str | None
+    secure: bool
+
+    @classmethod
+    def to(cls, url: str, proxy: str | None) -> Route:
+        """Return the way to the collector at a URL, `http://` or `https://`, or to the proxy before it."""
+        parts = urlsplit(url)
+        peer = urlsplit(proxy) if proxy is not None else parts
+        authority = _FINAL_DOT.sub("", parts.netloc)
+        target = authority if parts.port else f"{authority}:{_PORTS[parts.scheme]}"
+        return cls(
+            host=peer.hostname or "",
+            port=peer.port or _PORTS[peer.scheme],
+            authority=authority,
+            name=(parts.hostname or "").removesuffix("."),
+            tunnel=None if proxy is None else target,
+            secure=parts.scheme == "https",
+        )
+
 
 class StaleConnectionError(ConnectionError):
     """A kept connection isn't idle, or broke before anything of a response came."""
+
+
+class TunnelError(ConnectionRefusedError):
+    """The proxy doesn't connect to the collector.
+
+    Attributes:
+        status: The HTTP status that it answers with.
+        reason: Its words for that, perhaps none.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"the proxy doesn't connect: {status} {reason}".rstrip())
+        self.status = status
+        self.reason = reason
 
 
 class Budget:
@@ -121,27 +180,32 @@ class Connection:
         self._poller = select.poll()
         self._poller.register(connected, select.POLLIN)
 
-    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+    def start_tls(self, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
         """Speak TLS from here on, to a peer that proves to be this host.
+
+        Returns:
+            The socket, to ask what was agreed on.
 
         Raises:
             OSError: The handshake fails, or the certificate isn't good.
         """
         self._socket.settimeout(self._budget.left())  # bounds the whole handshake
-        self._attach(context.wrap_socket(self._socket, server_hostname=host))
+        tls = context.wrap_socket(self._socket, server_hostname=host)
+        self._attach(tls)
+        return tls
 
     def open_tunnel(self, authority: str) -> None:
         """Have a proxy connect to the collector; everything that follows goes there.
 
         Raises:
-            OSError: The proxy doesn't.
+            TunnelError: The proxy refuses.
+            OSError: The connection broke, or the time is up.
             MalformedResponseError: It isn't a proxy.
         """
         self._send(memoryview(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("latin-1")))
         answer = ResponseReader(self._receive).read(tunnel=True)
         if not answer.success:
-            reason = f"{answer.response.status} {answer.response.reason}".rstrip()
-            raise ConnectionRefusedError(f"the proxy doesn't connect: {reason}")
+            raise TunnelError(answer.response.status, answer.response.reason)
         if answer.rest:
             raise MalformedResponseError("more than its response came from the proxy")
 

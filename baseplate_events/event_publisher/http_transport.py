@@ -25,11 +25,10 @@ import time
 import urllib.request
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, cast
-from urllib.parse import urlsplit
 
 from .addresses import AddressBook
 from .certificates import Certificates, CertificatesError
-from .http_connection import OUT_OF_RESOURCES, Budget, Connection, StaleConnectionError, dial
+from .http_connection import OUT_OF_RESOURCES, Budget, Connection, Route, StaleConnectionError, dial
 from .http_response import InterruptedResponseError, MalformedResponseError
 from .policy.wire import Failure, FailureKind, Reply, Request, Response
 
@@ -56,11 +55,6 @@ _GONE: Final = (
     ssl.SSLZeroReturnError,
 )
 
-_PORTS: Final = {"http": 80, "https": 443}
-
-# The dot at the end of an absolute name, with or without a port behind it.
-_FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?$)")
-
 _NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
 
 
@@ -84,23 +78,16 @@ class _CollectorHandler(urllib.request.BaseHandler):
         addresses: AddressBook,
         certificates: Certificates,
     ) -> None:
-        parts = urlsplit(url)
-        self._secure = parts.scheme == "https"
+        self._route = Route.to(url, proxy)
         self._ca_file = ca_file
-        # An absolute name has its dot for the resolver of this host, and for nobody else.
-        self._name = (parts.hostname or "").removesuffix(".")
-        self._authority = _FINAL_DOT.sub("", parts.netloc)
-        self._tunnel = self._authority if parts.port else f"{self._authority}:{_PORTS[parts.scheme]}"
-        self._proxied = proxy is not None
-        peer = urlsplit(proxy) if proxy is not None else parts
-        self._peer = peer.hostname or "", peer.port or _PORTS[peer.scheme]
         self._budget = budget
         self._addresses = addresses
         self._certificates = certificates
         self._kept: Connection | None = None
 
     def http_open(self, request: urllib.request.Request) -> Response:
-        target = f"http://{self._authority}{request.selector}" if self._proxied else request.selector
+        proxied = self._route.tunnel is not None
+        target = f"http://{self._route.authority}{request.selector}" if proxied else request.selector
         return self._post(request, target)
 
     def https_open(self, request: urllib.request.Request) -> Response:
@@ -125,7 +112,7 @@ class _CollectorHandler(urllib.request.BaseHandler):
     def _head(self, request: urllib.request.Request, target: str, length: int) -> bytes:
         lines = [
             f"POST {target} HTTP/1.1",
-            f"Host: {self._authority}",
+            f"Host: {self._route.authority}",
             "Accept-Encoding: identity",
             f"Content-Length: {length}",
             # urllib stores header names as `X-signature`.
@@ -147,15 +134,16 @@ class _CollectorHandler(urllib.request.BaseHandler):
         return None
 
     def _connect(self) -> Connection:
-        context = self._certificates.context(self._ca_file) if self._secure else None
+        route = self._route
+        context = self._certificates.context(self._ca_file) if route.secure else None
         try:
-            found, address, detour = dial(*self._peer, self._budget, self._addresses)
+            found, address, detour = dial(route.host, route.port, self._budget, self._addresses)
             connection = Connection(found, address, self._budget, detour=detour)
             if context is not None:
                 with self._closing_on_failure(connection):
-                    if self._proxied:
-                        connection.open_tunnel(self._tunnel)
-                    connection.start_tls(context, self._name)
+                    if route.tunnel is not None:
+                        connection.open_tunnel(route.tunnel)
+                    connection.start_tls(context, route.name)
         except _GONE as exc:
             raise NotConnectedError(f"connection lost before the request was sent: {exc}") from None
         return connection

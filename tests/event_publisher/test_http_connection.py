@@ -28,7 +28,15 @@ from tests.support.fault_collector import (
     stranger_tls,
     trusted_tls,
 )
-from tests.support.http_transports import REQUEST, collector_for, kind_of, post_once, serving, status_of
+from tests.support.http_transports import (
+    REQUEST,
+    collector_for,
+    kind_of,
+    post_once,
+    resolve_to,
+    serving,
+    status_of,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -81,18 +89,6 @@ def test_a_connection_is_kept_for_a_limited_time(steps: Sequence[float], connect
 
 
 # --- addresses ---
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[object]:
-    """Have each name stand for these addresses; gives the names that are looked up."""
-    names: list[object] = []
-
-    def getaddrinfo(host: object, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        names.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return names
 
 
 def order_of(book: AddressBook, *addresses: tuple[str, int]) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from tests.support.fault_collector import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
+
+    import pytest
 
     from baseplate_events.event_publisher.addresses import AddressBook
 
@@ -61,3 +64,15 @@ def kind_of(reply: Reply) -> FailureKind:
     """Return the kind of what must be a failure."""
     assert isinstance(reply, Failure), reply
     return reply.kind
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[object]:
+    """Have each name stand for these addresses; gives the names that are looked up."""
+    names: list[object] = []
+
+    def getaddrinfo(host: object, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        names.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names

@@ -24,9 +24,6 @@ SHORTEST_SECRET: Final = 16
 #: Share of a queue's capacity in use from which on that is a warning.
 _NEARLY_FULL: Final = 0.9
 
-#: Permission bits of all but owner and group.
-_OTHERS: Final = 0o007
-
 #: Where the files for operators have the sysctls of event queues.
 _SYSCTL_FILE: Final = "/etc/sysctl.d/60-event-queues.conf"
 
@@ -219,7 +216,7 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
         info: The queue.
         access: The same, with the permission bits that it should have.
     """
-    mode = access.wanted_mode
+    mode, closed = access.wanted_mode, access.closed_mode
     name = "queue access"
     fields: dict[str, Field] = {
         "queue": info.name,
@@ -229,7 +226,6 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
     }
     found = f"mode {info.mode:04o}: {info.takers} may take events away"
     if not info.open_to_all:
-        closed = mode & ~_OTHERS
         if access.writable_by_all:
             code = Code.QUEUE_WRITABLE_BY_ALL
             found += ", and every user of this host may put events"
@@ -239,10 +235,10 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
         else:
             return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
         remedy = info.chmod_command(closed)
-        if mode & _OTHERS:
+        if mode != closed:
             remedy = f"set queue.mode to {closed:04o}, and {remedy}"
         return warning(code, name, found, remedy, commands=info.chmod_commands(closed), fields=fields)
-    if not mode & _OTHERS:
+    if mode == closed:
         return warning(
             Code.QUEUE_OPEN_TO_ALL,
             name,
@@ -251,7 +247,6 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
             commands=info.chmod_commands(mode),
             fields=fields,
         )
-    closed = mode & ~_OTHERS
     return warning(
         Code.QUEUE_MODE_OPEN_TO_ALL,
         name,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import re
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ...event_publisher.http_connection import TunnelError
 from ..common import counted
 from .findings import Code, ok, problem, warning
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from http.client import HTTPException
 
+    from ...event_publisher.http_response import MalformedResponseError
     from .findings import Check, Field
 
 #: Names of the checks, in the order of the steps.
@@ -42,10 +42,7 @@ _NOT_STRICT: Final = frozenset(range(80, 94))
 #: The same for a chain that leads to no authority that is trusted.
 _NO_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
 
-#: What http.client raises for a proxy that refuses CONNECT.
-_TUNNEL_STATUS: Final = re.compile(r"Tunnel connection failed: (\d+)")
-
-#: Statuses with which a proxy refuses it: for want of credentials, and because it doesn't do that at all.
+#: Statuses with which a proxy refuses CONNECT: for want of credentials, and because it doesn't do that.
 _WANTS_CREDENTIALS: Final = 407
 _FORBIDDEN: Final = frozenset(range(300, 500)) - {_WANTS_CREDENTIALS, 408, 425, 429} | {501}
 
@@ -139,7 +136,7 @@ def _connection_remedy(peer: Peer, failures: Collection[OSError]) -> tuple[Code,
 
 
 def judge_handshake(
-    exc: OSError | HTTPException, peer: Peer, ca_file: str | None, *, empty_store: str | None = None
+    exc: OSError | MalformedResponseError, peer: Peer, ca_file: str | None, *, empty_store: str | None = None
 ) -> Check:
     """Judge what a TLS handshake failed with.
 
@@ -160,8 +157,8 @@ def judge_handshake(
             remedy,
             fields={"peer": str(peer), "ca_file": ca_file, "verify_code": exc.verify_code},
         )
-    if tunnel := _TUNNEL_STATUS.match(str(exc)):
-        return _judge_tunnel(int(tunnel[1]), str(exc), peer)
+    if isinstance(exc, TunnelError):
+        return _judge_tunnel(exc, peer)
     fields = {"peer": str(peer), "key": peer.key}
     remedy = f"check what answers at {peer}, and its log: {peer.key} leads there"
     if isinstance(exc, TimeoutError):
@@ -202,8 +199,10 @@ def _without_authorities(exc: ssl.SSLCertVerificationError, peer: Peer, place: s
     )
 
 
-def _judge_tunnel(status: int, words: str, proxy: Peer) -> Check:
+def _judge_tunnel(refusal: TunnelError, proxy: Peer) -> Check:
     """Judge the status with which a proxy refuses to connect to the collector."""
+    status = refusal.status
+    words = f"Tunnel connection failed: {status} {refusal.reason}".rstrip()
     if status == _WANTS_CREDENTIALS:
         code = Code.TUNNEL_WANTS_CREDENTIALS
         remedy = (

@@ -139,15 +139,13 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int | None) -> Iterat
         yield judge_queue_size(info, wanted)
         yield judge_queue_depth(info)
         yield judge_memory(info.size, read_memory_limit())
-        access = QueueAccess(
-            name=info.name,
+        access = QueueAccess.here(
+            info.name,
             uid=info.uid,
             gid=info.gid,
             mode=info.mode,
             # Without a configuration its group may well be meant to get at it.
             wanted_mode=info.mode & ~stat.S_IRWXO | _OWNER if mode is None else mode,
-            user=os.geteuid(),
-            groups={os.getegid(), *os.getgroups()},
         )
         yield judge_queue_owner(info, access)
         yield judge_queue_access(info, access)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import http.client
 import re
 import secrets
 import socket
@@ -20,9 +19,12 @@ import ssl
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ...event_publisher.addresses import AddressBook
+from ...event_publisher.certificates import Certificates
+from ...event_publisher.http_connection import Budget, Connection, Route, dial
+from ...event_publisher.http_response import MalformedResponseError
 from ...event_publisher.http_transport import HTTPTransport
 from ...event_publisher.policy.outcome import Accepted, Refused, classify
 from ...event_publisher.policy.wire import Response, build_request
@@ -57,9 +59,6 @@ _SECRET_SIZE: Final = 32
 #: The name of a certificate in a folder of them, which OpenSSL looks into when it needs one.
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 
-#: Ports that a URL needn't have.
-_PORTS: Final = {"http": 80, "https": 443}
-
 
 def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool) -> Iterator[Check]:
     """Look at the way to the collector.
@@ -69,13 +68,14 @@ def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool)
         timeout: Seconds that a step may take, or a probe.
         probe: Whether to send empty batches.
     """
-    proxy = settings.collector.proxy
-    peer = _peer("collector.proxy", proxy) if proxy else _peer("collector.hostname", settings.collector.url)
+    route = Route.to(settings.collector.url, settings.collector.proxy)
+    key = "collector.hostname" if route.tunnel is None else "collector.proxy"
+    peer = Peer(key, route.host, route.port)
     addresses = yield from _check_name(peer, timeout)
     done = 2 if addresses else 1
     if addresses and (yield from _check_connection(peer, addresses, timeout)):
         done = 3
-        if (yield from _check_tls(settings, peer, timeout)):
+        if (yield from _check_tls(settings, route, peer, timeout)):
             if probe:
                 yield from _probe(settings, timeout)
             else:
@@ -88,11 +88,6 @@ def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool)
             return
     for name in STEPS[done:]:
         yield skipped(Code.STEP_BLOCKED, name, "needs what failed above")
-
-
-def _peer(key: str, url: str) -> Peer:
-    parts = urlsplit(url)
-    return Peer(key, parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
 
 def _check_name(peer: Peer, timeout: float) -> Generator[Check, None, list[_Address]]:
@@ -127,27 +122,27 @@ def _connect(address: _Address, *, timeout: float) -> OSError | None:
     return None
 
 
-def _check_tls(settings: PublisherSettings, peer: Peer, timeout: float) -> Generator[Check, None, bool]:
-    if settings.collector.scheme == "http":
+def _check_tls(
+    settings: PublisherSettings, route: Route, peer: Peer, timeout: float
+) -> Generator[Check, None, bool]:
+    if not route.secure:
         yield skipped(Code.TLS_UNUSED, "collector TLS", "collector.scheme is http: events travel unencrypted")
         return True
     ca_file = settings.collector.ca_file
-    context = ssl.create_default_context(cafile=ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    connection = http.client.HTTPSConnection(peer.host, peer.port, timeout=timeout, context=context)
-    if settings.collector.proxy:
-        collector = _peer("collector.hostname", settings.collector.url)
-        connection.set_tunnel(collector.host, collector.port)
+    context = Certificates().context(ca_file)
+    budget = Budget(timeout, timeout, time.monotonic)
+    budget.start()
     try:
-        connection.connect()
-        handshake = cast("ssl.SSLSocket", connection.sock)
-        certificate = handshake.getpeercert() or {}
-        version = handshake.version()
-    except (OSError, http.client.HTTPException) as exc:
+        connected, address, detour = dial(route.host, route.port, budget, AddressBook())
+        with contextlib.closing(Connection(connected, address, budget, detour=detour)) as connection:
+            if route.tunnel is not None:
+                connection.open_tunnel(route.tunnel)
+            handshake = connection.start_tls(context, route.name)
+            certificate = handshake.getpeercert() or {}
+            version = handshake.version()
+    except (OSError, MalformedResponseError) as exc:
         yield judge_handshake(exc, peer, ca_file, empty_store=_empty_store(context))
         return False
-    finally:
-        connection.close()
     ends_at = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
     yield judge_certificate(ends_at, time.time(), version=version, ca_file=ca_file)
     return True

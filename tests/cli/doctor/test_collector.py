@@ -4,7 +4,6 @@ import email.utils
 import errno
 import os
 import ssl
-from http.client import BadStatusLine
 
 import pytest
 from hypothesis import assume, given
@@ -19,6 +18,8 @@ from baseplate_events.cli.doctor.collector import (
 )
 from baseplate_events.cli.doctor.findings import Code, Verdict
 from baseplate_events.cli.doctor.probe import judge_clock, judge_probe
+from baseplate_events.event_publisher.http_connection import TunnelError
+from baseplate_events.event_publisher.http_response import MalformedResponseError
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.support.doctors import check_words, sound
@@ -128,7 +129,7 @@ def test_an_empty_store_is_blamed_for_what_it_explains(code: int, own_file: bool
 @given(st.integers(0, 999), st.text())
 def test_what_a_proxy_answers_to_connect_has_a_finding(status: int, reason: str) -> None:
     """Credentials, a prohibition, and everything else; no status is lost."""
-    check = sound(judge_handshake(OSError(f"Tunnel connection failed: {status} {reason}"), COLLECTOR, None))
+    check = sound(judge_handshake(TunnelError(status, reason), COLLECTOR, None))
     assert status == check.fields["status"]
     assert (status == 407) == (check.code is Code.TUNNEL_WANTS_CREDENTIALS)
     assert check.code is not Code.TUNNEL_FORBIDDEN or 300 <= status <= 499 or status == 501
@@ -142,12 +143,12 @@ def test_what_a_proxy_answers_to_connect_has_a_finding(status: int, reason: str)
         (openssl(ssl.SSLError(), "WRONG_VERSION"), Code.HANDSHAKE_REFUSED, "WRONG_VERSION"),
         (openssl(ssl.SSLEOFError(), "UNEXPECTED_EOF"), Code.HANDSHAKE_BROKEN, "UNEXPECTED_EOF"),
         (failure(errno.ECONNRESET), Code.HANDSHAKE_BROKEN, os.strerror(errno.ECONNRESET)),
-        (OSError("Tunnel connection failed: 407 No"), Code.TUNNEL_WANTS_CREDENTIALS, "407 No"),
-        (BadStatusLine("SSH-2.0"), Code.HANDSHAKE_PROXY_NOT_HTTP, None),
+        (TunnelError(407, "No"), Code.TUNNEL_WANTS_CREDENTIALS, "407 No"),
+        (MalformedResponseError("SSH-2.0"), Code.HANDSHAKE_PROXY_NOT_HTTP, None),
     ],
 )
 def test_a_handshake_that_fails_has_its_finding(
-    exc: ssl.SSLError | BadStatusLine, code: Code, reason: str | None
+    exc: ssl.SSLError | MalformedResponseError, code: Code, reason: str | None
 ) -> None:
     """A peer without TLS, one that hangs up and one that says nothing differ, and the reason is kept."""
     check = sound(judge_handshake(exc, COLLECTOR, None))
@@ -359,7 +360,7 @@ def test_the_words_on_a_tunnel() -> None:
         502: "see the log of the proxy: it has to find and reach the collector; and check collector.hostname",
     }
     for status, remedy in remedies.items():
-        error = OSError(f"Tunnel connection failed: {status} No")
+        error = TunnelError(status, "No")
         check_words(judge_handshake(error, proxy, None), f"{found} {status} No", remedy)
 
 
@@ -373,7 +374,7 @@ def test_the_words_on_a_handshake() -> None:
         look,
     )
     check_words(
-        judge_handshake(BadStatusLine("SSH-2.0"), COLLECTOR, None),
+        judge_handshake(MalformedResponseError("SSH-2.0"), COLLECTOR, None),
         "the handshake fails: the proxy answers something else than HTTP",
         look,
     )

@@ -36,7 +36,9 @@ from tests.support.fault_collector import (
     Respond,
     redirect,
     stranger_tls,
+    trusted_tls,
 )
+from tests.support.http_transports import resolve_to
 from tests.support.publishers import KEY_NAME, SECRET
 from tests.support.sandbox import sandbox
 from tests.support.waiting import PATIENCE
@@ -352,6 +354,20 @@ def test_a_certificate_for_another_name_is_a_problem(tmp_path: Path, host: str) 
     assert table["collector TLS"].code is Code.CERTIFICATE_FOR_ANOTHER_NAME
 
 
+def test_the_dot_of_an_absolute_name_is_for_the_resolver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate is for the name without it, as it is for the publisher."""
+    context, authority = trusted_tls("events.example.com")
+    (tmp_path / "ca.pem").write_bytes(authority)
+    with FaultCollector(CHECKING, ssl_context=context) as server:
+        names = resolve_to(monkeypatch, [server.address])
+        url = "https://events.example.com."
+        table = diagnose(tmp_path, url, collector__ca_file=str(tmp_path / "ca.pem"))
+    assert {"events.example.com."} == {*names}
+    assert steps(table)[2:4] == [Code.CERTIFICATE_ACCEPTED, Code.PROBE_ACCEPTED]
+
+
 def test_a_port_that_doesnt_speak_our_tls_is_a_problem(tmp_path: Path) -> None:
     """An `http` port behind `https`, and TLS of old, point to the port and the scheme."""
     with socket.socket() as listener:
@@ -618,3 +634,10 @@ def test_a_proxy_that_makes_no_connection_is_a_problem(
         assert [request.method for request in proxy.requests] == ["CONNECT"]
     assert (code, "collector.proxy") == (check.code, check.fields["key"])
     assert status == check.fields.get("status")
+
+
+def test_a_proxy_gets_an_address_of_ipv6_in_brackets(tmp_path: Path) -> None:
+    """That is how a host and its port are told apart."""
+    with FaultCollector([Respond(403)]) as proxy:
+        diagnose(tmp_path, "https://[::1]", collector__proxy=proxy.url)
+        assert [request.target for request in proxy.requests] == ["[::1]:443"]
