@@ -20,6 +20,9 @@ from tests.support.tools import check_root
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+# What is meant for a POSIX queue must not go elsewhere.
+os.environ.pop("EVENT_SPOOL_DIRECTORY", None)
+
 # Machines that run tests are shared and noisy: no example has a deadline, so a slow one is not a failure.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
@@ -52,6 +55,16 @@ def _check_package() -> None:
     for process, found in (("here", baseplate_events.__file__), ("in a child", child.stdout.strip())):
         if found != str(installed):
             raise pytest.UsageError(f"the package {process} is {found or child.stderr}, not {installed}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what isn't UTF-8 in the output of a test: a process that runs tests couldn't report it."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,9 +17,8 @@ from baseplate_events.event_publisher.access import (
     inspect_queue_access,
 )
 from baseplate_events.transport.posix import MessageQueue
-from tests.support.doctors import NOBODY
 from tests.support.publishers import config_text, publisher_process
-from tests.support.queues import EVENTS, FEW, SMALL, as_user, fresh_event_name, fresh_name, needs_root
+from tests.support.queues import EVENTS, FEW, NOBODY, SMALL, as_user, fresh_event_name, fresh_name, needs_root
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 from baseplate_events.cli.doctor.findings import Check, Code, Verdict
 from tests.support.commands import Result, call
 from tests.support.publishers import config_text
-from tests.support.queues import as_user, fresh_event_name
+from tests.support.queues import fresh_event_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
     from baseplate_events.cli.doctor.findings import Field
     from tests.support.sandbox import Sandbox
-
-#: A user of the host who isn't the one of the tests, if that is root.
-NOBODY = 65_534
 
 
 #: The verdict that each code has by its declaration, by the code's name in the enumeration.
@@ -127,20 +123,6 @@ def diagnose(tmp_path: Path, url: str = "http://127.0.0.1:9", *words: str, **ove
     """Run the doctor for a configuration."""
     with configured(tmp_path, url, **overrides) as arguments:
         return doctor(*arguments, *words)
-
-
-@contextlib.contextmanager
-def unprivileged(path: Path) -> Generator[None]:
-    """Be a user without privileges, who can reach this path; root becomes one."""
-    with contextlib.ExitStack() as stack:
-        if os.geteuid() == 0:
-            for folder in [path, *path.parents]:
-                mode = folder.stat().st_mode
-                if not mode & 0o001:
-                    folder.chmod(mode | 0o711)
-                    stack.callback(folder.chmod, mode)
-            stack.enter_context(as_user(NOBODY))
-        yield
 
 
 def folders_of(tmp_path: Path, directory: Path, **overrides: str) -> Table:

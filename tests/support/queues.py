@@ -24,6 +24,9 @@ SMALL = 32
 #: What stands before NAME in the POSIX name of an event queue.
 EVENTS = "/events-"
 
+#: A user without privileges, and without files.
+NOBODY = 65_534
+
 #: Marks a test that only root can run; `tests/conftest.py` checks it.
 needs_root = pytest.mark.needs_root
 
@@ -81,6 +84,20 @@ def as_user(uid: int) -> Generator[None]:
         yield
     finally:
         os.setresuid(0, 0, 0)
+
+
+@contextlib.contextmanager
+def unprivileged(path: Path) -> Generator[None]:
+    """Be a user without privileges, who can reach this path; root becomes one."""
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() == 0:
+            for folder in [path, *path.parents]:
+                mode = folder.stat().st_mode
+                if not mode & 0o001:
+                    folder.chmod(mode | 0o711)
+                    stack.callback(folder.chmod, mode)
+            stack.enter_context(as_user(NOBODY))
+        yield
 
 
 @contextlib.contextmanager

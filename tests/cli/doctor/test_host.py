@@ -28,8 +28,8 @@ from baseplate_events.transport.descriptor import load
 from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result
-from tests.support.doctors import NOBODY, Table, check_words, configured, diagnose, doctor, sound
-from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
+from tests.support.doctors import Table, check_words, configured, diagnose, doctor, sound
+from tests.support.queues import NOBODY, as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:

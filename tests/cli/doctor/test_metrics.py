@@ -10,8 +10,8 @@ import pytest
 from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.doctor.metrics import check_metrics
 from baseplate_events.event_publisher.config.values import InternetEndpoint, UnixEndpoint
-from tests.support.doctors import check_words, diagnose, sound, unprivileged
-from tests.support.queues import needs_root
+from tests.support.doctors import check_words, diagnose, sound
+from tests.support.queues import needs_root, unprivileged
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:

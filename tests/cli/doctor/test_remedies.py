@@ -22,9 +22,9 @@ from baseplate_events.event_publisher.storage import Folder
 from baseplate_events.transport.limits import QueueSize
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result
-from tests.support.doctors import NOBODY, configured, diagnose, doctor, doctor_in, folders_of, unprivileged
+from tests.support.doctors import configured, diagnose, doctor, doctor_in, folders_of
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
-from tests.support.queues import as_user, fresh_name, needs_root
+from tests.support.queues import NOBODY, as_user, fresh_name, needs_root, unprivileged
 from tests.support.sandbox import sandbox, with_python
 from tests.support.spools import append_all, spool_on
 from tests.support.waiting import PATIENCE

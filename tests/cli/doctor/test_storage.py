@@ -16,18 +16,8 @@ from baseplate_events.event_publisher.dead_letters.store import DeadLetters
 from baseplate_events.event_publisher.spool.segment_format import SegmentFormat
 from baseplate_events.event_publisher.spool.spool import Spool
 from baseplate_events.event_publisher.storage import Folder
-from tests.support.doctors import (
-    NOBODY,
-    check_words,
-    configured,
-    diagnose,
-    doctor,
-    doctor_in,
-    folders_of,
-    sound,
-    unprivileged,
-)
-from tests.support.queues import needs_root
+from tests.support.doctors import check_words, configured, diagnose, doctor, doctor_in, folders_of, sound
+from tests.support.queues import NOBODY, needs_root, unprivileged
 from tests.support.sandbox import sandbox
 from tests.support.spools import append_all, spool_on
 

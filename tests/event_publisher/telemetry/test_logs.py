@@ -27,6 +27,7 @@ from baseplate_events.event_publisher.telemetry.logs import (
     configure_logging,
     log_lines_dropped,
 )
+from tests.support.clocks import Clock
 from tests.support.machines import check_machine
 from tests.support.strategies import hostile_texts, wall_times
 
@@ -39,17 +40,6 @@ _INTERVAL = 10.0
 _CANT_DELIVER = "can't deliver %d events: %s; next attempt in %.1f seconds"
 _REFUSES = "the collector refuses %d events: %s; %s"
 _CANT_SEND = "can't send a message of %d bytes: %s; %s"
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Give the time."""
-        return self.now
 
 
 class Log:

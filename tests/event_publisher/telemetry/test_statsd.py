@@ -29,21 +29,12 @@ from baseplate_events.event_publisher.telemetry.statsd import (
     StatsdBatch,
 )
 from baseplate_events.event_publisher.telemetry.statsd_lines import MAX_DATAGRAM_SIZE
+from tests.support.clocks import Clock
 from tests.support.statsd import Rude, parse_line
 from tests.support.strategies import metric_tags, unwritable_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:

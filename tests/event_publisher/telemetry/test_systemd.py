@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.foreign_text import printable
 from baseplate_events.event_publisher.telemetry.systemd import Notifier
+from tests.support.clocks import Clock
 from tests.support.strategies import hostile_texts
 
 if TYPE_CHECKING:
@@ -41,17 +42,6 @@ class Systemd:
     def close(self) -> None:
         """Go away."""
         self._socket.close()
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Give the time."""
-        return self.now
 
 
 @pytest.fixture(scope="module")
