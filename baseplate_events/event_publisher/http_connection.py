@@ -42,6 +42,10 @@ _LEAST_SHARE: Final = 1.0
 #: What some servers say before they close a connection that was idle for too long (RFC 9110, 15.5.9).
 _REQUEST_TIMEOUT: Final = 408
 
+#: Seconds that the body of a response may take. The status counts without it: a body is only read to keep the
+#: connection, or for its excerpt in the log. So it must not hold up the sender.
+BODY_TIME: Final = 1.0
+
 #: What this host lacks; another address wouldn't change it.
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -128,6 +132,10 @@ class Budget:
     def left(self) -> float:
         """Return the seconds that the next operation may take; raise `TimeoutError` if there are none."""
         return min(self._timeout, self._rest())
+
+    def hurry(self) -> None:
+        """Leave `BODY_TIME` to the attempt at most: what it is for is known."""
+        self._ends_at = min(self._ends_at, self._clock() + BODY_TIME)
 
     def share(self, parts: int) -> float:
         """Return the seconds that one of several tries may take, so that the others get theirs."""
@@ -254,7 +262,7 @@ class Connection:
             if refusal is None:
                 raise
             return refusal
-        return ResponseReader(self._receive, early).read()
+        return ResponseReader(self._receive, early, self._budget.hurry).read()
 
     def _look(self, most: int) -> bytes:
         """Return what came before the next piece of the request is sent.

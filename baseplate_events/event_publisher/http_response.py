@@ -142,10 +142,14 @@ class ResponseReader:
         receive: Gives what the peer sends. What it raises ends the reading of a head and is passed on; in a
             body it only ends the body.
         early: What was received before the last of the request was sent, `MAX_HEAD` bytes at most.
+        begin_body: Called before a body is read.
     """
 
-    def __init__(self, receive: Receive, early: bytes = b"") -> None:
+    def __init__(
+        self, receive: Receive, early: bytes = b"", begin_body: Callable[[], None] = lambda: None
+    ) -> None:
         self._receive = receive
+        self._begin_body = begin_body
         self._buffer = bytearray(early)
         self._early = len(early)
         self._may_read = MAX_HEAD - len(early)
@@ -174,6 +178,7 @@ class ResponseReader:
             wanted = head.whole
         if wanted and not complete:
             self._may_read = MAX_BODY
+            self._begin_body()
             excerpt, complete = self._read_body(extent)
         rest = len(self._buffer)
         return Answer(

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from baseplate_events.event_publisher.addresses import AddressBook
+from baseplate_events.event_publisher.http_connection import BODY_TIME
 from baseplate_events.event_publisher.http_transport import MAX_AGE, MAX_IDLE, HTTPTransport
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Request, Response
+from tests.support.clocks import Clock
 from tests.support.fault_collector import (
     OK,
     Behaviour,
+    Drip,
     Drop,
     FaultCollector,
     Hang,
@@ -42,16 +45,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Generator, Sequence
     from pathlib import Path
-
-
-class Clock:
-    """A clock that stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 # --- connections that are kept ---
@@ -86,6 +79,26 @@ def test_a_connection_is_kept_for_a_limited_time(steps: Sequence[float], connect
             clock.now += step
             assert status_of(collector.post(REQUEST)) == 200
         assert server.connections == connections
+
+
+class TickingClock(Clock):
+    """A clock that goes on by itself whenever it is read."""
+
+    def __call__(self) -> float:
+        self.now += 0.05
+        return self.now
+
+
+def test_a_body_doesnt_hold_up_the_sender() -> None:
+    """The status is what counts; only a moment is spent on a body, to keep the connection."""
+    clock = TickingClock()
+    with (
+        FaultCollector([Drip()]) as server,
+        closing(HTTPTransport(f"{server.url}/v2", timeout=20.0, deadline=20.0, clock=clock)) as collector,
+    ):
+        before = clock.now
+        assert status_of(collector.post(REQUEST)) == 200
+        assert BODY_TIME < clock.now - before < 10 * BODY_TIME
 
 
 # --- addresses ---
