@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .config.settings import PublisherSettings
     from .control import Control
     from .policy.backoff import RandomSource
-    from .policy.store import Segment
+    from .policy.store import StoredBatch
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _open_queue(settings: PublisherSettings) -> MessageQueue:
 
 def _open_spool(
     stack: contextlib.ExitStack, settings: PublisherSettings, control: Control, clock: Clock
-) -> tuple[Spool | None, Sequence[Segment]]:
+) -> tuple[Spool | None, Sequence[StoredBatch]]:
     if settings.spool is None:
         return None, ()
     folder = Folder(settings.spool.directory)

@@ -24,7 +24,7 @@ from tests.support.tools import missing
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from baseplate_events.event_publisher.policy.store import Segment
+    from baseplate_events.event_publisher.policy.store import StoredBatch
 
 #: A user that is neither root nor the owner of any folder.
 NOBODY = 65_534
@@ -222,7 +222,7 @@ def test_a_real_disk_that_is_full(place: Path, sync: Sync, journal_size: int) ->
     with small_file_system(place), folder_at(place) as folder:
         spool = spool_on(folder, sync, journal_size=journal_size)
         appended: list[bytes] = []
-        segments: list[Segment] = []
+        segments: list[StoredBatch] = []
         for _ in range(3):
             try:
                 while True:

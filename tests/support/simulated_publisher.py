@@ -12,7 +12,7 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batch, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable, TooLarge
-from baseplate_events.event_publisher.policy.store import Segment
+from baseplate_events.event_publisher.policy.store import StoredBatch
 
 if TYPE_CHECKING:
     from baseplate_events.event_publisher.spool.spool import Spool
@@ -60,7 +60,7 @@ class MemoryStore:
         self.check()
         self.current.append(event)
 
-    def close_segment(self) -> Segment | None:
+    def close_segment(self) -> StoredBatch | None:
         if not self.current:
             return None
         self.check()
@@ -69,19 +69,19 @@ class MemoryStore:
         self.number += 1
         return self.describe(self.number - 1)
 
-    def describe(self, number: int) -> Segment:
+    def describe(self, number: int) -> StoredBatch:
         events = self.segments[number]
         size = sum(map(len, events))
-        return Segment(number, len(events), size, size)
+        return StoredBatch(number, len(events), size, size)
 
-    def load(self, segment: Segment) -> tuple[bytes, ...]:
+    def load(self, segment: StoredBatch) -> tuple[bytes, ...]:
         self.check()
         return tuple(self.segments[segment.number])
 
     def release(self, number: int) -> None:
         del self.segments[number]
 
-    def recover(self) -> list[Segment]:
+    def recover(self) -> list[StoredBatch]:
         """Do what a restart does: the open segment is one of those that were left."""
         broken, self.broken = self.broken, False
         self.close_segment()

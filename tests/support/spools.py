@@ -15,7 +15,7 @@ from baseplate_events.event_publisher.storage import Folder
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from baseplate_events.event_publisher.policy.store import Segment
+    from baseplate_events.event_publisher.policy.store import StoredBatch
     from baseplate_events.event_publisher.storage import Disk
 
 #: The first line of a segment of version 2, and the name of the first one.
@@ -43,7 +43,7 @@ def spool_on(
     return Spool(disk, path, version=version, max_size=max_size, sync=sync, journal_size=journal_size)
 
 
-def append_all(spool: Spool, events: Iterable[bytes]) -> Segment | None:
+def append_all(spool: Spool, events: Iterable[bytes]) -> StoredBatch | None:
     """Write a segment of these events."""
     for event in events:
         spool.append(event)

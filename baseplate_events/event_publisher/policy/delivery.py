@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .pending import Attempt, PendingBatch
     from .poison import Judgement
     from .rejection import DeadLetterSink
-    from .store import Segment, Store
+    from .store import Store, StoredBatch
 
 #: Seconds until a segment that couldn't be read is tried again; meanwhile others are.
 _UNREADABLE_PAUSE: Final = 30.0
@@ -80,7 +80,7 @@ class Delivery:
         queue_capacity: int,
         queue_message_size: int,
         store: Store | None = None,
-        recovered: Iterable[Segment] = (),
+        recovered: Iterable[StoredBatch] = (),
         dead_letters: DeadLetterSink | None = None,
         max_age: float | None = None,
         now: float = 0.0,

@@ -22,7 +22,7 @@ from .poison import CLEAN, FaultRecord
 
 if TYPE_CHECKING:
     from .batching import Batch
-    from .store import Segment, Store
+    from .store import Store, StoredBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PendingBatch:
     count: int
     opened_at: float
     batch: Batch | None
-    segment: Segment | None
+    segment: StoredBatch | None
     record: FaultRecord = CLEAN
 
     @property
@@ -134,7 +134,7 @@ class PendingBatches:
     def _waiting(self) -> list[PendingBatch]:
         return [item[-1] for item in self._line] + [item[-1] for item in self._aside]
 
-    def add(self, count: int, opened_at: float, batch: Batch | None, segment: Segment | None) -> None:
+    def add(self, count: int, opened_at: float, batch: Batch | None, segment: StoredBatch | None) -> None:
         """Put a new batch at the end of the line."""
         self._number += 1
         pending = PendingBatch((self._number, 0), count, opened_at, batch, segment)
@@ -209,11 +209,11 @@ class PendingBatches:
         else:
             self.memory += sign * size
 
-    def hold(self, segment: Segment) -> None:
+    def hold(self, segment: StoredBatch) -> None:
         """Keep a segment until one `release` more."""
         self._references[segment.number] = self._references.get(segment.number, 0) + 1
 
-    def release(self, segment: Segment | None) -> None:
+    def release(self, segment: StoredBatch | None) -> None:
         """Let go of a segment for a part that needs it no longer; the last part deletes it."""
         if segment is None or self._store is None:
             return

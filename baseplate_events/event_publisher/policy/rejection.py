@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .accounting import Accounting, DropReason
-    from .store import DiskState, Segment
+    from .store import DiskState, StoredBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +61,19 @@ class Rejections:
         sink: DeadLetterSink | None,
         accounting: Accounting,
         disk: DiskState,
-        release: Callable[[Segment], None],
+        release: Callable[[StoredBatch], None],
     ) -> None:
         self._sink = sink
         self._accounting = accounting
         self._disk = disk
         self._release = release
-        self._unwritten: list[tuple[bytes, Rejection, Segment | None]] = []
+        self._unwritten: list[tuple[bytes, Rejection, StoredBatch | None]] = []
 
     def __len__(self) -> int:
         """How many events wait for the disk."""
         return len(self._unwritten)
 
-    def reject(self, event: bytes, rejection: Rejection, segment: Segment | None, now: float) -> None:
+    def reject(self, event: bytes, rejection: Rejection, segment: StoredBatch | None, now: float) -> None:
         """Give an event up, which is in a segment or in memory only."""
         spooled = segment is not None
         if self._sink is None:

@@ -10,7 +10,7 @@ DISK_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class StoredBatch:
     """A closed segment.
 
     Attributes:
@@ -37,11 +37,11 @@ class Store(Protocol):
         """Write an event to the open segment."""
         ...
 
-    def close_segment(self) -> Segment | None:
+    def close_segment(self) -> StoredBatch | None:
         """Close the open segment."""
         ...
 
-    def load(self, segment: Segment, /) -> tuple[bytes, ...]:
+    def load(self, segment: StoredBatch, /) -> tuple[bytes, ...]:
         """Read the events of a closed segment."""
         ...
 

@@ -53,7 +53,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from ..config.settings import Sync
-from ..policy.store import Segment
+from ..policy.store import StoredBatch
 from ..storage import Disk, SpoolError
 from .mapped_segment import Journal
 from .recovery import look_into, sort_out
@@ -164,7 +164,7 @@ class Spool:
             self._delete_journals()
         return self._files.size + self._reserve + event_size <= self._room
 
-    def recover(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> list[Segment]:
+    def recover(self, progress: Callable[[int, int], None] = lambda _done, _total: None) -> list[StoredBatch]:
         """Find the segments that an earlier publisher left behind, oldest first.
 
         Files without a whole event are deleted. To be called once, before anything is appended; it reads all
@@ -207,14 +207,14 @@ class Spool:
             raise SpoolError(f"{self._path}/{name}", leftover.problem)
         return leftover
 
-    def _adopt(self, leftover: Leftover) -> Segment:
+    def _adopt(self, leftover: Leftover) -> StoredBatch:
         """Make a file that was found a closed segment."""
         self._closed[leftover.number] = leftover.name
         size = leftover.size
         if leftover.name != segment_name(leftover.number):  # a journal; what is free in it only takes room
             self._files.cut(leftover.name, leftover.end)
             size = leftover.end
-        return Segment(leftover.number, leftover.count, leftover.events_size, size)
+        return StoredBatch(leftover.number, leftover.count, leftover.events_size, size)
 
     def append(self, event: bytes) -> None:
         """Write an event to the open segment, opening one if need be.
@@ -269,7 +269,7 @@ class Spool:
                 self._give_up()
             raise
 
-    def close_segment(self) -> Segment | None:
+    def close_segment(self) -> StoredBatch | None:
         """Close the open segment, so that its batch can be sent; None if no event is in it.
 
         Raises:
@@ -283,11 +283,11 @@ class Spool:
             size = self._close_file() if self._journal is None else self._close_journal(self._journal)
         except OSError as exc:
             raise self._failure("can't be written", exc) from exc
-        segment = Segment(self._number, len(self._events), sum(map(len, self._events)), size)
+        segment = StoredBatch(self._number, len(self._events), sum(map(len, self._events)), size)
         self._events = []
         return segment
 
-    def load(self, segment: Segment) -> tuple[bytes, ...]:
+    def load(self, segment: StoredBatch) -> tuple[bytes, ...]:
         """Read the events of a closed segment.
 
         Returns:

@@ -12,7 +12,7 @@ from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, R
 from tests.support.simulated_publisher import MemoryStore, make_delivery, make_event
 
 if TYPE_CHECKING:
-    from baseplate_events.event_publisher.policy.store import Segment
+    from baseplate_events.event_publisher.policy.store import StoredBatch
 
 FAILURES: list[Outcome] = [
     Retryable("500", from_collector=True, status=500, may_be_poison=True),
@@ -26,7 +26,7 @@ class UnsyncedStore(MemoryStore):
 
     fails = False
 
-    def close_segment(self) -> Segment | None:
+    def close_segment(self) -> StoredBatch | None:
         if self.fails:
             raise EventError("the sync failed")
         return super().close_segment()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from baseplate_events.event_publisher.policy.batching import Batch
-    from baseplate_events.event_publisher.policy.store import Segment
+    from baseplate_events.event_publisher.policy.store import StoredBatch
 
 FAILURE = Retryable("500", from_collector=True, status=500, may_be_poison=True)
 RESET = Retryable("connection lost", from_collector=False, may_be_poison=True)
@@ -384,7 +384,7 @@ def test_a_segment_that_cannot_be_read_stops_no_other() -> None:
         store.close_segment()
     load = store.load
 
-    def fail(segment: Segment) -> tuple[bytes, ...]:
+    def fail(segment: StoredBatch) -> tuple[bytes, ...]:
         if segment.number == 3 and timeline.now < 1_000.0:
             raise EventError("Input/output error")
         return load(segment)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.settings import Sync
-from baseplate_events.event_publisher.policy.store import Segment
+from baseplate_events.event_publisher.policy.store import StoredBatch
 from baseplate_events.event_publisher.spool.segment_format import FRAME_SIZE, LINE_LIMIT, SegmentFormat, frame
 from baseplate_events.event_publisher.spool.spool import JOURNALS, WRITTEN_BACK, Spool
 from baseplate_events.event_publisher.storage import SpoolError
@@ -42,7 +42,7 @@ def segments_of(disk: SimulatedDisk) -> list[str]:
     return [name for name in disk.names() if name.startswith("segment-")]
 
 
-def fill_journals(spool: Spool) -> list[Segment]:
+def fill_journals(spool: Spool) -> list[StoredBatch]:
     """Close segments of an event until the next one has to leave its journal."""
     return list(filter(None, [append_all(spool, [b"kept%d" % number]) for number in range(JOURNALS - 1)]))
 
@@ -422,7 +422,7 @@ def test_a_journal_without_events_is_deleted(beginning: bytes) -> None:
     spool = spool_on(disk)
     assert [] == spool.recover()
     assert ([], 0) == (disk.names(), spool.size)
-    assert append_all(spool, [b"one"]) == Segment(4, 1, 3, len(HEADER) + FRAME_SIZE + 3)
+    assert append_all(spool, [b"one"]) == StoredBatch(4, 1, 3, len(HEADER) + FRAME_SIZE + 3)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +481,7 @@ def test_journals_keep_the_limit(extra: int, sizes: list[int], often: int) -> No
     max_size = 4 * JOURNALS * SMALL + extra
     disk = SimulatedDisk()
     spool = spool_on(disk, max_size=max_size, journal_size=SMALL)
-    segments: list[Segment] = []
+    segments: list[StoredBatch] = []
     for size in sizes:
         if spool.has_room(size):
             journals = journals_of(disk)

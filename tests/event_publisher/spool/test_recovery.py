@@ -65,7 +65,7 @@ def test_numbers_have_gaps_and_no_end(numbers: set[int]) -> None:
         "segment-0000000001.bak",
         "segment-0000000001\n",
         "segment-000000000\u0661",
-        "Segment-0000000001",
+        "StoredBatch-0000000001",
     ],
 )
 def test_other_files_are_left_alone(name: str) -> None:

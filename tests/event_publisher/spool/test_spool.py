@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from baseplate_events.event_publisher.policy.store import Segment
+    from baseplate_events.event_publisher.policy.store import StoredBatch
 
 
 def is_within(part: list[bytes], whole: list[bytes]) -> bool:
@@ -52,7 +52,7 @@ class SpoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.given: list[bytes] = []
         self.open: list[bytes] = []
-        self.closed: dict[Segment, list[bytes]] = {}
+        self.closed: dict[StoredBatch, list[bytes]] = {}
         self.settled: set[bytes] = set()
         self.durable: set[bytes] = set()
         self.healthy = True  # nothing is wrong with the disk
@@ -176,8 +176,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.exact = self.healthy
 
     def recover(self) -> list[bytes]:
-        segments: list[Segment] = []
-        found: list[tuple[Segment, list[bytes]]] = []
+        segments: list[StoredBatch] = []
+        found: list[tuple[StoredBatch, list[bytes]]] = []
 
         def act() -> None:
             segments[:] = self.spool.recover()
@@ -335,7 +335,7 @@ def test_has_room_keeps_the_limit(sizes: list[int], max_size: int) -> None:
     """Who asks before each event never exceeds `max_size`, and gets room again by releasing."""
     disk = SimulatedDisk()
     spool = spool_on(disk, max_size=max_size)
-    segments: list[Segment] = []
+    segments: list[StoredBatch] = []
     for size in sizes:
         if spool.has_room(size):
             spool.append(bytes(size))

@@ -26,7 +26,7 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Outcome, classify
-from baseplate_events.event_publisher.policy.store import Segment
+from baseplate_events.event_publisher.policy.store import StoredBatch
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.soak.fleet.report import BLOCK, SLICES, Capacity, Mode, Phase, Publisher, Report, Slice
 from tests.support.simulated_publisher import MemoryDeadLetters
@@ -73,18 +73,18 @@ class PackedStore:
         """Keep an event."""
         self._open.append(event)
 
-    def close_segment(self) -> Segment | None:
+    def close_segment(self) -> StoredBatch | None:
         """Pack the open segment."""
         if not self._open:
             return None
         packed = b"".join(self._open)
-        segment = Segment(self._number, len(self._open), len(packed), len(packed))
+        segment = StoredBatch(self._number, len(self._open), len(packed), len(packed))
         self._segments[self._number] = packed
         self._number += 1
         self._open = []
         return segment
 
-    def load(self, segment: Segment, /) -> tuple[bytes, ...]:
+    def load(self, segment: StoredBatch, /) -> tuple[bytes, ...]:
         """Unpack a segment."""
         packed = self._segments[segment.number]
         return tuple(packed[at : at + _BLOCK_SIZE] for at in range(0, len(packed), _BLOCK_SIZE))
