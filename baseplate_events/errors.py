@@ -13,7 +13,13 @@ from __future__ import annotations
 
 
 class EventError(Exception):
-    """Base class for event related exceptions."""
+    """Base class for event related exceptions.
+
+    Attributes:
+        events_put: For an error of `put_many`: so many of its events are in the queue, the first ones.
+    """
+
+    events_put: int = 0
 
 
 class EventTooLargeError(EventError):
@@ -44,18 +50,27 @@ class EventQueueFullError(EventError):
     This usually indicates that the event publisher is having trouble talking to the event collector.
 
     Attributes:
-        name: POSIX name of the queue, or None where it isn't known.
-        capacity: Events that the queue holds, or None where it isn't known.
+        name: POSIX name of the queue or path of the spool, or None where it isn't known.
+        capacity: Events that the queue holds; None for a spool, and where it isn't known.
+        problem: Why a spool has no room, and the remedy; None for a POSIX queue.
     """
 
-    def __init__(self, name: str | None = None, capacity: int | None = None) -> None:
-        super().__init__(name, capacity)
+    def __init__(
+        self, name: str | None = None, capacity: int | None = None, problem: str | None = None
+    ) -> None:
+        super().__init__(name, capacity, problem)
         self.name = name
         self.capacity = capacity
+        self.problem = problem
 
     def __str__(self) -> str:
+        return self._text() + _progress(self.events_put)
+
+    def _text(self) -> str:
         if self.name is None:
             return "The event queue is full."
+        if self.problem is not None:
+            return f"The event queue {self.name} is full: {self.problem}"
         return (
             f"The event queue {self.name} is full ({self.capacity} events): its event publisher isn't "
             "running, or isn't getting through to the event collector"
@@ -91,8 +106,8 @@ class EventQueueUnavailableError(EventError):
     """Raised when the queue can't be opened, made or used; the subclasses say why.
 
     Attributes:
-        name: POSIX name of the queue, such as `/events-v2`.
-        problem: What is wrong and how to mend it.
+        name: POSIX name of the queue, such as `/events-v2`, or path of the spool.
+        problem: What is wrong and how to fix it.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -101,15 +116,15 @@ class EventQueueUnavailableError(EventError):
         self.problem = problem
 
     def __str__(self) -> str:
-        return f"Event queue {self.name}: {self.problem}"
+        return f"Event queue {self.name}: {self.problem}{_progress(self.events_put)}"
 
 
 class EventQueuePermissionError(EventQueueUnavailableError):
-    """Raised when the queue belongs to somebody who doesn't let this process in."""
+    """Raised when the queue belongs to another user, who doesn't let this process in."""
 
 
 class EventQueueRemovedError(EventQueueUnavailableError):
-    """Raised when the queue was removed and couldn't be made anew."""
+    """Raised when the queue was removed and couldn't be recreated."""
 
 
 class EventQueueClosedError(EventQueueUnavailableError):
@@ -121,7 +136,7 @@ class EventQueueLimitError(EventQueueUnavailableError):
 
 
 class EventQueueUnsupportedError(EventQueueUnavailableError):
-    """Raised where the operating system has no POSIX message queues."""
+    """Raised if the operating system has no POSIX message queues or, for a spool, no file locks."""
 
 
 class ConfigurationError(EventError):
@@ -137,3 +152,10 @@ class ConfigurationError(EventError):
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
+
+
+def _progress(events_put: int) -> str:
+    """Say how far `put_many` got."""
+    if not events_put:
+        return ""
+    return f" ({events_put} {'event was' if events_put == 1 else 'events were'} put before that)"

@@ -2,8 +2,10 @@
 
 Rules:
 
-1. `put` never waits, unless the queue was made with a `put_timeout`, and raises nothing but `EventError`s.
-2. What `put` returned for is in the queue; what it raised for isn't.
+1. `put` doesn't wait for room, unless the queue was made with a `put_timeout`, and raises nothing but
+   `EventError`s. (With a spool, a busy disk may hold it up.)
+2. If `put` returns, the event is in the queue; if it raises an `EventError`, it isn't. After a `put_many`
+   that failed, the first `events_put` events are.
 3. An error names the queue, sizes and types, and never holds or is chained to what an event contains.
 4. Reporting metrics can't fail the service.
 """
@@ -11,9 +13,10 @@ Rules:
 from __future__ import annotations
 
 import math
-import threading
+import os
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from .errors import (
     EventEmptyError,
@@ -23,11 +26,17 @@ from .errors import (
     EventQueueUnavailableError,
     EventTooLargeError,
 )
-from .transport.posix import MAX_NAME_SIZE, MessageQueue
+from .refusals import RefusalCounts
+from .serializers import event_format_of
+from .spool import MIN_SPOOL_SIZE
+from .transport.posix import MAX_NAME_SIZE, MessageQueue, check_arguments
+from .transport.unopened import UnopenedTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
+
+    from .transport import Transport
 
 #: Bytes that a serialized event may have: the size of a message of the queue, for producers and the
 #: publisher. The original's value, as is the next.
@@ -35,6 +44,12 @@ MAX_EVENT_SIZE = 102_400
 
 #: Events that a queue holds.
 MAX_QUEUE_SIZE = 10_000
+
+#: Bytes of undelivered events that a spool holds.
+MAX_SPOOL_SIZE = 1024 * 1024 * 1024
+
+#: Environment variable with the directory for the spools of services.
+SPOOL_VARIABLE = "EVENT_SPOOL_DIRECTORY"
 
 #: What the POSIX name of an event queue starts with; shared with the original's publisher.
 _PREFIX = "/events-"
@@ -91,33 +106,65 @@ class ContextFactory(Protocol):
         ...
 
 
+class QueueArguments(NamedTuple):
+    """The arguments of an `EventQueue` that say what to open; `EventQueue` has their meaning.
+
+    Attributes:
+        name: The name of the event queue, without a prefix.
+        max_queue_size: Events that it holds.
+        max_event_size: Bytes that an event may have.
+        mode: Permission bits.
+        strict_size: Whether less than the full size is an error.
+        spool_directory: Where its spool is to be, absolute; None for a POSIX queue.
+        max_spool_size: Bytes that its spool holds.
+        event_format: The `collector.version` that its events are for, or `unknown`.
+    """
+
+    name: str
+    max_queue_size: int
+    max_event_size: int
+    mode: int
+    strict_size: bool
+    spool_directory: str | None
+    max_spool_size: int
+    event_format: str
+
+
 class EventQueue(Generic[T_contra]):
-    """A queue to transfer events to the publisher of this host.
+    """A queue to transfer events to the publisher of this host, or of this pod.
 
     It may be shared between threads, greenlets and forked workers. It can be given to the original's
     framework by `add_to_context` and `configure_context`.
 
+    Events go through a POSIX message queue of the kernel or, with a `spool_directory`, through files in a
+    directory that the service shares with the publisher. If the queue can't be opened, the constructor logs
+    why and returns; `put` raises `EventQueueUnavailableError`, and tries again once a second at most.
+
     Args:
-        name: The name of the event queue, which says what publisher sends the events: they go through the
-            POSIX queue `/events-NAME`. 1 to 247 bytes of UTF-8 without a slash.
+        name: The name of the event queue, which selects the publisher: events go through the POSIX queue
+            `/events-NAME`, or the folder `events-NAME` in `spool_directory`. 1 to 247 bytes of UTF-8 without
+            a slash.
         event_serializer: Takes an event and returns it as bytes, ready to be sent to the collector: one of
             `serialize_v2_event`, `serialize_v2j_event` or your own.
-        max_queue_size: Events that the queue shall hold if it is made now, 1 to 65,536; one that exists keeps
-            its size.
+        max_queue_size: Events that the POSIX queue shall hold if it is made now, 1 to 65,536; one that exists
+            keeps its size.
         max_event_size: Bytes that an event may have, 1 to 16 MiB.
-        put_timeout: Seconds that `put` waits for room when the queue is full.
-        mode: Permission bits of the queue if it is made now. A publisher of another user than the service's
-            needs 0o660 and a common group.
-        strict_size: Raise `EventQueueLimitError` if the host doesn't allow the full size or the queue exists
-            with less, rather than log a warning and go on.
+        put_timeout: Seconds that `put` waits for room when the queue is full. After a wait times out, later
+            puts fail at once while the queue is full, until one has found room. A spool looks for room four
+            times a second.
+        mode: Permission bits of the queue if it is made now. If service and publisher run as different users,
+            0o660 and a common group. A spool takes only 0o600 and 0o660.
+        strict_size: Raise if the queue can't be opened or is smaller than requested, instead of logging it.
+        spool_directory: The directory that services and publisher share, on a local disk; it must exist. The
+            default is the environment variable EVENT_SPOOL_DIRECTORY; without either, a POSIX queue is used.
+        max_spool_size: Bytes of undelivered events that the spool holds, 1 MiB or more. Each process that
+            puts may exceed it by one segment (1/256 of it, at least 256 KiB) or one event, if that is larger.
 
     Raises:
         ValueError: An argument is out of its bounds.
-        EventQueueUnavailableError: The queue can't be opened or made; the subclass says why.
+        EventQueueUnavailableError: With `strict_size`: the queue can't be opened, or is smaller than
+            requested; the subclass says why.
     """
-
-    #: What carries the bytes; the queue for tests has one that stays in memory.
-    _transport: ClassVar[type[MessageQueue]] = MessageQueue
 
     def __init__(
         self,
@@ -129,31 +176,74 @@ class EventQueue(Generic[T_contra]):
         put_timeout: float = 0.0,
         mode: int = 0o600,
         strict_size: bool = False,
+        spool_directory: str | os.PathLike[str] | None = None,
+        max_spool_size: int = MAX_SPOOL_SIZE,
     ) -> None:
-        queue_name = _queue_name(name)
+        check_arguments(queue_name(name), max_queue_size, max_event_size, mode)
         if not (math.isfinite(put_timeout) and put_timeout >= 0):
             raise ValueError(f"put_timeout must be a finite number of seconds, 0 or more, not {put_timeout}")
+        if not max_spool_size >= MIN_SPOOL_SIZE:
+            raise ValueError(
+                f"max_spool_size must be {MIN_SPOOL_SIZE:,} bytes or more, not {max_spool_size:,}"
+            )
+        arguments = QueueArguments(
+            name=name,
+            max_queue_size=max_queue_size,
+            max_event_size=max_event_size,
+            mode=mode,
+            strict_size=strict_size,
+            spool_directory=_find_spool_directory(spool_directory),
+            max_spool_size=max_spool_size,
+            event_format=event_format_of(event_serializer),
+        )
+        _check_spool(arguments)
         self._name = name
         self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
         self._max_event_size = max_event_size
         self._put_timeout = put_timeout
-        self._queue: MessageQueue = self._transport(
-            queue_name,
-            max_messages=max_queue_size,
-            max_message_size=max_event_size,
-            mode=mode,
-            strict_size=strict_size,
-            read=False,
-        )
-        self._lock = threading.Lock()
-        self._refused: dict[str, int] = {}
+        self._waited_in_vain = False
+        self._fast_limit = max_event_size  # bytes up to which `put` tries the fast way
+        self._refusals = RefusalCounts()
         self._reported: dict[str, int] = {}
+        make = partial(self._open, arguments)
+        self._queue: Transport
+        try:
+            self._queue = make()
+        except EventQueueUnavailableError as error:
+            if strict_size:
+                raise
+            _log_unopened(error)
+            self._queue = UnopenedTransport(error, make)
+
+    def _open(self, arguments: QueueArguments) -> Transport:
+        """Open what carries the bytes; the queue for tests has something in memory."""
+        if arguments.spool_directory is None:
+            return MessageQueue(
+                queue_name(arguments.name),
+                max_messages=arguments.max_queue_size,
+                max_message_size=arguments.max_event_size,
+                mode=arguments.mode,
+                strict_size=arguments.strict_size,
+                read=False,
+            )
+        from .spool.directory import SpoolDirectory  # noqa: PLC0415 - most services have a POSIX queue
+        from .transport.spool import SpoolTransport  # noqa: PLC0415 - likewise
+
+        directory = SpoolDirectory(arguments.spool_directory, arguments.name, mode=arguments.mode)
+        directory.prepare()
+        return SpoolTransport(
+            directory,
+            arguments.event_format,
+            max_size=arguments.max_spool_size,
+            max_message_size=arguments.max_event_size,
+            refusals=self._refusals,
+        )
 
     def put(self, event: T_contra) -> None:
         """Add an event to the queue.
 
         The queue is local to the server this code is run on. The event publisher on the server takes the
-        events and sends them to the collector. A queue that was removed is found again or made anew first.
+        events and sends them to the collector. A queue that was removed is found again or recreated first.
 
         Args:
             event: The event to send. Its type depends on the serializer.
@@ -164,9 +254,10 @@ class EventQueue(Generic[T_contra]):
             EventEmptyError: The event serialized to nothing.
             EventNotSerializableError: The event can't be serialized.
             EventQueueClosedError: The queue was closed.
-            EventQueueRemovedError: The queue was removed and can't be made anew.
-            EventQueuePermissionError: The queue was made anew by a user who doesn't let this process in.
-            EventError: Whatever else the serializer raises of that kind, or is wrong with the queue.
+            EventQueueRemovedError: The queue was removed and can't be recreated.
+            EventQueuePermissionError: The queue was recreated by a user who doesn't let this process in.
+            EventQueueUnavailableError: The queue couldn't be opened yet, or can't be used.
+            EventError: Whatever else the serializer raises of that kind.
         """
         try:
             message = self._serialize(event)
@@ -177,20 +268,20 @@ class EventQueue(Generic[T_contra]):
             problem = _describe(exc)
         else:
             queue = self._queue
-            descriptor = queue.descriptor  # held by this name as long as it is in use
+            channel = queue.channel  # held by this name as long as it is in use
             full = False
             if (
                 type(message) is bytes
                 and message
-                and len(message) <= self._max_event_size
+                and len(message) <= self._fast_limit
                 and ((now := monotonic()) < queue.trusted_until or queue.confirm(now))
             ):
                 try:
-                    descriptor.send(message)
+                    channel.send(message)
                 except Exception as exc:
-                    if not descriptor.refused(exc):
+                    if not channel.refused(exc):
                         raise
-                    full = descriptor.is_full(exc)
+                    full = channel.is_full(exc)
                 else:
                     return
             self._put_slowly(message, full=full)
@@ -200,48 +291,102 @@ class EventQueue(Generic[T_contra]):
         self._count(refusal)
         raise refusal
 
+    def put_many(self, events: Iterable[T_contra]) -> None:
+        """Add events to the queue, in order, with as few system calls as possible.
+
+        All are serialized first: if one can't be, none is put. `put_timeout` is for all of them together.
+
+        Args:
+            events: The events to send, any number.
+
+        Raises:
+            EventError: As `put` does. The first `events_put` events are in the queue, the others aren't; all
+                of those are counted as refused, for the reason of the error.
+        """
+        all_events = list(events)
+        try:
+            messages = [self._serialized(event) for event in all_events]
+            if messages:
+                self._put(messages)
+        except EventError as error:
+            self._count(error, len(all_events) - error.events_put)
+            raise
+
+    def _serialized(self, event: T_contra) -> bytes:
+        """Return an event as bytes that the queue can take."""
+        try:
+            message = self._serialize(event)
+        except EventError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
+            problem = _describe(exc)
+        else:
+            return self._checked(message)
+        # Outside of the handler, as in `put`.
+        raise EventNotSerializableError("", problem)
+
     def _put_slowly(self, message: object, *, full: bool) -> None:
         """Put what couldn't be sent at once, as the queue was `full` just now or has another problem."""
         try:
-            if not (isinstance(message, bytes) and 0 < len(message) <= self._max_event_size):
-                raise self._refusal(message)
+            checked = self._checked(message)
             queue = self._queue
             if full and not self._put_timeout and queue.confirm(monotonic()):
-                raise EventQueueFullError(queue.name, queue.max_messages)
-            queue.put(message, self._put_timeout)
+                raise queue.full()
+            self._put([checked])
         except EventError as error:
             self._count(error)
             raise
 
-    def _count(self, error: EventError) -> None:
+    def _put(self, messages: list[bytes]) -> None:
+        """Put messages, and wait for room if that is wanted and the last wait wasn't in vain."""
+        queue = self._queue
+        if isinstance(queue, UnopenedTransport):
+            queue = self._queue = queue.open()
+        timeout = 0.0 if self._waited_in_vain else self._put_timeout
+        try:
+            if len(messages) == 1:
+                queue.put(messages[0], timeout)
+            else:
+                queue.put_many(messages, timeout)
+        except EventQueueFullError:
+            if timeout:
+                # From now on no put takes the fast way, so that the first one that finds room comes by here.
+                self._waited_in_vain = True
+                self._fast_limit = -1
+            raise
+        if self._waited_in_vain:
+            self._waited_in_vain = False
+            self._fast_limit = self._max_event_size
+
+    def _checked(self, message: object) -> bytes:
+        """Return what a serializer returned, or raise the error for what no collector would take."""
+        if not isinstance(message, bytes):
+            problem = f"the event serializer must return bytes, not {type(message).__name__}"
+            raise EventNotSerializableError("", problem)
+        if not message:
+            raise EventEmptyError
+        if len(message) > self._max_event_size:
+            limit = self._queue.max_message_size or self._max_event_size
+            raise EventTooLargeError(len(message), min(self._max_event_size, limit))
+        return message
+
+    def _count(self, error: EventError, number: int = 1) -> None:
         reason = "other"
         for kind in type(error).__mro__:
             if kind in _REASONS:
                 reason = _REASONS[kind]
                 break
-        # No waiting, and no deadlock in a child that was forked meanwhile: a count may get lost instead.
-        locked = self._lock.acquire(blocking=False)
-        self._refused[reason] = self._refused.get(reason, 0) + 1
-        if locked:
-            self._lock.release()
+        self._refusals.count(reason, number)
+        self._queue.trusted_until = 0.0  # so that the next put reports it, if the transport can
 
     @property
     def refused(self) -> dict[str, int]:
-        """How many events `put` has refused in this process, by reason.
+        """How many events `put` and `put_many` have refused in this process, by reason.
 
         The reasons are `too_large`, `full`, `empty`, `not_serializable`, `unavailable` and `other`; those
-        that never occurred are missing.
+        that never occurred are missing. A forked process starts without any.
         """
-        return dict(self._refused)
-
-    def _refusal(self, serialized: object) -> EventError:
-        """Give the error for what no collector would take."""
-        if not isinstance(serialized, bytes):
-            problem = f"the event serializer must return bytes, not {type(serialized).__name__}"
-            return EventNotSerializableError("", problem)
-        if not serialized:
-            return EventEmptyError()
-        return EventTooLargeError(len(serialized), min(self._max_event_size, self._queue.max_message_size))
+        return self._refusals.totals
 
     def close(self) -> None:
         """Close the queue; what is in it stays for the publisher. Closing again does nothing."""
@@ -267,20 +412,21 @@ class EventQueue(Generic[T_contra]):
         return self
 
     def report_runtime_metrics(self, batch: MetricsBatch) -> None:
-        """Report how many events wait in the queue, how many it holds, and what `put` refused.
+        """Report how much is in the queue, how much it holds, and what was refused.
 
-        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, and the counters
+        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, in events, or for a spool
+        `event_queue.NAME.spool_size` and `event_queue.NAME.spool_max_size`, in bytes; and as the counters
         `event_queue.NAME.refused.REASON` with what came since the last report (see `refused`). Never raises;
         what can't be reported is left out and logged for debugging.
         """
         try:
-            batch.gauge(f"event_queue.{self._name}.depth").replace(self._queue.current_messages)
-            batch.gauge(f"event_queue.{self._name}.capacity").replace(self._queue.max_messages)
             for reason, count in self.refused.items():
                 news = count - self._reported.get(reason, 0)
-                if news:
+                if news > 0:
                     batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
-                    self._reported[reason] = count
+                self._reported[reason] = count
+            for gauge, value in self._queue.gauges().items():
+                batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
             import logging  # noqa: PLC0415 - a slow import, as in message_queue
 
@@ -289,7 +435,41 @@ class EventQueue(Generic[T_contra]):
             )
 
 
-def _queue_name(name: str) -> str:
+def _find_spool_directory(argument: str | os.PathLike[str] | None) -> str | None:
+    """Return the absolute path of the directory for spools, or None if there shall be none."""
+    if argument is None:
+        found = os.environ.get(SPOOL_VARIABLE, "").strip()
+        return os.path.abspath(found) if found else None  # noqa: PTH100 - pathlib takes long to import
+    path = os.fspath(argument)
+    if not path:
+        raise ValueError(
+            "spool_directory must be the path of a directory, not ''; leave it out for a POSIX queue"
+        )
+    return os.path.abspath(path)  # noqa: PTH100 - likewise
+
+
+def _check_spool(arguments: QueueArguments) -> None:
+    """Raise a `ValueError` for an argument that a spool can't have."""
+    if arguments.spool_directory is None:
+        return
+    from .spool.directory import SpoolDirectory  # noqa: PLC0415 - most services have a POSIX queue
+
+    try:
+        SpoolDirectory(arguments.spool_directory, arguments.name, mode=arguments.mode)
+    except ValueError as exc:
+        problem = f"{exc}; there is a spool because of spool_directory or the variable {SPOOL_VARIABLE}"
+        raise ValueError(problem) from None
+
+
+def _log_unopened(error: EventQueueUnavailableError) -> None:
+    import logging  # noqa: PLC0415 - a slow import, as in message_queue
+
+    logging.getLogger(__name__).error(
+        "Can't open an event queue; events are refused until that works: %s", error
+    )
+
+
+def queue_name(name: str) -> str:
     """Give the POSIX name of an event queue's queue, or a `ValueError` in terms of `name`."""
     longest = MAX_NAME_SIZE - len(_PREFIX)
     try:

@@ -17,6 +17,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from .errors import EventNotSerializableError
+from .spool import UNKNOWN_FORMAT
 from .thrift_json import write_struct
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ def serialize_v2j_event(event: Mapping[str, object] | DataclassInstance) -> byte
     except Exception as error:  # noqa: BLE001 - keys and attributes of an event may raise anything
         field, problem = _explain(event, error)
     raise EventNotSerializableError(field, problem)
+
+
+def event_format_of(serializer: object) -> str:
+    """Return the `collector.version` that a serializer's events are for, or `unknown`."""
+    if serializer is serialize_v2_event:
+        return "2"
+    return "2j" if serializer is serialize_v2j_event else UNKNOWN_FORMAT
 
 
 def _members(value: object) -> dict[object, object] | None:

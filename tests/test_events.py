@@ -201,14 +201,15 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
     with small_queue(name) as queue:
         queue.put(b"first")
         inner = queue._queue  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(inner, MessageQueue)
         inner.trusted_until = float("inf")
-        real_send = inner.descriptor.send
+        real_send = inner.channel.send
 
         def send(message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
             real_send(message, timeout, priority)
             raise raised
 
-        inner.descriptor.send = send
+        inner.channel.send = send
         with pytest.raises(raised):
             queue.put(b"once")
         with publisher_side(name) as other:

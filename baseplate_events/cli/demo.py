@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import secrets
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 
 from ..dev_collector import DevCollector
 from ..errors import EventError
-from ..events import EventQueue
+from ..events import SPOOL_VARIABLE, EventQueue
 from ..serializers import serialize_v2_event, serialize_v2j_event
 from ..transport.posix import unlink_queue
 from .common import PACKAGE
@@ -201,6 +202,8 @@ def _flow(
         ),
         encoding="utf-8",
     )
+    # The demo is of a POSIX queue, which its publisher reads.
+    os.environ.pop(SPOOL_VARIABLE, None)
     queue = EventQueue(
         name,
         serializer,

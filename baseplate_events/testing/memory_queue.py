@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import EventError
-from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, EventQueue
-from ..transport.descriptor import Descriptor
-from ..transport.posix import MessageQueue
+from ..errors import EventError, EventQueueClosedError, EventQueueFullError
+from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue, QueueArguments, queue_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Iterable, Sequence
 
-    from ..transport.limits import QueueSize
+    from ..transport import Channel, Transport
 
 T = TypeVar("T")
 
 
 class _RefusedError(Exception):
-    """Raised by a send that adds nothing; never leaves `MessageQueue`."""
+    """Raised by a send that adds nothing; never leaves this module."""
 
 
-class _MemoryDescriptor(Descriptor):
-    """What a queue in memory has for a descriptor.
+class _MemoryTransport:
+    """A transport that ends in memory. It is its own channel.
 
     Attributes:
         messages: What is in it.
@@ -31,56 +30,71 @@ class _MemoryDescriptor(Descriptor):
         failure: What to raise instead of taking a message.
     """
 
-    __slots__ = ("failure", "filled", "messages")
-
-    def __init__(self, size: QueueSize) -> None:
-        # Instead of what the base class does, which has a descriptor of the kernel.
-        self._closed = False
-        self.fd = -1
-        self.size = size
-        self.send = self._send
+    def __init__(self, name: str, capacity: int, max_message_size: int) -> None:
+        self.name: str = name
+        self.max_message_size: int = max_message_size
+        self.trusted_until: float = 0.0
         self.messages: list[bytes] = []
-        self.filled = False
+        self.filled: bool = False
         self.failure: EventError | None = None
-
-    def _send(self, message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
-        del timeout, priority
-        if self.failure is not None or self.depth >= self.size.max_messages:
-            raise _RefusedError
-        self.messages.append(message)
+        self._capacity = capacity
+        self._closed = False
 
     @property
-    def depth(self) -> int:
-        return self.size.max_messages if self.filled else len(self.messages)
+    def channel(self) -> Channel:
+        return self
+
+    def send(self, message: bytes) -> None:
+        if self.failure is not None or self._depth >= self._capacity:
+            raise _RefusedError
+        self.messages.append(message)
 
     def refused(self, exc: Exception) -> bool:
         return isinstance(exc, _RefusedError)
 
     def is_full(self, exc: Exception) -> bool:
         del exc
-        return False  # `try_send` tells
+        return False  # `put` tells
 
-    def try_send(self, message: bytes, priority: int) -> bool:
+    def confirm(self, now: float) -> bool:
+        del now
+        return not self._closed
+
+    def put(self, message: bytes, timeout: float = 0.0) -> None:
+        del timeout  # in vain: nothing makes room meanwhile
+        self._check_open()
         try:
-            self.send(message, None, priority)
+            self.send(message)
         except _RefusedError:
             if self.failure is not None:
                 raise self.failure.with_traceback(None) from None
-            return False
-        return True
+            raise self.full() from None
 
-    def removed(self) -> bool:
-        return self._closed
+    def put_many(self, messages: Sequence[bytes], timeout: float) -> None:
+        for done, message in enumerate(messages):
+            try:
+                self.put(message, timeout)
+            except EventError as error:
+                error.events_put = done
+                raise
+
+    def full(self) -> EventQueueFullError:
+        return EventQueueFullError(self.name, self._capacity)
+
+    def gauges(self) -> dict[str, float]:
+        self._check_open()
+        return {"depth": self._depth, "capacity": self._capacity}
 
     def close(self) -> None:
         self._closed = True
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EventQueueClosedError(self.name, "it was closed; make a new one to go on")
 
-class _MemoryQueue(MessageQueue):
-    """A queue in memory; it is only put to."""
-
-    def _open(self) -> Descriptor:
-        return _MemoryDescriptor(self._asked)
+    @property
+    def _depth(self) -> int:
+        return self._capacity if self.filled else len(self.messages)
 
 
 class InMemoryEventQueue(EventQueue[T]):
@@ -95,15 +109,15 @@ class InMemoryEventQueue(EventQueue[T]):
         event_serializer: Takes an event and returns it as bytes; it is really called.
         max_queue_size: Events that the queue holds, 1 to 65,536.
         max_event_size: Bytes that an event may have, 1 to 16 MiB.
-        put_timeout: Checked, and no more: nobody takes events out meanwhile, so a full queue refuses at once.
+        put_timeout: Checked, and no more: nothing makes room meanwhile, so a full queue refuses at once.
         mode: Checked, and no more.
-        strict_size: Means nothing here: the queue always has its full size.
+        strict_size: Ignored: the queue always has its full size.
+        spool_directory: Checked, and no more.
+        max_spool_size: Checked, and no more.
 
     Raises:
         ValueError: An argument is out of its bounds.
     """
-
-    _transport = _MemoryQueue
 
     def __init__(
         self,
@@ -115,6 +129,8 @@ class InMemoryEventQueue(EventQueue[T]):
         put_timeout: float = 0.0,
         mode: int = 0o600,
         strict_size: bool = False,
+        spool_directory: str | os.PathLike[str] | None = None,
+        max_spool_size: int = MAX_SPOOL_SIZE,
     ) -> None:
         super().__init__(
             name,
@@ -124,12 +140,18 @@ class InMemoryEventQueue(EventQueue[T]):
             put_timeout=put_timeout,
             mode=mode,
             strict_size=strict_size,
+            spool_directory=spool_directory,
+            max_spool_size=max_spool_size,
         )
-        self._put_timeout = 0.0
-        self._memory: _MemoryDescriptor = cast("_MemoryDescriptor", self._queue.descriptor)
         self._events: list[T] = []
         self._errors: list[EventError] = []
         self._in_turn: threading.RLock = threading.RLock()  # a serializer may put another event
+
+    def _open(self, arguments: QueueArguments) -> Transport:
+        self._memory: _MemoryTransport = _MemoryTransport(
+            queue_name(arguments.name), arguments.max_queue_size, arguments.max_event_size
+        )
+        return self._memory
 
     def put(self, event: T) -> None:
         """Add an event to the queue, or raise what the real queue would; it never waits.
@@ -152,6 +174,25 @@ class InMemoryEventQueue(EventQueue[T]):
                 self._errors.append(error)
                 raise
             self._events.append(event)
+
+    def put_many(self, events: Iterable[T]) -> None:
+        """Add events to the queue, or raise what the real queue would; it never waits.
+
+        Args:
+            events: The events to send, any number.
+
+        Raises:
+            EventError: As `put` does. The first `events_put` events are in the queue, the others aren't.
+        """
+        with self._in_turn:
+            all_events = list(events)
+            try:
+                super().put_many(all_events)
+            except EventError as error:
+                self._events += all_events[: error.events_put]
+                self._errors.append(error)
+                raise
+            self._events += all_events
 
     @property
     def events(self) -> list[T]:

@@ -26,7 +26,7 @@ from ..errors import (
     EventQueueUnavailableError,
     EventQueueUnsupportedError,
 )
-from .limits import QueueSize, Refusal, queue_status
+from .limits import SPOOL_REMEDY, QueueSize, Refusal, queue_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -37,6 +37,9 @@ _ERROR_NUMBERS = (
     ("total number of open files", errno.ENFILE),
     ("Insufficient space", errno.ENOSPC),
 )
+
+#: What works without POSIX queues, for error messages.
+_SPOOL_INSTEAD = f"a spool instead: {SPOOL_REMEDY}"
 
 #: Bytes of a queue's largest message up to which received ones are kept as they come. Some releases of
 #: `posix_ipc` give a message that keeps all of its receive buffer allocated, so from larger ones a copy is.
@@ -99,14 +102,14 @@ def load() -> tuple[PosixIpc | None, str]:
     try:
         ipc = cast("PosixIpc", importlib.import_module("posix_ipc"))
     except ImportError as exc:
-        return (
-            None,
-            f"the posix_ipc package can't be imported ({exc}); install it with `pip install posix_ipc`",
+        return None, (
+            f"the posix_ipc package can't be imported ({exc}); install it with `pip install posix_ipc`, "
+            f"or use {_SPOOL_INSTEAD}"
         )
     if not ipc.MESSAGE_QUEUES_SUPPORTED:
-        return (
-            None,
-            "this operating system has no POSIX message queues; run on Linux, or in a Linux container",
+        return None, (
+            "this operating system has no POSIX message queues; run on Linux or in a Linux container, "
+            f"or use {_SPOOL_INSTEAD}"
         )
     return ipc, ""
 
@@ -355,10 +358,14 @@ def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailab
         return EventQueuePermissionError(name, _not_let_in(name))
     number = _error_number(exc)
     if number == errno.ENOSPC:
-        problem = "the host has no room for one more queue; raise the sysctl fs.mqueue.queues_max"
+        problem = (
+            "the host has no room for one more queue; raise the sysctl fs.mqueue.queues_max, or use a spool, "
+            f"which has no such limit: {SPOOL_REMEDY}"
+        )
         return EventQueueLimitError(name, problem)
     if number == errno.ENOSYS:
-        return EventQueueUnsupportedError(name, "the kernel of this host has no POSIX message queues")
+        problem = f"the kernel of this host has no POSIX message queues; use {_SPOOL_INSTEAD}"
+        return EventQueueUnsupportedError(name, problem)
     if number == errno.EMFILE:
         problem = "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)"
     elif number == errno.ENFILE:

@@ -12,6 +12,11 @@ Rules of Linux (mq_overview(7), setrlimit(2), and ipc/mqueue.c of the kernel):
 Which of the limits binds a process can't be read reliably (capabilities within a user namespace, other queues
 of the user): so whoever makes a queue tries, and asks a `Negotiation` what to try next. All but the readers
 at the end is pure.
+
+What gives way first, if the bytes aren't enough for the size asked for: depth beyond 48 messages, then
+messages of more than 8,192 bytes, then depth beyond 10, then messages of more than 512 bytes, then the rest
+of the depth. A request may put several events at once, and a queue too short for them loses some every time;
+an event of more than 8,192 bytes is rare.
 """
 
 from __future__ import annotations
@@ -38,6 +43,17 @@ SMALLEST_MESSAGE_SIZE = 512
 #: The sysctls of a kernel that nobody has set up, for where /proc can't be read.
 DEFAULT_MSG_MAX = 10
 DEFAULT_MSGSIZE_MAX = 8_192
+
+#: Messages that a queue keeps while its messages are made smaller, down to `DEFAULT_MSGSIZE_MAX`. It is a
+#: burst of several requests with several events each. 48 messages of 8,192 bytes are charged 397,824 bytes,
+#: which fits into half of the default RLIMIT_MSGQUEUE (819,200 bytes) and leaves a rest for a third queue.
+PREFERRED_MESSAGES = 48
+
+#: What needs no limits of the kernel, for error messages: a sentence without its full stop.
+SPOOL_REMEDY = (
+    "`EventQueue(..., spool_directory=DIRECTORY)` or the environment variable EVENT_SPOOL_DIRECTORY makes "
+    "services append to a spool in a directory that they share with the publisher"
+)
 
 #: Bytes the kernel charges for a message's header (sizeof(struct msg_msg) on 64 bits).
 _HEADER_SIZE = 48
@@ -113,30 +129,27 @@ class HostLimits(NamedTuple):
 def reductions(refused: QueueSize, rlimit: int | None) -> Iterator[QueueSize]:
     """Give the sizes to try, largest first, after `refused` was refused for its bytes.
 
-    The size of a message is kept as long as possible, since an event that doesn't fit is lost for certain,
-    while a short queue fills up only when the publisher falls behind. The first size takes half of `rlimit`
-    at most (unless that is less than one message), so that another queue of the same user still finds room.
+    Depth and message size give way in turns, in the order that the module's docstring names. The first size
+    takes half of `rlimit` at most (unless that is less than one message of 512 bytes), so that another queue
+    of the same user still finds room.
 
     Args:
         refused: The size that was too large.
         rlimit: RLIMIT_MSGQUEUE in bytes, or None if there is none.
 
     Yields:
-        Sizes, each smaller than the one before and than `refused`; the last one is a single message of 512
-        bytes, or of the size asked for if that is less. None, if `refused` is that already.
+        Sizes, each smaller than the one before and than `refused`, about 170 at most; the last one is a
+        single message of 512 bytes, or of the size asked for if that is less. None, if `refused` is that
+        already.
     """
-    depth = refused.max_messages - _step(refused.max_messages)
-    if rlimit is not None:
-        depth = min(depth, _depth_within(rlimit // 2, refused.max_message_size))
-    if refused.max_messages > 1:
-        depth = max(depth, 1)
-    while depth >= 1:
-        yield QueueSize(depth, refused.max_message_size)
-        depth -= _step(depth)
-    size = refused.max_message_size
-    while size > SMALLEST_MESSAGE_SIZE:
-        size = max(size - _step(size), SMALLEST_MESSAGE_SIZE)
-        yield QueueSize(1, size)
+    *_, smallest = floors = _floors(refused)
+    charge = refused.bytes_charged if rlimit is None else max(rlimit // 2, smallest.bytes_charged)
+    size = refused
+    for floor in floors:
+        while size != floor:
+            size = _smaller(size, floor, charge)
+            if size.bytes_charged <= charge:
+                yield size
 
 
 class Negotiation:
@@ -181,24 +194,42 @@ class Negotiation:
         return smaller
 
     def explain(
-        self, name: str, got: QueueSize | None, *, found: bool, neighbours: tuple[str, ...] = ()
+        self,
+        got: QueueSize | None,
+        *,
+        found: bool,
+        unlink: str,
+        depth: int = 0,
+        neighbours: tuple[str, ...] = (),
     ) -> str:
-        """Say in one line why the queue isn't as large as asked, and which commands make it so.
+        """Say in one line why the queue isn't as large as asked, and what to do about it.
 
         Args:
-            name: POSIX name of the queue.
             got: The size that the queue has, or None if there is no queue.
             found: Whether the queue existed before it was opened.
+            unlink: The command that removes the queue if it is empty; not used if there is no queue.
+            depth: Events in the queue.
             neighbours: Names of other queues of the user, if known.
 
         Returns:
-            What was asked for and what came of it, the limits in the way with their values, and only those
-            commands that are needed to lift them.
+            What was asked for and what came of it. If limits of the host made that difference, these limits
+            with their values, and the commands that lift them; if they didn't, that both sides need the same
+            configuration, and the commands for limits that the size asked for would meet next. Then the
+            spool, and how to recreate the queue.
         """
         asked, limits = self._asked, self._limits
+        charge = asked.bytes_charged
+        is_charged_too_much = limits.rlimit is not None and charge > limits.rlimit
+        bounded = Refusal.BOUNDS in self._refusals  # by the sysctls
+        was_limited = True
+        if found and got is not None:
+            bounded = self._leads_to(got, limits.clamp(asked))
+            # Otherwise its maker had CAP_SYS_RESOURCE, or asked for less.
+            if not bounded and not (is_charged_too_much and self._leads_to(got, asked)):
+                was_limited, bounded = False, limits.clamp(got) == got
         causes: list[str] = []
         sysctls: list[str] = []
-        if found or Refusal.BOUNDS in self._refusals:
+        if bounded:
             for sysctl, allowed, wanted in (
                 ("fs.mqueue.msg_max", limits.msg_max, asked.max_messages),
                 ("fs.mqueue.msgsize_max", limits.msgsize_max, asked.max_message_size),
@@ -206,26 +237,35 @@ class Negotiation:
                 if allowed < wanted:
                     causes.append(f"{sysctl} is {allowed}")
                     sysctls.append(f"{sysctl}={wanted}")
-        charge = asked.bytes_charged
         rlimit = 0  # bytes that RLIMIT_MSGQUEUE needs; 0: it is no obstacle
-        if limits.rlimit is not None and (charge > limits.rlimit or Refusal.BYTES in self._refusals):
+        if limits.rlimit is not None and (is_charged_too_much or Refusal.BYTES in self._refusals):
             causes.append(f"RLIMIT_MSGQUEUE is {limits.rlimit} bytes and the full size takes {charge}")
             rlimit = charge + limits.rlimit if self.crowded else charge
         if self.crowded:
             names = f" ({', '.join(neighbours)})" if neighbours else ""
             causes.append(f"other queues of this user{names} take part of that")
+        commands = _commands(sysctls, rlimit)
         if got is None:
-            outcome = f"no room for {asked}"
-        elif found:
-            outcome = f"it was made by another process with room for {got}, instead of {asked}"
+            text = f"no room for {asked}"
         else:
-            outcome = f"it has room for {got}, instead of {asked}"
-        because = f", because {_listed(causes)}" if causes else ""
-        return outcome + because + _remedy(name, sysctls, rlimit, remove=got is not None)
+            text = f"it {'was made with' if found else 'has'} room for {got}, instead of {asked}"
+        if found and not (causes and was_limited):
+            text += ". Give services and publisher the same max_queue_size and max_event_size"
+            text += f". The size asked for also needs {commands}" if commands else ""
+        else:
+            text += f", because {_listed(causes)}" if causes else ""
+            text += f". To lift that: {commands}" if commands else ""
+        text += f". A spool has no such limit: {SPOOL_REMEDY}"
+        return text if got is None else text + _recreation(depth, unlink)
+
+    def _leads_to(self, got: QueueSize, largest: QueueSize) -> bool:
+        """Tell whether someone whom the sysctls allow `largest` gets just `got` if bytes are short."""
+        rlimit = self._limits.rlimit
+        return got == largest or (rlimit is not None and got in reductions(largest, rlimit))
 
 
-def _remedy(name: str, sysctls: list[str], rlimit: int, *, remove: bool) -> str:
-    """Give the commands that lift limits, as sentences that follow another."""
+def _commands(sysctls: list[str], rlimit: int) -> str:
+    """Give the commands that set sysctls and a limit of bytes; nothing if there is nothing to set."""
     commands: list[str] = []
     docker = [f"--sysctl {setting}" for setting in sysctls]
     if sysctls:
@@ -233,12 +273,18 @@ def _remedy(name: str, sysctls: list[str], rlimit: int, *, remove: bool) -> str:
     if rlimit:
         commands.append(f"`ulimit -q {rlimit}` (systemd: `LimitMSGQUEUE={rlimit}`)")
         docker.append(f"--ulimit msgqueue={rlimit}")
-    text = f". To lift that: {' and '.join(commands)}; with docker: `{' '.join(docker)}`" if commands else ""
-    if remove:
-        # Not quoted for a shell, only for Python, which is enough for all but the strangest names.
-        statement = f"import posix_ipc; posix_ipc.unlink_message_queue({name!r})"
-        text += f'. It keeps its size until it is removed: then run `python3 -c "{statement}"` once'
-    return text
+    return f"{' and '.join(commands)}; with docker: `{' '.join(docker)}`" if commands else ""
+
+
+def _recreation(depth: int, unlink: str) -> str:
+    """Say how a queue gets another size, in sentences that follow another."""
+    text = ". The queue keeps its size until it is removed"
+    if depth:
+        events = "1 event" if depth == 1 else f"{depth:,} events"
+        text += f", but it holds {events}: let the publisher deliver what is in it first. Once"
+    else:
+        text += ": once"
+    return f"{text} it is empty, run `{unlink}`; services and publisher then recreate it"
 
 
 def _listed(items: list[str]) -> str:
@@ -248,6 +294,34 @@ def _listed(items: list[str]) -> str:
 def _step(count: int) -> int:
     """Give how much to take off `count` next: at least 1."""
     return max(1, count // _STEP)
+
+
+def _floors(asked: QueueSize) -> tuple[QueueSize, ...]:
+    """Give the sizes on the way down from `asked`, each smaller than the one before in one way at most."""
+    depth, message_size = asked
+    preferred, few = min(depth, PREFERRED_MESSAGES), min(depth, DEFAULT_MSG_MAX)
+    usual, smallest = min(message_size, DEFAULT_MSGSIZE_MAX), min(message_size, SMALLEST_MESSAGE_SIZE)
+    return (
+        QueueSize(preferred, message_size),
+        QueueSize(preferred, usual),
+        QueueSize(few, usual),
+        QueueSize(few, smallest),
+        QueueSize(1, smallest),
+    )
+
+
+def _smaller(size: QueueSize, floor: QueueSize, charge: int) -> QueueSize:
+    """Give the next size on the way from `size` to `floor`, which differ in one way.
+
+    Depth goes at once to where the queue is charged at most `charge` bytes, but not below `floor`; from there
+    on by steps. Message size always goes by steps, since two queues that fill both halves of a limit to the
+    last byte leave nothing for a third.
+    """
+    depth, message_size = size
+    if depth > floor.max_messages:
+        depth = _depth_within(charge, message_size) if size.bytes_charged > charge else depth - _step(depth)
+        return QueueSize(max(depth, floor.max_messages), message_size)
+    return QueueSize(depth, max(message_size - _step(message_size), floor.max_message_size))
 
 
 def _depth_within(charge: int, message_size: int) -> int:
@@ -265,6 +339,21 @@ def read_limits() -> HostLimits:
         msgsize_max=_read_sysctl("msgsize_max", DEFAULT_MSGSIZE_MAX),
         rlimit=_read_rlimit(),
     )
+
+
+def unlink_command(name: str) -> str:
+    """Give the command that removes the queue of this POSIX name, and refuses while it holds events.
+
+    It is this package's, by the name that the package has here. A copy of the library alone has no commands;
+    there, PACKAGE stands for the name of a complete one, as the publisher's is.
+    """
+    import importlib.util  # noqa: PLC0415 - only a warning or an error asks for it
+    import shlex  # noqa: PLC0415 - likewise
+
+    package = __name__.removesuffix(".transport.limits")
+    if importlib.util.find_spec(f"{package}.__main__") is None:
+        package = "PACKAGE"
+    return f"python -m {package} queue unlink {shlex.quote(name)}"
 
 
 def queue_status(name: str) -> os.stat_result | None:

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import (
+    EventError,
     EventQueueClosedError,
     EventQueueFullError,
     EventQueueLimitError,
@@ -39,10 +40,11 @@ from .limits import (
     Refusal,
     queues_of_user,
     read_limits,
+    unlink_command,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from types import TracebackType
 
 #: Bytes that the name of a queue may have, its slash included (mq_overview(7)).
@@ -101,9 +103,8 @@ class MessageQueue:
         EventQueueUnavailableError: The queue can't be opened for another reason, such as too many open files.
 
     Attributes:
-        descriptor: What the queue is open by now, for `EventQueue.put`, which can't afford to ask `put`.
-        trusted_until: Time of the monotonic clock until which that may be sent to without another `confirm`,
-            for the same.
+        channel: The descriptor that the queue is open by now; see `Transport`.
+        trusted_until: Time of the monotonic clock until which that may be sent to without another `confirm`.
     """
 
     def __init__(
@@ -116,11 +117,7 @@ class MessageQueue:
         strict_size: bool = False,
         read: bool = True,
     ) -> None:
-        _check_name(name)
-        _check_bounds("max_messages", max_messages, 1, HARD_MAX_MESSAGES)
-        _check_bounds("max_message_size", max_message_size, 1, HARD_MAX_MESSAGE_SIZE)
-        if not 0 <= mode <= ALL_PERMISSIONS:
-            raise ValueError(f"mode must be permission bits, 0o000 to 0o777, not {mode:#o}")
+        check_arguments(name, max_messages, max_message_size, mode)
         self._name = name
         self._asked = QueueSize(max_messages, max_message_size)
         self._mode = mode
@@ -128,7 +125,7 @@ class MessageQueue:
         self._read = read
         self._closed = False
         self.trusted_until: float = 0.0
-        self.descriptor: Descriptor = self._open()
+        self.channel: Descriptor = self._open()
 
     @property
     def name(self) -> str:
@@ -138,18 +135,18 @@ class MessageQueue:
     @property
     def max_messages(self) -> int:
         """Messages that the queue really holds."""
-        return self.descriptor.size.max_messages
+        return self.channel.size.max_messages
 
     @property
     def max_message_size(self) -> int:
         """Bytes that a message really may have."""
-        return self.descriptor.size.max_message_size
+        return self.channel.size.max_message_size
 
     @property
     def current_messages(self) -> int:
         """Messages in the queue now; raises `EventQueueClosedError` once it was closed."""
         self._check_open()
-        return self.descriptor.depth
+        return self.channel.depth
 
     @property
     def removed(self) -> bool:
@@ -158,7 +155,7 @@ class MessageQueue:
         Raises `EventQueueClosedError` once it was closed.
         """
         self._check_open()
-        return self.descriptor.removed()
+        return self.channel.removed()
 
     def fileno(self) -> int:
         """Give the descriptor's number, to poll it beside others; a producer's may change with each put.
@@ -167,11 +164,11 @@ class MessageQueue:
             EventQueueClosedError: The queue was closed.
         """
         self._check_open()
-        return self.descriptor.fd
+        return self.channel.fd
 
     def confirm(self, now: float) -> bool:
         """Look whether the queue was removed; if it wasn't, it is trusted for a while."""
-        if self.descriptor.removed():
+        if self.channel.removed():
             return False
         self.trusted_until = now + TRUST
         return True
@@ -204,7 +201,7 @@ class MessageQueue:
         now = monotonic()
         if now >= self.trusted_until and not self.confirm(now):
             self._move()
-        descriptor = self.descriptor  # held by this name as long as it is in use
+        descriptor = self.channel  # held by this name as long as it is in use
         try:
             descriptor.send(message, None, priority)
         except Exception as exc:
@@ -216,9 +213,9 @@ class MessageQueue:
         _check_bounds("priority", priority, 0, MAX_PRIORITY)
         deadline = monotonic() + timeout
         while True:
-            if self.descriptor.removed():
+            if self.channel.removed():
                 self._move()
-            descriptor = self.descriptor
+            descriptor = self.channel
             size = descriptor.size
             if len(message) > size.max_message_size:
                 raise EventTooLargeError(len(message), size.max_message_size) from None
@@ -230,8 +227,30 @@ class MessageQueue:
                 raise
             remaining = deadline - monotonic()
             if not remaining > 0:
-                raise EventQueueFullError(self._name, size.max_messages) from None
+                raise self.full() from None
             _wait(descriptor.fd, select.POLLOUT, min(remaining, _SLICE))
+
+    def put_many(self, messages: Sequence[bytes], timeout: float = 0.0) -> None:
+        """Add messages in order, each as `put` does; see `Transport.put_many`."""
+        limit = self.max_message_size
+        for message in messages:
+            if len(message) > limit:
+                raise EventTooLargeError(len(message), limit)
+        deadline = monotonic() + timeout if timeout else 0.0
+        for done, message in enumerate(messages):
+            try:
+                self.put(message, timeout and deadline - monotonic())
+            except EventError as error:
+                error.events_put = done
+                raise
+
+    def full(self) -> EventQueueFullError:
+        """Return the error for a full queue."""
+        return EventQueueFullError(self._name, self.max_messages)
+
+    def gauges(self) -> dict[str, float]:
+        """Return how many messages are in the queue, and how many it holds."""
+        return {"depth": self.current_messages, "capacity": self.max_messages}
 
     def get(self, timeout: float | None = 0.0) -> bytes | None:
         """Take the first message of the highest priority out of the queue, even if the queue was unlinked.
@@ -253,7 +272,7 @@ class MessageQueue:
             remaining = deadline - monotonic()
             if message is not None or not remaining > 0:
                 return message
-            _wait(self.descriptor.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
+            _wait(self.channel.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
 
     def drain(self) -> Generator[bytes]:
         """Take messages as `get` does, without waiting, each when it is asked for.
@@ -268,7 +287,7 @@ class MessageQueue:
                 something was, it ends; the next call raises.
         """
         self._check_open()
-        descriptor = self.descriptor
+        descriptor = self.channel
         try:
             yield from descriptor.receive_all()
         except EventQueueUnavailableError:
@@ -291,7 +310,7 @@ class MessageQueue:
         """
         self._closed = True
         self.trusted_until = 0.0
-        self.descriptor.close()
+        self.channel.close()
 
     def __enter__(self: _Self) -> _Self:  # noqa: PYI019 - typing has Self from Python 3.11 on
         return self
@@ -303,7 +322,7 @@ class MessageQueue:
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
-        return f"<{type(self).__name__} {self._name}: {self.descriptor.size}{state}>"
+        return f"<{type(self).__name__} {self._name}: {self.channel.size}{state}>"
 
     def _check_open(self) -> None:
         if self._closed:
@@ -315,7 +334,7 @@ class MessageQueue:
         if self._read:
             raise EventQueueRemovedError(self._name, "it was removed; empty it and open it anew")
         try:
-            self.descriptor = self._open()
+            self.channel = self._open()
         except EventQueuePermissionError:
             raise
         except EventQueueUnavailableError as exc:
@@ -323,7 +342,7 @@ class MessageQueue:
                 self._name, f"it was removed and can't be made anew: {exc.problem}"
             ) from exc
         if self._closed:  # in the meantime, by another thread, which closed only the old descriptor
-            self.descriptor.close()
+            self.channel.close()
             self._check_open()
 
     def _open(self) -> Descriptor:
@@ -343,35 +362,41 @@ class MessageQueue:
         while isinstance(made, Refusal):
             size = negotiation.refused(made)
             if size is None or self._strict_size:
-                raise EventQueueLimitError(self._name, self._explain(negotiation, None, found=False))
+                raise EventQueueLimitError(self._name, self._explain(negotiation, None))
             made = make_queue(self._name, size, mode=self._mode, read=self._read)
         if made is not None:
-            self._warn(negotiation, made.size, found=False)
+            self._warn(negotiation, made.size)
         return made
 
     def _find(self) -> Descriptor | None:
         """Open the queue that exists, or give None if it doesn't any more."""
         found = find_queue(self._name, read=self._read)
         if found is not None and not found.size.covers(self._asked):
-            negotiation = Negotiation(self._asked, read_limits())
+            negotiation, depth = Negotiation(self._asked, read_limits()), found.depth
             if self._strict_size:
                 found.close()
-                raise EventQueueLimitError(self._name, self._explain(negotiation, found.size, found=True))
-            self._warn(negotiation, found.size, found=True)
+                raise EventQueueLimitError(self._name, self._explain(negotiation, found.size, depth))
+            self._warn(negotiation, found.size, depth)
         return found
 
-    def _warn(self, negotiation: Negotiation, got: QueueSize, *, found: bool) -> None:
+    def _warn(self, negotiation: Negotiation, got: QueueSize, found: int | None = None) -> None:
         """Log that the queue is smaller than asked, once for each size."""
         if (self._name, got) not in _warned:
             import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
 
             _warned.add((self._name, got))
-            explanation = self._explain(negotiation, got, found=found)
+            explanation = self._explain(negotiation, got, found)
             logging.getLogger(__name__).warning("Event queue %s: %s", self._name, explanation)
 
-    def _explain(self, negotiation: Negotiation, got: QueueSize | None, *, found: bool) -> str:
-        neighbours = queues_of_user(other_than=self._name) if negotiation.crowded else ()
-        return negotiation.explain(self._name, got, found=found, neighbours=neighbours)
+    def _explain(self, negotiation: Negotiation, got: QueueSize | None, found: int | None = None) -> str:
+        """Say why the queue is smaller than asked; `found` is its depth, if it existed."""
+        return negotiation.explain(
+            got,
+            found=found is not None,
+            unlink=unlink_command(self._name),
+            depth=found or 0,
+            neighbours=queues_of_user(other_than=self._name) if negotiation.crowded else (),
+        )
 
 
 def unlink_queue(name: str) -> bool:
@@ -387,6 +412,15 @@ def unlink_queue(name: str) -> bool:
     """
     _check_name(name)
     return remove_queue(name)
+
+
+def check_arguments(name: str, max_messages: int, max_message_size: int, mode: int) -> None:
+    """Raise a `ValueError` for an argument of `MessageQueue` that is out of its bounds."""
+    _check_name(name)
+    _check_bounds("max_messages", max_messages, 1, HARD_MAX_MESSAGES)
+    _check_bounds("max_message_size", max_message_size, 1, HARD_MAX_MESSAGE_SIZE)
+    if not 0 <= mode <= ALL_PERMISSIONS:
+        raise ValueError(f"mode must be permission bits, 0o000 to 0o777, not {mode:#o}")
 
 
 def _check_name(name: str) -> None:

@@ -425,8 +425,10 @@ def test_a_queue_made_smaller_by_somebody_else_is_a_bare_value_error(name: str) 
 def test_a_permission_error_escapes_unwrapped(name: str) -> None:
     """Another user's queue is an `EventError`, as all that a service has to catch."""
     assert issubclass(EventQueuePermissionError, EventError)
-    with small_queue(name), as_user(STRANGER), pytest.raises(EventQueuePermissionError):
-        small_producer(name)
+    with small_queue(name), as_user(STRANGER):
+        producer = small_producer(name)
+        with pytest.raises(EventQueuePermissionError):
+            producer.put(b"{}")
 
 
 @pytest.mark.parametrize("secret", ["!!!!", "c2Vj!cmV0", "c2VjcmV0 c2Vj", "c2VjcmV"])

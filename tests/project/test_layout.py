@@ -24,8 +24,8 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *("__init__", "_compat", "errors", "events", "serializers", "thrift_fallback", "thrift_json"),
-    "transport",
+    *("__init__", "_compat", "errors", "events", "refusals", "serializers", "thrift_fallback", "thrift_json"),
+    *("spool", "transport"),
 )
 
 #: The parts of the package, and what of the package each may import. The longest name that fits counts.

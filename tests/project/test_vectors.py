@@ -19,7 +19,7 @@ from baseplate_events.event_publisher.policy.wire import build_request
 from tests.support import strategies, vector_files
 from tests.support.vector_files import FOLDER, KEY_NAME, SECRET, WALL_TIME, Vector, load
 
-FILES = ("answers", "bodies", "requests", "signatures", "tjson")
+FILES = ("answers", "bodies", "requests", "segments-1", "signatures", "tjson")
 
 #: What an outcome asks of a publisher, by its name in the vectors.
 OUTCOMES = {"accepted", "retryable", "too large", "refused", "misconfigured"}

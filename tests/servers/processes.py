@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, cast, final
+from typing import TYPE_CHECKING, Protocol, TypedDict, cast, final
 
 from tests.support.commands import IMPORTING
 from tests.support.waiting import PATIENCE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from baseplate_events.transport.posix import MessageQueue
+    from tests.support.spool_reader import SpoolReader
 
 #: Clients that send requests at the same time: more than any server here has workers.
 CLIENTS = 8
@@ -177,12 +178,43 @@ class Load:
                 self._changed.notify_all()
 
 
+class Source(Protocol):
+    """Where events arrive."""
+
+    def get(self, timeout: float = 0.0, /) -> bytes | None:
+        """Take an event out; return None if none arrives in so many seconds."""
+        ...
+
+
+@final
+class SpoolSource:
+    """The events of a spool.
+
+    Args:
+        reader: Its reader.
+    """
+
+    def __init__(self, reader: SpoolReader) -> None:
+        self._reader = reader
+        self._taken = 0
+
+    def get(self, timeout: float = 0.0) -> bytes | None:
+        """Take an event out; see `Source.get`."""
+        if self._taken == len(self._reader.events):
+            self._reader.read()
+        if self._taken == len(self._reader.events):
+            time.sleep(min(timeout, 0.001))  # leaves the processor to the server
+            return None
+        self._taken += 1
+        return self._reader.events[self._taken - 1]
+
+
 @final
 class Reader:
     """Takes events out of a queue in a thread, as the publisher does; a context manager that ends it."""
 
-    def __init__(self, queue: MessageQueue) -> None:
-        self._queue = queue
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._messages: list[bytes] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read)
@@ -194,7 +226,7 @@ class Reader:
     def finish(self) -> list[Visit]:
         """Take the rest out, and return all events."""
         self._stop()
-        self._messages += iter(self._queue.get, None)
+        self._messages += iter(self._source.get, None)
         return [cast("Visit", json.loads(message)) for message in self._messages]
 
     def __enter__(self) -> Reader:
@@ -212,6 +244,6 @@ class Reader:
 
     def _read(self) -> None:
         while not self._over.is_set():
-            message = self._queue.get(0.05)
+            message = self._source.get(0.05)
             if message is not None:
                 self._messages.append(message)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -8,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.servers.processes import Load, Reader, Server, serve
+from baseplate_events import EventQueue
+from baseplate_events.events import SPOOL_VARIABLE
+from tests.servers.processes import CLIENTS, Load, Reader, Server, SpoolSource, serve
 from tests.support.commands import IMPORTING, Result, run
 from tests.support.publishers import MAX_MESSAGES, small_queue
+from tests.support.spool_reader import SpoolReader
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -44,6 +49,35 @@ def reader(queue: MessageQueue) -> Generator[Reader]:
         yield reader
 
 
+@contextlib.contextmanager
+def spool_reader(directory: Path, name: str) -> Generator[Reader]:
+    """Let servers use a spool, and no POSIX queue; give its reader, which doesn't read yet."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SPOOL_VARIABLE, str(directory))
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, hard))
+        try:
+            EventQueue(name, bytes, strict_size=True).close()  # makes the folder, to lock
+            with SpoolReader(directory / f"events-{name}") as source, Reader(SpoolSource(source)) as reader:
+                yield reader
+                # Each server closed what it wrote to, and nothing came behind the reader's back.
+                assert source.read() == 0
+                assert (source.grown, source.vanished, source.torn) == (0, 0, 0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_MSGQUEUE, (soft, hard))
+
+
+@pytest.fixture(params=["queue", "spool"])
+def any_reader(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Generator[Reader]:
+    """The reader of either transport, which doesn't read yet; servers find it by their environment."""
+    if request.param == "spool":
+        with spool_reader(tmp_path, name) as reader:
+            yield reader
+    else:
+        with small_queue(name) as queue, Reader(queue) as reader:
+            yield reader
+
+
 def gunicorn(folder: Path, name: str, *arguments: str) -> AbstractContextManager[Server]:
     """Run gunicorn with the WSGI application."""
     return serve(
@@ -57,6 +91,18 @@ def gunicorn(folder: Path, name: str, *arguments: str) -> AbstractContextManager
     )
 
 
+def uwsgi(folder: Path, name: str, *arguments: str) -> AbstractContextManager[Server]:
+    """Run uWSGI with the WSGI application, in two workers of three threads."""
+    return serve(
+        folder,
+        name,
+        "tests.servers.uwsgi",
+        *("--http-socket=fd://{fd}", "--master", "--die-on-term", "--need-app", "--enable-threads"),
+        *("--workers=2", "--threads=3", "--wsgi=tests.servers.applications:wsgi"),
+        *arguments,
+    )
+
+
 def uvicorn(folder: Path, name: str, *arguments: str) -> AbstractContextManager[Server]:
     """Run uvicorn with the ASGI application."""
     return serve(
@@ -67,34 +113,51 @@ def uvicorn(folder: Path, name: str, *arguments: str) -> AbstractContextManager[
 @pytest.mark.parametrize("preload", PRELOAD)
 @pytest.mark.parametrize("kind", ["sync", "gthread", "gevent"])
 def test_workers_of_gunicorn_share_a_queue(
-    tmp_path: Path, name: str, reader: Reader, kind: str, preload: tuple[str, ...]
+    tmp_path: Path, name: str, any_reader: Reader, kind: str, preload: tuple[str, ...]
 ) -> None:
     """Each event of each worker arrives once, whether the queue was opened before the fork or after."""
-    reader.start()
+    any_reader.start()
     with (
         gunicorn(tmp_path, name, f"-k{kind}", "--workers=2", "--threads=3", *preload) as server,
         Load(server, "/wait") as requests,
     ):
         requests.wait_for(lambda: len(requests.answered) > MANY and len(requests.workers) == 2)
-    arrived = reader.finish()
+    arrived = any_reader.finish()
     assert requests.refused == requests.broken == []
+    requests.check(arrived)
+
+
+@pytest.mark.parametrize("lazy", [(), ("--lazy-apps",)])
+def test_workers_of_uwsgi_share_a_queue(
+    tmp_path: Path, name: str, any_reader: Reader, lazy: tuple[str, ...]
+) -> None:
+    """Each event of each worker arrives once, though C forks the workers, and one of them is killed."""
+    any_reader.start()
+    with uwsgi(tmp_path, name, *lazy) as server, Load(server, "/wait") as requests:
+        requests.wait_for(lambda: len(requests.workers) == 2)
+        os.kill(min(requests.workers), signal.SIGKILL)
+        requests.wait_for(lambda: len(requests.workers) >= 3 and len(requests.answered) > MANY)
+    arrived = any_reader.finish()
+    assert requests.refused == []
+    assert len(requests.broken) <= CLIENTS
     requests.check(arrived)
 
 
 @pytest.mark.parametrize("preload", PRELOAD)
 def test_a_worker_that_is_killed_costs_no_event(
-    tmp_path: Path, name: str, reader: Reader, preload: tuple[str, ...]
+    tmp_path: Path, name: str, any_reader: Reader, preload: tuple[str, ...]
 ) -> None:
     """What was acknowledged arrives once, though a worker is killed that waits for room in the queue."""
     with (
         gunicorn(tmp_path, name, "-ksync", "--workers=2", *preload) as server,
         Load(server, "/wait") as requests,
     ):
-        requests.wait_for(lambda: len(requests.answered) == MAX_MESSAGES)  # so all workers come to wait
+        # The workers put, or wait as the queue is full.
+        requests.wait_for(lambda: len(requests.answered) >= MAX_MESSAGES)
         os.kill(min(requests.workers), signal.SIGKILL)
-        reader.start()
+        any_reader.start()
         requests.wait_for(lambda: len(requests.workers) >= 3 and len(requests.answered) > MANY)
-    arrived = reader.finish()
+    arrived = any_reader.finish()
     assert requests.refused == []
     assert len(requests.broken) <= 1
     requests.check(arrived)
@@ -102,10 +165,10 @@ def test_a_worker_that_is_killed_costs_no_event(
 
 @pytest.mark.parametrize("preload", PRELOAD)
 def test_a_graceful_reload_costs_no_event(
-    tmp_path: Path, name: str, reader: Reader, preload: tuple[str, ...]
+    tmp_path: Path, name: str, any_reader: Reader, preload: tuple[str, ...]
 ) -> None:
     """While SIGHUP replaces all workers, every event is acknowledged and arrives once."""
-    reader.start()
+    any_reader.start()
     with (
         gunicorn(tmp_path, name, "-ksync", "--workers=2", *preload) as server,
         Load(server, "/wait") as requests,
@@ -113,7 +176,7 @@ def test_a_graceful_reload_costs_no_event(
         requests.wait_for(lambda: len(requests.workers) == 2)
         server.process.send_signal(signal.SIGHUP)
         requests.wait_for(lambda: len(requests.workers) >= 4 and len(requests.answered) > MANY)
-    arrived = reader.finish()
+    arrived = any_reader.finish()
     assert requests.refused == requests.broken == []
     requests.check(arrived)
 
@@ -165,12 +228,12 @@ def test_coroutines_of_uvicorn_wait_without_holding_up_others(
 
 
 @pytest.mark.parametrize("path", ["/put", "/wait"])
-def test_workers_of_uvicorn_share_a_queue(tmp_path: Path, name: str, reader: Reader, path: str) -> None:
+def test_workers_of_uvicorn_share_a_queue(tmp_path: Path, name: str, any_reader: Reader, path: str) -> None:
     """Each event that a coroutine of any worker put arrives once, and none that was refused."""
-    reader.start()
+    any_reader.start()
     with uvicorn(tmp_path, name, "--workers=2") as server, Load(server, path) as requests:
         requests.wait_for(lambda: len(requests.answered) > MANY and len(requests.workers) == 2)
-    arrived = reader.finish()
+    arrived = any_reader.finish()
     assert requests.broken == []
     requests.check(arrived)
 

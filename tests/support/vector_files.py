@@ -33,6 +33,8 @@ from baseplate_events.event_publisher.policy.wire import (
     sign,
     signature_header,
 )
+from baseplate_events.spool.format import VERSION
+from tests.support import segment_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +65,7 @@ def make_all() -> dict[str, list[Vector]]:
         "answers": [answer(*case) for case in _ANSWERS],
         "bodies": [body(name, version, events) for name, version, events in _BODIES],
         "requests": [_request(case) for case in _requests()],
+        f"segments-{VERSION}": segment_vectors.segments(),
         "signatures": [signature(*case) for case in _SIGNATURES],
         "tjson": [tjson(name, fields) for name, fields in _STRUCTS],
     }

@@ -376,7 +376,7 @@ def test_neither_posix_ipc_nor_pytest_is_needed() -> None:
         with EventCollector() as collector:
             print(collector.events, queue.events)
         try:
-            EventQueue("main", serialize_v2j_event)
+            EventQueue("main", serialize_v2j_event, strict_size=True)
         except EventQueueUnsupportedError:
             print("no real one")
     """

@@ -23,9 +23,11 @@ from baseplate_events.errors import (
 )
 from baseplate_events.transport import descriptor as descriptor_module
 from baseplate_events.transport import limits as limits_module
+from baseplate_events.transport.limits import SPOOL_REMEDY
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import run
 from tests.support.queues import (
+    NOBODY,
     as_user,
     drain,
     fresh_name,
@@ -34,10 +36,8 @@ from tests.support.queues import (
     outlast_trust,
     producer,
     reader,
+    unprivileged,
 )
-
-#: A user that is neither root nor the owner of any queue.
-NOBODY = 65_534
 
 
 def test_a_message_keeps_no_more_memory_than_its_bytes(name: str) -> None:
@@ -109,7 +109,7 @@ def test_a_reader_that_lost_its_descriptor_says_so(name: str) -> None:
     with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
         queue.current_messages  # noqa: B018 - a property
     with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
-        queue.descriptor.try_send(b"x", 0)
+        queue.channel.try_send(b"x", 0)
     assert queue.removed
     with pytest.raises(EventQueueRemovedError):
         queue.put(b"x")
@@ -177,9 +177,7 @@ def test_a_queue_of_somebody_else_is_refused(
         tmp_path.chmod(0o755)
         (tmp_path / name[1:]).touch(mode=0o600)
         monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path))
-        for parent in (tmp_path.parent, tmp_path.parent.parent):
-            parent.chmod(0o755)
-        with as_user(NOBODY), pytest.raises(EventQueuePermissionError) as caught:
+        with unprivileged(tmp_path), pytest.raises(EventQueuePermissionError) as caught:
             producer(name)
         assert "it belongs to user 0 and has mode 0o600" in str(caught.value)
         queue.put(b"still there")
@@ -249,7 +247,7 @@ def _vague() -> Exception:
 
 
 FAILURES: list[tuple[Exception, type[EventError], str]] = [
-    (OSError("Insufficient space for a new queue"), EventQueueLimitError, "fs.mqueue.queues_max"),
+    (OSError("Insufficient space for a new queue"), EventQueueLimitError, SPOOL_REMEDY),
     (
         OSError("The system limit on the total number of open files has been reached"),
         EventQueueUnavailableError,
@@ -258,7 +256,7 @@ FAILURES: list[tuple[Exception, type[EventError], str]] = [
     (
         OSError(errno.ENOSYS, "Function not implemented"),
         EventQueueUnsupportedError,
-        "no POSIX message queues",
+        f"the kernel of this host has no POSIX message queues; use a spool instead: {SPOOL_REMEDY}",
     ),
     (MemoryError("Not enough memory"), EventQueueUnavailableError, "Not enough memory"),
     (OSError(errno.EIO, "Input/output error"), EventQueueUnavailableError, "Input/output error"),
@@ -331,13 +329,17 @@ def test_a_host_without_queues_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoQueues:
         MESSAGE_QUEUES_SUPPORTED = False
 
-    for module, words in ((None, "pip install posix_ipc"), (NoQueues(), "no POSIX message queues")):
+    spool = f", or use a spool instead: {SPOOL_REMEDY}"
+    for module, words in (
+        (None, f"; install it with `pip install posix_ipc`{spool}"),
+        (NoQueues(), f"no POSIX message queues; run on Linux or in a Linux container{spool}"),
+    ):
         monkeypatch.setitem(sys.modules, "posix_ipc", module)
         loaded, missing = descriptor_module.load()
         monkeypatch.setattr(descriptor_module, "posix_ipc", loaded)
         monkeypatch.setattr(descriptor_module, "why_not", missing)
         for attempt in (reader, unlink_queue):
-            with pytest.raises(EventQueueUnsupportedError, match=words):
+            with pytest.raises(EventQueueUnsupportedError, match=re.escape(words)):
                 attempt("/x")
 
 
@@ -348,7 +350,7 @@ import sys
 sys.modules["posix_ipc"] = None
 import baseplate_events
 try:
-    baseplate_events.EventQueue("x", bytes)
+    baseplate_events.EventQueue("x", bytes, strict_size=True)
 except baseplate_events.EventQueueUnsupportedError as error:
     print(error)
 """

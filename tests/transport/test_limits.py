@@ -5,20 +5,26 @@ import logging
 import os
 import re
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from baseplate_events.errors import EventQueueLimitError
 from baseplate_events.transport import limits as limits_module
 from baseplate_events.transport.descriptor import Descriptor, make_queue
 from baseplate_events.transport.limits import (
+    DEFAULT_MSG_MAX,
+    DEFAULT_MSGSIZE_MAX,
+    PREFERRED_MESSAGES,
     SMALLEST_MESSAGE_SIZE,
+    SPOOL_REMEDY,
     HostLimits,
     Negotiation,
     QueueSize,
@@ -27,6 +33,7 @@ from baseplate_events.transport.limits import (
     queues_of_user,
     read_limits,
     reductions,
+    unlink_command,
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.queues import bytes_of_queues, drain, fresh_name, needs_root, open_files, producer, reader
@@ -64,6 +71,12 @@ def _kernel(limits: HostLimits, privileged: bool, share: float) -> Kernel:
     return Kernel(limits, privileged, int((limits.rlimit or 0) * share))
 
 
+#: The size that services and publishers ask for unless they are configured otherwise.
+DEFAULT = QueueSize(10_000, 102_400)
+
+#: A command that explanations quote; the tests of `unlink_command` are about the real one.
+UNLINK = "queue unlink /x"
+
 #: Kernels of which other queues of the user have taken a share.
 kernels = st.builds(_kernel, host_limits, st.booleans(), st.one_of(st.just(0.0), st.floats(0, 1)))
 
@@ -90,27 +103,88 @@ def test_charge_is_what_this_kernel_takes(messages: int, message_size: int) -> N
         assert size == made.size
 
 
-@given(queue_sizes, st.none() | st.integers(0, 10_000_000))
+@given(queue_sizes, st.none() | st.integers(0, 10_000_000) | st.integers(0, 2**40))
+@example(QueueSize(65_536, 16 * 1024 * 1024), None)
 def test_reductions_go_down_to_the_smallest_and_end(refused: QueueSize, rlimit: int | None) -> None:
-    """Each size is smaller than the one before, depth first, down to one small message within few tries."""
+    """Each size is smaller than the one before in one way, down to one small message within few tries."""
     sizes = list(reductions(refused, rlimit))
-    assert len(sizes) < 200
+    assert len(sizes) < 170
     for larger, smaller in itertools.pairwise([refused, *sizes]):
         assert larger.covers(smaller)
         assert larger.bytes_charged > smaller.bytes_charged
-        assert smaller.max_messages == 1 or smaller.max_message_size == refused.max_message_size
+    for larger, smaller in itertools.pairwise(sizes):
+        assert (larger.max_messages == smaller.max_messages) != (
+            larger.max_message_size == smaller.max_message_size
+        )
     smallest = QueueSize(1, min(refused.max_message_size, SMALLEST_MESSAGE_SIZE))
     assert smallest == [refused, *sizes][-1]
 
 
-@given(queue_sizes, st.integers(0, 10_000_000))
+@given(queue_sizes, st.none() | st.integers(0, 10_000_000))
+def test_several_dozen_messages_come_before_large_ones(refused: QueueSize, rlimit: int | None) -> None:
+    """Depth goes to 48, then message size to 8,192, then both to 10 and 512: or to what was asked if less."""
+    for depth, message_size in reductions(refused, rlimit):
+        if depth > min(refused.max_messages, PREFERRED_MESSAGES):
+            assert message_size == refused.max_message_size
+        if depth < min(refused.max_messages, PREFERRED_MESSAGES):
+            assert message_size <= DEFAULT_MSGSIZE_MAX
+        if message_size < min(refused.max_message_size, DEFAULT_MSGSIZE_MAX):
+            assert depth <= DEFAULT_MSG_MAX
+        if depth < min(refused.max_messages, DEFAULT_MSG_MAX):
+            assert message_size <= SMALLEST_MESSAGE_SIZE
+
+
+def _waypoints(asked: QueueSize) -> list[QueueSize]:
+    """Give sizes that a queue isn't to be smaller than if they are allowed."""
+    return [
+        QueueSize(min(asked.max_messages, depth), min(asked.max_message_size, message_size))
+        for depth, message_size in (
+            (PREFERRED_MESSAGES, DEFAULT_MSGSIZE_MAX),
+            (DEFAULT_MSG_MAX, DEFAULT_MSGSIZE_MAX),
+            (DEFAULT_MSG_MAX, SMALLEST_MESSAGE_SIZE),
+            (1, SMALLEST_MESSAGE_SIZE),
+        )
+    ]
+
+
+@given(queue_sizes, st.integers(0, 10_000_000) | st.integers(0, 2**40))
 def test_first_reduction_leaves_half_of_the_limit(refused: QueueSize, rlimit: int) -> None:
-    """The first size takes at most half of the limit, and as much of it as messages of this size can."""
-    assume(refused.max_messages > 1)
+    """The first size takes at most half of the limit, and isn't smaller than need be for that."""
+    *waypoints, smallest = _waypoints(refused)
+    assume(refused != smallest)
     first = next(reductions(refused, rlimit))
-    assert first.bytes_charged <= rlimit // 2 or first.max_messages == 1
-    deeper = QueueSize(first.max_messages + 1, first.max_message_size)
-    assert deeper.bytes_charged > rlimit // 2 or first.max_messages >= refused.max_messages * 7 // 8
+    assert first.bytes_charged <= max(rlimit // 2, smallest.bytes_charged)
+    for waypoint in waypoints:
+        assert waypoint == refused or waypoint.bytes_charged > rlimit // 2 or first.covers(waypoint)
+    if first != smallest and first.max_message_size == refused.max_message_size:
+        deeper = first.max_messages + 1
+        assert (
+            QueueSize(deeper, first.max_message_size).bytes_charged > rlimit // 2
+            or refused.bytes_charged <= rlimit // 2
+        )
+
+
+@pytest.mark.parametrize(
+    ("limits", "privileged", "size"),
+    [
+        # Stock, as in a container; then root on a laptop.
+        (HostLimits(10, 8_192, 819_200), False, QueueSize(10, 8_192)),
+        (HostLimits(10, 8_192, 819_200), True, QueueSize(48, 8_192)),
+        (HostLimits(30, 8_192, 819_200), False, QueueSize(30, 8_192)),
+        (HostLimits(10_000, 102_400, 819_200), False, QueueSize(48, 8_192)),
+        (HostLimits(10_000, 102_400, 8_192_000), False, QueueSize(48, 78_400)),
+        (HostLimits(10_000, 102_400, 81_920_000), False, QueueSize(399, 102_400)),
+        (HostLimits(10_000, 8_192, 819_200), False, QueueSize(49, 8_192)),
+        (HostLimits(10, 102_400, 819_200), False, QueueSize(10, 40_213)),
+        (HostLimits(10, 8_192, 20_000), False, QueueSize(10, 849)),
+        (HostLimits(10, 8_192, 5_000), False, QueueSize(4, 512)),
+        (HostLimits(10, 8_192, 700), False, QueueSize(1, 512)),
+        (HostLimits(10_000, 102_400, None), False, DEFAULT),
+    ],
+)
+def test_sizes_of_a_queue_of_the_default_size(limits: HostLimits, privileged: bool, size: QueueSize) -> None:
+    """These are the sizes that hosts allow where the default size is asked for."""
+    assert size == Kernel(limits, privileged).negotiate(DEFAULT)[1]
 
 
 @given(kernels, queue_sizes)
@@ -127,12 +201,29 @@ def test_negotiation_gets_what_the_host_allows(kernel: Kernel, asked: QueueSize)
 
 
 @given(kernels, queue_sizes)
-def test_negotiation_keeps_the_size_of_a_message_before_the_depth(kernel: Kernel, asked: QueueSize) -> None:
-    """Where one message of the size asked for is allowed, the queue takes messages of that size."""
+def test_negotiation_gets_several_dozen_messages_first(kernel: Kernel, asked: QueueSize) -> None:
+    """It gets 48 messages of 8,192 bytes, or 10, or 10 of 512, if the host allows that and it was asked."""
     _, got, _ = kernel.negotiate(asked)
-    if kernel.refuse(QueueSize(1, asked.max_message_size)) is None:
-        assert got is not None
-        assert asked.max_message_size == got.max_message_size
+    allowed = asked if kernel.privileged else kernel.limits.clamp(asked)
+    for waypoint in _waypoints(allowed):
+        leaves_half = kernel.limits.rlimit is None or waypoint.bytes_charged <= kernel.limits.rlimit // 2
+        if kernel.refuse(waypoint) is None and leaves_half:
+            assert got is not None
+            assert got.covers(waypoint)
+
+
+@given(host_limits, queue_sizes, st.none() | st.integers(0, 200_000))
+def test_all_messages_that_the_sysctl_allows_are_taken(
+    limits: HostLimits, asked: QueueSize, rest: int | None
+) -> None:
+    """Of ten messages that an ordinary user may have, none is given up while 512 bytes each fit."""
+    limits = limits._replace(msg_max=DEFAULT_MSG_MAX)
+    depth = min(asked.max_messages, DEFAULT_MSG_MAX)
+    small = limits.clamp(QueueSize(depth, min(asked.max_message_size, SMALLEST_MESSAGE_SIZE)))
+    limits = limits._replace(rlimit=None if rest is None else 2 * small.bytes_charged + rest)
+    _, got, _ = Kernel(limits).negotiate(asked)
+    assert got is not None
+    assert depth == got.max_messages
 
 
 @given(kernels, queue_sizes)
@@ -149,14 +240,26 @@ def test_negotiation_wastes_little(kernel: Kernel, asked: QueueSize) -> None:
 
 @given(st.integers(100_000, 10_000_000), st.integers(1, 40_000), queue_sizes)
 def test_two_queues_of_a_user_find_room(rlimit: int, message_size: int, first: QueueSize) -> None:
-    """After a queue that had to be made smaller, a second one finds room for an event of its full size."""
+    """After a queue that had to be made smaller, a second one finds room for ten events at least."""
     host = Kernel(HostLimits(10, 8_192, rlimit), privileged=True)
     _, got, tried = host.negotiate(first)
-    if got is not None and got.max_messages > 1 and len(tried) > 1:
+    if got is not None and len(tried) > 1:
         second = QueueSize(10_000, message_size)
         _, other, _ = host._replace(used=got.bytes_charged).negotiate(second)
         assert other is not None
-        assert message_size == other.max_message_size
+        assert other.covers(QueueSize(10, min(message_size, SMALLEST_MESSAGE_SIZE)))
+
+
+def test_three_queues_of_root_find_room_on_a_stock_host() -> None:
+    """Two queues of a laptop's root get 48 events each, and leave ten for a third."""
+    host = Kernel(HostLimits(10, 8_192, 819_200), privileged=True)
+    depths: list[int] = []
+    for _ in range(3):
+        _, got, _ = host.negotiate(DEFAULT)
+        assert got is not None
+        depths.append(got.max_messages)
+        host = host._replace(used=host.used + got.bytes_charged)
+    assert depths == [48, 48, 10]
 
 
 @given(kernels, queue_sizes)
@@ -187,7 +290,7 @@ def test_commands_of_an_explanation_lift_the_limits(kernel: Kernel, asked: Queue
     negotiation, got, tried = kernel.negotiate(asked)
     assume(len(tried) > 1 or got is None)
     assume(negotiation.crowded or kernel.used == 0)  # other queues can't be told from their absence otherwise
-    text = negotiation.explain("/events-v2", got, found=False)
+    text = negotiation.explain(got, found=False, unlink=UNLINK)
     assert kernel.refuse(asked) is not None
     assert lifted(kernel, text, form).refuse(asked) is None
 
@@ -198,34 +301,172 @@ def test_only_needed_commands_are_given(kernel: Kernel, asked: QueueSize) -> Non
     negotiation, got, tried = kernel._replace(used=0).negotiate(asked)
     assume(len(tried) > 1 or got is None)
     before = kernel.limits
-    after = lifted(kernel._replace(used=0), negotiation.explain("/events-v2", got, found=False), "host")
+    after = lifted(kernel._replace(used=0), negotiation.explain(got, found=False, unlink=UNLINK), "host")
     for field in ("msg_max", "msgsize_max", "rlimit"):
         if getattr(before, field) != getattr(after.limits, field):
             without = after.limits._replace(**{field: getattr(before, field)})
             assert after._replace(limits=without).refuse(asked) is not None
 
 
+#: What an explanation says where configuration is the cause, and where limits are.
+CONFIGURE = "same max_queue_size and max_event_size"
+LIMITS = "because"
+
+
+@given(queue_sizes, queue_sizes, st.integers(0, 100), st.integers(0, 100), st.none() | st.integers(0, 10**9))
+def test_a_queue_that_was_configured_smaller_is_no_limit_of_the_host(
+    asked: QueueSize, got: QueueSize, messages: int, message_size: int, rest: int | None
+) -> None:
+    """If the host allows the full size now, only the configuration is named, and no command lifts a limit."""
+    assume(not got.covers(asked))
+    rlimit = None if rest is None else asked.bytes_charged + rest
+    limits = HostLimits(asked.max_messages + messages, asked.max_message_size + message_size, rlimit)
+    text = Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
+    assert text.startswith(f"it was made with room for {got}, instead of {asked}. ")
+    assert CONFIGURE in text
+    for word in ("because", "fs.mqueue", "RLIMIT", "ulimit", "docker"):
+        assert word not in text
+
+
+@given(kernels, queue_sizes)
+def test_a_queue_that_limits_made_smaller_is_explained_by_them(kernel: Kernel, asked: QueueSize) -> None:
+    """Who finds a queue that the limits made smaller reads the same causes as who made it, crowding apart."""
+    negotiation, got, _ = kernel.negotiate(asked)
+    assume(got is not None and got != asked and not negotiation.crowded)
+    assert got is not None
+    made = negotiation.explain(got, found=False, unlink=UNLINK)
+    found = Negotiation(asked, kernel.limits).explain(got, found=True, unlink=UNLINK)
+    assert CONFIGURE not in found
+    if not kernel.privileged or "fs.mqueue" not in found:  # else the maker's privilege doesn't show
+        assert made.partition(", instead")[2] == found.partition(", instead")[2]
+
+
 @given(host_limits, queue_sizes, queue_sizes)
-def test_an_existing_queue_is_to_be_removed_after_the_commands(
+def test_a_found_queue_is_given_the_commands_for_the_full_size(
     limits: HostLimits, asked: QueueSize, got: QueueSize
 ) -> None:
-    """Of a queue that was there, the explanation says what it has, and that it must be removed to change."""
-    text = Negotiation(asked, limits).explain("/events-v2", got, found=True)
+    """After them, whoever can have made the queue gets the full size; they or the configuration are named."""
+    got = limits.clamp(got)
+    assume(not got.covers(asked))
+    text = Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
     assert str(got) in text
     assert str(asked) in text
-    assert text.endswith(
-        """`python3 -c "import posix_ipc; posix_ipc.unlink_message_queue('/events-v2')"` once"""
-    )
-    assert lifted(Kernel(limits), text, "host").refuse(asked) is None
+    assert (LIMITS in text) != (CONFIGURE in text)
+    by_privilege = LIMITS in text and "fs.mqueue" not in text
+    assert lifted(Kernel(limits, by_privilege), text, "host").refuse(asked) is None
 
 
-@given(kernels, queue_sizes, st.booleans())
-def test_an_explanation_is_one_line(kernel: Kernel, asked: QueueSize, listed: bool) -> None:
-    """An explanation has no line breaks, and lists neighbours only where others took the bytes."""
+@given(host_limits, queue_sizes, queue_sizes)
+def test_sysctls_are_no_cause_where_a_queue_exceeds_them(
+    limits: HostLimits, asked: QueueSize, got: QueueSize
+) -> None:
+    """A queue beyond a sysctl was made by a process that the sysctls don't bind."""
+    assume(not got.covers(asked) and limits.clamp(got) != got)
+    assert "fs.mqueue" not in Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
+
+
+@given(kernels, queue_sizes, st.booleans(), st.integers(0, 20))
+def test_no_queue_that_holds_events_is_to_be_removed(
+    kernel: Kernel, asked: QueueSize, found: bool, depth: int
+) -> None:
+    """What the queue holds is to be delivered first; a queue that isn't there is not to be removed."""
     negotiation, got, _ = kernel.negotiate(asked)
-    text = negotiation.explain("/events-v2", got, found=False, neighbours=("/other",) if listed else ())
+    text = negotiation.explain(got, found=found and got is not None, unlink=UNLINK, depth=depth)
+    before, command, after = text.partition(f" it is empty, run `{UNLINK}`")
+    assert (got is not None) == bool(command)
+    assert "unlink" not in before + after
+    assert (bool(command) and depth > 0) == ("let the publisher deliver" in before)
+    if command and depth:
+        assert f"holds {depth} event{'s'[: depth > 1]}:" in before
+
+
+@given(kernels, queue_sizes, st.booleans(), st.booleans())
+def test_an_explanation_is_one_line(kernel: Kernel, asked: QueueSize, listed: bool, found: bool) -> None:
+    """It has no line breaks, names the spool, and lists neighbours only if others took the bytes."""
+    negotiation, got, _ = kernel.negotiate(asked)
+    neighbours = ("/other",) if listed else ()
+    text = negotiation.explain(got, found=found and got is not None, unlink=UNLINK, neighbours=neighbours)
     assert "\n" not in text
+    assert SPOOL_REMEDY in text
+    assert "spool_directory" in SPOOL_REMEDY
+    assert "EVENT_SPOOL_DIRECTORY" in SPOOL_REMEDY
     assert (listed and negotiation.crowded) == ("(/other)" in text)
+
+
+def test_the_words_of_an_explanation() -> None:
+    """A queue that limits made smaller, one that was configured so, and one of both."""
+    spool = f". A spool has no such limit: {SPOOL_REMEDY}. "
+    stock = HostLimits(10, 8_192, 819_200)
+    negotiation, got, _ = Kernel(stock).negotiate(DEFAULT)
+    needed = DEFAULT.bytes_charged
+    commands = (
+        f"`sysctl -w fs.mqueue.msg_max=10000 fs.mqueue.msgsize_max=102400` and `ulimit -q {needed}` "
+        f"(systemd: `LimitMSGQUEUE={needed}`); with docker: `--sysctl fs.mqueue.msg_max=10000 "
+        f"--sysctl fs.mqueue.msgsize_max=102400 --ulimit msgqueue={needed}`"
+    )
+    assert negotiation.explain(got, found=False, unlink=UNLINK) == (
+        "it has room for 10 events of at most 8,192 bytes, instead of 10,000 events of at most 102,400 "
+        "bytes, because fs.mqueue.msg_max is 10, fs.mqueue.msgsize_max is 8192 and RLIMIT_MSGQUEUE is 819200 "
+        f"bytes and the full size takes {needed}. To lift that: {commands}{spool}"
+        "The queue keeps its size until it is removed: once it is empty, run `queue unlink /x`; services and "
+        "publisher then recreate it"
+    )
+    few, smaller = QueueSize(5, 1_000), QueueSize(3, 1_000)
+    assert Negotiation(few, stock).explain(smaller, found=True, unlink=UNLINK, depth=2) == (
+        "it was made with room for 3 events of at most 1,000 bytes, instead of 5 events of at most 1,000 "
+        f"bytes. Give services and publisher the same max_queue_size and max_event_size{spool}"
+        "The queue keeps its size until it is removed, but it holds 2 events: let the publisher deliver what "
+        "is in it first. Once it is empty, run `queue unlink /x`; services and publisher then recreate it"
+    )
+    assert (
+        Negotiation(DEFAULT, stock)
+        .explain(smaller, found=True, unlink=UNLINK)
+        .startswith(
+            "it was made with room for 3 events of at most 1,000 bytes, instead of 10,000 events of at most "
+            "102,400 bytes. Give services and publisher the same max_queue_size and max_event_size. The size "
+            f"asked for also needs {commands}{spool}"
+        )
+    )
+
+
+def test_a_queue_that_only_a_crowded_root_could_have_made_counts_as_configured() -> None:
+    """It is given the commands for the full size, which an ordinary user needs."""
+    asked, limits, got = QueueSize(5, 10_000), HostLimits(10, 9_000, 819_200), QueueSize(5, 8_750)
+    assert got in list(reductions(asked, limits.rlimit))
+    assert got not in list(reductions(limits.clamp(asked), limits.rlimit))
+    text = Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
+    assert CONFIGURE in text
+    assert "`sysctl -w fs.mqueue.msgsize_max=10000`" in text
+
+
+def test_the_command_that_removes_a_queue_is_this_package() -> None:
+    """It runs as it is, refuses while the queue holds events, and removes it when it is empty."""
+    with fresh_name("/test it's-") as name, reader(name) as queue:
+        command = unlink_command(name)
+        assert command.startswith("python -m baseplate_events queue unlink '/test it")
+        program = f"{sys.executable}{command.removeprefix('python')}"
+        queue.put(b"x")
+        refused = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)
+        assert (1, False) == (refused.returncode, queue.removed)
+        assert drain(queue) == [b"x"]
+        subprocess.run(program, shell=True, capture_output=True, check=True)
+        assert queue.removed
+
+
+@pytest.mark.parametrize("commands", [True, False])
+def test_the_command_has_the_name_of_a_copy(tmp_path: Path, commands: bool) -> None:
+    """A vendored copy names itself; a copy of the library alone, which has no commands, leaves a blank."""
+    package = tmp_path / "acme" / "events"
+    source = Path(limits_module.__file__).parents[1]
+    (package / "transport").mkdir(parents=True)
+    for part in ("_compat.py", "transport/limits.py", *(["__main__.py"] if commands else [])):
+        shutil.copy(source / part, package / part)
+    code = "from acme.events.transport.limits import unlink_command; print(unlink_command('/events-v2'))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    named = "acme.events" if commands else "PACKAGE"
+    assert f"python -m {named} queue unlink /events-v2\n" == result.stdout
 
 
 def test_limits_of_this_host_are_read() -> None:
@@ -296,11 +537,31 @@ def test_a_smaller_queue_that_exists_is_warned_about_once(
         assert (record.levelno, record.name) == (logging.WARNING, "baseplate_events.transport.posix")
         assert f"Event queue {name}: " in record.getMessage()
         assert "2 events of at most 16 bytes" in record.getMessage()
-        assert "unlink_message_queue" in record.getMessage()
+        assert CONFIGURE in record.getMessage()
+        assert "fs.mqueue" not in record.getMessage()
+        assert record.getMessage().endswith(
+            f": once it is empty, run `{unlink_command(name)}`; services and publisher then recreate it"
+        )
         unlink_queue(name)
         with reader(name, 2, 8):
             producer(name, 3, 16).close()
         assert len(caplog.records) == 2
+
+
+def test_a_warning_says_that_events_are_to_be_delivered_first(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever finds a smaller queue with events in it reads how many, before the command that removes it."""
+    with reader(name, 2, 16) as queue:
+        queue.put(b"x")
+        producer(name, 3, 16).close()
+        (record,) = caplog.records
+        assert (
+            "it holds 1 event: let the publisher deliver what is in it first. Once it is empty"
+            in record.getMessage()
+        )
+        with pytest.raises(EventQueueLimitError, match="it holds 1 event: let the publisher"):
+            MessageQueue(name, max_messages=3, max_message_size=16, strict_size=True)
 
 
 def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
@@ -360,11 +621,13 @@ def test_two_queues_share_the_limit_of_a_user(limit: int, messages: int, message
     asked = QueueSize(messages, message_size)
     with fresh_name() as one, fresh_name() as two, bytes_of_queues(limit), reader(one, *asked) as first:
         first_size = QueueSize(first.max_messages, first.max_message_size)
-        assert first_size == asked or first_size.max_messages == 1 or first_size.bytes_charged <= limit // 2
-        if QueueSize(1, message_size).bytes_charged <= limit - first_size.bytes_charged:
+        assert first_size == asked or first_size.bytes_charged <= limit // 2
+        smallest = QueueSize(1, min(message_size, SMALLEST_MESSAGE_SIZE))
+        if smallest.bytes_charged <= limit - first_size.bytes_charged:
             with Warnings() as warnings, reader(two, *asked) as second:
                 second_size = QueueSize(second.max_messages, second.max_message_size)
-                assert message_size == second_size.max_message_size
+                if first_size != asked and limit >= 2 * QueueSize(10, SMALLEST_MESSAGE_SIZE).bytes_charged:
+                    assert messages == second_size.max_messages
                 assert first_size.bytes_charged + second_size.bytes_charged <= limit
             if asked.bytes_charged <= limit and second_size != asked:
                 needed = asked.bytes_charged + limit

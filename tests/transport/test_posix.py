@@ -298,7 +298,7 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
 ) -> None:
     """An exception that comes when the message is sent comes out, and the message isn't sent again."""
     with reader(name) as queue:
-        descriptor = queue.descriptor
+        descriptor = queue.channel
         real_send, real_receive = descriptor.send, descriptor.receive
 
         def send(message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
@@ -328,7 +328,7 @@ def test_interrupted_calls_are_made_again(name: str) -> None:
     ipc = descriptor_module.posix_ipc
     assert ipc is not None
     with reader(name) as queue:
-        descriptor = queue.descriptor
+        descriptor = queue.channel
         real_send, real_receive = descriptor.send, descriptor.receive
         interruptions = iter([True, True, True, False] * 2)
 
@@ -546,7 +546,7 @@ def test_closing_in_the_middle_of_a_call_is_told(name: str, monkeypatch: pytest.
     """A thread whose queue is closed meanwhile gets the error of a closed queue, and nothing stays open."""
     before = open_files()
     queue = producer(name)
-    descriptor = queue.descriptor
+    descriptor = queue.channel
     real_send = descriptor.send
 
     def send(message: bytes, timeout: float | None = None, priority: int = 0, /) -> None:
@@ -563,7 +563,7 @@ def test_closing_in_the_middle_of_a_call_is_told(name: str, monkeypatch: pytest.
         queue.close()
         raise OSError(errno.EBADF, "gone")
 
-    queue.descriptor.receive = receive
+    queue.channel.receive = receive
     with pytest.raises(EventQueueClosedError):
         queue.get()
 

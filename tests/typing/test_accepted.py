@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from baseplate_events import (
@@ -165,6 +166,11 @@ def queue_of_certain_events() -> None:
     points = EventQueue("main", serialize_point, mode=0o660, strict_size=True)
     assert_type(points, EventQueue[Point])
     points.put(Point(1))
+    spooled = EventQueue("main", serialize_point, spool_directory=Path("/spool"), max_spool_size=2**20)
+    assert_type(spooled, EventQueue[Point])
+    spooled.put_many([Point(1)])
+    spooled.put_many(Point(number) for number in range(3))
+    assert_type(EventQueue("main", serialize_point, spool_directory="/spool").refused, dict[str, int])
 
 
 def contravariance(

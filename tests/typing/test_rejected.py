@@ -83,6 +83,8 @@ def other_events(clicks: EventQueue[Click], votes: EventQueue[Vote]) -> None:
     clicks.put(Vote(1))  # type: ignore[arg-type]
     votes.put(Click(action="click"))  # type: ignore[arg-type]
     votes.put(Vote)  # type: ignore[arg-type]
+    votes.put_many(Vote(1))  # type: ignore[arg-type]
+    votes.put_many(["text"])  # type: ignore[list-item]
 
 
 def not_thrift_structs(file: IO[bytes], writer: OnlyWrites) -> None:
@@ -140,6 +142,8 @@ def wrong_arguments() -> None:
     EventQueue("main", serialize_v2_event, 10)  # type: ignore[call-arg]
     EventQueue("main", serialize_v2_event, max_queue_size="10")  # type: ignore[arg-type]
     EventQueue("main", serialize_v2_event, put_timeout=None)  # type: ignore[arg-type]
+    EventQueue("main", serialize_v2_event, spool_directory=b"/spool")  # type: ignore[arg-type]
+    EventQueue("main", serialize_v2_event, max_spool_size="1 GiB")  # type: ignore[arg-type]
     EventQueue("main")  # type: ignore[call-arg]
     EventQueue(b"main", serialize_v2_event)  # type: ignore[arg-type]
 

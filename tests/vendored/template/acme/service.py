@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from typing import TypedDict
@@ -90,6 +91,12 @@ def main() -> int:
         ):
             # A queue of any JSON event serves where one of a certain event is asked for.
             handle(Context(views, jsons, jsons))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            EventQueue("json", serialize_v2j_event, spool_directory=folder, strict_size=True) as spooled,
+        ):
+            spooled.put_many([ClickEvent(action="click", client_timestamp=1)])
+            spooled.put({"action": "click"})
     except EventError as exc:
         sys.stderr.write(f"{explain(exc)}\n")
         return 1

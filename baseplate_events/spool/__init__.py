@@ -1,0 +1,16 @@
+"""The spool: segment files in a directory that services and their publisher share.
+
+- `format` says what a segment looks like, and finds the whole records in one.
+- `directory` and `open_directory` hold all that touches the files, and check the folder that they are in.
+- `permissions` says who may use that folder, and `problems` why it can't be used.
+- `file_systems` says which file systems a spool may be on.
+- `segment` is a file that a process appends to; `writer` starts segments and appends events.
+"""
+
+from __future__ import annotations
+
+#: The name for an unknown format of events.
+UNKNOWN_FORMAT = "unknown"
+
+#: Bytes that a spool has at least: with less, each writer's last segment alone would fill it.
+MIN_SPOOL_SIZE = 1024 * 1024

@@ -1,0 +1,257 @@
+"""Which file systems a spool may be on.
+
+A spool needs three things of its file system: that `flock` of one process holds for all others, that
+`O_APPEND` appends in one step, and that a file keeps its inode number when it is renamed. Local disks and
+memory have them. Network file systems don't have them between hosts, whatever they do on one host, so
+they are refused. All else is tried out (`probe`): FUSE and what shares folders with a virtual machine.
+
+The type of a file system is what /proc/self/mountinfo calls it; see proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import re
+from typing import Protocol
+
+#: Local file systems of Linux.
+_LOCAL = frozenset(
+    ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
+)
+
+#: File systems of a network or a cluster. With `fuse.` in front, they are the same in user space.
+_REMOTE = frozenset(
+    (
+        *("acfs", "afs", "beegfs", "ceph", "ceph-fuse", "cifs", "coda", "davfs", "gcsfuse", "glusterfs"),
+        *(
+            "gpfs",
+            "juicefs",
+            "lustre",
+            "mfs",
+            "moosefs",
+            "ncpfs",
+            "nfs",
+            "nfs4",
+            "orangefs",
+            "panfs",
+            "pvfs2",
+        ),
+        *("quobyte", "rclone", "s3fs", "smb3", "smbfs", "sshfs", "wekafs"),
+    )
+)
+
+#: Fields of a line of mountinfo up to the optional ones; the fifth is the mount point.
+_FIXED_FIELDS = 6
+_MOUNT_POINT = 4
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+#: What file systems answer to what they can't do.
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+_MOUNTINFO = "/proc/self/mountinfo"
+
+
+class _Fcntl(Protocol):
+    """The part of `fcntl` that is used here."""
+
+    @property
+    def LOCK_SH(self) -> int: ...  # noqa: N802 - the names are theirs
+    @property
+    def LOCK_EX(self) -> int: ...  # noqa: N802
+    @property
+    def LOCK_NB(self) -> int: ...  # noqa: N802
+    @property
+    def LOCK_UN(self) -> int: ...  # noqa: N802
+
+    def flock(self, fd: int, operation: int, /) -> None:
+        """Lock or unlock an open file."""
+
+
+def _load() -> _Fcntl | None:
+    """Import `fcntl`, at once: a service that gives up its privileges may not be able to later."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows and WebAssembly have none
+    except ImportError:
+        return None
+    return fcntl
+
+
+_fcntl = _load()
+
+
+class Suitability(enum.Enum):
+    """Whether a spool may be on a file system."""
+
+    SUITABLE = enum.auto()
+    UNSUITABLE = enum.auto()
+    UNPROVEN = enum.auto()
+    """Only a probe can say."""
+
+
+class UnsuitableError(Exception):
+    """A file system doesn't do what a spool needs; the message completes "it can't hold a spool: "."""
+
+
+def judge_file_system(kind: str | None) -> Suitability:
+    """Say whether a spool may be on a file system of this type; None stands for one that isn't known."""
+    if kind in _LOCAL:
+        return Suitability.SUITABLE
+    if kind is not None and kind.removeprefix("fuse.") in _REMOTE:
+        return Suitability.UNSUITABLE
+    return Suitability.UNPROVEN
+
+
+def find_file_system(mountinfo: bytes, path: bytes) -> str | None:
+    """Return the type of the file system that a path is on.
+
+    Pure. The longest mount point that contains the path counts, and of equal ones the last, which covers the
+    others.
+
+    Args:
+        mountinfo: What /proc/self/mountinfo says. Lines that can't be read are skipped.
+        path: Absolute, without symbolic links. It needn't exist.
+
+    Returns:
+        The type, such as `ext4` or `fuse.sshfs`; None if no mount point contains the path.
+    """
+    longest, found = b"", None
+    for line in mountinfo.split(b"\n"):
+        fields = line.split(b" ")
+        try:
+            separator = fields.index(b"-", _FIXED_FIELDS)
+            kind = _unescape(fields[separator + 1])
+        except (ValueError, IndexError):
+            continue
+        point = _unescape(fields[_MOUNT_POINT])
+        if len(point) >= len(longest) and (path + b"/").startswith(point.rstrip(b"/") + b"/"):
+            longest, found = point, os.fsdecode(kind)
+    return found
+
+
+def file_system_of(path: str) -> str | None:
+    """Return the type of the file system that a path is on, now and for this process.
+
+    Args:
+        path: Absolute. It needn't exist; symbolic links in it are followed.
+
+    Returns:
+        The type; None if this system has no mountinfo, or the path isn't found there.
+    """
+    resolved = os.fsencode(os.path.realpath(path))  # which lets an automounter mount what it has there
+    try:
+        with open(_MOUNTINFO, "rb") as file:  # noqa: PTH123 - pathlib takes long to import
+            mountinfo = file.read()
+    except OSError:
+        return None
+    return find_file_system(mountinfo, resolved)
+
+
+def probe(directory: int) -> bool:
+    """Try out what a spool needs of the file system of a directory; no file is left behind.
+
+    Args:
+        directory: Its open descriptor.
+
+    Returns:
+        Whether the file system reports how many blocks a file has.
+
+    Raises:
+        UnsuitableError: Something doesn't work.
+        OSError: It can't be tried out.
+    """
+    name = f"probe-{os.urandom(16).hex()}"
+    final = f"{name}-renamed"
+    handles: list[int] = []
+    try:
+        # As two writers and a reader have the file open.
+        for use in (os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_WRONLY, os.O_RDONLY):
+            flags = use | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            handles.append(os.open(name, flags, 0o600, dir_fd=directory))
+        writer, other, reader = handles
+        _probe_appending(writer, other, reader)
+        counts_blocks = os.fstat(writer).st_blocks > 0
+        _probe_renaming(directory, name, final, writer)
+        _probe_locking(writer, reader, handles)
+    except OSError as exc:
+        if exc.errno not in _UNSUPPORTED:
+            raise
+        raise UnsuitableError(f"files can't be appended to, renamed and locked ({exc.strerror})") from exc
+    finally:
+        for each in (name, final):
+            with contextlib.suppress(OSError):
+                os.unlink(each, dir_fd=directory)
+        for handle in handles:
+            os.close(handle)
+    return counts_blocks
+
+
+def _probe_appending(writer: int, other: int, reader: int) -> None:
+    pieces = [bytes([letter]) * 1_024 for letter in b"abcd"]
+    for handle, piece in zip((writer, other, other, writer), pieces, strict=True):
+        os.write(handle, piece)
+    expected = b"".join(pieces)
+    if os.pread(reader, len(expected) + 1, 0) != expected:
+        raise UnsuitableError("writers that append to one file overwrite each other's data")
+
+
+def _probe_renaming(directory: int, name: str, final: str, writer: int) -> None:
+    before = os.fstat(writer)
+    os.rename(name, final, src_dir_fd=directory, dst_dir_fd=directory)
+    named = os.stat(final, dir_fd=directory, follow_symlinks=False)
+    if not before.st_ino == os.fstat(writer).st_ino == named.st_ino:
+        raise UnsuitableError("a file gets another inode number when it is renamed")
+
+
+def _probe_locking(writer: int, reader: int, handles: list[int]) -> None:
+    """Lock a file as a writer does, which is closed then, as that has to release the lock."""
+    if not try_lock(writer, exclusive=False) or try_lock(reader, exclusive=True):
+        raise UnsuitableError("a lock doesn't keep out another process (flock)")
+    handles.remove(writer)
+    os.close(writer)
+    if not try_lock(reader, exclusive=True):
+        raise UnsuitableError("a lock isn't released when its file is closed (flock)")
+
+
+def can_lock() -> bool:
+    """Return whether this operating system has `flock`."""
+    return _fcntl is not None
+
+
+def try_lock(handle: int, *, exclusive: bool) -> bool:
+    """Lock an open file against other open files, without waiting.
+
+    The lock belongs to the open file, which forked processes share, and ends when the last of them closes it.
+
+    Returns:
+        Whether that worked; it doesn't if another lock is in the way.
+
+    Raises:
+        OSError: The file can't be locked at all.
+    """
+    fcntl = _require_fcntl()
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def unlock(handle: int) -> None:
+    """Release the lock of an open file, also for all processes that share it."""
+    fcntl = _require_fcntl()
+    fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _require_fcntl() -> _Fcntl:
+    if _fcntl is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return _fcntl
+
+
+def _unescape(field: bytes) -> bytes:
+    """Return what a field of mountinfo stands for."""
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)

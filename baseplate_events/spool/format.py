@@ -1,0 +1,331 @@
+"""The format of a spool segment: encodes its header and records, and finds the whole records in one. Pure.
+
+`docs/protocol.md` describes the format for other programs.
+
+A segment is a file with the records of one writer. It begins with a header, which is one line of ASCII:
+
+    event-segment 1 FORMAT IDENTITY CHECK
+
+FORMAT is the `collector.version` that the events are for, `2` or `2j`, or `unknown`. IDENTITY is 16 random
+bytes in hexadecimal. CHECK is the CRC-32 of everything before it, as 8 hexadecimal digits.
+
+Records follow. Numbers are big-endian:
+
+    3 bytes   ff 45 56, the marker
+    1 byte    kind: 45 ("E") for an event, 52 ("R") for refusals; readers skip kinds that they don't know
+    4 bytes   length of the payload, at most 16 MiB
+    4 bytes   check of kind and length: length XOR first 4 bytes of IDENTITY XOR (kind, kind, kind, kind)
+    4 bytes   CRC-32 of the header line, its newline included, followed by the payload
+    ...       payload
+
+The payload of an event is what the serializer returned. The payload of a refusals record is a JSON object:
+how many events the writer refused since its last such record, by reason.
+
+Rules:
+
+1. A record is *whole* if all of it is there and both checks hold. Both depend on IDENTITY. So bytes of
+   another segment, which a file system may leave in a file after a power cut, never pass for a record.
+2. An incomplete record at the end of the data is *pending*: its writer may still be writing it. It is *torn*
+   if a whole record begins inside it, or if the segment ended. A complete record that fails a check is torn.
+3. A torn record costs only itself. The reader searches for the next marker, which never occurs in UTF-8, and
+   ignores a length that fails its check. (A payload that isn't UTF-8 may end with the bytes that a marker
+   begins with. A record that is cut exactly before them is completed by the next one, which is then torn.)
+4. A payload never contains a whole record of its own segment, because IDENTITY is random, and only those who
+   may read the segment know it. So a whole record inside a pending one proves that the pending one is torn.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Bytes of the random identity of a segment.
+IDENTITY_SIZE = 16
+
+#: Most bytes of a payload: as many as in a message of a POSIX queue.
+MAX_PAYLOAD = 16 * 1024 * 1024
+
+#: Kinds of records.
+EVENT = b"E"
+REFUSALS = b"R"
+
+#: Most bytes of a header, newline included, in this version of the format and all later ones.
+MAX_HEADER = 128
+
+#: The version of the format that is written, and the newest that can be read.
+VERSION = 1
+
+_RECORD = struct.Struct(">4sIII")
+
+#: Bytes of a record before its payload.
+OVERHEAD = _RECORD.size
+
+_MARKER = b"\xffEV"
+
+#: The marker and kind of an event, and what packs all that precedes its payload: these, the length, its check
+#: and the CRC. They are for those who can't afford to call `Encoder.encode`.
+EVENT_MARKER = _MARKER + EVENT
+pack_prefix = _RECORD.pack
+
+#: Where a record may begin: at a marker, or at the end of the data if that may be the beginning of a marker.
+_BEGINNING = re.compile(rb"\xff(?:EV|E?\Z)")
+
+#: Times a byte: four bytes of it.
+_FOUR_TIMES = 0x01010101
+
+#: How headers begin, and their shape, in all versions; what precedes CHECK in this version.
+_START = b"event-segment "
+_HEADER = re.compile(rb"(event-segment ([0-9]{1,9}) (?:[^\n]* )?)([0-9a-f]{8})\n")
+_HEADER_1 = re.compile(rb"event-segment 1 ([0-9a-z]{1,16}) ([0-9a-f]{32}) ")
+
+
+class UnreadableSegmentError(Exception):
+    """The header of a segment can't be read.
+
+    Attributes:
+        newer: Whether it has a later version of the format, which an upgraded publisher may be able to read.
+    """
+
+    def __init__(self, problem: str, *, newer: bool = False) -> None:
+        super().__init__(problem)
+        self.newer: bool = newer
+
+
+class Header(NamedTuple):
+    """The header of a segment.
+
+    Attributes:
+        event_format: The `collector.version` that the events are for, or `UNKNOWN_FORMAT`; 1 to 16 characters
+            of `0-9a-z`.
+        identity: `IDENTITY_SIZE` random bytes.
+    """
+
+    event_format: str
+    identity: bytes
+
+    def encode(self) -> bytes:
+        """Return the line that the segment begins with.
+
+        Raises:
+            ValueError: The format or the identity isn't as described above.
+        """
+        line = f"event-segment {VERSION} {self.event_format} {self.identity.hex()} ".encode()
+        if _HEADER_1.fullmatch(line) is None:
+            raise ValueError(f"no header can hold the format {self.event_format!r}, or that identity")
+        return b"%b%08x\n" % (line, zlib.crc32(line))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Header | None:
+        """Read the header of a segment.
+
+        Args:
+            data: The beginning of the file: its first `MAX_HEADER` bytes or more, or the whole file.
+
+        Returns:
+            The header, or None if the file ends before the header does.
+
+        Raises:
+            UnreadableSegmentError: The file isn't a segment, its header is damaged, or its version is newer.
+        """
+        match = _HEADER.match(data[:MAX_HEADER])
+        if match is None:
+            if len(data) < MAX_HEADER and b"\n" not in data and _START.startswith(data[: len(_START)]):
+                return None
+            raise UnreadableSegmentError("it isn't a segment of a spool, or its header is damaged")
+        line, version = match[1], int(match[2])
+        if zlib.crc32(line) != int(match[3], 16):
+            raise UnreadableSegmentError("its header is damaged")
+        if version > VERSION:
+            raise UnreadableSegmentError(
+                f"it has version {version} of the format, and this release reads versions up to {VERSION}; "
+                "upgrade the event publisher",
+                newer=True,
+            )
+        fields = _HEADER_1.fullmatch(line)
+        if fields is None:
+            raise UnreadableSegmentError("its header is invalid")
+        return cls(fields[1].decode(), bytes.fromhex(fields[2].decode()))
+
+
+class Encoder:
+    """Encodes the records of one segment.
+
+    Args:
+        header: The segment's header.
+
+    Attributes:
+        header: The line that the segment begins with.
+        seed: CRC-32 of that line. The CRC-32 of a payload continues from it.
+
+    Raises:
+        ValueError: As from `Header.encode`.
+    """
+
+    __slots__ = ("_base", "_event_mask", "header", "seed")
+
+    def __init__(self, header: Header) -> None:
+        self.header: bytes = header.encode()
+        self.seed: int = zlib.crc32(self.header)
+        self._base = int.from_bytes(header.identity[:4], "big")
+        self._event_mask = self.mask(EVENT)
+
+    def mask(self, kind: bytes) -> int:
+        """Return what the length of a record of this kind is XORed with to get its check."""
+        return self._base ^ kind[0] * _FOUR_TIMES
+
+    def encode(self, payload: bytes, kind: bytes = EVENT) -> bytes:
+        """Return a record.
+
+        Args:
+            payload: At most `MAX_PAYLOAD` bytes.
+            kind: One byte.
+
+        Raises:
+            ValueError: The payload is too large: no reader would find the record.
+        """
+        size = len(payload)
+        if size > MAX_PAYLOAD:
+            raise ValueError(f"a record holds at most {MAX_PAYLOAD} bytes, not {size}")
+        mask = self._event_mask if kind == EVENT else self.mask(kind)
+        return _RECORD.pack(_MARKER + kind, size, size ^ mask, zlib.crc32(payload, self.seed)) + payload
+
+    def encode_refusals(self, counts: Mapping[str, int]) -> bytes:
+        """Return a record that reports refused events.
+
+        Args:
+            counts: How many were refused, by reason; a reason is a word of ASCII letters and underscores.
+        """
+        members = ",".join(f'"{reason}":{count}' for reason, count in counts.items())
+        return self.encode(f"{{{members}}}".encode(), REFUSALS)
+
+
+class Record(NamedTuple):
+    """A whole record.
+
+    Attributes:
+        kind: `EVENT`, `REFUSALS`, or a byte that only later releases know.
+        payload: What the writer encoded.
+        start: Offset in the segment of the record's first byte.
+        end: Offset in the segment of the byte after its last one.
+    """
+
+    kind: bytes
+    payload: bytes
+    start: int
+    end: int
+
+
+class SegmentParser:
+    """Finds the whole records in the data of one segment, which arrives in pieces of any size.
+
+    Each byte belongs to a whole record, is torn, or is pending. The records returned so far, `torn` and
+    `pending` depend on the data so far, and not on how it was cut into pieces. The time is linear in the size
+    of the data: bytes are searched for markers once or twice, and the CRC of a payload is computed only if
+    its length passes its check.
+
+    Args:
+        header: The segment's header.
+        position: Offset in the segment of the first byte that will be fed, where the header or a record ends.
+
+    Attributes:
+        torn: Bytes so far that belong to no whole record.
+
+    Raises:
+        ValueError: As from `Header.encode`.
+    """
+
+    __slots__ = ("_buffer", "_encoder", "_position", "_probed", "_unsure", "torn")
+
+    def __init__(self, header: Header, position: int) -> None:
+        self._encoder = Encoder(header)
+        self._buffer = bytearray()
+        self._position = position
+        # Offsets behind a pending record: no whole record begins before `_probed`, except perhaps, later, at
+        # those in `_unsure`.
+        self._probed = position
+        self._unsure: list[int] = []
+        self.torn: int = 0
+
+    @property
+    def position(self) -> int:
+        """Offset in the segment of the first pending byte; without any, of the next byte to feed."""
+        return self._position
+
+    @property
+    def pending(self) -> int:
+        """Bytes at the end of the data that may become a record."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> list[Record]:
+        """Take the next bytes of the segment, and return the records that became whole, in order."""
+        self._buffer += data
+        records: list[Record] = []
+        at = 0
+        while at < len(self._buffer):
+            found = self._look(at)
+            if found is True:
+                found = self._find_behind(at)
+                if found is True:
+                    break
+            if isinstance(found, Record):
+                records.append(found)
+                self.torn += found.start - self._position - at
+                at = found.end - self._position
+            else:
+                after = next(self._beginnings(at + 1), len(self._buffer))
+                self.torn += after - at
+                at = after
+        del self._buffer[:at]
+        self._position += at
+        return records
+
+    def finish(self) -> None:
+        """Count the pending bytes as torn, as the segment ended. Bytes that still follow may be fed."""
+        self.torn += len(self._buffer)
+        self._position += len(self._buffer)
+        self._buffer.clear()
+
+    def _look(self, at: int) -> Record | bool:
+        """Return the whole record at an index of the buffer, or whether there may be one later."""
+        buffer = self._buffer
+        start = at + OVERHEAD
+        if len(buffer) < start:
+            return _MARKER.startswith(buffer[at : at + len(_MARKER)])
+        words, size, check, crc = _RECORD.unpack_from(buffer, at)
+        marker, kind = words[: len(_MARKER)], words[len(_MARKER) :]
+        if marker != _MARKER or size ^ check != self._encoder.mask(kind) or size > MAX_PAYLOAD:
+            return False
+        end = start + size
+        if len(buffer) < end:
+            return True
+        payload = bytes(memoryview(buffer)[start:end])
+        if zlib.crc32(payload, self._encoder.seed) != crc:
+            return False
+        return Record(kind, payload, self._position + at, self._position + end)
+
+    def _beginnings(self, at: int) -> Iterator[int]:
+        """Yield the indexes of the buffer, from one on, where a record may begin."""
+        while match := _BEGINNING.search(self._buffer, at):
+            yield match.start()
+            at = match.start() + 1
+
+    def _find_behind(self, at: int) -> Record | bool:
+        """Return the first whole record behind the pending one at an index, or True: it goes on pending."""
+        position = self._position
+        known = [offset - position for offset in self._unsure if offset > position + at]
+        unsure: list[int] = []
+        for index in chain(known, self._beginnings(max(at + 1, self._probed - position))):
+            found = self._look(index)
+            if isinstance(found, Record):
+                return found
+            if found:
+                unsure.append(position + index)
+        self._unsure = unsure
+        self._probed = position + len(self._buffer)
+        return True

@@ -1,0 +1,105 @@
+"""Why the folder of a spool can't be used, and what to do: the texts of errors.
+
+Each function returns the `problem` of an error, which names the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+
+#: Paths that a shell takes as they are.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
+
+
+def unusable(path: str, exc: OSError) -> str:
+    """Say why a folder can't be opened or made.
+
+    Args:
+        path: The folder.
+        exc: What the system said; not that it isn't permitted.
+    """
+    number = exc.errno
+    if number == errno.ENOENT and not os.path.isdir(_above(path)):  # noqa: PTH112 - pathlib takes long to import
+        return (
+            f"there is no directory {_above(path)}; create it, or mount the volume that services and "
+            "publisher share"
+        )
+    if number in {errno.ENOTDIR, errno.ELOOP}:
+        return not_a_folder(path)
+    if number == errno.EROFS:
+        return (
+            "its file system is mounted read-only; mount it for writing (Kubernetes: without readOnly in "
+            "volumeMounts)"
+        )
+    if number == errno.EMFILE:
+        return "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)"
+    if number == errno.ENFILE:
+        return "this host has too many files open; raise the sysctl fs.file-max"
+    return f"it can't be used ({exc.strerror})"
+
+
+def not_a_folder(path: str) -> str:
+    """Say what is in the place of a folder, or of the directory that it is in."""
+    if os.path.islink(path):  # noqa: PTH114 - as above
+        return (
+            "it is a symbolic link, which isn't followed; remove it, and name a directory at the place that "
+            "it leads to instead"
+        )
+    if os.path.lexists(path):
+        return "it isn't a directory; move away what is in its place"
+    return f"{_above(path)} isn't a directory; name the directory that services and publisher share"
+
+
+def not_let_in(directory: str, *, absent: bool) -> str:
+    """Say that this process may not use a directory.
+
+    Args:
+        directory: The one that services and publisher share.
+        absent: Whether the folder isn't there and would have to be made.
+    """
+    if absent:
+        return (
+            f"this process of user {os.geteuid()} may not make it in {directory}; run `chown` for that user, "
+            "or `chgrp` and `chmod g+rwx` for a group of the user (Kubernetes: fsGroup)"
+        )
+    return (
+        f"this process of user {os.geteuid()} may not reach {directory}; run `chmod` for it and the folders "
+        "above it, or run the process as another user (Kubernetes: runAsUser)"
+    )
+
+
+def closed(path: str, mode: int, wanted: int) -> str:
+    """Say that this process may not use a folder, although it should be able to."""
+    return (
+        f"this process of user {os.geteuid()} may not use it (mode {mode:04o}); run "
+        f"`chmod {wanted:04o} {quoted(path)}`, and check for attributes (lsattr) and security modules"
+    )
+
+
+def mode_stays(mode: int, wanted: int, file_system: str | None) -> str:
+    """Say that the file system doesn't change permissions."""
+    return (
+        f"its mode can't be changed from {mode:04o} to {wanted:04o} on a file system of type "
+        f"{file_system or 'unknown'}; use a directory of a local disk"
+    )
+
+
+def unsuitable(file_system: str | None, why: str = "its locks don't hold between hosts") -> str:
+    """Say that a file system can't hold a spool."""
+    return (
+        f"its file system is of type {file_system or 'unknown'} and can't hold a spool: {why}; use a "
+        "directory of a local disk (ext4, XFS, Btrfs) or a tmpfs (Kubernetes: an emptyDir)"
+    )
+
+
+def quoted(path: str) -> str:
+    """Return a path as a shell would need it."""
+    if _PLAIN.fullmatch(path) is not None:
+        return path
+    return "'" + path.replace("'", "'\\''") + "'"
+
+
+def _above(path: str) -> str:
+    return os.path.dirname(path)  # noqa: PTH120 - as above

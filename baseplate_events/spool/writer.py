@@ -1,0 +1,324 @@
+"""Appends events to the spool.
+
+Each process appends to a *segment* that it created, with one `write` for each put. How a segment starts:
+
+    create  NAME.new, exclusively, with a random name
+    lock    shared, and keep that until the last process that has the segment open closes it
+    write   the header and the first records
+    rename  to NAME.segment, which readers read
+
+Rules:
+
+1. What `append` returned for is in the page cache, in whole records of a file that readers read. A process
+   can be killed at any moment: what it didn't finish has another name, or is a torn record.
+2. Nothing here waits for another process or thread, and no lock guards an append: the kernel appends one
+   `write` after the other. A forked child appends to the segment that it inherited.
+3. Readers delete a file only under its exclusive lock. So the lock is taken before the file can be found. A
+   file that was deleted in between can't be renamed, and another one is started.
+4. A segment that a `write` was cut short for is not written to any more. Nothing is ever truncated.
+5. The directory is added up when a segment starts, and no segment starts beyond `max_size`. So the spool
+   exceeds that by at most a segment, or the largest event, for each writer.
+6. After a refusal the next attempt comes when `FULL_PAUSE` or `UNAVAILABLE_PAUSE` is over. Until then the
+   same refusal is repeated. If a segment should end, but no other can be started, what is left of it is used.
+7. Events of one thread are in order, by the names of their segments and in each of them: if threads start
+   segments at once, all go on with the one that was created last. Its name may be the first to be seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from bisect import bisect_right
+from time import monotonic, time_ns
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import EventQueueFullError, EventQueueUnavailableError
+from .format import IDENTITY_SIZE, OVERHEAD, Encoder, Header
+from .segment import Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..refusals import RefusalCounts
+    from .segment import OpenSpoolFolder, SpoolFolder
+
+#: Seconds after which an attempt is made again when there was no room, and when there was another problem.
+FULL_PAUSE = 0.25
+UNAVAILABLE_PAUSE = 1.0
+
+#: A segment takes one part in so many of the spool, but at least so many bytes.
+SEGMENTS = 256
+MIN_SEGMENT_SIZE = 256 * 1024
+
+#: What the names of files end with that aren't complete yet, and of segments.
+NEW_SUFFIX = ".new"
+SEGMENT_SUFFIX = ".segment"
+
+#: How often a file may be deleted while it is started before that is an error.
+_START_ATTEMPTS = 20
+
+#: Errors for which the remedy is room, and what is full.
+_NO_ROOM = {
+    errno.ENOSPC: (
+        "the disk has no space or no inodes left; free some, or check that the event publisher is running"
+    ),
+    errno.EDQUOT: "the disk quota is used up; raise it, or check that the event publisher is running",
+    errno.EFBIG: "the limit of file sizes was reached; raise `ulimit -f` (RLIMIT_FSIZE)",
+    errno.EROFS: "the file system is read-only; see the kernel's log for the reason, and mount it writable",
+}
+
+#: Errors that another attempt may not meet: the file was deleted, or the directory; or the program closed a
+#: descriptor that isn't its own.
+_TRY_AGAIN = frozenset({errno.ENOENT, errno.EBADF})
+
+#: Other errors with a remedy.
+_REMEDIES = {
+    errno.EMFILE: "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
+    errno.ENFILE: "this host has too many files open; raise the sysctl fs.file-max",
+}
+
+
+class _Pause(NamedTuple):
+    """While no segment can be started.
+
+    Attributes:
+        until: Time of the clock at which that is tried again.
+        refuse: Makes the error that says why it couldn't be.
+    """
+
+    until: float
+    refuse: Callable[[], EventQueueFullError | EventQueueUnavailableError]
+
+
+class SpoolWriter:
+    """Appends the events of one service to a spool; threads, greenlets and forked children may share it.
+
+    Args:
+        directory: The directory of the spool.
+        event_format: The `collector.version` that the events are for, or `UNKNOWN_FORMAT`.
+        max_size: Bytes of undelivered events beyond which no segment starts, `MIN_SPOOL_SIZE` or more.
+        refusals: What to report to the publisher.
+        clock: Gives seconds that never step back.
+
+    Attributes:
+        segment: What is appended to now; None before the first event.
+    """
+
+    def __init__(
+        self,
+        directory: SpoolFolder,
+        event_format: str,
+        max_size: int,
+        refusals: RefusalCounts,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._refusals = refusals
+        self._directory = directory
+        self._event_format = event_format
+        self._max_size = max_size
+        self._segment_size = max(max_size // SEGMENTS, MIN_SEGMENT_SIZE)
+        self._clock = clock
+        self._writer = os.urandom(8).hex()
+        self._created = 0
+        self._pause: _Pause | None = None
+        self.segment: Segment | None = None
+
+    def append(self, messages: Sequence[bytes]) -> None:
+        """Append events, in order, and before them a record of the refusals that weren't reported yet.
+
+        Raises:
+            EventQueueFullError: There is no room. Its `events_put` says how many of the events were appended.
+            EventQueueUnavailableError: The spool can't be used; otherwise the same.
+        """
+        counts = self._refusals.take()
+        done = 0
+        segment, spare = self._current()
+        try:
+            while done < len(messages):
+                if segment is None:
+                    try:
+                        done += self._start(messages[done:], counts)
+                    except (EventQueueFullError, EventQueueUnavailableError):
+                        if spare is None:
+                            raise
+                        spare.unclaim()
+                        segment, spare = spare, None
+                        continue
+                    counts, spare = {}, None
+                    segment = self.segment
+                    continue
+                head = segment.encoder.encode_refusals(counts) if counts else b""
+                data, ends = _compose(segment.encoder, head, messages[done:], segment.room(shared=True))
+                if ends:
+                    written = segment.append(data)
+                    done += bisect_right(ends, written)
+                    if written >= len(head):
+                        counts = {}
+                segment = None
+        except (EventQueueFullError, EventQueueUnavailableError) as error:
+            error.events_put = done
+            segment = spare = None  # whoever keeps the error must not keep their files open
+            raise
+        finally:
+            if counts:
+                self._refusals.give_back(counts)
+
+    def has_reader(self) -> bool | None:
+        """Return whether an event publisher reads this spool; None if that can't be known."""
+        try:
+            with self._directory.open() as opened:
+                return opened.has_reader()
+        except (OSError, EventQueueUnavailableError):
+            return None
+
+    def used(self) -> int:
+        """Return the bytes in the directory that aren't delivered.
+
+        Raises:
+            OSError: That can't be known.
+            EventQueueUnavailableError: Likewise.
+        """
+        with self._directory.open() as opened:
+            return opened.used()
+
+    def _current(self) -> tuple[Segment | None, Segment | None]:
+        """Return the segment to append to, or None if one is to be started first.
+
+        Returns:
+            The segment, and the one that has some room left in case that none can be started.
+        """
+        segment = self.segment
+        if segment is None or segment.check(self._clock()):
+            return segment, None
+        if segment.ended:
+            self.segment = None  # if none can be started, its file is closed nevertheless, and may be deleted
+            return None, None
+        if segment.room(shared=True) <= 0:
+            return None, None
+        if segment.claim():
+            return None, segment
+        return segment, None  # another thread is starting the next one
+
+    def _start(self, messages: Sequence[bytes], refusals: Mapping[str, int]) -> int:
+        """Start a segment with these events, and return how many of them are in it, 1 or more."""
+        pause = self._pause
+        if pause is not None and self._clock() < pause.until:
+            raise pause.refuse()
+        try:
+            for _ in range(_START_ATTEMPTS):
+                if started := self._try_to_start(messages, refusals):
+                    return started
+        except EventQueueFullError as error:
+            raise self._refuse(FULL_PAUSE, error.problem, full=True) from None
+        except EventQueueUnavailableError as error:
+            kind, arguments = type(error), error.args
+            self._pause = _Pause(self._clock() + UNAVAILABLE_PAUSE, lambda: kind(*arguments))
+            raise
+        except OSError as exc:
+            if exc.errno is None:  # of a signal handler
+                raise
+            raise self._translate(exc) from exc
+        problem = (
+            "another process keeps deleting its new files; only the event publisher may delete files there"
+        )
+        raise self._refuse(UNAVAILABLE_PAUSE, problem)
+
+    def _try_to_start(self, messages: Sequence[bytes], refusals: Mapping[str, int]) -> int:
+        """Start a segment, and return how many events are in it; 0 if another attempt may start one."""
+        try:
+            with self._directory.open() as opened:
+                return self._start_in(opened, messages, refusals)
+        except OSError as exc:
+            if exc.errno in _TRY_AGAIN:
+                return 0
+            raise
+
+    def _start_in(
+        self, opened: OpenSpoolFolder, messages: Sequence[bytes], refusals: Mapping[str, int]
+    ) -> int:
+        """Start a segment; see `_try_to_start`. It returns 0 if a reader is deleting the file."""
+        used = opened.used()
+        if used >= self._max_size:
+            problem = (
+                f"it holds {used:,} of at most {self._max_size:,} bytes; its event publisher isn't "
+                "running, or isn't getting through to the event collector"
+            )
+            raise EventQueueFullError(self._directory.path, problem=problem)
+        identity = os.urandom(IDENTITY_SIZE)
+        encoder = Encoder(Header(self._event_format, identity))
+        self._created = created = max(self._created + 1, time_ns())
+        name = f"{created:020d}-{self._writer}-{identity.hex()}"
+        fd = opened.create(name + NEW_SUFFIX)
+        segment: Segment | None = None
+        published = False
+        try:
+            if not self._directory.lock(fd):
+                return 0
+            head = encoder.header + (encoder.encode_refusals(refusals) if refusals else b"")
+            data, ends = _compose(encoder, head, messages, self._segment_size, at_least_one=True)
+            written = self._directory.write(fd, data)
+            count = bisect_right(ends, written)
+            if not count:
+                self._directory.write(fd, data[written:])  # fails, and says why
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            segment = Segment(
+                self._directory, fd, encoder, created=created, limit=self._segment_size, now=self._clock()
+            )
+            if written < len(data):
+                segment.end()
+            opened.publish(name + NEW_SUFFIX, name + SEGMENT_SUFFIX)
+            published = True
+        finally:
+            if not published:  # no other thread has seen it: its room is given back at once
+                with contextlib.suppress(OSError):
+                    if segment is None:
+                        self._directory.close(fd)
+                    else:
+                        segment.discard()
+                with contextlib.suppress(OSError):
+                    opened.remove(name + NEW_SUFFIX)
+        current = self.segment
+        if current is None or current.created < created:  # else another thread was faster
+            self.segment = segment
+        return count
+
+    def _translate(self, exc: OSError) -> EventQueueFullError | EventQueueUnavailableError:
+        """Return the error for one of the operating system."""
+        number = exc.errno or 0
+        if number in _NO_ROOM:
+            return self._refuse(FULL_PAUSE, _NO_ROOM[number], full=True)
+        reason = exc.strerror or type(exc).__name__
+        return self._refuse(UNAVAILABLE_PAUSE, _REMEDIES.get(number, f"it can't be written to ({reason})"))
+
+    def _refuse(
+        self, seconds: float, problem: str | None, *, full: bool = False
+    ) -> EventQueueFullError | EventQueueUnavailableError:
+        """Refuse for a while, and return the refusal."""
+        path = self._directory.path
+
+        def refuse() -> EventQueueFullError | EventQueueUnavailableError:
+            if full:
+                return EventQueueFullError(path, problem=problem)
+            return EventQueueUnavailableError(path, problem or "it can't be used")
+
+        self._pause = _Pause(self._clock() + seconds, refuse)
+        return refuse()
+
+
+def _compose(
+    encoder: Encoder, head: bytes, messages: Sequence[bytes], room: int, *, at_least_one: bool = False
+) -> tuple[bytes, list[int]]:
+    """Return what to append at once: a head, and as many events as there is room for.
+
+    Returns:
+        The data, and where each event's record ends in it.
+    """
+    parts, ends, size = [head], list[int](), len(head)
+    for message in messages:
+        size += OVERHEAD + len(message)
+        if size > room and (ends or not at_least_one):
+            break
+        parts.append(encoder.encode(message))
+        ends.append(size)
+    return b"".join(parts), ends

@@ -1,0 +1,1 @@
+"""Services that are killed while they put events into a spool, with every event counted."""

@@ -1,0 +1,246 @@
+"""A segment is appended to, watched, and closed, and no other file is."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.spool.format import EVENT, OVERHEAD, Encoder
+from baseplate_events.spool.segment import MAX_AGE, NotAppendedError, Segment
+from tests.support.spool_model.alone import HEADER, Alone, records_of
+from tests.support.spool_model.kernel import os_error
+
+START = len(HEADER.encode())
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200), max_size=12), st.integers(0, 1500))
+def test_events_are_sent_while_there_is_room(messages: list[bytes], limit: int) -> None:
+    """What `send` returned for is in the file, in order; what it raised for isn't."""
+    alone = Alone()
+    segment = alone.segment(limit)
+    sent: list[bytes] = []
+    size = START
+    for message in messages:
+        fits = size + OVERHEAD + len(message) <= limit
+        try:
+            segment.send(message)
+        except NotAppendedError:
+            assert not fits
+        else:
+            assert fits
+            sent.append(message)
+            size += OVERHEAD + len(message)
+    (inode,) = alone.files()
+    assert records_of(inode) == [(EVENT, message) for message in sent]
+
+
+@given(st.binary(min_size=1, max_size=100), st.data())
+def test_a_short_write_ends_it(message: bytes, data: st.DataObject) -> None:
+    """The event isn't in the segment, to which nothing is written any more."""
+    alone = Alone()
+    segment = alone.segment()
+    alone.kernel.capacity = alone.kernel.stored() + data.draw(st.integers(1, OVERHEAD + len(message) - 1))
+    with pytest.raises(NotAppendedError):
+        segment.send(message)
+    alone.kernel.capacity = None
+    assert segment.ended
+    assert not segment.check(alone.now)
+    size = len(alone.files()[0].data)
+    with pytest.raises(NotAppendedError):
+        segment.send(message)
+    assert len(alone.files()[0].data) == size
+    assert alone.records() == []
+
+
+@given(st.binary(min_size=1, max_size=100), st.integers(0, 100))
+def test_append_says_how_much_was_written(data: bytes, room: int) -> None:
+    """Also if that is nothing; if it isn't all, the segment ends."""
+    alone = Alone()
+    segment = alone.segment(50)
+    alone.kernel.capacity = alone.kernel.stored() + room
+    assert segment.append(data) == min(len(data), room)
+    assert segment.ended == (room < len(data))
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPERM]
+)
+def test_errors_of_a_write_are_its_own(number: int) -> None:
+    """`refused` knows them, and none that a signal handler raises."""
+    alone = Alone()
+    segment = alone.segment()
+    alone.directory.errors["write"] = [number, number]
+    with pytest.raises(OSError, match="Errno") as caught:
+        segment.send(b"event")
+    assert segment.refused(caught.value)
+    assert not segment.is_full(caught.value)
+    assert segment.append(b"data") == 0
+    assert segment.ended
+
+
+@pytest.mark.parametrize("exc", [TimeoutError(), KeyboardInterrupt(), ValueError(), InterruptedError()])
+def test_errors_of_a_signal_handler_are_raised(exc: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They aren't the segment's, which doesn't end."""
+    alone = Alone()
+
+    def write(fd: int, data: bytes) -> int:
+        del fd, data
+        raise exc
+
+    monkeypatch.setattr(alone.directory, "write", write)
+    segment = alone.segment()
+    with pytest.raises(type(exc)):
+        segment.append(b"data")
+    if isinstance(exc, Exception):
+        assert not segment.refused(exc)
+    assert not segment.ended
+
+
+def test_it_should_end_when_it_is_nearly_full() -> None:
+    """An eighth is left for other threads while one starts the next."""
+    alone = Alone()
+    segment = alone.segment(800)
+    while segment.check(alone.now):
+        assert segment.room(shared=True) - segment.room(shared=False) == 100
+        segment.send(b"x" * 10)
+    assert 700 <= len(alone.files()[0].data) < 700 + OVERHEAD + 10
+    assert not segment.ended
+    segment.send(b"x" * 10)
+
+
+def test_it_should_end_when_it_is_old() -> None:
+    """It may be appended to until the next one is started."""
+    alone = Alone()
+    segment = alone.segment()
+    assert segment.check(alone.now + MAX_AGE - 1)
+    assert not segment.check(alone.now + MAX_AGE)
+    segment.send(b"event")
+
+
+def test_check_learns_what_others_appended() -> None:
+    """A forked child counts only what it writes itself, until it looks."""
+    alone = Alone()
+    segment = alone.segment(1000)
+    alone.files()[0].data += b"x" * 850
+    segment.send(b"event")
+    assert not segment.check(alone.now)
+    assert segment.room(shared=True) == 1000 - START - 850 - OVERHEAD - 5
+
+
+def test_one_thread_claims_it() -> None:
+    """Of many threads, one starts the next; if it can't, another one tries."""
+    segment = Alone().segment()
+    claims: list[bool] = []
+    for _ in range(50):
+        threads = [threading.Thread(target=lambda: claims.append(segment.claim())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        segment.unclaim()
+    assert claims.count(True) == 50
+    assert len(claims) == 400
+
+
+def test_a_deleted_file_is_noticed() -> None:
+    """It ends, and its descriptor is closed when no one uses it any more."""
+    alone = Alone()
+    segment = alone.segment()
+    alone.kernel.destroy(0)
+    assert not segment.check(alone.now)
+    assert segment.ended
+    assert alone.process.descriptors
+    del segment
+    assert not alone.process.descriptors
+
+
+def test_another_file_is_neither_written_to_nor_closed() -> None:
+    """A program that closes all descriptors and opens others is none of the segment's business."""
+    alone = Alone()
+    segment = alone.segment()
+    (fd,) = alone.process.descriptors
+    alone.kernel.close(alone.process, fd)
+    assert alone.kernel.create(alone.process, alone.kernel.directory(), "theirs") == fd
+    assert not segment.check(alone.now)
+    with pytest.raises(NotAppendedError):
+        segment.send(b"event")
+    del segment
+    assert fd in alone.process.descriptors
+    assert not alone.kernel.directory().names["theirs"].data
+
+
+def test_another_file_isn_t_closed_if_it_was_not_noticed_before() -> None:
+    """The descriptor is compared once more before it is closed."""
+    alone = Alone()
+    segment = alone.segment()
+    (fd,) = alone.process.descriptors
+    alone.kernel.close(alone.process, fd)
+    alone.kernel.create(alone.process, alone.kernel.directory(), "theirs")
+    del segment
+    assert fd in alone.process.descriptors
+
+
+def test_a_closed_descriptor_is_noticed() -> None:
+    """Nothing is closed a second time."""
+    alone = Alone()
+    segment = alone.segment()
+    (fd,) = alone.process.descriptors
+    alone.kernel.close(alone.process, fd)
+    assert not segment.check(alone.now)
+    alone.kernel.create(alone.process, alone.kernel.directory(), "theirs")
+    alone.kernel.inodes[-1].number = alone.kernel.inodes[0].number  # as file systems do
+    del segment
+    assert fd in alone.process.descriptors
+
+
+def test_it_is_closed_when_the_last_user_lets_go() -> None:
+    """A thread that holds it may still write to it."""
+    alone = Alone()
+    segment = alone.segment()
+    send = segment.send
+    del segment
+    send(b"event")
+    assert alone.process.descriptors
+    del send
+    assert not alone.process.descriptors
+
+
+def test_it_can_be_discarded() -> None:
+    """It is closed then, once."""
+    alone = Alone()
+    segment = alone.segment()
+    segment.discard()
+    assert segment.ended
+    assert not alone.process.descriptors
+    alone.kernel.create(alone.process, alone.kernel.directory(), "other")
+    alone.kernel.inodes[-1].number = alone.kernel.inodes[0].number
+    segment.discard()
+    del segment
+    assert alone.process.descriptors
+
+
+def test_a_segment_that_can_t_be_looked_at_isn_t_closed() -> None:
+    """Whoever made the descriptor closes it."""
+    alone = Alone()
+    alone.directory.errors["status"] = [errno.EIO]
+    with pytest.raises(OSError, match=os_error(errno.EIO).strerror):
+        alone.segment()
+    assert alone.process.descriptors
+
+
+@given(st.binary(min_size=1, max_size=300))
+def test_send_encodes_as_the_encoder_does(message: bytes) -> None:
+    """It is the same, without the call."""
+    alone = Alone()
+    alone.segment(10_000).send(message)
+    assert bytes(alone.files()[0].data[START:]) == Encoder(HEADER).encode(message)
+
+
+def test_it_has_no_dictionary() -> None:
+    """A segment is small, and misspelt attributes are errors."""
+    assert not hasattr(Alone().segment(), "__dict__")
+    assert "encoder" in Segment.__slots__

@@ -1,0 +1,233 @@
+"""Refusals are counted exactly, whoever counts, and reported once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.refusals import RefusalCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from types import FrameType
+
+REASONS = ("full", "too_large", "empty")
+
+
+@pytest.fixture
+def _frequent_switches() -> Generator[None]:
+    """Have threads take turns as often as possible."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(number: int, job: Callable[[], None]) -> None:
+    """Do something in several threads at once."""
+    threads = [threading.Thread(target=job) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.sampled_from(REASONS), st.integers(1, 5)),
+            st.sampled_from([("take", 0), ("give back", 0)]),
+        )
+    )
+)
+def test_each_is_reported_once(steps: list[tuple[str, int]]) -> None:
+    """What was taken and not given back is what was reported; the totals are all that were counted."""
+    refusals = RefusalCounts()
+    counted: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
+    taken: dict[str, int] = {}
+    for reason, number in steps:
+        if reason == "take":
+            taken = refusals.take()
+            reported.update(taken)
+        elif reason == "give back":
+            refusals.give_back(taken)
+            reported.subtract(taken)
+            taken = {}
+        else:
+            refusals.count(reason, number)
+            counted[reason] += number
+        assert refusals.totals == dict(counted)
+        assert refusals.unreported == (reported.total() < counted.total())
+    reported.update(refusals.take())
+    assert +reported == counted
+    assert refusals.take() == {}
+    assert not refusals.unreported
+
+
+@pytest.mark.usefixtures("_frequent_switches")
+def test_threads_count_exactly() -> None:
+    """Eight threads count, report and give back at once."""
+    refusals = RefusalCounts()
+    reports: list[dict[str, int]] = []
+    dips: list[str] = []
+
+    def count() -> None:
+        seen = 0
+        for number in range(1500):
+            refusals.count(REASONS[number % 3], 1 + number % 2)
+            if number % 3 == 0:
+                taken = refusals.take()
+                if number % 2:
+                    refusals.give_back(taken)
+                else:
+                    reports.append(taken)
+            total = sum(refusals.totals.values())
+            if total < seen:
+                dips.append(f"{total} after {seen}")
+            seen = total
+
+    in_threads(8, count)
+    reports.append(refusals.take())
+    reported = sum((Counter(report) for report in reports), Counter[str]())
+    assert sum(refusals.totals.values()) == 8 * 1500 * 3 // 2
+    assert dict(reported) == refusals.totals
+    assert dips == []
+
+
+def test_signal_handlers_count_exactly() -> None:
+    """A handler may come in the middle of a count, also of one by the same thread."""
+    refusals = RefusalCounts()
+    handled = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        nonlocal handled
+        handled += 1
+        refusals.count("full")
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4, 1e-4)
+        rounds = 0
+        taken: Counter[str] = Counter()
+        while handled < 300:
+            rounds += 1
+            refusals.count("empty")
+            taken.update(refusals.take())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    taken.update(refusals.take())
+    assert refusals.totals == {"full": handled, "empty": rounds}
+    assert taken == refusals.totals
+
+
+def in_child(job: Callable[[], bool]) -> bool:
+    """Return what a function returns in a forked child."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are what is tried
+        pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if job() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_child_starts_with_none() -> None:
+    """What its parent counted is reported by its parent."""
+    refusals = RefusalCounts()
+    refusals.count("full", 3)
+
+    def child() -> bool:
+        before = (refusals.totals, refusals.unreported, refusals.take())
+        refusals.count("empty")
+        return before == ({}, False, {}) and refusals.take() == {"empty": 1} == refusals.totals
+
+    assert in_child(child)
+    assert refusals.take() == {"full": 3} == refusals.totals
+
+
+def test_a_child_counts_though_a_thread_was_counting() -> None:
+    """The thread that held the lock isn't there any more."""
+    refusals = RefusalCounts()
+    refusals.count("full")
+    counts = vars(refusals)["_by_process"][os.getpid()]
+    held = counts.lock.acquire()
+    assert held
+
+    def child() -> bool:
+        refusals.count("full", 2)
+        return refusals.totals == {"full": 2} == refusals.take()
+
+    assert in_child(child)
+    counts.lock.release()
+    assert refusals.take() == {"full": 1}
+
+
+def test_a_process_with_the_number_of_an_ancestor_starts_with_none() -> None:
+    """Numbers are used again; what the ancestor had counted is forgotten as soon as its child looks."""
+    number = 1
+    refusals = RefusalCounts(lambda: number)
+    refusals.count("full")
+    number = 2
+    assert not refusals.unreported
+    number = 1
+    assert refusals.totals == {}
+
+
+def test_a_count_is_in_the_sums_or_waits_for_that() -> None:
+    """While another thread adds up, it is in both for a moment, but counts once."""
+    refusals = RefusalCounts()
+    refusals.count("full")
+    counts = vars(refusals)["_by_process"][os.getpid()]
+    with counts.lock:
+        refusals.count("full", 2)
+        counts.sums = counts.sums.plus(counts.fresh[0])
+        assert refusals.totals == {"full": 3}
+    assert refusals.totals == {"full": 3}
+    assert refusals.take() == {"full": 3}
+
+
+def test_totals_are_read_again_if_they_changed_meanwhile() -> None:
+    """A thread may add up between the looks at the sums and at what isn't added yet."""
+    refusals = RefusalCounts()
+    refusals.count("full")
+    counts = vars(refusals)["_by_process"][os.getpid()]
+
+    class Moving(deque[object]):
+        def copy(self) -> deque[object]:  # type: ignore[override]
+            if self:
+                counts.sums = counts.sums.plus(self.popleft())
+            return deque(self)
+
+    counts.fresh = Moving()
+    with counts.lock:
+        refusals.count("full", 2)
+        refusals.count("full", 4)
+        assert refusals.totals == {"full": 7}
+
+
+def test_no_one_waits_for_who_is_counting() -> None:
+    """While another thread adds up, `take` has nothing, and the totals are known nevertheless."""
+    refusals = RefusalCounts()
+    refusals.count("full")
+    counts = vars(refusals)["_by_process"][os.getpid()]
+    with counts.lock:
+        refusals.count("full", 2)
+        refusals.count("empty", 4)
+        assert refusals.totals == {"full": 3, "empty": 4}
+        assert refusals.take() == {}
+        assert refusals.unreported
+    assert refusals.take() == {"full": 3, "empty": 4}
