@@ -17,6 +17,9 @@ from baseplate_events.transport.posix import MessageQueue
 from tests.support.publishers import config_text
 from tests.support.queues import drain
 
+#: Each test starts a command, or more.
+pytestmark = pytest.mark.slow
+
 PATIENCE: Final = 30.0
 
 #: What a shell does to the streams of a command.
