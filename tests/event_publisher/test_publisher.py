@@ -6,6 +6,7 @@ import gzip
 import logging
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,10 +38,12 @@ from tests.support.publishers import (
     small_queue,
 )
 from tests.support.queues import drain, fresh_event_name, open_files
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from baseplate_events.transport.posix import MessageQueue
 
 
 FIVES: tuple[Behaviour, ...] = (Respond(500), Respond(503, (("Retry-After", "0"),)))
@@ -271,6 +274,11 @@ def test_raw_messages_that_no_batch_can_hold_are_dropped_alone(name: str, tmp_pa
         assert "1 dropped (invalid)" in publisher.log
 
 
+def is_empty(queue: MessageQueue) -> bool:
+    """Say whether nothing waits in a queue."""
+    return queue.current_messages == 0
+
+
 def test_a_queue_that_is_unlinked_and_made_anew_is_followed(name: str, tmp_path: Path) -> None:
     """Events of the old queue and of the new one are delivered, though nobody restarts the publisher."""
     with (
@@ -284,6 +292,8 @@ def test_a_queue_that_is_unlinked_and_made_anew_is_followed(name: str, tmp_path:
         events = make_events(300)
         for number, event in enumerate(events):
             if number % 100 == 50:
+                with small_queue(name) as current:  # one that comes and goes unseen is lost
+                    wait_until(partial(is_empty, current), "no one receives")
                 queue.unlink()
             producer.put(event)
         with small_queue(name) as renewed:
