@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 
 #: Paths that a shell takes as they are.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
@@ -61,12 +62,13 @@ def not_let_in(directory: str, *, absent: bool) -> str:
     """
     if absent:
         return (
-            f"this process of user {os.geteuid()} may not make it in {directory}; run `chown` for that user, "
-            "or `chgrp` and `chmod g+rwx` for a group of the user (Kubernetes: fsGroup)"
+            f"this process of user {os.geteuid()} may not make it in {directory}{_whose(directory)}; run "
+            f"`chown {os.geteuid()} {quoted(directory)}`, or `chgrp` and `chmod g+rwx` for a group of that "
+            "user (Kubernetes: fsGroup)"
         )
     return (
-        f"this process of user {os.geteuid()} may not reach {directory}; run `chmod` for it and the folders "
-        "above it, or run the process as another user (Kubernetes: runAsUser)"
+        f"this process of user {os.geteuid()} may not reach {directory}{_whose(directory)}; run `chmod o+x` "
+        "for it and the folders above it, or run the process as another user (Kubernetes: runAsUser)"
     )
 
 
@@ -103,3 +105,12 @@ def quoted(path: str) -> str:
 
 def _above(path: str) -> str:
     return os.path.dirname(path)  # noqa: PTH120 - as above
+
+
+def _whose(directory: str) -> str:
+    """Say whose a directory is, if this process may know."""
+    try:
+        status = os.stat(directory)  # noqa: PTH116 - as above
+    except OSError:
+        return ""
+    return f" (of user {status.st_uid}, group {status.st_gid}, mode {stat.S_IMODE(status.st_mode):04o})"

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 #: Seconds for which a writer trusts that its descriptor is its segment's, and the segment in the directory.
 TRUST = 1e-3
 
-#: Seconds after which a segment ends, so that even where holes can't be punched its space is given back.
+#: Seconds after which a segment ends, so that even where holes can't be punched its space is given back. One
+#: that isn't full to one part in so many goes on: else a service with few events would leave a file a minute.
 MAX_AGE = 60.0
+_SMALL = 8
 
 
 class FileStatus(NamedTuple):
@@ -214,7 +216,8 @@ class Segment:
         if self._limit == 0 or not self._is_there():
             self.end()
             return False
-        return now < self._ends_at and self.room(shared=False) > 0
+        is_old = now >= self._ends_at and self._size * _SMALL >= self._limit
+        return not is_old and self.room(shared=False) > 0
 
     @property
     def ended(self) -> bool:

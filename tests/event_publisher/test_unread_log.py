@@ -68,6 +68,7 @@ def lines_dropped(folder: Path) -> float:
     return scrape(UnixEndpoint(str(folder / "health.sock"))).number("log_lines_dropped_total") or 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unread pipe", "full disk", "no reader", "closed"])
 def test_a_log_that_cant_be_written_stops_nothing(kind: str, name: str, tmp_path: Path) -> None:
     """Every event is delivered, SIGTERM ends it with 0, and lost lines are counted in the metrics."""

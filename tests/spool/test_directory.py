@@ -348,7 +348,8 @@ def test_a_folder_that_cant_be_renamed_is_removed(place: Path, monkeypatch: pyte
 def test_a_directory_that_a_user_may_not_use(place: Path) -> None:
     """The error says who may not do what, and which commands help."""
     with as_member(USER, USER):
-        assert f"this process of user {USER} may not make it in {place}; run `chown`" in problem_of(place)
+        problem = problem_of(place)
+        assert f"this process of user {USER} may not make it in {place} (of user 0, group 0, mode " in problem
         assert f"may not make it in {place}" in problem_of(place, SHARED)
     place.chmod(0o700)
     with as_member(USER, USER):

@@ -113,9 +113,12 @@ def test_it_should_end_when_it_is_nearly_full() -> None:
 
 
 def test_it_should_end_when_it_is_old() -> None:
-    """It may be appended to until the next one is started."""
+    """It may be appended to until the next one is started. One that has hardly begun goes on."""
     alone = Alone()
-    segment = alone.segment()
+    segment = alone.segment(1_600)
+    segment.send(b"x" * 50)
+    assert segment.check(alone.now + MAX_AGE)
+    segment.send(b"x" * 150)
     assert segment.check(alone.now + MAX_AGE - 1)
     assert not segment.check(alone.now + MAX_AGE)
     segment.send(b"event")

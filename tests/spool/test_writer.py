@@ -37,6 +37,9 @@ OTHERS = {errno.EMFILE: "ulimit -n", errno.ENFILE: "fs.file-max", errno.EIO: "In
 #: Calls that start a segment; `status` belongs to its making.
 CALLS = ("open", "used", "create", "lock", "write", "status", "publish")
 
+#: An event after which a segment isn't too small to end by its age.
+FIRST = b"f" * (MIN_SEGMENT_SIZE // 8)
+
 
 def payloads(alone: Alone) -> list[bytes]:
     """Return the events in the spool, in order."""
@@ -112,14 +115,14 @@ def test_it_rotates_by_age() -> None:
     """An old segment is followed by another one at the next event, and closed."""
     alone = Alone()
     writer = alone.writer()
-    writer.append([b"first"])
+    writer.append([FIRST])
     alone.now += MAX_AGE - 1
     writer.append([b"second"])
     assert len(alone.names) == 1
     alone.now += 1
     writer.append([b"third"])
     assert [records_of(inode) for inode in alone.files()] == [
-        [(EVENT, b"first"), (EVENT, b"second")],
+        [(EVENT, FIRST), (EVENT, b"second")],
         [(EVENT, b"third")],
     ]
     assert len(alone.process.descriptors) == 1
@@ -131,10 +134,11 @@ def test_names_are_in_order_when_the_clock_steps_back(monkeypatch: pytest.Monkey
     monkeypatch.setattr(writer_module, "time_ns", lambda: next(times))
     alone = Alone()
     writer = alone.writer()
-    for event in (b"first", b"second", b"third"):
+    events = [bytes([letter]) * len(FIRST) for letter in b"abc"]
+    for event in events:
         writer.append([event])
         alone.now += MAX_AGE
-    assert payloads(alone) == [b"first", b"second", b"third"]
+    assert payloads(alone) == events
 
 
 def test_the_spool_has_a_limit() -> None:
@@ -165,15 +169,15 @@ def test_what_is_left_of_a_segment_is_used() -> None:
     """A segment that should end, as it is old or nearly full, goes on if no other can be started."""
     alone = Alone()
     writer = alone.writer()
-    writer.append([b"first"])
+    writer.append([FIRST])
     alone.now += MAX_AGE
     alone.directory.errors["create"] = [errno.ENOSPC]
     writer.append([b"second"])
-    assert payloads(alone) == [b"first", b"second"]
+    assert payloads(alone) == [FIRST, b"second"]
     assert len(alone.names) == 1
     alone.now += FULL_PAUSE
     writer.append([b"third"])
-    assert payloads(alone) == [b"first", b"second", b"third"]
+    assert payloads(alone) == [FIRST, b"second", b"third"]
     assert len(alone.names) == 2
 
 
@@ -181,14 +185,14 @@ def test_what_is_left_of_a_segment_is_not_used_for_later_events() -> None:
     """If a segment could be started for the first of several events, the others aren't put before that."""
     alone = Alone()
     writer = alone.writer()
-    writer.append([b"first"])
+    writer.append([FIRST])
     alone.now += MAX_AGE
     alone.directory.errors["create"] = [0, errno.ENOSPC]
     large = b"x" * MIN_SEGMENT_SIZE
     with pytest.raises(EventQueueFullError) as caught:
         writer.append([large, b"third"])
     assert caught.value.events_put == 1
-    assert payloads(alone) == [b"first", large]
+    assert payloads(alone) == [FIRST, large]
 
 
 @pytest.mark.parametrize("number", [*NO_ROOM, *OTHERS])

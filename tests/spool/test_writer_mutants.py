@@ -17,6 +17,7 @@ from tests.support.spool_model.world import World, explore
 MOST = 3_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_found(name: str) -> None:
     """Each within its bounds, by the rule that it breaks, and its schedule shows it again."""

@@ -32,6 +32,9 @@ from tests.support.waiting import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Each remedy is tried, in processes and mounts of its own.
+pytestmark = pytest.mark.slow
+
 #: A folder whose name a shell would take apart.
 ODD_NAME = "the spool's (only) folder"
 
