@@ -43,7 +43,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Bytes of the random identity of a segment.
 IDENTITY_SIZE = 16
@@ -71,7 +71,7 @@ _MARKER = b"\xffEV"
 #: The marker and kind of an event, and what packs all that precedes its payload: these, the length, its check
 #: and the CRC. They are for those who can't afford to call `Encoder.encode`.
 EVENT_MARKER = _MARKER + EVENT
-pack_prefix = _RECORD.pack
+pack_prefix: Callable[[bytes, int, int, int], bytes] = _RECORD.pack
 
 #: Where a record may begin: at a marker, or at the end of the data if that may be the beginning of a marker.
 _BEGINNING = re.compile(rb"\xff(?:EV|E?\Z)")
