@@ -11,6 +11,14 @@ Rules:
 
 from __future__ import annotations
 
+import errno
+
+#: What is wrong if the system has no more descriptors (EMFILE, ENFILE), and the remedy, for any queue.
+TOO_MANY_FILES = {
+    errno.EMFILE: "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
+    errno.ENFILE: "this host has too many files open; raise the sysctl fs.file-max",
+}
+
 
 class EventError(Exception):
     """Base class for event related exceptions.
@@ -129,6 +137,9 @@ class EventQueueRemovedError(EventQueueUnavailableError):
 
 class EventQueueClosedError(EventQueueUnavailableError):
     """Raised when a queue is used after `close()`."""
+
+    def __init__(self, name: str, problem: str = "it was closed; make a new one to go on") -> None:
+        super().__init__(name, problem)
 
 
 class EventQueueLimitError(EventQueueUnavailableError):

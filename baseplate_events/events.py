@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from .spool.directory import SpoolDirectory
     from .transport import Transport
 
 #: Bytes that a serialized event may have: the size of a message of the queue, for producers and the
@@ -110,22 +111,22 @@ class QueueArguments(NamedTuple):
     """The arguments of an `EventQueue` that say what to open; `EventQueue` has their meaning.
 
     Attributes:
-        name: The name of the event queue, without a prefix.
+        posix_name: The name of its POSIX queue.
         max_queue_size: Events that it holds.
         max_event_size: Bytes that an event may have.
         mode: Permission bits.
         strict_size: Whether less than the full size is an error.
-        spool_directory: Where its spool is to be, absolute; None for a POSIX queue.
+        spool: Where its spool is to be; None for a POSIX queue.
         max_spool_size: Bytes that its spool holds.
         event_format: The `collector.version` that its events are for, or `unknown`.
     """
 
-    name: str
+    posix_name: str
     max_queue_size: int
     max_event_size: int
     mode: int
     strict_size: bool
-    spool_directory: str | None
+    spool: SpoolDirectory | None
     max_spool_size: int
     event_format: str
 
@@ -179,7 +180,8 @@ class EventQueue(Generic[T_contra]):
         spool_directory: str | os.PathLike[str] | None = None,
         max_spool_size: int = MAX_SPOOL_SIZE,
     ) -> None:
-        check_arguments(queue_name(name), max_queue_size, max_event_size, mode)
+        posix_name = _posix_name(name)
+        check_arguments(posix_name, max_queue_size, max_event_size, mode)
         if not (math.isfinite(put_timeout) and put_timeout >= 0):
             raise ValueError(f"put_timeout must be a finite number of seconds, 0 or more, not {put_timeout}")
         if not max_spool_size >= MIN_SPOOL_SIZE:
@@ -187,22 +189,21 @@ class EventQueue(Generic[T_contra]):
                 f"max_spool_size must be {MIN_SPOOL_SIZE:,} bytes or more, not {max_spool_size:,}"
             )
         arguments = QueueArguments(
-            name=name,
+            posix_name=posix_name,
             max_queue_size=max_queue_size,
             max_event_size=max_event_size,
             mode=mode,
             strict_size=strict_size,
-            spool_directory=_find_spool_directory(spool_directory),
+            spool=_find_spool(name, spool_directory, mode),
             max_spool_size=max_spool_size,
             event_format=event_format_of(event_serializer),
         )
-        _check_spool(arguments)
         self._name = name
         self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
         self._max_event_size = max_event_size
         self._put_timeout = put_timeout
-        self._waited_in_vain = False
-        self._fast_limit = max_event_size  # bytes up to which `put` tries the fast way
+        # Bytes up to which `put` tries the fast way; -1 from a wait in vain until a put finds room.
+        self._fast_limit = max_event_size
         self._refusals = RefusalCounts()
         self._reported: dict[str, int] = {}
         make = partial(self._open, arguments)
@@ -217,22 +218,20 @@ class EventQueue(Generic[T_contra]):
 
     def _open(self, arguments: QueueArguments) -> Transport:
         """Open what carries the bytes; the queue for tests has something in memory."""
-        if arguments.spool_directory is None:
+        if arguments.spool is None:
             return MessageQueue(
-                queue_name(arguments.name),
+                arguments.posix_name,
                 max_messages=arguments.max_queue_size,
                 max_message_size=arguments.max_event_size,
                 mode=arguments.mode,
                 strict_size=arguments.strict_size,
                 read=False,
             )
-        from .spool.directory import SpoolDirectory  # noqa: PLC0415 - most services have a POSIX queue
-        from .transport.spool import SpoolTransport  # noqa: PLC0415 - likewise
+        from .transport.spool import SpoolTransport  # noqa: PLC0415 - most services have a POSIX queue
 
-        directory = SpoolDirectory(arguments.spool_directory, arguments.name, mode=arguments.mode)
-        directory.prepare()
+        arguments.spool.prepare()
         return SpoolTransport(
-            directory,
+            arguments.spool,
             arguments.event_format,
             max_size=arguments.max_spool_size,
             max_message_size=arguments.max_event_size,
@@ -342,7 +341,7 @@ class EventQueue(Generic[T_contra]):
         queue = self._queue
         if isinstance(queue, UnopenedTransport):
             queue = self._queue = queue.open()
-        timeout = 0.0 if self._waited_in_vain else self._put_timeout
+        timeout = 0.0 if self._fast_limit < 0 else self._put_timeout
         try:
             if len(messages) == 1:
                 queue.put(messages[0], timeout)
@@ -351,12 +350,9 @@ class EventQueue(Generic[T_contra]):
         except EventQueueFullError:
             if timeout:
                 # From now on no put takes the fast way, so that the first one that finds room comes by here.
-                self._waited_in_vain = True
                 self._fast_limit = -1
             raise
-        if self._waited_in_vain:
-            self._waited_in_vain = False
-            self._fast_limit = self._max_event_size
+        self._fast_limit = self._max_event_size
 
     def _checked(self, message: object) -> bytes:
         """Return what a serializer returned, or raise the error for what no collector would take."""
@@ -435,27 +431,22 @@ class EventQueue(Generic[T_contra]):
             )
 
 
-def _find_spool_directory(argument: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of the directory for spools, or None if there shall be none."""
-    if argument is None:
-        found = os.environ.get(SPOOL_VARIABLE, "").strip()
-        return os.path.abspath(found) if found else None  # noqa: PTH100 - pathlib takes long to import
-    path = os.fspath(argument)
-    if not path:
-        raise ValueError(
-            "spool_directory must be the path of a directory, not ''; leave it out for a POSIX queue"
-        )
-    return os.path.abspath(path)  # noqa: PTH100 - likewise
-
-
-def _check_spool(arguments: QueueArguments) -> None:
-    """Raise a `ValueError` for an argument that a spool can't have."""
-    if arguments.spool_directory is None:
-        return
+def _find_spool(name: str, directory: str | os.PathLike[str] | None, mode: int) -> SpoolDirectory | None:
+    """Return where the spool of a queue is to be, or None if there shall be none; raise a `ValueError`."""
+    if directory is None:
+        path = os.environ.get(SPOOL_VARIABLE, "").strip()
+        if not path:
+            return None
+    else:
+        path = os.fspath(directory)
+        if not path:
+            raise ValueError(
+                "spool_directory must be the path of a directory, not ''; leave it out for a POSIX queue"
+            )
     from .spool.directory import SpoolDirectory  # noqa: PLC0415 - most services have a POSIX queue
 
     try:
-        SpoolDirectory(arguments.spool_directory, arguments.name, mode=arguments.mode)
+        return SpoolDirectory(os.path.abspath(path), name, mode=mode)  # noqa: PTH100 - pathlib is slow to import
     except ValueError as exc:
         problem = f"{exc}; there is a spool because of spool_directory or the variable {SPOOL_VARIABLE}"
         raise ValueError(problem) from None
@@ -469,7 +460,7 @@ def _log_unopened(error: EventQueueUnavailableError) -> None:
     )
 
 
-def queue_name(name: str) -> str:
+def _posix_name(name: str) -> str:
     """Give the POSIX name of an event queue's queue, or a `ValueError` in terms of `name`."""
     longest = MAX_NAME_SIZE - len(_PREFIX)
     try:

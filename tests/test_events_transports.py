@@ -314,7 +314,7 @@ class WaitingQueue(MessageQueue):
 def test_after_a_wait_in_vain_none_waits_until_one_finds_room(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 puts into a dead queue cost one wait; each time it was full anew, it is one more."""
+    """200 puts into a dead queue cost one wait; each later time that it is full, one more."""
     monkeypatch.setattr("baseplate_events.events.MessageQueue", WaitingQueue)
     WaitingQueue.waits = 0
     with in_kernel(name, put_timeout=0.05) as queue, reader(EVENTS + name) as other:

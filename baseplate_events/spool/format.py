@@ -79,7 +79,7 @@ _BEGINNING = re.compile(rb"\xff(?:EV|E?\Z)")
 #: Times a byte: four bytes of it.
 _FOUR_TIMES = 0x01010101
 
-#: How headers begin, and their shape, in all versions; what precedes CHECK in this version.
+#: How headers begin, and their shape, in every version; what precedes CHECK in this version.
 _START = b"event-segment "
 _HEADER = re.compile(rb"(event-segment ([0-9]{1,9}) (?:[^\n]* )?)([0-9a-f]{8})\n")
 _HEADER_1 = re.compile(rb"event-segment 1 ([0-9a-z]{1,16}) ([0-9a-f]{32}) ")

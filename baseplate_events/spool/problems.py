@@ -10,6 +10,8 @@ import os
 import re
 import stat
 
+from ..errors import TOO_MANY_FILES
+
 #: Paths that a shell takes as they are.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 
@@ -34,11 +36,7 @@ def unusable(path: str, exc: OSError) -> str:
             "its file system is mounted read-only; mount it for writing (Kubernetes: without readOnly in "
             "volumeMounts)"
         )
-    if number == errno.EMFILE:
-        return "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)"
-    if number == errno.ENFILE:
-        return "this host has too many files open; raise the sysctl fs.file-max"
-    return f"it can't be used ({exc.strerror})"
+    return TOO_MANY_FILES.get(number or 0, f"it can't be used ({exc.strerror})")
 
 
 def not_a_folder(path: str) -> str:

@@ -33,7 +33,7 @@ from bisect import bisect_right
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import EventQueueFullError, EventQueueUnavailableError
+from ..errors import TOO_MANY_FILES, EventQueueFullError, EventQueueUnavailableError
 from .format import IDENTITY_SIZE, OVERHEAD, Encoder, Header
 from .segment import Segment
 
@@ -71,12 +71,6 @@ _NO_ROOM = {
 #: Errors that another attempt may not meet: the file was deleted, or the directory; or the program closed a
 #: descriptor that isn't its own.
 _TRY_AGAIN = frozenset({errno.ENOENT, errno.EBADF})
-
-#: Other errors with a remedy.
-_REMEDIES = {
-    errno.EMFILE: "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
-    errno.ENFILE: "this host has too many files open; raise the sysctl fs.file-max",
-}
 
 
 class _Pause(NamedTuple):
@@ -288,8 +282,8 @@ class SpoolWriter:
         number = exc.errno or 0
         if number in _NO_ROOM:
             return self._refuse(FULL_PAUSE, _NO_ROOM[number], full=True)
-        reason = exc.strerror or type(exc).__name__
-        return self._refuse(UNAVAILABLE_PAUSE, _REMEDIES.get(number, f"it can't be written to ({reason})"))
+        problem = f"it can't be written to ({exc.strerror or type(exc).__name__})"
+        return self._refuse(UNAVAILABLE_PAUSE, TOO_MANY_FILES.get(number, problem))
 
     def _refuse(
         self, seconds: float, problem: str | None, *, full: bool = False

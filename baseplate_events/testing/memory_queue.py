@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import EventError, EventQueueClosedError, EventQueueFullError
-from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue, QueueArguments, queue_name
+from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue, QueueArguments
 
 if TYPE_CHECKING:
     import os
@@ -54,7 +54,7 @@ class _MemoryTransport:
 
     def is_full(self, exc: Exception) -> bool:
         del exc
-        return False  # `put` tells
+        return False  # `put` finds out
 
     def confirm(self, now: float) -> bool:
         del now
@@ -90,7 +90,7 @@ class _MemoryTransport:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EventQueueClosedError(self.name, "it was closed; make a new one to go on")
+            raise EventQueueClosedError(self.name)
 
     @property
     def _depth(self) -> int:
@@ -149,7 +149,7 @@ class InMemoryEventQueue(EventQueue[T]):
 
     def _open(self, arguments: QueueArguments) -> Transport:
         self._memory: _MemoryTransport = _MemoryTransport(
-            queue_name(arguments.name), arguments.max_queue_size, arguments.max_event_size
+            arguments.posix_name, arguments.max_queue_size, arguments.max_event_size
         )
         return self._memory
 

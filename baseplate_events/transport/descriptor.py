@@ -21,6 +21,7 @@ import stat
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import (
+    TOO_MANY_FILES,
     EventQueueLimitError,
     EventQueuePermissionError,
     EventQueueUnavailableError,
@@ -366,13 +367,7 @@ def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailab
     if number == errno.ENOSYS:
         problem = f"the kernel of this host has no POSIX message queues; use {_SPOOL_INSTEAD}"
         return EventQueueUnsupportedError(name, problem)
-    if number == errno.EMFILE:
-        problem = "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)"
-    elif number == errno.ENFILE:
-        problem = "this host has too many files open; raise the sysctl fs.file-max"
-    else:
-        problem = f"it can't be used ({exc})"
-    return EventQueueUnavailableError(name, problem)
+    return EventQueueUnavailableError(name, TOO_MANY_FILES.get(number or 0, f"it can't be used ({exc})"))
 
 
 def _not_let_in(name: str) -> str:

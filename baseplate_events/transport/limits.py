@@ -259,7 +259,7 @@ class Negotiation:
         return text if got is None else text + _recreation(depth, unlink)
 
     def _leads_to(self, got: QueueSize, largest: QueueSize) -> bool:
-        """Tell whether someone whom the sysctls allow `largest` gets just `got` if bytes are short."""
+        """Return whether someone whom the sysctls allow `largest` gets just `got` if bytes are short."""
         rlimit = self._limits.rlimit
         return got == largest or (rlimit is not None and got in reductions(largest, rlimit))
 

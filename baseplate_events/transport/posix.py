@@ -326,7 +326,7 @@ class MessageQueue:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EventQueueClosedError(self._name, "it was closed; make a new one to go on") from None
+            raise EventQueueClosedError(self._name) from None
 
     def _move(self) -> None:
         """Leave an orphan for the queue that has the name now."""

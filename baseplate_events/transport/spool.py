@@ -154,7 +154,7 @@ class SpoolTransport:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EventQueueClosedError(self._name, "it was closed; make a new one to go on")
+            raise EventQueueClosedError(self._name)
 
     def _look_for_reader(self) -> None:
         """Log once if no publisher has read the spool for `UNREAD_LIMIT`."""

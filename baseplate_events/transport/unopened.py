@@ -120,4 +120,4 @@ class UnopenedTransport:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EventQueueClosedError(self.name, "it was closed; make a new one to go on")
+            raise EventQueueClosedError(self.name)

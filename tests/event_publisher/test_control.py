@@ -63,7 +63,7 @@ def test_a_signal_to_another_thread_wakes_the_one_that_waits(
 
 
 def test_after_the_end_a_signal_writes_to_no_descriptor(control_of_signals: Control) -> None:
-    """The number of a closed descriptor may be somebody else's soon."""
+    """The number of a closed descriptor may soon be another file's."""
     control_of_signals.close()
     assert signal.set_wakeup_fd(-1) == -1
     signal.raise_signal(signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
@@ -17,12 +16,12 @@ import pytest
 from baseplate_events.event_publisher.config.settings import Sync
 from baseplate_events.event_publisher.storage import Folder, SpoolError
 from tests.support.commands import run
+from tests.support.disks import mounted
 from tests.support.queues import as_user, needs_root
 from tests.support.spools import FIRST, NONE, append_all, folder_at, recovered, spool_on
-from tests.support.tools import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
     from baseplate_events.event_publisher.policy.store import StoredBatch
 
@@ -202,16 +201,9 @@ def test_a_killed_process_loses_nothing(place: Path, sync: Sync) -> None:
         assert cut <= kills
 
 
-@contextlib.contextmanager
-def small_file_system(path: Path, kind: str = "tmpfs") -> Generator[None]:
+def small_file_system(path: Path, kind: str = "tmpfs") -> AbstractContextManager[None]:
     """Mount a file system in memory, of 64 KiB if its kind has a limit."""
-    path.mkdir()
-    if run("mount", "-t", kind, "-o", "size=64k,mode=0700", kind, path).status:
-        missing("nothing can be mounted here")
-    try:
-        yield
-    finally:
-        run("umount", "--lazy", path).check()
+    return mounted(path, "-t", kind, "-o", "size=64k,mode=0700", kind)
 
 
 @needs_root

@@ -8,7 +8,6 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from baseplate_events import EventQueue
-from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.transport.spool import SpoolTransport
 from tests.support.spool_reader import SpoolReader
 from tests.support.waiting import wait_until
@@ -153,8 +152,8 @@ class WatchedQueue(EventQueue[bytes]):
         super().__init__(NAME, bytes, spool_directory=directory, strict_size=True, **arguments)
 
     def _open(self, arguments: QueueArguments) -> Transport:
-        assert arguments.spool_directory is not None
-        real = SpoolDirectory(arguments.spool_directory, arguments.name, mode=arguments.mode)
+        real = arguments.spool
+        assert real is not None
         real.prepare()
         return SpoolTransport(
             WatchedDirectory(real, self._before, self._after),

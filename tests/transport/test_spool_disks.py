@@ -6,11 +6,10 @@ import contextlib
 import errno
 import os
 import re
-import resource
 import shutil
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import pytest
 
@@ -19,6 +18,7 @@ from baseplate_events.spool import MIN_SPOOL_SIZE, writer
 from baseplate_events.spool.directory import READER_LOCK
 from baseplate_events.spool.format import Header, SegmentParser
 from tests.support.commands import run
+from tests.support.disks import largest_file, mounted
 from tests.support.queues import needs_root, outlast_trust
 from tests.support.spool_reader import SpoolReader
 from tests.support.spool_services import (
@@ -31,9 +31,6 @@ from tests.support.spool_services import (
 )
 from tests.support.tools import missing, need_command
 from tests.support.waiting import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 #: An event of which a few hundred fill the small disks here, and that isn't a part of a page.
 EVENT = b"x" * 2_500
@@ -118,18 +115,6 @@ def files(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in folder.iterdir() if file.name != READER_LOCK}
 
 
-@contextlib.contextmanager
-def mounted(path: Path, *arguments: str | Path) -> Generator[None]:
-    """Mount a file system at a new folder."""
-    path.mkdir()
-    if run("mount", *arguments, path).status:
-        missing("nothing can be mounted here")
-    try:
-        yield
-    finally:
-        run("umount", "--lazy", path).check()
-
-
 # --- no room ---
 
 
@@ -183,21 +168,10 @@ def use_inodes(disk: Path) -> list[Path]:
     return made[:-1]
 
 
-@contextlib.contextmanager
-def file_size(limit: int) -> Generator[None]:
-    """Let no file of this process become larger."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_limit_of_files_makes_segments_small(tmp_path: Path) -> None:
     """With RLIMIT_FSIZE, as of `ulimit -f`, segments are as large as it allows, and nothing is lost."""
     attempts = Attempts(tmp_path)
-    with file_size(10_000):
+    with largest_file(10_000):
         for _ in range(20):
             assert attempts.try_to_put() is None
         assert {10_000} == set(files(spool_of(tmp_path)).values()) - {min(files(spool_of(tmp_path)).values())}
@@ -207,7 +181,7 @@ def test_a_limit_of_files_makes_segments_small(tmp_path: Path) -> None:
 def test_a_limit_of_files_below_an_event_refuses_it(tmp_path: Path) -> None:
     """If no file may become as large as an event, that is refused with its reason."""
     attempts = Attempts(tmp_path)
-    with file_size(2_000):
+    with largest_file(2_000):
         assert attempts.fill() is not None
         attempts.check_refusals(FILE_SIZE)
     attempts.check_recovery()

@@ -637,7 +637,7 @@ def test_a_proxy_that_makes_no_connection_is_a_problem(
 
 
 def test_a_proxy_gets_an_address_of_ipv6_in_brackets(tmp_path: Path) -> None:
-    """That is how a host and its port are told apart."""
+    """So a host and its port can be distinguished."""
     with FaultCollector([Respond(403)]) as proxy:
         diagnose(tmp_path, "https://[::1]", collector__proxy=proxy.url)
         assert [request.target for request in proxy.requests] == ["[::1]:443"]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -50,28 +49,18 @@ from tests.support.dead_letters import (
     write_all,
     writer,
 )
+from tests.support.disks import largest_file
 from tests.support.machines import check_machine
 from tests.support.queues import FEW, SMALL, drain
 from tests.support.strategies import answers, any_events, refusals, texts, wall_times
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from baseplate_events.event_publisher.dead_letters.record import Entry
 
 DAY = 86_400.0
-
-
-@contextlib.contextmanager
-def largest_file(limit: int) -> Generator[None]:
-    """Let no file of this process grow beyond a size: a real write that is cut short, then a real error."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # --- what is buried is read ---

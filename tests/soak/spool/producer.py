@@ -78,11 +78,11 @@ def main(name: str, log_path: str, threads: int, seed: int) -> NoReturn:
             os.close(ready)
             start_threads()
 
-            def tell(to: int = announce) -> None:
+            def report(to: int = announce) -> None:
                 with contextlib.suppress(BrokenPipeError):  # the parent was killed
                     os.write(to, b".")
 
-            put_events(queue, log, after, tell)
+            put_events(queue, log, after, report)
         os.close(announce)
         os.read(ready, 1)  # of a child that was killed by another, the end
         os.close(ready)

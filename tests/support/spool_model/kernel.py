@@ -54,7 +54,7 @@ class Description:
 
     Attributes:
         inode: The file.
-        users: Descriptors of it, in all processes.
+        users: Descriptors of it, of every process.
         lock: How it locks the file.
     """
 
