@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING, final
 
 from .file_systems import try_lock, unlock
+from .format import NEW_SUFFIX, SEGMENT_SUFFIX
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -37,8 +38,12 @@ class OpenDirectory:
         self._mode = mode
         self._counts_blocks = counts_blocks
 
+    def fileno(self) -> int:
+        """Return its descriptor, which stays this object's."""
+        return self._descriptor
+
     def used(self) -> int:
-        """Return the bytes of all files, without holes, which delivered events leave.
+        """Return the bytes of all segments, without holes, which delivered events leave.
 
         Raises:
             OSError: The folder can't be read.
@@ -46,6 +51,8 @@ class OpenDirectory:
         total = 0
         with os.scandir(self._descriptor) as entries:
             for entry in entries:
+                if not entry.name.endswith((SEGMENT_SUFFIX, NEW_SUFFIX)):
+                    continue  # the publisher's own, such as its ledger
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:

@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from zlib import crc32
@@ -18,7 +19,7 @@ from zlib import crc32
 from .format import EVENT, EVENT_MARKER, OVERHEAD, pack_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from .format import Encoder
@@ -173,6 +174,33 @@ class Segment:
             raise NotAppendedError
         self._size = size  # other threads write it as well: `check` corrects it
 
+    def send_each(self, messages: Iterator[bytes], sent: list[bytes]) -> bytes | None:
+        """Append events, each before the next one is asked for, and add those that were to `sent`.
+
+        Returns:
+            The event that couldn't be appended, as from `send`; None if all were.
+        """
+        mask, seed, write, fd = self._mask, self._seed, self._write, self._fd
+        size, add = self._size, sent.append
+        for message in messages:
+            length = len(message)
+            whole = OVERHEAD + length
+            if size + whole > self._limit:
+                return message
+            prefix = pack_prefix(EVENT_MARKER, length, length ^ mask, crc32(message, seed))
+            try:
+                written = write(fd, prefix + message)
+            except OSError as exc:
+                if not self.refused(exc):
+                    raise
+                return message
+            if written != whole:
+                self.end()
+                return message
+            self._size = size = size + whole
+            add(message)
+        return None
+
     def append(self, data: bytes) -> int:
         """Append whole records, whatever their size; return how many bytes were appended, 0 if it failed."""
         try:
@@ -220,6 +248,19 @@ class Segment:
         return not is_old and self.room(shared=False) > 0
 
     @property
+    def size(self) -> int:
+        """Bytes in it; exact if no one else appends to it."""
+        return self._size
+
+    def sync(self) -> None:
+        """Force what was appended onto the disk.
+
+        Raises:
+            OSError: That failed, and a later success would mean nothing: the system may have given it up.
+        """
+        os.fdatasync(self._fd)
+
+    @property
     def ended(self) -> bool:
         """Whether it must not be appended to any more."""
         return self._limit == 0
@@ -246,8 +287,8 @@ class Segment:
         if (status.device, status.inode) != (self._device, self._inode):
             self._lost = True  # the number is another file's now
             return False
-        self._size = status.size
-        return status.links > 0
+        was_cut, self._size = status.size < self._size, status.size
+        return status.links > 0 and not was_cut  # what follows in a file that someone has cut isn't read
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # made only in part, or the interpreter is ending

@@ -34,7 +34,7 @@ from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import TOO_MANY_FILES, EventQueueFullError, EventQueueUnavailableError
-from .format import IDENTITY_SIZE, OVERHEAD, Encoder, Header
+from .format import IDENTITY_SIZE, NEW_SUFFIX, OVERHEAD, SEGMENT_SUFFIX, Encoder, Header
 from .segment import Segment
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ UNAVAILABLE_PAUSE = 1.0
 #: A segment takes one part in so many of the spool, but at least so many bytes.
 SEGMENTS = 256
 MIN_SEGMENT_SIZE = 256 * 1024
-
-#: What the names of files end with that aren't complete yet, and of segments.
-NEW_SUFFIX = ".new"
-SEGMENT_SUFFIX = ".segment"
 
 #: How often a file may be deleted while it is started before that is an error.
 _START_ATTEMPTS = 20
@@ -97,6 +93,8 @@ class SpoolWriter:
 
     Attributes:
         segment: What is appended to now; None before the first event.
+        name: What tells its segments from those of others: 16 hexadecimal digits.
+        max_size: As given, and may be changed.
     """
 
     def __init__(
@@ -110,10 +108,10 @@ class SpoolWriter:
         self._refusals = refusals
         self._directory = directory
         self._event_format = event_format
-        self._max_size = max_size
+        self.max_size: int = max_size
         self._segment_size = max(max_size // SEGMENTS, MIN_SEGMENT_SIZE)
         self._clock = clock
-        self._writer = os.urandom(8).hex()
+        self.name: str = os.urandom(8).hex()
         self._created = 0
         self._pause: _Pause | None = None
         self.segment: Segment | None = None
@@ -233,16 +231,16 @@ class SpoolWriter:
     ) -> int:
         """Start a segment; see `_try_to_start`. It returns 0 if a reader is deleting the file."""
         used = opened.used()
-        if used >= self._max_size:
+        if used >= self.max_size:
             problem = (
-                f"it holds {used:,} of at most {self._max_size:,} bytes; its event publisher isn't "
+                f"it holds {used:,} of at most {self.max_size:,} bytes; its event publisher isn't "
                 "running, or isn't getting through to the event collector"
             )
             raise EventQueueFullError(self._directory.path, problem=problem)
         identity = os.urandom(IDENTITY_SIZE)
         encoder = Encoder(Header(self._event_format, identity))
         self._created = created = max(self._created + 1, time_ns())
-        name = f"{created:020d}-{self._writer}-{identity.hex()}"
+        name = f"{created:020d}-{self.name}-{identity.hex()}"
         fd = opened.create(name + NEW_SUFFIX)
         segment: Segment | None = None
         published = False

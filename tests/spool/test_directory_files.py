@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.spool import directory as directory_module
 from baseplate_events.spool.directory import READER_LOCK, FileStatus
+from baseplate_events.spool.format import NEW_SUFFIX, SEGMENT_SUFFIX
 from baseplate_events.spool.permissions import SHARED
 from tests.support.commands import run
 from tests.support.queues import needs_root
@@ -46,24 +47,25 @@ SLACK: Final = 128 * 1_024
     mode=st.sampled_from(MODES),
 )
 def test_what_is_used_is_data_in_files(files: list[tuple[int, int]], mode: int) -> None:
-    """Holes don't count, nor does the end of a block behind the end of a file, or what isn't a file."""
+    """Holes don't count, nor does the end of a block behind the end of a file, or what isn't a segment."""
     with fresh_place() as place:
         spool = spool_in(place, mode)
         outside = place / "large"
         outside.write_bytes(bytes(100_000))
         for number, (data, hole) in enumerate(files):
             with spool.open() as folder:
-                fd = folder.create(str(number))
+                fd = folder.create(f"{number}{NEW_SUFFIX if number % 2 else SEGMENT_SUFFIX}")
                 spool.write(fd, b"x" * data)
                 os.ftruncate(fd, data + hole)
                 spool.close(fd)
         inside = folder_of(place)
-        (inside / "link").symlink_to(outside)
-        (inside / "folder").mkdir()
-        (inside / "folder" / "large").write_bytes(bytes(100_000))
-        os.mkfifo(inside / "pipe")
+        (inside / "ledger.sqlite").write_bytes(bytes(100_000))
+        (inside / "link.segment").symlink_to(outside)
+        (inside / "folder.segment").mkdir()
+        (inside / "folder.segment" / "large").write_bytes(bytes(100_000))
+        os.mkfifo(inside / "pipe.segment")
         with socket.socket(socket.AF_UNIX) as bound, spool.open() as folder:
-            bound.bind(str(inside / "socket"))
+            bound.bind(str(inside / "socket.segment"))
             used = folder.used()
             assert used == folder.used()
         # A file system has blocks, and may reserve some for a file that grows.
@@ -75,12 +77,14 @@ def test_space_that_is_given_back_doesnt_count(place: Path) -> None:
     """Where holes are punched into a file, its size stays."""
     need_command("fallocate")
     spool = spool_in(place)
-    write_file(spool, "one", bytes(range(1, 251)) * 1_000)
+    write_file(spool, "one.segment", bytes(range(1, 251)) * 1_000)
     with spool.open() as folder:
         assert 250_000 == folder.used()
-        run("fallocate", "--punch-hole", "--offset=4096", "--length=200704", spool.path + "/one").check()
+        run(
+            "fallocate", "--punch-hole", "--offset=4096", "--length=200704", spool.path + "/one.segment"
+        ).check()
         assert 250_000 - 200_704 <= folder.used() <= 250_000 - 200_704 + 4_096
-    assert 250_000 == (folder_of(place) / "one").stat().st_size
+    assert 250_000 == (folder_of(place) / "one.segment").stat().st_size
 
 
 def test_sizes_count_where_blocks_arent_counted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +97,7 @@ def test_sizes_count_where_blocks_arent_counted(place: Path, monkeypatch: pytest
     monkeypatch.setattr(directory_module, "probe", report_nothing)
     spool = spool_in(place)
     with spool.open() as folder:
-        fd = folder.create("one")
+        fd = folder.create("one.segment")
         os.ftruncate(fd, 12_345)
         spool.close(fd)
         assert 12_345 == folder.used()
@@ -102,7 +106,7 @@ def test_sizes_count_where_blocks_arent_counted(place: Path, monkeypatch: pytest
 def test_files_that_are_deleted_meanwhile_dont_count(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader deletes files while writers add them up."""
     spool = spool_in(place)
-    for name in ("one", "two", "three"):
+    for name in ("one.segment", "two.segment", "three.segment"):
         write_file(spool, name)
     scandir = os.scandir
 
@@ -110,7 +114,7 @@ def test_files_that_are_deleted_meanwhile_dont_count(place: Path, monkeypatch: p
     def list_then_delete(descriptor: int) -> Generator[list[os.DirEntry[str]]]:
         with scandir(descriptor) as entries:
             listed = list(entries)
-        (folder_of(place) / "two").unlink()
+        (folder_of(place) / "two.segment").unlink()
         yield listed
 
     monkeypatch.setattr(os, "scandir", list_then_delete)

@@ -25,6 +25,7 @@ from baseplate_events.spool.format import (
     Encoder,
     Header,
     Record,
+    RecordRun,
     SegmentParser,
     UnreadableSegmentError,
 )
@@ -154,6 +155,32 @@ def test_at_each_moment_the_whole_records_are_found(data: bytes, places: list[in
     assert (begin + size, torn, 0) == state(parser)
 
 
+class CarefulParser(SegmentParser):
+    """A parser that takes each record by itself."""
+
+    def _walk(self, data: bytes, at: int, runs: list[RecordRun]) -> int:
+        del data, runs
+        return at
+
+
+@given(segments(), places)
+def test_the_fast_path_finds_what_the_careful_one_finds(data: bytes, places: list[int]) -> None:
+    """At each moment, for any data and any cutting; and a run is of one kind, and has no gaps."""
+    fast, careful = SegmentParser(HEADER, BEGIN), CarefulParser(HEADER, BEGIN)
+    again = SegmentParser(HEADER, BEGIN)
+    for piece in cut(data, places):
+        records = careful.feed(piece)
+        runs = fast.feed_runs(piece)
+        assert records == again.feed(piece)
+        assert state(careful) == state(fast) == state(again)
+        assert [record.payload for record in records] == [each for run in runs for each in run.payloads]
+        kinds = [(run.kind, len(run.payloads)) for run in runs]
+        assert [record.kind for record in records] == [kind for kind, count in kinds for _ in range(count)]
+        for run in runs:
+            assert run.end - run.start == sum(OVERHEAD + len(payload) for payload in run.payloads)
+            assert {run.start, run.end} <= {each for record in records for each in record[2:]}
+
+
 @given(pieces=pieces, places=places)
 def test_every_intact_record_is_found(pieces: list[Piece], places: list[int]) -> None:
     """Each record that stands in the data as it was written comes back, whatever stands around it.
@@ -239,6 +266,14 @@ def test_the_largest_payload_comes_back() -> None:
     assert [] == parser.feed(record[:-1])
     (found,) = parser.feed(record[-1:] + OURS.head(MAX_PAYLOAD + 1))
     assert (payload, 0, OVERHEAD) == (found.payload, parser.torn - OVERHEAD, found.end - MAX_PAYLOAD)
+
+
+def test_an_event_that_is_too_large_is_torn() -> None:
+    """Even if all of it is there: no writer writes it, and no path of the parser takes it."""
+    data = OURS.record(bytes(MAX_PAYLOAD + 1)) + OURS.record(b"x")
+    for parser in (SegmentParser(HEADER, 0), CarefulParser(HEADER, 0)):
+        assert [b"x"] == [record.payload for record in parser.feed(data)]
+        assert parser.torn == HEAD + MAX_PAYLOAD + 1
 
 
 # --- the work is linear ---
@@ -353,8 +388,8 @@ def test_a_bad_length_costs_no_body(length: int, size: int, right: bool, work: W
         assert len(found) == sum(end <= at + size for end in ends)
     assert events == [record.payload for record in found]
     assert (len(data), HEAD, 0) == state(parser)
-    complete = length if right and length < len(behind) else 0
-    # Each event once, and what the head claims once: not even that if the next record was whole before.
+    complete = 2 * length if right and length < len(behind) else 0
+    # Each event once, and what the head claims twice: not even that if the next record was whole before.
     assert work.summed <= 400 * 200 + complete
     assert work.looks <= 200 + 10 + 2 * len(data) // size
 

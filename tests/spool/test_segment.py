@@ -161,6 +161,17 @@ def test_a_deleted_file_is_noticed() -> None:
     assert not alone.process.descriptors
 
 
+def test_a_file_that_was_cut_is_noticed() -> None:
+    """The publisher doesn't read again what it has read, so nothing is appended there."""
+    alone = Alone()
+    segment = alone.segment()
+    segment.send(b"event")
+    assert segment.check(alone.now)
+    del alone.files()[0].data[START:]
+    assert not segment.check(alone.now)
+    assert segment.ended
+
+
 def test_another_file_is_neither_written_to_nor_closed() -> None:
     """A program that closes all descriptors and opens others is none of the segment's business."""
     alone = Alone()
