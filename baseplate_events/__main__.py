@@ -26,7 +26,7 @@ _COMMANDS: Final = {
     "publish": (".event_publisher.__main__", "deliver the events of a queue to the event collector"),
     "collect": (".cli.collect", "run an event collector for development"),
     "dead-letters": (".cli.dead_letters.command", "look after the events that a publisher gave up"),
-    "queue": (".cli.queue.command", "look at a queue of this host, read it, write to it, make and remove it"),
+    "queue": (".cli.queue.command", "look at the queues of this host, read, write, make and remove them"),
     "doctor": (".cli.doctor.command", "find out what keeps events from flowing, and what mends it"),
     "status": (".cli.status.command", "show what a running publisher is doing"),
     "demo": (".cli.demo", "see events flow from a service to a collector, on this machine"),

@@ -28,7 +28,6 @@ __all__ = [
     "event_queue_name",
     "leave_stdout",
     "posix_queue_name",
-    "short_queue_name",
     "span",
     "timeout",
     "told",
@@ -98,11 +97,6 @@ def posix_queue_name(text: str) -> str:
             f"name of any, such as /events-v2, with no further slash and at most {MAX_NAME_SIZE} bytes in all"
         )
     return name
-
-
-def short_queue_name(name: str) -> str:
-    """Give what `posix_queue_name` reads as this POSIX name, as short as possible."""
-    return name.removeprefix(_EVENTS)
 
 
 def event_queue_name(text: str) -> str:

@@ -2,13 +2,17 @@
 
 Where to find what, in the order in which an event passes:
 
-    queue_consumer   receives events from the POSIX queue; `unlink_watch` notices that it was removed
+    queue_consumer   receives events from the POSIX queue; `unlink_watch` notices that it was removed, and
+                     `missing_queue` stands for one that isn't there
+    relay            appends them to the spool, if there is one
+    spool_reader/    reads what services and the relay appended to a spool, until it is delivered
+    event_sources    decides how much is received and read, also at a stop; `spool_source` joins reader, relay
+                     and ledger for it
     publisher        the loop that takes every decision; `control` wakes it, `clock` supplies the time
     policy/          what is decided, without any I/O: batches, poison, backoff, outcomes, ...
-    spool/           events on disk until they are delivered; `storage` is the folder that it writes to
     sender           a thread that compresses, signs and posts a batch
     http_transport   the connection to the collector
-    dead_letters/    events that were given up
+    ledger/          which batches were begun, what is delivered, and dead letters: events that were given up
 
 and around that:
 

@@ -1,7 +1,7 @@
 """The event publisher's command line: `python -m baseplate_events.event_publisher CONFIG.ini`.
 
 Exit statuses: 0 after a stop by SIGTERM or SIGINT, and for a configuration that `--check` finds good; 1 where
-the queue can't be opened; 2 for a mistake in the command line or the configuration.
+the queue or the spool can't be opened; 2 for a mistake in the command line or the configuration.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError
 from .access import inspect_file
-from .assembly import StoppedError
 from .config.settings import load_settings
 from .control import Control
-from .exit_status import failed, say
+from .exit_status import failed
 from .publisher import EventPublisher
 from .standard_streams import report, run_command
 from .telemetry.logs import FORMATS, configure_logging
@@ -32,15 +31,17 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger(__name__)
 
 _EPILOG: Final = """\
-SIGTERM or SIGINT stops the publisher: it delivers what is in the queue, puts back what it can't deliver
-within shutdown.grace, and ends with status 0. A second signal puts everything back at once. SIGHUP makes it
-read the configuration again.
+SIGTERM or SIGINT stops the publisher: it delivers what is in the spool and the queue until shutdown.grace is
+over, leaves the rest in the spool or puts it back, and ends with status 0. A second signal ends it at once.
+SIGHUP makes it read the configuration again.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of the publisher."""
-    parser.description = "Take events from a queue of this host and deliver them to the event collector."
+    parser.description = (
+        "Take events from a queue or spool of this host and deliver them to the event collector."
+    )
     parser.epilog = _EPILOG
     parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
     parser.add_argument("--queue-name", default="main", metavar="NAME", help="default: main")
@@ -68,9 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         control.handle_signals()
         # Jitter is no secret.
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ), control=control)  # noqa: S311
-    except StoppedError as exc:
-        say(str(exc))
-        return 0
     except EventError as exc:
         return failed(exc)
     _warn_about_file(arguments.config_file, arguments.queue_name)

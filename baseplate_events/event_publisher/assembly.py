@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ..errors import EventError
+from ..spool.directory import SpoolDirectory
 from ..transport.posix import MessageQueue
 from .access import inspect_queue_access
 from .config.settings import Sync
-from .dead_letters.store import DeadLetters
+from .ledger.file import LETTERS_NAME, SPOOL_NAME, LedgerError
+from .ledger.ledger import Ledger
+from .missing_queue import MissingQueue
 from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
 from .policy.delivery import Delivery
 from .queue_consumer import QueueConsumer
-from .spool.spool import Spool
-from .storage import Folder
+from .relay import Relay
+from .spool_reader.files import ReaderFolder
+from .spool_reader.reader import SpoolReader
+from .spool_reader.watch import SpoolWatch
+from .spool_source import SpoolSource
 
 if TYPE_CHECKING:
-    import contextlib
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from .clock import Clock
-    from .config.settings import PublisherSettings
-    from .control import Control
+    from .config.settings import DeadLetterSettings, PublisherSettings, SpoolSettings
     from .policy.backoff import RandomSource
-    from .policy.store import StoredBatch
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: Seconds between two log lines about the progress of a recovery.
-_PROGRESS_INTERVAL: Final = 2.0
-
-
-class StoppedError(EventError):
-    """Raised by a publisher that was asked to stop before it had started; nothing was received or changed."""
-
-    def __str__(self) -> str:
-        return "stopped before anything was received"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +40,15 @@ class Parts:
     """The open parts of a publisher.
 
     Attributes:
-        consumer: The queue.
-        spool: The spool, or None.
-        dead_letters: The dead letters, or None.
+        consumer: The queue, or what stands for it.
+        source: The spool, or None.
+        keeps_letters: Whether events that are given up become dead letters.
         delivery: The policy.
     """
 
-    consumer: QueueConsumer
-    spool: Spool | None
-    dead_letters: DeadLetters | None
+    consumer: QueueConsumer | MissingQueue
+    source: SpoolSource | None
+    keeps_letters: bool
     delivery: Delivery
 
 
@@ -62,48 +56,67 @@ def open_parts(
     stack: contextlib.ExitStack,
     current_settings: Callable[[], PublisherSettings],
     random_source: RandomSource,
-    control: Control,
     clock: Clock,
 ) -> Parts:
     """Open the parts of a publisher.
 
     Args:
-        stack: Closes them in the end; also after an error, which leaves open what was opened before it.
+        stack: Closes them in the end, except the consumer, which the caller closes. After an error the
+            consumer is closed here, and the stack closes the rest.
         current_settings: Gives the settings; asked again whenever the queue is reopened.
         random_source: Where jitter comes from.
-        control: Ends the recovery of the spool, which may take minutes, if a stop is asked for.
         clock: The clocks.
 
     Raises:
-        StoppedError: A stop was asked for meanwhile.
         EventError: The queue, the spool or the dead letters can't be opened.
     """
     settings = current_settings()
-    consumer = QueueConsumer(lambda: _open_queue(current_settings()))
-    stack.callback(consumer.close)
-    spool, recovered = _open_spool(stack, settings, control, clock)
-    dead_letters = _open_dead_letters(stack, settings, clock)
-    delivery = Delivery(
-        Batcher(
-            FORMATS[settings.collector.version],
+    now = clock.monotonic()
+    consumer = _open_consumer(settings, lambda: _open_queue(current_settings()), now)
+    source: SpoolSource | None = None
+    try:
+        letters = None
+        if settings.spool is not None and settings.dead_letters is not None:
+            source = _open_source(stack, settings, settings.spool, settings.dead_letters, clock)
+        elif settings.dead_letters is not None:
+            letters = _open_letters(settings, settings.dead_letters, clock)
+            stack.callback(letters.close)
+        delivery = Delivery(
+            Batcher(
+                FORMATS[settings.collector.version],
+                max_size=settings.batch.max_size,
+                max_events=settings.batch.max_events,
+                max_age=settings.batch.max_age,
+            ),
+            ConcurrencyLimit(
+                Backoff(settings.retry.base, settings.retry.cap, random_source), settings.concurrency
+            ),
+            concurrency=settings.concurrency,
             max_size=settings.batch.max_size,
-            max_events=settings.batch.max_events,
-            max_age=settings.batch.max_age,
-        ),
-        ConcurrencyLimit(
-            Backoff(settings.retry.base, settings.retry.cap, random_source), settings.concurrency
-        ),
-        concurrency=settings.concurrency,
-        max_size=settings.batch.max_size,
-        queue_capacity=consumer.capacity,
-        queue_message_size=consumer.message_size,
-        store=spool,
-        recovered=recovered,
-        dead_letters=dead_letters,
-        max_age=settings.retry.max_age,
-        now=clock.monotonic(),
-    )
-    return Parts(consumer, spool, dead_letters, delivery)
+            queue_capacity=consumer.capacity,
+            queue_message_size=consumer.message_size,
+            journal=letters if source is None else source,
+            max_age=settings.retry.max_age,
+        )
+        if source is not None:
+            source.recover(delivery, now)
+    except BaseException:
+        consumer.close()
+        raise
+    return Parts(consumer, source, settings.dead_letters is not None, delivery)
+
+
+def _open_consumer(
+    settings: PublisherSettings, open_queue: Callable[[], MessageQueue], now: float
+) -> QueueConsumer | MissingQueue:
+    """Open the queue that the settings want; with a spool, one that can't be made is no error."""
+    name = f"/events-{settings.queue.name}"
+    if settings.queue.transport == "posix":
+        return QueueConsumer(open_queue)
+    if settings.queue.transport == "spool":
+        return MissingQueue(name, None, now)
+    missing = MissingQueue(name, lambda: QueueConsumer(open_queue), now)
+    return missing if missing.found is None else missing.found
 
 
 def _open_queue(settings: PublisherSettings) -> MessageQueue:
@@ -119,52 +132,70 @@ def _open_queue(settings: PublisherSettings) -> MessageQueue:
     return queue
 
 
-def _open_spool(
-    stack: contextlib.ExitStack, settings: PublisherSettings, control: Control, clock: Clock
-) -> tuple[Spool | None, Sequence[StoredBatch]]:
-    if settings.spool is None:
-        return None, ()
-    folder = Folder(settings.spool.directory)
-    stack.callback(folder.release)
-    spool = Spool(
-        folder,
-        settings.spool.directory,
-        version=settings.collector.version,
-        max_size=settings.spool.max_size,
-        sync=settings.spool.sync,
+def _open_source(
+    stack: contextlib.ExitStack,
+    settings: PublisherSettings,
+    spool: SpoolSettings,
+    dead_letters: DeadLetterSettings,
+    clock: Clock,
+) -> SpoolSource:
+    directory = SpoolDirectory(spool.directory, settings.queue.name, mode=settings.queue.mode)
+    directory.prepare()
+    relay = Relay(
+        directory,
+        settings.collector.version,
+        spool.max_size,
         clock=clock.monotonic,
+        syncs=spool.sync is Sync.EVENT,
     )
-    stack.callback(spool.close)
-    return spool, spool.recover(_recovery_progress(control, clock))
+    with contextlib.ExitStack() as opened:
+        files = ReaderFolder(directory)
+        opened.callback(files.close)
+        # Only who has locked the spool may open its ledger.
+        ledger = Ledger(
+            os.path.join(directory.path, SPOOL_NAME),  # noqa: PTH118 - pathlib would change some paths
+            clock=clock.monotonic,
+            wall_time=clock.wall_time,
+            mode=settings.queue.mode,
+            sync=spool.sync is not Sync.NEVER,
+            max_letters_size=dead_letters.max_size,
+            queue_name=settings.queue.name,
+        )
+        opened.callback(ledger.close)
+        _log_start(ledger)
+        reader = SpoolReader(
+            files,
+            SpoolWatch(files.path, clock.monotonic),
+            event_format=settings.collector.version,
+            clock=clock.monotonic,
+            resolved=ledger.resolved,
+            only_writer=relay.writer if settings.queue.transport == "posix" else None,
+        )
+        opened.pop_all()
+    sync_pause = None if spool.sync is Sync.NEVER else settings.batch.max_age
+    source = SpoolSource(reader, relay, ledger, clock=clock.monotonic, sync_pause=sync_pause)
+    stack.callback(source.close)
+    return source
 
 
-def _recovery_progress(control: Control, clock: Clock) -> Callable[[int, int], None]:
-    """Return what logs the progress of a recovery, and ends it for a stop."""
-    log_at = clock.monotonic() + _PROGRESS_INTERVAL
-
-    def progress(done: int, total: int) -> None:
-        nonlocal log_at
-        if control.stops:
-            raise StoppedError
-        now = clock.monotonic()
-        if now >= log_at:
-            log_at = now + _PROGRESS_INTERVAL
-            logger.info("recovering the spool: read %d of %d files", done, total)
-
-    return progress
-
-
-def _open_dead_letters(
-    stack: contextlib.ExitStack, settings: PublisherSettings, clock: Clock
-) -> DeadLetters | None:
-    if settings.dead_letters is None:
-        return None
-    dead_letters = DeadLetters(
-        settings.dead_letters.directory,
-        max_size=settings.dead_letters.max_size,
-        # A letter must be as safe as the segment that is deleted for it.
-        sync=settings.spool is not None and settings.spool.sync is not Sync.NEVER,
-        wall_clock=clock.wall_time,
+def _open_letters(settings: PublisherSettings, dead_letters: DeadLetterSettings, clock: Clock) -> Ledger:
+    """Open the dead letters of a publisher without a spool."""
+    folder = dead_letters.directory or ""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - as above
+    except OSError as exc:
+        raise LedgerError(folder, f"can't be used as a folder for dead letters: {exc.strerror}") from exc
+    ledger = Ledger(
+        os.path.join(folder, LETTERS_NAME),  # noqa: PTH118 - as above
+        clock=clock.monotonic,
+        wall_time=clock.wall_time,
+        max_letters_size=dead_letters.max_size,
+        queue_name=settings.queue.name,
     )
-    stack.callback(dead_letters.close)
-    return dead_letters
+    _log_start(ledger)
+    return ledger
+
+
+def _log_start(ledger: Ledger) -> None:
+    if ledger.start_problem is not None:
+        logger.error("%s", ledger.start_problem)

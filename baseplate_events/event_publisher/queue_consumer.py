@@ -51,6 +51,7 @@ class QueueConsumer:
     Attributes:
         found_empty: Whether the last `receive` found that nothing was left in any queue.
         look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
+        times_full: How often the queue was full when it was measured.
     """
 
     def __init__(self, open_queue: Callable[[], MessageQueue]) -> None:
@@ -61,6 +62,8 @@ class QueueConsumer:
         self._orphans: list[tuple[MessageQueue, float]] = []
         self.found_empty: bool = False
         self.look_at: float = -math.inf  # it may have been removed before it was watched
+        self.times_full: int = 0
+        self._highest = 0
 
     @property
     def name(self) -> str:
@@ -81,6 +84,18 @@ class QueueConsumer:
     def depth(self) -> int:
         """Events that wait in it."""
         return self._queue.current_messages
+
+    def measure(self) -> int:
+        """Return the depth, and note it; done before each burst."""
+        depth = self._queue.current_messages
+        self._highest = max(self._highest, depth)
+        self.times_full += depth >= self._queue.max_messages
+        return depth
+
+    def take_highest(self) -> int:
+        """Return the highest depth that was measured since the last call."""
+        highest, self._highest = self._highest, 0
+        return highest
 
     @property
     def removed_depth(self) -> int:
@@ -119,6 +134,8 @@ class QueueConsumer:
 
     def _drain(self) -> Generator[bytes]:
         source = next((orphan for orphan, _ in self._orphans if orphan.current_messages), self._queue)
+        if source is self._queue:
+            self.measure()
         yield from source.drain()
         self.found_empty = source is self._queue
         if not self.found_empty:

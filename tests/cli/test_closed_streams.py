@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
-from baseplate_events.event_publisher.dead_letters.store import DeadLetters
 from baseplate_events.event_publisher.standard_streams import ClosedStream
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.ledgers import fill
 from tests.support.publishers import config_text
 from tests.support.queues import drain
 
@@ -28,6 +28,7 @@ FULL, ALL_FULL, NO_READER = ">/dev/full", ">/dev/full 2>/dev/full", "| true"
 
 #: The commands by what they need of their streams, and their exit status if all is well.
 SHOW: Final = {  # what they are for goes to stdout
+    "queue list --json": 0,
     "queue stat {name}": 0,
     "dead-letters list {letters}": 0,
     "dead-letters show {letters} --all": 0,
@@ -58,9 +59,7 @@ def words(name: str, tmp_path: Path) -> dict[str, str]:
     """Make a folder with a dead letter and a configuration; give what stands for them, and for the queue."""
     letters = tmp_path / "letters"
     letters.mkdir()
-    store = DeadLetters(str(letters), max_size=100_000, sync=False)
-    store.write(b"{}", status=400, reason="r", excerpt=b"")
-    store.close()
+    fill(letters, [b"{}"])
     config = tmp_path / "config.ini"
     config.write_text(config_text(name, "http://127.0.0.1:1"))
     return {"name": name, "letters": str(letters), "config": str(config)}
@@ -171,10 +170,7 @@ def test_what_stdout_cant_encode_is_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("action", ["list", "show --all"])
 def test_a_long_output_that_cant_be_written_is_told(action: str, buffered: bool, tmp_path: Path) -> None:
     """Where writing fails in the middle, with a buffer or without, a full disk is told and `| head` isn't."""
-    store = DeadLetters(str(tmp_path), max_size=1_000_000, sync=False)
-    for _ in range(100):
-        store.write(b"e" * 1_000, status=400, reason="r" * 300, excerpt=b"")
-    store.close()
+    fill(tmp_path, [b"e" * 1_000] * 100, reason="r" * 300)
     verb, *options = action.split()
     for streams, said in ((FULL, b"can't write to stdout: No space left on device\n"), (NO_READER, b"")):
         words = [sys.executable, "-m", "baseplate_events", "dead-letters", verb, str(tmp_path), *options]

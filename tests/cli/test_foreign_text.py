@@ -18,12 +18,12 @@ import pytest
 from baseplate_events.cli import collect
 from baseplate_events.dev_collector import AcceptedBatch
 from baseplate_events.event_publisher.config.values import InternetEndpoint
-from baseplate_events.event_publisher.dead_letters.store import DeadLetters
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.policy.outcome import Retryable
 from baseplate_events.event_publisher.telemetry.health_server import HealthServer
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.ledgers import fill
 from tests.support.queues import fresh_name
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def test_collect_shows_events_on_a_terminal_and_gives_them_elsewhere(tmp_path: P
 def letters(tmp_path: Path) -> str:
     """A folder with a dead letter."""
     path = str(tmp_path)
-    store = DeadLetters(path, max_size=10_000_000, sync=False)
-    store.write(EVENT, status=400, reason=REASON, excerpt=b"\x1b[2J")
-    store.close()
+    fill(path, [EVENT], reason=REASON, excerpt=b"\x1b[2J")
     return path
 
 

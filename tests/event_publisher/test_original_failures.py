@@ -31,10 +31,9 @@ from baseplate_events.errors import (
 )
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.config.values import InternetEndpoint
-from baseplate_events.event_publisher.dead_letters.record import Letter
-from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
 from baseplate_events.event_publisher.http_response import MAX_EXCERPT
 from baseplate_events.event_publisher.http_transport import HTTPTransport
+from baseplate_events.event_publisher.ledger.file import LETTERS_NAME
 from baseplate_events.event_publisher.policy.backoff import Backoff
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.wire import Request, Response
@@ -50,6 +49,7 @@ from tests.support.fault_collector import (
     Respond,
     redirect,
 )
+from tests.support.ledgers import letters_in
 from tests.support.publishers import (
     MAX_MESSAGES,
     arrived,
@@ -94,12 +94,6 @@ def wait_for_arrival(server: FaultCollector, events: list[bytes]) -> None:
     """Return as soon as all of these have been sent, whatever was answered."""
     while not set(events) <= set(arrived(server)):
         server.wait_for_requests(len(server.requests) + 1)
-
-
-def letters_in(folder: Path) -> list[Letter]:
-    """Read dead letters."""
-    entries = [entry for number in file_numbers(str(folder)) for entry in read_letters(str(folder), number)]
-    return [entry for entry in entries if isinstance(entry, Letter)]
 
 
 # --- Loss ---
@@ -201,7 +195,7 @@ def test_422_is_retried_for_5_minutes_and_then_dropped(name: str, tmp_path: Path
             queue.put(other)
             server.wait_for_requests(3)
         assert [[event], [other], [event]] == list(map(events_of, server.requests))
-    assert [(event, 422)] == [(letter.event, letter.status) for letter in letters_in(letters)]
+    assert [(event, 422)] == [(letter.event, letter.status) for letter in letters_in(letters, LETTERS_NAME)]
     assert publisher.accounting.dead_lettered == 1
 
 
@@ -278,7 +272,7 @@ def test_an_empty_event_is_accepted_and_vanishes(name: str, tmp_path: Path) -> N
             queue.put(b"{}")
             server.wait_for_requests(1)
         assert [b"{}"] == arrived(server)
-        assert [b""] == [letter.event for letter in letters_in(letters)]
+        assert [b""] == [letter.event for letter in letters_in(letters, LETTERS_NAME)]
         assert publisher.accounting.dead_lettered == 1
 
 

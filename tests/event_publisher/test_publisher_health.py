@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,13 +19,16 @@ from baseplate_events.event_publisher.config.values import UnixEndpoint
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.publishers import (
+    MAX_MESSAGES,
     config_text,
     make_events,
     make_publisher,
     publisher_process,
     put_all,
+    put_into_spool,
     small_queue,
 )
+from tests.support.spool_segments import write_segment
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -102,6 +106,50 @@ def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEnd
     with pytest.raises(UnreachableError):
         scrape(endpoint)
     assert list(tmp_path.glob("*.sock")) == []
+
+
+def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpoint: UnixEndpoint) -> None:
+    """A queue that was full, refusals, segments that are set aside, what is torn, and the room."""
+    directory = tmp_path / "spool"
+    put_into_spool(directory, name, make_events(2))
+    folder = directory / f"events-{name}"
+    write_segment(folder, make_events(3), event_format="2j", refusals={"full": 7, "too_large": 1})
+    write_segment(folder, event_format="2")
+    torn = write_segment(folder, make_events(1), event_format="2j")
+    torn.write_bytes(torn.read_bytes()[:-1])
+    with (
+        FaultCollector([Respond(503)]) as server,
+        small_queue(name) as queue,
+    ):
+        put_all(queue, make_events(queue.max_messages))
+        with publisher_process(
+            tmp_path,
+            name,
+            server.url,
+            health__bind=endpoint.path,
+            spool__directory=str(directory),
+            shutdown__grace="1 second",
+        ) as publisher:
+            look = look_until(
+                publisher,
+                endpoint,
+                lambda look: (
+                    look.number("events_spooled") == 5 + MAX_MESSAGES and look.number("spool_torn_total") == 1
+                ),
+            )
+            shutil.rmtree(folder)
+            gone = look_until(publisher, endpoint, lambda later: later.made_at > look.made_at + 1.0)
+            assert publisher.stop() == 0
+    status = status_of(look)
+    assert (status.queue_depth, status.queue_highest_depth) == (0, MAX_MESSAGES)
+    assert status.queue_full
+    assert status.transports == {"posix": True, "spool": True}
+    assert {reason: count for reason, count in status.refused.items() if count} == {"full": 7, "too_large": 1}
+    assert {reason: count for reason, count in status.set_aside.items() if count} == {"other_format": 1}
+    assert status.spool_free_bytes
+    assert status.spool_oldest_age
+    assert not any((status.relay_paused, status.relay_held, status.problems))
+    assert status_of(gone).received == status.received
 
 
 def test_a_publisher_that_cannot_be_asked_does_not_start(name: str, tmp_path: Path) -> None:

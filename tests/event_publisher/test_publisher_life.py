@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.assembly import StoppedError
-from baseplate_events.event_publisher.config.settings import Sync, load_settings
+from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.control import Control
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Response
 from baseplate_events.event_publisher.publisher import EventPublisher
@@ -30,24 +29,14 @@ from tests.support.publishers import (
     make_events,
     make_publisher,
     put_all,
+    put_into_spool,
     small_queue,
 )
 from tests.support.queues import drain, fresh_event_name, open_files
 from tests.support.simulation import START, Simulation, accept
-from tests.support.spools import append_all, folder_at, spool_on
 from tests.support.waiting import wait_until
 
 HOUR = 3_600.0
-
-
-def fill_spool(path: Path, events: list[bytes]) -> None:
-    """Leave events in a spool, a segment for each, as a publisher that was killed does."""
-    path.mkdir(mode=0o700)
-    with folder_at(path) as folder:
-        spool = spool_on(folder, Sync.NEVER, version="2j")
-        for event in events:
-            append_all(spool, [event])
-        spool.close()
 
 
 def test_a_start_that_fails_leaves_nothing_open(name: str, tmp_path: Path) -> None:
@@ -66,25 +55,20 @@ def test_a_start_that_fails_leaves_nothing_open(name: str, tmp_path: Path) -> No
     assert before == open_files()
 
 
-def test_a_stop_during_the_recovery_ends_the_start(name: str, tmp_path: Path) -> None:
-    """A publisher that is asked to stop while it reads its spool takes no event and changes nothing."""
+def test_a_stop_during_the_start_loses_nothing(name: str, tmp_path: Path) -> None:
+    """A publisher that is asked to stop before it runs still sends what is there, and ends."""
     events = make_events(3)
-    fill_spool(tmp_path / "spool", events)
-    before = open_files()
+    put_into_spool(tmp_path / "spool", name, events)
     config_file = tmp_path / "config.ini"
-    config_file.write_text(config_text(name, "http://localhost:1", spool__directory=str(tmp_path / "spool")))
-    control = Control(time.monotonic)
-    control.stop()
-    with pytest.raises(StoppedError):
-        EventPublisher(
+    with FaultCollector() as server:
+        config_file.write_text(config_text(name, server.url, spool__directory=str(tmp_path / "spool")))
+        control = Control(time.monotonic)
+        control.stop()
+        publisher = EventPublisher(
             partial(load_settings, config_file, name, os.environ), random.Random(0), control=control
         )
-    assert before == open_files()
-    with FaultCollector() as server:
-        publisher = make_publisher(tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"))
-        publisher.stop()
         publisher.run()
-        assert sorted(arrived(server)) == sorted(events)
+        assert arrived(server) == events
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -121,13 +105,13 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("backlog", [1, 4, 10])
 def test_a_stop_moves_the_queue_into_the_spool(backlog: int, busy: bool, name: str, tmp_path: Path) -> None:
-    """With the collector down, what the queue held at the stop is spooled; producers don't hold it up."""
+    """What the queue held at the stop is spooled; neither producers nor the collector hold it up."""
     spool = tmp_path / "spool"
     events = make_events(2_000)
     before, at_stop, later = events[:3], events[3 : 3 + backlog], events[20:]
     with small_queue(name) as queue:
         simulation = Simulation(lambda _events, _now: Response(503))
-        publisher = simulation.publisher(tmp_path, name, spool__directory=str(spool))
+        publisher = simulation.publisher(tmp_path, name, spool__directory=str(spool), shutdown__drain="false")
         put_all(queue, before)
 
         def put_more() -> None:

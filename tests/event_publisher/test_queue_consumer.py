@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -139,6 +140,26 @@ class IntakeMachine(RuleBasedStateMachine):
 def test_the_intake_follows_its_queue() -> None:
     """However often a queue is removed, its events are received in order, those of older queues first."""
     check_machine(IntakeMachine, steps=25)
+
+
+@given(st.lists(st.tuples(st.integers(0, FEW), st.integers(1, FEW + 1)), max_size=8))
+def test_the_highest_depth_is_seen_before_each_burst(bursts: list[tuple[int, int]]) -> None:
+    """So is a full queue; neither takes a look per event. What was taken isn't reported again."""
+    with fresh_name() as name, contextlib.closing(QueueConsumer(lambda: reader(name))) as consumer:
+        depth, full = 0, 0
+        depths: list[int] = []
+        with producer(name) as other:
+            for count, limit in bursts:
+                for number in range(min(count, FEW - depth)):
+                    other.put(b"%d" % number)
+                    depth += 1
+                depths.append(depth)
+                full += depth == FEW
+                depth -= len(receive(consumer, limit)[0])
+        assert consumer.times_full == full
+        assert consumer.take_highest() == max(depths, default=0)
+        assert consumer.take_highest() == 0
+        assert consumer.measure() == depth == consumer.take_highest()
 
 
 def test_without_a_watch_the_queue_is_looked_at_each_second(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,9 @@ import pytest
 
 from baseplate_events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from baseplate_events.cli.doctor.memory import PROCESS_MEMORY, message_memory
-from baseplate_events.event_publisher.__main__ import add_arguments
+from baseplate_events.event_publisher.__main__ import add_arguments, main
 from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
+from baseplate_events.event_publisher.config.settings import SPOOL_VARIABLE
 from baseplate_events.event_publisher.config.values import parse_mode, parse_span
 from baseplate_events.event_publisher.exit_status import EXIT_USAGE
 from baseplate_events.transport.limits import QueueSize
@@ -25,7 +27,12 @@ DROP_IN: Final = DEPLOY / "systemd" / "service-drop-in.conf"
 SYSCTLS: Final = DEPLOY / "sysctl" / "60-event-queues.conf"
 CONTAINER: Final = DEPLOY / "container" / "Dockerfile"
 POD: Final = DEPLOY / "kubernetes" / "pod.yaml"
+TMPFILES: Final = DEPLOY / "tmpfiles" / "event-spool.conf"
 GUIDE: Final = TOP / "docs" / "operations.md"
+DOCUMENTS: Final = (TOP / "README.md", *sorted((TOP / "docs").glob("*.md")))
+
+#: The directory of the spools, on hosts and in containers.
+SPOOLS: Final = "/var/spool/events"
 
 #: What a service asks for that doesn't say otherwise.
 FULL: Final = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE)
@@ -67,15 +74,7 @@ def full_queue(size: QueueSize) -> int:
 
 
 def test_memory_limits_have_room_for_a_full_queue() -> None:
-    """Whoever puts events is charged for them: a full queue and a small process fit into every limit."""
-    pod = POD.read_text()
-    (depth,) = re.findall(r"(?m)^ +max_queue_size = (\d+)$", pod)
-    (size,) = re.findall(r"(?m)^ +max_event_size = (\d+)$", pod)
-    queue = full_queue(QueueSize(int(depth), int(size)))
-    limits = [int(limit) * 2**20 for limit in re.findall(r"limits:\n +memory: (\d+)Mi\n", pod)]
-    assert len(limits) == pod.count("limits:") == 2
-    assert min(limits) >= queue + PROCESS_MEMORY
-    assert f"({depth} events, {queue:,}\n" in pod
+    """Who puts events onto a POSIX queue is charged for them: a full one fits into every limit of a unit."""
     for path in (UNIT, DROP_IN):
         for name in ("MemoryMax", "MemoryHigh"):
             for limit in settings_of(path).get(name, []):
@@ -209,3 +208,47 @@ def test_the_group_may_use_the_queue() -> None:
     assert settings_of(UNIT)["Group"] == settings_of(DROP_IN)["SupplementaryGroups"] == ["events"]
     modes = re.findall(r"(?m)^queue\.mode = (\d+)$", GUIDE.read_text())
     assert [0o660] == [parse_mode(mode) for mode in modes]
+
+
+def test_all_share_one_directory_of_spools() -> None:
+    """What makes the directory, who may write to it, and who is told of it: all name the same."""
+    made = re.findall(r"(?m)^d (\S+) (\d+) (\w+) (\w+) -$", TMPFILES.read_text())
+    assert [(SPOOLS, "2770", "root", *settings_of(UNIT)["Group"])] == made
+    assert [f"-{SPOOLS}"] == settings_of(UNIT)["ReadWritePaths"]
+    assert [SPOOLS] == settings_of(UNIT)["RequiresMountsFor"]
+    assert [f"{SPOOL_VARIABLE}={SPOOLS}"] == settings_of(DROP_IN)["Environment"]
+    assert [SPOOLS] == re.findall(rf"(?m)^ENV {SPOOL_VARIABLE}=(\S+)$", CONTAINER.read_text())
+    made = re.findall(r"(?m)^RUN install -d -m 2770 -o 10001 -g 10001 (\S+)$", CONTAINER.read_text())
+    assert [SPOOLS] == made
+    for path in DOCUMENTS:
+        text = path.read_text()
+        assert set(re.findall(rf"{SPOOL_VARIABLE}=(/[\w/]+)", text)) <= {SPOOLS}
+        assert set(re.findall(r"(?m)^spool\.directory = (\S+)$", text)) <= {SPOOLS}
+        assert set(re.findall(r"--volume event-spool:(\S+)", text)) <= {SPOOLS}
+
+
+def test_the_unit_may_make_a_directory_setgid() -> None:
+    """A spool that a group shares needs that; RestrictSUIDSGID= forbids it."""
+    assert "RestrictSUIDSGID" not in settings_of(UNIT)
+
+
+def examples() -> list[str]:
+    """Return all examples of a configuration in the documentation and in the pod's manifest."""
+    texts = [path.read_text() for path in DOCUMENTS]
+    blocks = [found for text in texts for found in re.findall(r"(?ms)^```ini\n(.*?)^```$", text)]
+    pasted = [found for text in texts for found in re.findall(r"(?ms)<<'END'\n(\[.*?)^END$", text)]
+    (mapped,) = re.findall(r"(?ms)^  v2\.ini: \|\n(.*?)^---$", POD.read_text())
+    return [*blocks, *pasted, textwrap.dedent(mapped)]
+
+
+@pytest.mark.parametrize("text", examples())
+def test_every_example_of_a_configuration_is_good(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--check` finds nothing wrong with it."""
+    monkeypatch.setenv("EVENT_KEY_SECRET", "c2VjcmV0")
+    (name,) = re.findall(r"(?m)^\[event-publisher:(\w+)\]$", text)
+    path = tmp_path / "config.ini"
+    path.write_text(text.replace("Base64-encoded-blob-of-randomness", "c2VjcmV0"))
+    assert main(["--check", "--queue-name", name, str(path)]) == 0
+    assert " is good" in capsys.readouterr().out

@@ -36,7 +36,8 @@ MAY_IMPORT: Final = {
     "testing": (*LIBRARY, "testing", "dev_collector"),
     "dev_collector": (*LIBRARY, "dev_collector", "event_publisher.policy.wire"),
     "event_publisher": (*LIBRARY, "event_publisher"),
-    "event_publisher.policy": ("event_publisher.policy", "errors", "_compat"),
+    # Of the spool only its format, which is pure.
+    "event_publisher.policy": ("event_publisher.policy", "errors", "_compat", "spool.format"),
     "cli": (*LIBRARY, "cli", "dev_collector", "event_publisher"),
 }
 

@@ -23,6 +23,7 @@ SCENARIOS: Final = {
     "cli/test_foreign_text.py",
     "cli/doctor/test_remedies.py",
     "event_publisher/test_original_failures.py",
+    "event_publisher/test_rollout.py",
     "event_publisher/test_simulation.py",
     "event_publisher/test_survival.py",
     "event_publisher/test_unread_log.py",

@@ -125,8 +125,8 @@ def diagnose(tmp_path: Path, url: str = "http://127.0.0.1:9", *words: str, **ove
         return doctor(*arguments, *words)
 
 
-def folders_of(tmp_path: Path, directory: Path, **overrides: str) -> Table:
-    """Return what the doctor says of a spool."""
+def spool_of(tmp_path: Path, directory: Path, **overrides: str) -> Table:
+    """Return what the doctor says with a spool in this directory."""
     return diagnose(
         tmp_path, "http://127.0.0.1:9", "--no-probe", spool__directory=str(directory), **overrides
     )

@@ -13,8 +13,10 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from baseplate_events import EventQueue
 from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.publisher import EventPublisher
@@ -23,7 +25,6 @@ from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
-    from pathlib import Path
 
     from tests.support.fault_collector import FaultCollector
     from tests.support.server_connection import RecordedRequest
@@ -42,8 +43,10 @@ def config_text(queue_name: str, url: str, **overrides: str) -> str:
     Args:
         queue_name: NAME of the queue `/events-NAME`.
         url: Scheme, host and port of the collector.
-        overrides: Values of other keys; `__` in a name stands for the dot.
+        overrides: Values of other keys; `__` in a name stands for the dot. The directory of a spool is made.
     """
+    if "spool__directory" in overrides:
+        Path(overrides["spool__directory"]).mkdir(mode=0o700, exist_ok=True)
     scheme, _, hostname = url.partition("://")
     values = {
         "collector.hostname": hostname,
@@ -75,6 +78,19 @@ def small_queue(
             yield queue
         finally:
             queue.unlink()
+
+
+def put_into_spool(directory: Path, name: str, events: Iterable[bytes]) -> None:
+    """Put events into a spool as a service does that ends then; make the directory if need be."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with EventQueue(name, bytes, spool_directory=str(directory)) as queue:
+        for event in events:
+            queue.put(event)
+
+
+def spooled_files(directory: Path, name: str) -> list[Path]:
+    """Return the segments of a spool."""
+    return sorted((directory / f"events-{name}").glob("*.segment"))
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,28 @@
-"""Simulated peers of the delivery policy: a disk in memory, and a collector that judges contents."""
+"""Simulated peers of the delivery policy: spool and journal in memory, a collector that judges contents."""
 
 from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batch, Batcher
+from baseplate_events.event_publisher.policy.byte_ranges import ByteRanges
 from baseplate_events.event_publisher.policy.delivery import Delivery
+from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable, TooLarge
-from baseplate_events.event_publisher.policy.store import StoredBatch
+from baseplate_events.event_publisher.policy.span import EventRun, Span, join_spans, records_size
 
 if TYPE_CHECKING:
-    from baseplate_events.event_publisher.spool.spool import Spool
+    from collections.abc import Iterable, Sequence
+
+    from baseplate_events.event_publisher.policy.journal import DeadLetter
+    from baseplate_events.event_publisher.policy.pending import Attempt
+    from baseplate_events.event_publisher.policy.rejection import Rejection
 
 BASE, CAP = 1.0, 30.0
 
@@ -31,78 +38,189 @@ def kind_of(event: bytes) -> str:
 
 
 @dataclass
-class MemoryStore:
-    """A spool in memory that survives a crash of the policy, and can be full or broken."""
+class MemoryJournal:
+    """What a policy has written down, in memory: it survives a crash of the policy.
 
-    room: int = 1_000_000
+    It checks what a policy owes it: places are entered or resolved once, a batch that is entered again has
+    the same places, and the parts of a split have the places of the whole, in their order.
+
+    Attributes:
+        broken: Whether letters can't be written.
+        entered: Batches that have no fate yet.
+        letters: The events that were given up.
+    """
+
     broken: bool = False
-    segments: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
-    current: list[bytes] = field(default_factory=list[bytes])
-    number: int = 0
+    entered: dict[tuple[int, int], EnteredBatch] = field(default_factory=dict[tuple[int, int], EnteredBatch])
+    letters: list[bytes] = field(default_factory=list[bytes])
+    _taken: dict[bytes, ByteRanges] = field(default_factory=dict[bytes, ByteRanges])
+    _resolved: dict[bytes, ByteRanges] = field(default_factory=dict[bytes, ByteRanges])
 
-    def check(self) -> None:
-        if self.broken:
+    @property
+    def resolved_size(self) -> int:
+        """Bytes of the places that have found their fate."""
+        return sum(ranges.total for ranges in self._resolved.values())
+
+    def is_taken(self, span: Span) -> bool:
+        """Whether the place of an event was entered or resolved."""
+        ranges = self._taken.get(span.identity)
+        return ranges is not None and ranges.end_at(span.start) >= span.end
+
+    def is_resolved(self, span: Span) -> bool:
+        """Whether the place of an event has found its fate."""
+        ranges = self._resolved.get(span.identity)
+        return ranges is not None and ranges.end_at(span.start) >= span.end
+
+    def unfinished(self, now: float) -> list[EnteredBatch]:
+        """Return the batches without a fate, in order, with what a publisher that starts may know."""
+        unfinished: list[EnteredBatch] = []
+        for _, batch in sorted(self.entered.items()):
+            refused_at = None if batch.record.refused_at is None else now
+            record = replace(batch.record, tried=0, failed=0, accepted=0, refused_at=refused_at)
+            unfinished.append(replace(batch, record=record))
+        return unfinished
+
+    def enter(self, batch: EnteredBatch, /) -> None:
+        before = self.entered.get(batch.order)
+        assert batch.spans
+        assert batch.count > 0
+        if before is None:
+            _add(self._taken, batch.spans)
+        else:
+            assert before != batch
+            assert before.spans == batch.spans
+        self.entered[batch.order] = batch
+
+    def replace(self, order: tuple[int, int], parts: Sequence[EnteredBatch], /) -> None:
+        whole = self.entered.pop(order)
+        assert whole.spans == join_spans(span for part in parts for span in part.spans)
+        assert whole.count == sum(part.count for part in parts)
+        for part in parts:
+            assert part.spans
+            assert part.order not in self.entered
+            self.entered[part.order] = part
+
+    def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = (), /) -> int:
+        batch = self.entered[order]
+        assert len(letters) in {0, batch.count}
+        self._write(letters)
+        _add(self._resolved, batch.spans)
+        del self.entered[order]
+        return 0
+
+    def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = (), /) -> int:
+        self._write(letters)
+        _add(self._taken, spans)
+        _add(self._resolved, spans)
+        return 0
+
+    def _write(self, letters: Sequence[DeadLetter]) -> None:
+        if letters and self.broken:
             raise EventError("the disk is broken")
+        assert all(letter.reason for letter in letters)
+        self.letters += [letter.event for letter in letters]
+
+
+def _add(ranges: dict[bytes, ByteRanges], spans: Sequence[Span]) -> None:
+    """Add places, none of which may be there."""
+    for identity, start, end in spans:
+        of_segment = ranges.setdefault(identity, ByteRanges())
+        before = of_segment.total
+        of_segment.add(start, end)
+        assert of_segment.total - before == end - start > 0, "a place was entered or resolved twice"
+
+
+class MemorySpool:
+    """The segments of two writers that take turns, in memory, and a reader of them.
+
+    Args:
+        turn: Events that each of them appends in its turn.
+
+    Attributes:
+        events: All events that were appended, by their places.
+    """
+
+    def __init__(self, turn: int = 3) -> None:
+        self.events: dict[Span, bytes] = {}
+        self._turn = turn
+        self._ends = {b"A" * 16: 0, b"B" * 16: 0}
+        self._unread: deque[Span] = deque()
+        self._by_start: dict[tuple[bytes, int], tuple[Span, bytes]] = {}
 
     @property
-    def size(self) -> int:
-        return sum(map(len, self.events))
+    def is_read(self) -> bool:
+        """Whether all events were read."""
+        return not self._unread
 
     @property
-    def events(self) -> list[bytes]:
-        """Everything on the disk, oldest first."""
-        return [event for segment in self.segments.values() for event in segment] + self.current
-
-    def has_room(self, event_size: int) -> bool:
-        return self.size + event_size <= self.room
+    def unread(self) -> list[bytes]:
+        """The events that weren't read."""
+        return [self.events[span] for span in self._unread]
 
     def append(self, event: bytes) -> None:
-        self.check()
-        self.current.append(event)
+        """Append an event to the segment of the writer whose turn it is."""
+        identity = list(self._ends)[len(self.events) // self._turn % len(self._ends)]
+        start = self._ends[identity]
+        span = Span(identity, start, start + records_size((event,)))
+        self._ends[identity] = span.end
+        self.events[span] = event
+        self._by_start[identity, start] = span, event
+        self._unread.append(span)
 
-    def close_segment(self) -> StoredBatch | None:
-        if not self.current:
-            return None
-        self.check()
-        events, self.current = self.current, []
-        self.segments[self.number] = events
-        self.number += 1
-        return self.describe(self.number - 1)
+    def read(self, max_events: int, max_bytes: int) -> EventRun:
+        """Read the next events, at most so many, and of so many bytes but for one."""
+        events: list[bytes] = []
+        spans: list[Span] = []
+        while self._unread and len(events) < max_events:
+            event = self.events[self._unread[0]]
+            max_bytes -= len(event)
+            if events and max_bytes < 0:
+                break
+            events.append(event)
+            spans.append(self._unread.popleft())
+        return EventRun(events, join_spans(spans))
 
-    def describe(self, number: int) -> StoredBatch:
-        events = self.segments[number]
-        size = sum(map(len, events))
-        return StoredBatch(number, len(events), size, size)
+    def load(self, spans: Iterable[Span]) -> list[bytes]:
+        """Return the events at places."""
+        events: list[bytes] = []
+        for identity, start, end in spans:
+            while start < end:
+                span, event = self._by_start[identity, start]
+                events.append(event)
+                start = span.end  # noqa: PLW2901 - a place of many is walked
+            assert start == end
+        return events
 
-    def load(self, segment: StoredBatch) -> tuple[bytes, ...]:
-        self.check()
-        return tuple(self.segments[segment.number])
+    def reread(self, journal: MemoryJournal) -> None:
+        """Read again from the start, as after a crash: whatever the journal doesn't know."""
+        self._unread = deque(span for span in self.events if not journal.is_taken(span))
 
-    def release(self, number: int) -> None:
-        del self.segments[number]
-
-    def recover(self) -> list[StoredBatch]:
-        """Do what a restart does: the open segment is one of those that were left."""
-        broken, self.broken = self.broken, False
-        self.close_segment()
-        self.broken = broken
-        return [self.describe(number) for number in self.segments]
+    def unresolved(self, journal: MemoryJournal) -> list[bytes]:
+        """Return the events that have found no fate."""
+        return [event for span, event in self.events.items() if not journal.is_resolved(span)]
 
 
-@dataclass
-class MemoryDeadLetters:
-    """Dead letters in memory, on a disk that can be broken."""
+def recover(delivery: Delivery, spool: MemorySpool, journal: MemoryJournal, now: float) -> None:
+    """Give a policy that starts what an earlier one has left."""
+    for entered in journal.unfinished(now):
+        assert delivery.recover(entered, spool.load(entered.spans), now)
+    spool.reread(journal)
 
-    broken: bool = False
-    letters: list[bytes] = field(default_factory=list[bytes])
 
-    def write(self, event: bytes, *, status: int | None, reason: str, excerpt: bytes) -> int:
-        if self.broken:
-            raise EventError("the disk is broken")
-        assert reason
-        del status, excerpt
-        self.letters.append(event)
-        return 0
+def feed(delivery: Delivery, spool: MemorySpool, now: float) -> list[tuple[int, Rejection]]:
+    """Let a policy have what is in a spool, while it has memory for it."""
+    rejected: list[tuple[int, Rejection]] = []
+    while (memory_left := delivery.memory_left) > 0 and not spool.is_read:
+        rejected += delivery.offer_run(spool.read(1_000, memory_left), now)
+    return rejected
+
+
+def start_all(delivery: Delivery, now: float) -> list[Attempt]:
+    """Start all attempts that may start now; afterwards there is nothing to do before `wake_at`."""
+    attempts = list(iter(lambda: delivery.next_attempt(now), None))
+    wake_at = delivery.wake_at()
+    assert wake_at is None or wake_at > now, "it asks for a turn in which nothing can be done"
+    return attempts
 
 
 def judge(batch: Batch, largest_body: int = 10**9) -> Outcome:
@@ -124,13 +242,11 @@ def make_delivery(
     max_events: int = 5,
     max_age: float = 1.0,
     queue_capacity: int = 100,
-    store: MemoryStore | Spool | None = None,
-    dead_letters: MemoryDeadLetters | None = None,
+    journal: MemoryJournal | None = None,
     give_up_after: float | None = None,
     seed: int = 0,
-    now: float = 0.0,
 ) -> Delivery:
-    """Make a delivery with small bounds, which recovers what is in the store."""
+    """Make a delivery with small bounds."""
     return Delivery(
         Batcher(FORMATS["2j"], max_size=max_size, max_events=max_events, max_age=max_age),
         ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), concurrency),
@@ -138,9 +254,6 @@ def make_delivery(
         max_size=max_size,
         queue_capacity=queue_capacity,
         queue_message_size=max_size,
-        store=store,
-        recovered=store.recover() if store is not None else (),
-        dead_letters=dead_letters,
+        journal=journal,
         max_age=give_up_after,
-        now=now,
     )

@@ -26,13 +26,14 @@ from baseplate_events.spool.directory import READER_LOCK
 from baseplate_events.spool.format import (
     EVENT,
     MAX_HEADER,
+    NEW_SUFFIX,
     REFUSALS,
+    SEGMENT_SUFFIX,
     Header,
     Record,
     SegmentParser,
     UnreadableSegmentError,
 )
-from baseplate_events.spool.writer import NEW_SUFFIX, SEGMENT_SUFFIX
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -1,19 +1,60 @@
-"""What services wrote into a spool, for tests that know that no one writes meanwhile."""
+"""What was written into a spool, and quick ways to write it."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from baseplate_events.spool.format import EVENT, REFUSALS, Encoder, Header, Record, SegmentParser
+from baseplate_events.spool.format import (
+    EVENT,
+    IDENTITY_SIZE,
+    REFUSALS,
+    SEGMENT_SUFFIX,
+    Encoder,
+    Header,
+    Record,
+    SegmentParser,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
+def segment_name(identity: bytes, writer: str = "0123456789abcdef") -> str:
+    """Return the name of a segment that is created now."""
+    return f"{time.time_ns():020}-{writer}-{identity.hex()}{SEGMENT_SUFFIX}"
+
+
+def write_segment(spool: Path, events: Iterable[bytes], event_format: str) -> Path:
+    """Leave a segment behind in the folder of a spool, as a writer does that has ended."""
+    identity = os.urandom(IDENTITY_SIZE)
+    encoder = Encoder(Header(event_format, identity))
+    path = spool / segment_name(identity)
+    path.write_bytes(b"".join((encoder.header, *map(encoder.encode, events))))
+    path.chmod(0o600)
+    return path
+
+
+def read_whole_events(segment: Path) -> list[bytes]:
+    """Return the events of a segment that are whole now; none if it has been deleted."""
+    try:
+        data = segment.read_bytes()
+    except FileNotFoundError:
+        return []
+    header = Header.decode(data)
+    if header is None:
+        return []
+    start = len(Encoder(header).header)
+    runs = SegmentParser(header, start).feed_runs(data[start:])
+    return [event for run in runs if run.kind == EVENT for event in run.payloads]
+
+
 def read_records(spool: Path) -> list[Record]:
-    """Return all records of a spool in which none is torn, oldest segment first."""
+    """Return all records of a spool in which none is torn and no one writes, oldest segment first."""
     records: list[Record] = []
     for path in sorted(spool.iterdir()):
         assert path.suffix == ".segment", path

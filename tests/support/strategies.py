@@ -145,6 +145,7 @@ _CHOICES = {
     "collector.version": ["2", "2j"],
     "collector.scheme": ["http", "https"],
     "spool.fsync": ["never", "batch", "event"],
+    "queue.transport": ["posix", "spool", "both"],
 }
 
 
@@ -364,6 +365,9 @@ outcomes = st.one_of(
     st.builds(Misconfigured, reason=texts, remedy=texts, from_collector=st.booleans()),
 )
 
+#: What doesn't work, in words: of the system and with paths, so perhaps with lone surrogates.
+problems = st.text(st.characters(), min_size=1, max_size=20)
+
 #: Seconds that an attempt takes, on the bounds of the classes too.
 durations = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.005, 0.25, 10.0, 10.001]))
 
@@ -387,10 +391,39 @@ def balanced_books(draw: st.DrawFn) -> Accounting:
     return books
 
 
+#: Names that services and the reader of a spool give to reasons.
+_reasons = st.dictionaries(
+    st.sampled_from(["full", "too_large", "newer", "unreadable", "reason_7"]), st.integers(0, 1 << 63)
+)
+
+
+@st.composite
+def spool_levels(draw: st.DrawFn, made_at: float) -> SpoolLevel:
+    """How full a spool can be at a moment."""
+    return SpoolLevel(
+        size=draw(st.integers(0, 1 << 45)),
+        max_size=draw(st.integers(1, 1 << 45)),
+        segments=draw(st.integers(0, 10**6)),
+        oldest_at=draw(st.none() | st.floats(0, made_at)),
+        aside=draw(_reasons),
+        torn_bytes=draw(st.integers(0, 1 << 45)),
+        torn_gaps=draw(st.integers(0, 10**6)),
+        refusals=draw(_reasons),
+        free_space=draw(st.none() | st.integers(0, 1 << 50)),
+        free_inodes=draw(st.none() | st.integers(0, 1 << 40)),
+        rekeyed=draw(st.integers(0, 10**6)),
+        error=draw(st.none() | problems),
+        paused=draw(st.none() | problems),
+        held=draw(st.integers(0, 1)),
+        problems=tuple(draw(st.lists(problems, max_size=2))),
+    )
+
+
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
     """What a publisher can be doing, seen at a moment from 0 to 1,000."""
     made_at = draw(st.floats(0, 1_000))
+    has_queue = draw(st.booleans())
     attempts = Attempts()
     for outcome, seconds in draw(st.lists(st.tuples(outcomes, durations), max_size=5)):
         attempts.record(outcome, seconds, draw(st.floats(0, made_at)))
@@ -400,12 +433,15 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         started_at=draw(st.floats(0, made_at)),
         made_at=made_at,
         accounting=draw(balanced_books()),
-        queue_depth=draw(st.integers(0, 65_536)),
-        queue_capacity=draw(st.integers(1, 65_536)),
+        queue_depth=draw(st.integers(0, 65_536)) if has_queue else None,
+        queue_capacity=draw(st.integers(1, 65_536)) if has_queue else None,
+        queue_highest=draw(st.integers(0, 65_536)),
+        queue_full=draw(st.integers(0, 10**9)),
+        transports=draw(st.dictionaries(st.sampled_from(["posix", "spool"]), st.booleans())),
         attempts=attempts.counts(),
         failures=draw(st.integers(0, 10**6)),
         oldest_at=draw(st.none() | st.floats(0, made_at)),
-        spool=draw(st.none() | st.builds(SpoolLevel, st.integers(0, 1 << 45), st.integers(1, 1 << 45))),
+        spool=draw(st.none() | spool_levels(made_at)),
         disk_error=draw(st.none() | texts),
         stopping=draw(st.booleans()),
         metrics_dropped=draw(st.integers(0, 10**9)),

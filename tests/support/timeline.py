@@ -13,7 +13,7 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, Outcome
-from tests.support.simulated_publisher import MemoryDeadLetters, MemoryStore
+from tests.support.simulated_publisher import MemoryJournal, MemorySpool, feed, recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,8 +58,8 @@ class Timeline:
     failed: Counter[int] = field(default_factory=Counter[int])
 
     def __post_init__(self) -> None:
-        self.dead_letters = MemoryDeadLetters()
-        self.store = MemoryStore(room=10**9) if self.spooled else None
+        self.journal = MemoryJournal()
+        self.spool = MemorySpool() if self.spooled else None
         self.queue: deque[bytes] = deque()
         self.attempts: list[tuple[float, int, Attempt]] = []
         self._serial = itertools.count()
@@ -75,12 +75,11 @@ class Timeline:
             max_size=self.max_size,
             queue_capacity=self.queue_capacity,
             queue_message_size=102_400,
-            store=self.store,
-            recovered=self.store.recover() if self.store is not None else (),
-            dead_letters=self.dead_letters,
+            journal=self.journal,
             max_age=self.max_age,
-            now=self.now,
         )
+        if self.spool is not None:
+            recover(self.delivery, self.spool, self.journal, self.now)
 
     def run(self, seconds: float, arrivals: Iterable[tuple[float, bytes]] = ()) -> None:
         """Let so many seconds pass, with events put at certain moments, ascending."""
@@ -88,7 +87,7 @@ class Timeline:
         coming = deque(arrivals)
         while True:
             while coming and coming[0][0] <= self.now:
-                self.queue.append(coming.popleft()[1])
+                self._put(coming.popleft()[1])
             while self.attempts and self.attempts[0][0] <= self.now:
                 self._finish(heapq.heappop(self.attempts)[2])
             self._receive()
@@ -102,7 +101,15 @@ class Timeline:
             if self.now >= end:
                 return
 
+    def _put(self, event: bytes) -> None:
+        if self.spool is not None:
+            self.spool.append(event)
+        else:
+            self.queue.append(event)
+
     def _receive(self) -> None:
+        if self.spool is not None:
+            feed(self.delivery, self.spool, self.now)
         while self.queue and self.delivery.room:
             source = iter(list(self.queue))
             self.delivery.offer(source, self.now)

@@ -1,6 +1,6 @@
 """The command `dead-letters`: look at the events that a publisher gave up, replay them, delete them.
 
-It works while the publisher runs; `event_publisher/dead_letters.py` says how that is safe.
+It works while the publisher runs; `event_publisher.ledger.letters` says how that is safe.
 
 A letter is deleted when the put of its event has returned, before the next is put. So nothing is lost; only a
 replay that is killed (SIGKILL, power cut) or can't write to the disk may leave one letter that was put.
@@ -12,42 +12,55 @@ the command line.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import re
 import signal
 import sys
 import time
-from datetime import datetime, timedelta, timezone
-from functools import partial
+from datetime import datetime, timezone
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeError
-from ...event_publisher.dead_letters.record import Letter, Number, Unreadable, format_time
-from ...event_publisher.dead_letters.store import file_numbers, read_letters, take_out
-from ...event_publisher.exit_status import EXIT_FAILURE, EXIT_USAGE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.foreign_text import MAX_FOREIGN
+from ...event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
+from ...event_publisher.ledger.letters import DamagedLetterError, LetterFile
 from ...event_publisher.standard_streams import report
-from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
+from ...refusals import RefusalCounts
+from ...spool import MIN_SPOOL_SIZE, UNKNOWN_FORMAT
+from ...spool.directory import SpoolDirectory
+from ...spool.permissions import PRIVATE, SHARED
 from ...transport.posix import MessageQueue
-from ..common import span, told
+from ...transport.spool import SpoolTransport
+from ..common import event_queue_name, span, told
 from ..terminal import Progress, event_for_terminal, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
-    from ...event_publisher.dead_letters.record import Entry
+    from ...event_publisher.ledger.letters import Letter
+    from ...transport import Transport
 
-#: Seconds that a full queue is waited for before looking whether somebody asked to stop.
+#: Seconds that a full queue is waited for before looking whether a signal asked to stop.
 _SLICE: Final = 0.1
 
 #: A row of `list`: number, time, status, size in bytes, reason.
 _ROW: Final = "{:<8}  {:<24}  {:>6}  {:>8}  {}\n"
 
-_EPILOG: Final = """\
-DIRECTORY is the publisher's dead_letters.directory, by default `rejected` in its spool.directory. NUMBER is
-the number of a letter as `list` shows it, such as 3:17; it stays the same for as long as the letter is
-there. Run this as the publisher's user.
+#: The number of a letter, which SQLite can have.
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
+
+_EPILOG: Final = f"""\
+DIRECTORY is where the publisher keeps its dead letters: with a spool, the folder events-NAME in its
+spool.directory, or that itself if it has only one; otherwise its dead_letters.directory. It may also be the
+file itself, {SPOOL_NAME} or {LETTERS_NAME}. NUMBER is the number of a letter as `list` shows it; it stays the
+same for as long as the letter is there. Run this as the publisher's user.
 """
 
 
@@ -58,11 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ACTION", required=True, dest="action", parser_class=_IntermixedParser
     )
 
-    def add(name: str, perform: Callable[[argparse.Namespace], int], purpose: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, perform: Callable[[argparse.Namespace, LetterFile], int], purpose: str
+    ) -> argparse.ArgumentParser:
         action = actions.add_parser(
             name, help=purpose, description=f"{purpose.capitalize()}.", epilog=_EPILOG
         )
-        action.add_argument("directory", metavar="DIRECTORY", help="the folder of the dead letters")
+        action.add_argument("directory", metavar="DIRECTORY", help="where the dead letters are")
         action.set_defaults(perform=perform)
         return action
 
@@ -81,7 +96,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "replay", _replay, "put the events back on a queue, and delete the letter of each that was put"
     )
     replay.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter (default: all)")
-    replay.add_argument("--queue-name", metavar="NAME", required=True, help="put them on queue /events-NAME")
+    replay.add_argument(
+        "--queue-name",
+        metavar="NAME",
+        type=event_queue_name,
+        required=True,
+        help="put them on queue /events-NAME, or into the spool events-NAME",
+    )
+    replay.add_argument(
+        "--spool-directory",
+        metavar="DIRECTORY",
+        help=f"put them into the spool in this directory (default: ${SPOOL_VARIABLE}; without either, on the "
+        "POSIX queue)",
+    )
     replay.add_argument(
         "--timeout",
         metavar="SPAN",
@@ -94,14 +121,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EVENTS",
         type=int,
         default=MAX_QUEUE_SIZE,
-        help="events that the queue holds if it isn't there and is made (default: %(default)s)",
+        help="events that the POSIX queue holds if it isn't there and is made (default: %(default)s)",
     )
     replay.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=int,
         default=MAX_EVENT_SIZE,
-        help="bytes that an event of it may have then (default: %(default)s)",
+        help="bytes that an event may have in a spool, or in a queue that is made (default: %(default)s)",
+    )
+    replay.add_argument(
+        "--max-spool-size",
+        metavar="BYTES",
+        type=int,
+        default=MAX_SPOOL_SIZE,
+        help="bytes of undelivered events that the spool holds (default: %(default)s)",
     )
 
     purge = add("purge", _purge, "delete letters for good")
@@ -135,75 +169,93 @@ def run(arguments: argparse.Namespace) -> int:
 
     Must be called from the main thread. SIGINT and SIGTERM are handled while letters are replayed.
     """
-    directory: str = arguments.directory
-    perform: Callable[[argparse.Namespace], int] = arguments.perform
-    if not Path(directory).is_dir():
-        say(f"{directory}: there is no such folder")
-        return EXIT_USAGE
-    return told(lambda: perform(arguments))
+    perform: Callable[[argparse.Namespace, LetterFile], int] = arguments.perform
+
+    def open_and_perform() -> int:
+        with contextlib.closing(LetterFile(_find(arguments.directory))) as file:
+            return perform(arguments, file)
+
+    return told(open_and_perform)
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    directory: str = arguments.directory
+def _find(path: str) -> str:
+    """Return the file with the dead letters that a user means."""
+    if not os.path.lexists(path):
+        raise ConfigurationError(f"{path}: there is no such folder or file")
+    if not Path(path).is_dir():
+        return path
+    folder = Path(path)
+    places = (folder / SPOOL_NAME, folder / LETTERS_NAME, *sorted(folder.glob(f"events-*/{SPOOL_NAME}")))
+    found = [str(place) for place in places if place.exists()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigurationError(
+            f"{path} has the dead letters of several publishers: {', '.join(found)}; name one"
+        )
+    raise ConfigurationError(
+        f"{path} has no {SPOOL_NAME} and no {LETTERS_NAME}; name the folder events-NAME in the publisher's "
+        "spool.directory or, without a spool, its dead_letters.directory"
+    )
+
+
+def _list(arguments: argparse.Namespace, file: LetterFile) -> int:
     write = _write_json if arguments.json else _write_row
     first = True
-    unreadable = 0
-    for entry in _read(directory):
-        if isinstance(entry, Unreadable):
-            unreadable += 1
-        else:
-            write(entry, first)
-            first = False
-    if unreadable:
-        say(f"{unreadable} lines can't be read: torn by a crash, being written right now, or damaged")
-    return 0
+    selection = _Selection(file, ())
+    for number, letter in selection.read():
+        write(number, letter, first)
+        first = False
+    return selection.complain()
 
 
-def _write_json(letter: Letter, _first: bool) -> None:
+def _write_json(number: int, letter: Letter, _first: bool) -> None:
     members = {
-        "number": str(letter.number),
-        "time": format_time(letter.time),
+        "number": number,
+        "time": _format_time(letter.time),
         "status": letter.status,
         "size": len(letter.event),
         "reason": letter.reason,
-        "excerpt": letter.excerpt,
+        "excerpt": letter.excerpt.decode(errors="replace"),
     }
     sys.stdout.write(json.dumps(members) + "\n")
 
 
-def _write_row(letter: Letter, first: bool) -> None:
+def _write_row(number: int, letter: Letter, first: bool) -> None:
     if first:
         sys.stdout.write(_ROW.format("NUMBER", "TIME", "STATUS", "SIZE", "REASON"))
     status = "-" if letter.status is None else letter.status
     reason = printable(letter.reason, MAX_FOREIGN)
-    number, moment = str(letter.number), format_time(letter.time)
-    sys.stdout.write(_ROW.format(number, moment, status, len(letter.event), reason))
+    sys.stdout.write(_ROW.format(number, _format_time(letter.time), status, len(letter.event), reason))
 
 
-def _show(arguments: argparse.Namespace) -> int:
-    numbers: list[Number] = arguments.numbers
+def _format_time(seconds: float) -> str:
+    """Write a moment of UTC: `2026-11-03T08:15:30.250Z`."""
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _show(arguments: argparse.Namespace, file: LetterFile) -> int:
+    numbers: list[int] = arguments.numbers
     if bool(numbers) == arguments.all:
         raise ConfigurationError("show: give either the numbers of letters or --all")
-    selection = _Selection(numbers)
+    selection = _Selection(file, numbers)
     sys.stdout.flush()
     terminal = sys.stdout.isatty()
-    for entry in _read(arguments.directory, selection):
-        if isinstance(entry, Letter) and selection.has(entry):
-            event = event_for_terminal(entry.event) if terminal else entry.event
-            sys.stdout.buffer.write(event + b"\n")
+    for _, letter in selection.read():
+        event = event_for_terminal(letter.event) if terminal else letter.event
+        sys.stdout.buffer.write(event + b"\n")
     return selection.complain()
 
 
-def _replay(arguments: argparse.Namespace) -> int:
-    directory: str = arguments.directory
-    selection = _Selection(arguments.numbers)
-    with _open_queue(arguments) as queue:
-        replay = _Replay(queue, arguments.timeout, selection)
+def _replay(arguments: argparse.Namespace, file: LetterFile) -> int:
+    selection = _Selection(file, arguments.numbers)
+    with contextlib.closing(_open_transport(arguments)) as transport:
+        replay = _Replay(transport, arguments.timeout)
         handlers = {number: signal.signal(number, replay.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            for file in selection.files(directory):
-                if not replay.stopped:
-                    take_out(directory, file, replay.put)
+            numbers = takewhile(lambda _: not replay.stopped, selection.numbers)
+            selection.damaged = file.replay(numbers, replay.put)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -214,14 +266,13 @@ def _replay(arguments: argparse.Namespace) -> int:
     return selection.complain() or (EXIT_FAILURE if replay.failed else 0)
 
 
-def _purge(arguments: argparse.Namespace) -> int:
-    directory: str = arguments.directory
+def _purge(arguments: argparse.Namespace, file: LetterFile) -> int:
     older_than: float | None = arguments.older_than
-    before = None
-    if older_than is not None:
-        before = datetime.now(timezone.utc) - timedelta(seconds=older_than)
-    is_meant = partial(_is_meant, before=before)
-    meant = [entry.number for entry in _read(directory) if is_meant(entry)]
+    if older_than is None:
+        meant = file.numbers()
+    else:
+        before = time.time() - older_than
+        meant = [number for number, letter in _Selection(file, ()).read() if letter.time < before]
     if not meant:
         report("nothing to delete")
         return 0
@@ -230,69 +281,61 @@ def _purge(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(
                 "purge: there is no terminal to ask on; give --yes to delete without asking"
             )
-        sys.stderr.write(f"Delete {len(meant)} letters of {directory} for good? [y/N] ")
+        sys.stderr.write(f"Delete {len(meant)} letters of {arguments.directory} for good? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             say("nothing was deleted")
             return EXIT_FAILURE
-    purged = 0
-
-    def take(entry: Entry) -> bool:
-        nonlocal purged
-        # What was buried since isn't what was asked about.
-        taken = entry.number <= meant[-1] and is_meant(entry)
-        purged += taken
-        return taken
-
-    for file in sorted({number.file for number in meant}):
-        take_out(directory, file, take)
-    report(f"deleted {purged} letters")
+    report(f"deleted {file.purge(meant)} letters")
     return 0
 
 
-def _is_meant(entry: Entry, before: datetime | None) -> bool:
-    """Tell whether a line is to be purged; one that can't be read has no time, and goes with all."""
-    if before is None:
-        return not (isinstance(entry, Unreadable) and entry.torn)
-    return isinstance(entry, Letter) and entry.time < before
-
-
 class _Selection:
-    """Which letters are meant: all, or those that were named."""
+    """Which letters are meant: all that there are, or those that were named and are there.
 
-    def __init__(self, numbers: Sequence[Number]) -> None:
-        self._named = frozenset(numbers)
-        self._missing = set(numbers)
+    Attributes:
+        numbers: Their numbers, oldest first.
+        damaged: Those of them that can't be read.
+    """
 
-    def files(self, directory: str) -> list[int]:
-        """Give the numbers of the files in which they can be."""
-        files = {number.file for number in self._named}
-        return [file for file in file_numbers(directory) if not files or file in files]
+    def __init__(self, file: LetterFile, named: Sequence[int]) -> None:
+        there = file.numbers()
+        self._file = file
+        self._missing = sorted(set(named).difference(there))
+        self.numbers: list[int] = [number for number in there if number in set(named)] if named else there
+        self.damaged: list[int] = []
 
-    def has(self, letter: Letter) -> bool:
-        """Tell whether a letter that was found is meant."""
-        self._missing.discard(letter.number)
-        return not self._named or letter.number in self._named
+    def read(self) -> Iterator[tuple[int, Letter]]:
+        """Give the letters, except those that are damaged or were deleted meanwhile."""
+        for number in self.numbers:
+            try:
+                letter = self._file.read(number)
+            except DamagedLetterError:
+                self.damaged.append(number)
+                continue
+            if letter is not None:
+                yield number, letter
 
     def complain(self) -> int:
-        """Say which of those named weren't found, and return the exit status for that."""
-        for number in sorted(self._missing):
+        """Say which letters are missing or damaged, and return the exit status for that."""
+        for number in self._missing:
             say(f"there is no letter {number}")
-        return EXIT_FAILURE if self._missing else 0
+        for number in self.damaged:
+            say(f"letter {number} is damaged; purge it")
+        return EXIT_FAILURE if self._missing or self.damaged else 0
 
 
 class _Replay:
-    """Puts letters onto a queue.
+    """Puts events of letters on a queue, or into a spool.
 
     Attributes:
         stopped: Whether a signal asked to stop.
         failed: Whether a letter didn't fit into the queue.
     """
 
-    def __init__(self, queue: MessageQueue, timeout: float, selection: _Selection) -> None:
-        self._queue = queue
+    def __init__(self, transport: Transport, timeout: float) -> None:
+        self._transport = transport
         self._timeout = timeout
-        self._selection = selection
         self._count = 0
         self._progress = Progress(sys.stderr, "events put")
         self.stopped = False
@@ -302,20 +345,18 @@ class _Replay:
         """Ask to stop. A signal only sets this, so that it can't come between a put and the deletion."""
         self.stopped = True
 
-    def put(self, entry: Entry) -> bool:
-        """Put a letter if it is meant, and tell whether its event is in the queue now.
+    def put(self, number: int, event: bytes) -> bool:
+        """Put the event of a letter, and return whether it is in the queue now.
 
         Raises:
             EventQueueFullError: The queue was full all of the time.
             EventQueueUnavailableError: The queue can't be used.
         """
-        if not isinstance(entry, Letter) or not self._selection.has(entry):
-            return False
         try:
-            if not self._wait_and_put(entry.event):
+            if not self._wait_and_put(event):
                 return False
         except EventTooLargeError as exc:
-            say(f"letter {entry.number} stays where it is: {exc}")
+            say(f"letter {number} stays where it is: {exc}")
             self.failed = True
             return False
         self._count += 1
@@ -325,14 +366,14 @@ class _Replay:
     def report(self) -> None:
         """Write how many were put."""
         self._progress.close()
-        report(f"put {self._count} events on {self._queue.name}")
+        report(f"put {self._count} events on {self._transport.name}")
 
     def _wait_and_put(self, event: bytes) -> bool:
         deadline = time.monotonic() + self._timeout
         while not self.stopped:
             remaining = deadline - time.monotonic()
             try:
-                self._queue.put(event, timeout=max(0.0, min(_SLICE, remaining)))
+                self._transport.put(event, max(0.0, min(_SLICE, remaining)))
             except EventQueueFullError:
                 if remaining <= _SLICE:
                     raise
@@ -342,10 +383,14 @@ class _Replay:
         return False
 
 
-def _open_queue(arguments: argparse.Namespace) -> MessageQueue:
+def _open_transport(arguments: argparse.Namespace) -> Transport:
+    name: str = arguments.queue_name
+    spool: str = arguments.spool_directory or os.environ.get(SPOOL_VARIABLE, "").strip()
     try:
+        if spool:
+            return _open_spool(Path(spool).absolute(), name, arguments)
         return MessageQueue(
-            f"/events-{arguments.queue_name}",
+            f"/events-{name}",
             max_messages=arguments.max_queue_size,
             max_message_size=arguments.max_event_size,
             read=False,
@@ -354,13 +399,28 @@ def _open_queue(arguments: argparse.Namespace) -> MessageQueue:
         raise ConfigurationError(f"replay: {exc}") from exc
 
 
-def _read(directory: str, selection: _Selection | None = None) -> Iterator[Entry]:
-    for file in (selection or _Selection(())).files(directory):
-        yield from read_letters(directory, file)
+def _open_spool(directory: Path, name: str, arguments: argparse.Namespace) -> Transport:
+    """Open a spool that is there; whether it is shared with a group shows in its mode."""
+    folder = directory / f"events-{name}"
+    if not folder.is_dir():
+        raise ConfigurationError(
+            f"replay: there is no spool {folder}; name the directory of one that is read"
+        )
+    if arguments.max_spool_size < MIN_SPOOL_SIZE:
+        raise ConfigurationError(f"replay: --max-spool-size must be {MIN_SPOOL_SIZE} or more")
+    mode = SHARED if folder.stat().st_mode & 0o020 else PRIVATE
+    place = SpoolDirectory(str(directory), name, mode=mode)
+    place.prepare()
+    return SpoolTransport(
+        place,
+        UNKNOWN_FORMAT,
+        max_size=arguments.max_spool_size,
+        max_message_size=arguments.max_event_size,
+        refusals=RefusalCounts(),
+    )
 
 
-def _number(text: str) -> Number:
-    try:
-        return Number.parse(text)
-    except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!a} {exc}") from exc
+def _number(text: str) -> int:
+    if _NUMBER.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!a} isn't the number of a letter, such as 17")
+    return int(text)

@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from ...transport.limits import Negotiation, QueueSize, Refusal
-from ..common import command_line, short_queue_name
+from ..common import command_line
 from ..queue.info import group_name, user_name
 from .findings import Code, ok, problem, skipped, warning
 
@@ -23,6 +23,9 @@ SHORTEST_SECRET: Final = 16
 
 #: Share of a queue's capacity in use from which on that is a warning.
 _NEARLY_FULL: Final = 0.9
+
+#: Files that a disk should be able to take: a full spool of one writer has about 256 segments.
+FEW_INODES: Final = 1_000
 
 #: Where the files for operators have the sysctls of event queues.
 _SYSCTL_FILE: Final = "/etc/sysctl.d/60-event-queues.conf"
@@ -118,7 +121,9 @@ def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str,
     )
 
 
-def judge_absence(queue: str | None, wanted: QueueSize, limits: HostLimits, taken: int) -> Check:
+def judge_absence(
+    queue: str | None, wanted: QueueSize, limits: HostLimits, taken: int, *, optional: bool = False
+) -> Check:
     """Tell what becomes of a queue that isn't there yet.
 
     Args:
@@ -126,25 +131,34 @@ def judge_absence(queue: str | None, wanted: QueueSize, limits: HostLimits, take
         wanted: The size that it should have.
         limits: What holds for this process.
         taken: Bytes that other queues of this user are charged.
+        optional: Whether the publisher does without it, as it has a spool.
     """
     name = "queue"
     size = expected_size(wanted, limits, taken)
-    fields: dict[str, Field] = {"queue": queue, "wanted": _size_fields(wanted)}
+    fields: dict[str, Field] = {"queue": queue, "wanted": size_fields(wanted)}
     if queue is None:
         possible, smaller, impossible = _NEW_QUEUE
         who = "an ordinary user"
     else:
         possible, smaller, impossible = _QUEUE_MISSING
         who = f"{queue} isn't there; whoever makes it, as an ordinary user,"
+    if size is None and optional:
+        return warning(
+            Code.QUEUE_MISSING_BESIDE_SPOOL,
+            name,
+            f"{who} gets none at all; the publisher delivers what is in the spool, and tries again",
+            "set queue.transport = spool if no service needs the queue; otherwise lift the limits above",
+            fields=fields,
+        )
     if size is None:
         return problem(impossible, name, f"{who} gets none at all", "lift the limits above", fields=fields)
-    fields["expected"] = _size_fields(size)
+    fields["expected"] = size_fields(size)
     if size == wanted:
         return ok(possible, name, f"{who} gets room for {size}", fields=fields)
     return ok(smaller, name, f"{who} gets room for {size}, instead of {wanted}", fields=fields)
 
 
-def _size_fields(size: QueueSize) -> dict[str, int]:
+def size_fields(size: QueueSize) -> dict[str, int]:
     """Give a size as `queue stat --json` has it."""
     return {"capacity": size.max_messages, "max_event_size": size.max_message_size}
 
@@ -154,13 +168,13 @@ def judge_queue_size(info: QueueInfo, wanted: QueueSize) -> Check:
     name = "queue size"
     fields: dict[str, Field] = {
         "queue": info.name,
-        "size": _size_fields(info.size),
-        "wanted": _size_fields(wanted),
+        "size": size_fields(info.size),
+        "wanted": size_fields(wanted),
     }
     if info.size.covers(wanted):
         found = f"{info.name} has room for {info.size} ({wanted} wanted)"
         return ok(Code.QUEUE_LARGE_ENOUGH, name, found, fields=fields)
-    unlink = command_line("queue", "unlink", short_queue_name(info.name))
+    unlink = command_line("queue", "unlink", info.name)
     return warning(
         Code.QUEUE_TOO_SMALL,
         name,
@@ -197,7 +211,7 @@ def judge_queue_owner(info: QueueInfo, access: QueueAccess) -> Check:
     fields: dict[str, Field] = {"queue": info.name, "user": owner}
     if not access.foreign:
         return ok(Code.QUEUE_OWNER, name, f"user {owner}", fields=fields)
-    unlink = command_line("queue", "unlink", short_queue_name(info.name))
+    unlink = command_line("queue", "unlink", info.name)
     return warning(
         Code.QUEUE_FOREIGN,
         name,
@@ -341,4 +355,19 @@ def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> 
         f"{found}: the disk is full before {key} is reached",
         f"make room on that disk, or set {key} to {advised} or less",
         fields={**fields, "advised": advised},
+    )
+
+
+def judge_inodes(name: str, path: str, free: int | None) -> Check:
+    """Judge how many files a disk can still take; None for one that doesn't limit them."""
+    fields: dict[str, Field] = {"path": path, "free": free}
+    if free is None or free >= FEW_INODES:
+        found = "not limited" if free is None else f"{free:,} free"
+        return ok(Code.INODES_SUFFICIENT, name, found, fields=fields)
+    return warning(
+        Code.INODES_FEW,
+        name,
+        f"only {free:,} more files can be made on the disk of {path}, and each service has a segment or more",
+        "delete files there, or use a disk with more inodes",
+        fields=fields,
     )

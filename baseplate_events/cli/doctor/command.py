@@ -21,17 +21,19 @@ from ...errors import ConfigurationError
 from ...event_publisher.access import inspect_file
 from ...event_publisher.config.settings import load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
-from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
 from ..common import command_line, counted, event_queue_name, leave_stdout, timeout
 from ..terminal import Colour, paint, printable, wants_colour
 from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped
 from .host import check_process, check_queue
+from .letters import check_dead_letters
 from .metrics import check_metrics
 from .network import check_collector
 from .publisher import check_publisher
-from .storage import check_dead_letters, check_spool
+from .spool import SpoolWanted, check_spool
+from .transports import Spool, find_posix, judge_transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -185,43 +187,64 @@ def _summary(checks: Sequence[Check]) -> str:
 def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     config_file: str | None = arguments.config_file
     queue_name: str | None = arguments.queue_name
-    yield from check_process()
-    settings: PublisherSettings | None = None
-    if config_file is not None:
-        queue_name = queue_name or _QUEUE_NAME
-        environ = _Environment(os.environ)
-        try:
-            settings = load_settings(config_file, queue_name, environ)
-        except ConfigurationError as exc:
-            look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)
-            yield from _mistakes(exc, look_again)
-        else:
-            section = f"event-publisher:{queue_name}"
-            yield ok(
-                Code.CONFIGURATION_GOOD,
-                "configuration",
-                f"{config_file}: [{section}] is good",
-                fields={"file": config_file, "section": section},
-            )
-            yield _judge_variables(sorted(environ.used))
-            yield judge_secret(len(settings.key.secret.reveal()))
-            yield judge_file(config_file, inspect_file(config_file, section))
-    wanted, mode = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None
-    if settings is not None:
-        wanted, mode = QueueSize(settings.queue.max_size, settings.queue.max_event_size), settings.queue.mode
-    yield from check_queue(None if queue_name is None else f"/events-{queue_name}", wanted, mode)
     if config_file is None:
+        yield from check_process()
+        yield from _check_transports(queue_name, None)
         return
-    if settings is None:
-        for name in ("key", "collector", "metrics", "spool", "dead letters", "publisher"):
+    queue_name = queue_name or _QUEUE_NAME
+    section = f"event-publisher:{queue_name}"
+    environ = _Environment(os.environ)
+    try:
+        settings = load_settings(config_file, queue_name, environ)
+    except ConfigurationError as exc:
+        yield from check_process()
+        look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)
+        yield from _mistakes(exc, look_again)
+        yield from check_queue(f"/events-{queue_name}", QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
+        for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
             yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a configuration without mistakes")
         return
+    yield from check_process(needs_queue=settings.queue.transport != "spool")
+    yield ok(
+        Code.CONFIGURATION_GOOD,
+        "configuration",
+        f"{config_file}: [{section}] is good",
+        fields={"file": config_file, "section": section},
+    )
+    yield _judge_variables(sorted(environ.used))
+    yield judge_secret(len(settings.key.secret.reveal()))
+    yield judge_file(config_file, inspect_file(config_file, section))
+    yield from _check_transports(queue_name, settings)
     patience: float = arguments.timeout
     yield from check_collector(settings, timeout=patience, probe=not arguments.no_probe)
     yield check_metrics(settings.metrics.endpoint, timeout=patience)
-    yield from check_spool(settings.spool, settings.collector.version)
-    yield from check_dead_letters(settings.dead_letters)
+    if settings.spool is None:  # otherwise they are in its ledger
+        yield from check_dead_letters(settings.dead_letters)
     yield check_publisher(settings.health)
+
+
+def _check_transports(queue_name: str | None, settings: PublisherSettings | None) -> Iterator[Check]:
+    """Look at the POSIX queue and the spool, and at which of them suits this host."""
+    name = None if queue_name is None else f"/events-{queue_name}"
+    spool: SpoolWanted | None = None
+    if settings is None:
+        wanted, mode, chosen = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None, None
+        directory = os.environ.get(SPOOL_VARIABLE, "").strip()
+        if directory and queue_name is not None:
+            spool = SpoolWanted(directory, queue_name, None, MAX_SPOOL_SIZE, None)
+    else:
+        queue, mode, chosen = settings.queue, settings.queue.mode, settings.queue.transport
+        wanted = QueueSize(queue.max_size, queue.max_event_size)
+        if settings.spool is not None:
+            directory, max_size = settings.spool.directory, settings.spool.max_size
+            spool = SpoolWanted(directory, queue.name, mode, max_size, settings.collector.version)
+    yield from check_queue(name, wanted, mode, transport=chosen)
+    usable = True
+    for check in check_spool(spool) if spool is not None or settings is not None else ():
+        usable = usable and check.verdict is not Verdict.PROBLEM
+        yield check
+    state = Spool.UNSET if spool is None else Spool.USABLE if usable else Spool.UNUSABLE
+    yield judge_transport(*find_posix(name, wanted), wanted, state, chosen)
 
 
 def _judge_variables(used: Sequence[str]) -> Check:

@@ -27,7 +27,7 @@ from .checks import (
     judge_rlimit,
     judge_sysctls,
 )
-from .findings import Code, ok, problem, warning
+from .findings import Code, ok, problem, skipped, warning
 from .memory import judge_memory, read_memory_limit
 
 if TYPE_CHECKING:
@@ -44,8 +44,12 @@ _OWNER: Final = 0o600
 _NO_QUEUES: Final = "see that this kernel has POSIX message queues, and lets this process use them"
 
 
-def check_process() -> Iterator[Check]:
-    """Look at who and what this process is, which the rest depends on."""
+def check_process(*, needs_queue: bool = True) -> Iterator[Check]:
+    """Look at who and what this process is, which the rest depends on.
+
+    Args:
+        needs_queue: Whether the publisher uses a POSIX queue.
+    """
     python, user = platform.python_version(), user_name(os.geteuid())
     yield ok(
         Code.PROCESS_IDENTIFIED,
@@ -54,7 +58,10 @@ def check_process() -> Iterator[Check]:
         fields={"python": python, "user": user},
     )
     ipc, why_not = load()
-    if ipc is None:
+    if ipc is None and not needs_queue:
+        found = f"{why_not.partition('; ')[0]}; a spool doesn't need it"
+        yield ok(Code.POSIX_IPC_UNNEEDED, "posix_ipc", found)
+    elif ipc is None:
         install = _install("posix_ipc")
         yield problem(
             Code.POSIX_IPC_UNUSABLE,
@@ -95,14 +102,21 @@ def _version(distribution: str) -> tuple[str, dict[str, str | None]]:
     return f"version {version}", {"version": version}
 
 
-def check_queue(name: str | None, wanted: QueueSize, mode: int | None) -> Iterator[Check]:
-    """Look at the limits of the host, and at a queue.
+def check_queue(
+    name: str | None, wanted: QueueSize, mode: int | None, *, transport: str | None = None
+) -> Iterator[Check]:
+    """Look at the limits of the host, and at a queue, if it is used.
 
     Args:
         name: The POSIX name of the queue, or None to look at the limits alone.
         wanted: The size that it should have.
         mode: The permission bits that it should have; None if no configuration says so.
+        transport: `queue.transport`; None if there is no configuration.
     """
+    if transport == "spool":
+        found = "not used (queue.transport = spool)"
+        yield skipped(Code.QUEUE_UNUSED, "queue", found, fields={"queue": name})
+        return
     try:
         info = None if name is None else inspect_queue(name)
     except EventQueueUnavailableError as exc:
@@ -129,7 +143,7 @@ def check_queue(name: str | None, wanted: QueueSize, mode: int | None) -> Iterat
     if info is None:
         limits, neighbours = yield from _check_limits(name, wanted)
         taken = sum(neighbours.values())
-        yield judge_absence(name, wanted, limits, taken)
+        yield judge_absence(name, wanted, limits, taken, optional=transport == "both")
         size = expected_size(wanted, limits, taken)
         if size is not None:
             yield judge_memory(size, read_memory_limit())
@@ -162,11 +176,15 @@ def _check_limits(
     name: str | None, wanted: QueueSize
 ) -> Generator[Check, None, tuple[HostLimits, dict[str, int]]]:
     """Look at the limits, and give them with what other queues of this user are charged."""
-    limits = read_limits()
-    neighbours = {other: _charge(other) for other in queues_of_user(other_than=name or "")}
+    limits, neighbours = read_limits(), charges_of_others(name)
     yield judge_sysctls(wanted, limits)
     yield judge_rlimit(wanted, limits, neighbours)
     return limits, neighbours
+
+
+def charges_of_others(name: str | None) -> dict[str, int]:
+    """Give the bytes that other queues of this user are charged, by POSIX name."""
+    return {other: _charge(other) for other in queues_of_user(other_than=name or "")}
 
 
 def _charge(name: str) -> int:

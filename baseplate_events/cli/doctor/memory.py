@@ -177,6 +177,37 @@ def _piece(size: int) -> int:
     return piece
 
 
+def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:
+    """Judge whether a full spool in memory (tmpfs) fits into the memory limit of whoever writes to it.
+
+    Args:
+        max_size: Bytes of undelivered events that it may hold, and that are charged to their writers.
+        limit: The limit of this process, or None for no limit.
+    """
+    name = "spool memory"
+    advised = max_size + PROCESS_MEMORY
+    fields: dict[str, Field] = {
+        "max_size": max_size,
+        "limit": None if limit is None else limit.size,
+        "path": None if limit is None else limit.path,
+    }
+    if limit is None:
+        found = f"it is in memory, of which a full one takes {max_size:,} bytes; there is no limit"
+        return ok(Code.SPOOL_MEMORY_UNLIMITED, name, found, fields=fields)
+    found = f"it is in memory, of which a full one takes {max_size:,} of {limit.size:,} bytes ({limit.path})"
+    if advised <= limit.size:
+        return ok(Code.SPOOL_MEMORY_SUFFICIENT, name, found, fields=fields)
+    fitting = max(0, limit.size - PROCESS_MEMORY)
+    return warning(
+        Code.SPOOL_MEMORY_TOO_SMALL,
+        name,
+        f"{found}: whoever writes is killed before the spool is full",
+        f"set spool.max_size, and max_spool_size of each service, to {fitting} or less; or use a disk; or "
+        f"raise the limit to {advised} or more",
+        fields={**fields, "advised": advised, "fitting": fitting},
+    )
+
+
 def judge_memory(size: QueueSize, limit: MemoryLimit | None) -> Check:
     """Judge whether a full queue fits into the memory limit of whoever fills it.
 

@@ -38,6 +38,15 @@ def check_publisher(health: Endpoint | None) -> Check:
     if look.unready is None:
         delivered = look.number("events_delivered_total") or 0.0
         found = f"it runs, and has delivered {delivered:,.0f} events"
+        problems = list(look.by_label("spool_problem", "problem"))
+        if problems:
+            return warning(
+                Code.PUBLISHER_HAMPERED,
+                _NAME,
+                f"{found}, but {'; '.join(problems)}",
+                "the checks before and its log say what mends that",
+                fields={**fields, "delivered": delivered, "problems": problems},
+            )
         return ok(Code.PUBLISHER_DELIVERS, _NAME, found, fields={**fields, "delivered": delivered})
     return problem(
         Code.PUBLISHER_FAILS,

@@ -1,4 +1,4 @@
-"""The command `queue`: look at a POSIX queue of this host, read it, write to it, make it and remove it.
+"""The command `queue`: look at the event queues of this host, read them, write to them, make and remove them.
 
 Rules:
 
@@ -6,6 +6,9 @@ Rules:
    behind.
 2. `read` and `write` lose nothing and do nothing by halves; `transfer` says how.
 3. `unlink` needs `--force` where events would be lost.
+4. NAME is the spool in `--spool-directory`, by default $EVENT_SPOOL_DIRECTORY, as for services; without
+   either it is the POSIX queue `/events-NAME`. A name that begins with a slash is that of a POSIX queue in
+   any case.
 
 Exit statuses: 0, also for a `read --follow` that SIGINT or SIGTERM ended and for a `read` whose reader has
 gone; 1 for what failed or was left undone, such as a queue that isn't there or stays full; 2 for a mistake in
@@ -15,31 +18,34 @@ the command line.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+import os
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
-from ...event_publisher.standard_streams import report
-from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
-from ...transport.descriptor import find_queue
-from ...transport.posix import ALL_PERMISSIONS, MessageQueue, unlink_queue
-from ..common import command, counted, posix_queue_name, short_queue_name, span, told
-from ..terminal import format_table
-from . import transfer
-from .info import inspect_queue, user_name
+from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
+from ...spool import MIN_SPOOL_SIZE
+from ...transport.posix import ALL_PERMISSIONS
+from ..common import posix_queue_name, span, told
+from . import posix, spool
+from .listing import list_queues
+from .spool_place import SpoolPlace
+from .spool_unlink import unlink as unlink_spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .info import QueueInfo
+    _PosixAction = Callable[[str, argparse.Namespace], int]
+    _SpoolAction = Callable[[SpoolPlace, argparse.Namespace], int]
 
 _EPILOG: Final = """\
-NAME is the name of an event queue, such as v2 for /events-v2, or with a slash the POSIX name of any queue.
+NAME is the name of an event queue, such as v2: the spool events-v2 in --spool-directory, by default
+$EVENT_SPOOL_DIRECTORY, or without either the POSIX queue /events-v2. With a slash it is the POSIX name of any
+queue, also if the variable is set.
 
 examples:
+  %(prog)s list                       all event queues and spools
   %(prog)s stat v2                    how full it is, how large, whose
+  %(prog)s stat /events-v2            the POSIX queue, whatever $EVENT_SPOOL_DIRECTORY is
   %(prog)s read v2 --count 1          take one event away and print it
   %(prog)s write v2 events.jsonl      put each line of a file
   %(prog)s create v2 --strict         make it in its full size, or fail
@@ -48,10 +54,21 @@ examples:
 exit status: 0; 1 for what failed or was left undone; 2 for a mistake in the command line
 """
 
+_LIST_EPILOG: Final = """\
+examples:
+  %(prog)s
+  %(prog)s --spool-directory /var/spool/events
+  %(prog)s --json | jq -r '.queues[] | select(.publisher == false) | .path'
+"""
+
 _STAT_EPILOG: Final = """\
+The number of events in a spool isn't known without reading all of it, and is null in JSON. What is shown as
+refused are the reports of services that are still in the spool; the publisher's metrics have all of them.
+
 examples:
   %(prog)s v2
   %(prog)s v2 --json | jq .depth
+  %(prog)s v2 --spool-directory /var/spool/events --json | jq .backlog_bytes
 """
 
 _READ_EPILOG: Final = """\
@@ -59,6 +76,9 @@ This TAKES EVENTS AWAY: what it prints is delivered to nobody else. A POSIX queu
 way; for the number of events use `stat`. To print some events use --count: after `read v2 | head -1` the
 events that `head` had in its pipe are gone. A line break between the tokens of an event is printed as a
 blank. On a terminal, control characters are escaped too.
+
+From a spool it reads in the place of the publisher, which must be stopped. What was delivered isn't printed,
+and what was printed isn't delivered; after a kill, up to 1,000 of the last events may be both.
 
 examples:
   %(prog)s v2 --count 1
@@ -68,7 +88,8 @@ examples:
 
 _WRITE_EPILOG: Final = """\
 Each line is put as it is, without the blanks around it; it isn't checked to be JSON. Empty lines are skipped.
-It stops at the first line that can't be put, tells its number, and ends with status 1.
+It stops at the first line that can't be put, reports its number, and ends with status 1. A spool takes
+events of at most 16 MiB, and writes them as services do.
 
 examples:
   %(prog)s v2 events.jsonl
@@ -80,12 +101,18 @@ _CREATE_EPILOG: Final = """\
 It takes the largest size that the host allows, as a service or a publisher would, says what it got and how to
 lift the limits. With --strict a smaller size is an error. A queue that is there keeps its size and mode.
 
+A spool is a folder, of one user or, with --mode 0660, shared by the group of the folder. The directory that
+it is in must exist. Its size is that of the services that write to it.
+
 examples:
   %(prog)s v2
   %(prog)s v2 --max-messages 10 --max-event-size 8192 --mode 0660
+  %(prog)s v2 --spool-directory /var/spool/events --mode 0660
 """
 
 _UNLINK_EPILOG: Final = """\
+A spool is removed only while no publisher reads it and, without --force, no service has a segment open.
+
 examples:
   %(prog)s v2
   %(prog)s v2 --force                 also if it holds events, which are lost then
@@ -94,14 +121,14 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `queue` to its parser."""
-    parser.description = "Look at a POSIX queue of this host, read it, write to it, make it and remove it."
+    parser.description = (
+        "Look at the event queues of this host, read them, write to them, make and remove them."
+    )
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
 
-    def add(
-        name: str, perform: Callable[[argparse.Namespace], int], purpose: str, epilog: str
-    ) -> argparse.ArgumentParser:
+    def add(name: str, purpose: str, epilog: str) -> argparse.ArgumentParser:
         action = actions.add_parser(
             name,
             help=purpose,
@@ -109,21 +136,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        action.add_argument("name", metavar="NAME", type=posix_queue_name, help="v2 for /events-v2, or /NAME")
-        action.set_defaults(perform=perform)
+        action.add_argument(
+            "--spool-directory",
+            metavar="DIRECTORY",
+            type=_directory,
+            help=f"where spools are; default: ${SPOOL_VARIABLE}, or without it POSIX queues",
+        )
         return action
 
-    stat = add("stat", _stat, "tell how full a queue is, how large, whose, and who gets at it", _STAT_EPILOG)
+    def add_named(
+        name: str, on_posix: _PosixAction, on_spool: _SpoolAction, purpose: str, epilog: str
+    ) -> argparse.ArgumentParser:
+        action = add(name, purpose, epilog)
+        action.add_argument(
+            "name", metavar="NAME", type=_name, help="v2 for the event queue v2, /NAME for a POSIX queue"
+        )
+        action.set_defaults(on_posix=on_posix, on_spool=on_spool)
+        return action
+
+    listing = add("list", "list event queues and spools with what is in them", _LIST_EPILOG)
+    listing.add_argument("--json", action="store_true", help="write one JSON object")
+
+    stat = add_named(
+        "stat", posix.stat, spool.stat, "report how full a queue is, whose, and who gets at it", _STAT_EPILOG
+    )
     stat.add_argument("--json", action="store_true", help="write one JSON object")
 
-    read = add("read", transfer.read, "TAKE events out of a queue and print them, one a line", _READ_EPILOG)
+    read = add_named(
+        "read", posix.read, spool.read, "TAKE events out of a queue and print them, one a line", _READ_EPILOG
+    )
     read.add_argument(
         "--count", metavar="N", type=_count, help="at most so many; default: all that are there"
     )
     read.add_argument("--follow", action="store_true", help="wait for more, until SIGINT or SIGTERM")
     read.add_argument("--peek", action=_Refused, help=argparse.SUPPRESS)
 
-    write = add("write", transfer.write, "put each line of a file or of stdin onto a queue", _WRITE_EPILOG)
+    write = add_named(
+        "write", posix.write, spool.write, "put each line of a file or of stdin onto a queue", _WRITE_EPILOG
+    )
     write.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: stdin")
     write.add_argument(
         "--timeout",
@@ -133,27 +183,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a full queue is waited for (default: %(default)s)",
     )
 
-    create = add("create", _create, "make sure that a queue is there", _CREATE_EPILOG)
+    write.add_argument(
+        "--max-spool-size",
+        metavar="BYTES",
+        type=_spool_size,
+        help=f"undelivered bytes beyond which a spool is full (default: {MAX_SPOOL_SIZE}, as for services)",
+    )
+
+    create = add_named(
+        "create", posix.create, spool.create, "make sure that a queue is there", _CREATE_EPILOG
+    )
     create.add_argument(
         "--max-messages",
         metavar="EVENTS",
         type=_count,
-        default=MAX_QUEUE_SIZE,
-        help="events that it shall hold (default: %(default)s)",
+        help=f"events that a POSIX queue shall hold (default: {MAX_QUEUE_SIZE})",
     )
     create.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=_count,
-        default=MAX_EVENT_SIZE,
-        help="bytes that an event may have (default: %(default)s)",
+        help=f"bytes that an event of a POSIX queue may have (default: {MAX_EVENT_SIZE})",
     )
     create.add_argument(
         "--mode", type=_mode, default="0600", help="its permissions in octal (default: %(default)s)"
     )
     create.add_argument("--strict", action="store_true", help="fail rather than take a smaller size")
 
-    unlink = add("unlink", _unlink, "remove a queue", _UNLINK_EPILOG)
+    unlink = add_named("unlink", posix.unlink, unlink_spool, "remove a queue", _UNLINK_EPILOG)
     unlink.add_argument("--force", action="store_true", help="also if it holds events, which are lost then")
 
 
@@ -162,119 +219,41 @@ def run(arguments: argparse.Namespace) -> int:
 
     Must be called from the main thread. SIGINT and SIGTERM are handled while events are read or written.
     """
-    perform: Callable[[argparse.Namespace], int] = arguments.perform
-    return told(lambda: perform(arguments))
+    return told(lambda: _perform(arguments))
+
+
+def _perform(arguments: argparse.Namespace) -> int:
+    directory: str | None = arguments.spool_directory
+    chosen = directory or os.environ.get(SPOOL_VARIABLE, "").strip()
+    if chosen:
+        chosen = os.path.abspath(chosen)  # noqa: PTH100 - as services do
+    if arguments.action == "list":
+        return list_queues(chosen or None, as_json=arguments.json)
+    name: str = arguments.name
+    on_posix: _PosixAction = arguments.on_posix
+    on_spool: _SpoolAction = arguments.on_spool
+    if name.startswith("/"):
+        if directory is not None:
+            raise ConfigurationError(
+                f"{name} names a POSIX queue, which isn't in a --spool-directory; leave one of them out"
+            )
+        return on_posix(name, arguments)
+    if chosen:
+        return on_spool(SpoolPlace(chosen, name), arguments)
+    return on_posix(posix_queue_name(name), arguments)
 
 
 class _Refused(argparse.Action):
-    """The option that everybody looks for and no POSIX queue can give."""
+    """The option that everybody looks for and no queue can give."""
 
     def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002 - argparse's name
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.error(
-            "--peek: a POSIX queue can't be read without taking the event away, and an event that is put "
-            "back isn't where it was; `stat` tells how many there are, `read --count 1` takes one"
+            "--peek: a queue can't be read without taking the event away, and an event that is put back "
+            "isn't where it was; `stat` tells how much is there, `read --count 1` takes one"
         )
-
-
-def _stat(arguments: argparse.Namespace) -> int:
-    info = inspect_queue(arguments.name)
-    if info is None:
-        return _say_absent(arguments.name)
-    warnings = _warnings(info)
-    if arguments.json:
-        members = {
-            "name": info.name,
-            "depth": info.depth,
-            "capacity": info.size.max_messages,
-            "max_event_size": info.size.max_message_size,
-            "bytes_charged": info.size.bytes_charged,
-            "uid": info.uid,
-            "gid": info.gid,
-            "mode": f"{info.mode:04o}",
-            "takers": info.takers,
-            "warnings": warnings,
-        }
-        sys.stdout.write(json.dumps(members) + "\n")
-        return 0
-    share = info.depth * 100 // info.size.max_messages
-    rows = (
-        ("name", info.name),
-        ("depth", f"{info.depth:,} of {info.size.max_messages:,} events ({share} %)"),
-        ("event", f"at most {info.size.max_message_size:,} bytes"),
-        ("charged", f"{info.size.bytes_charged:,} bytes of its owner's RLIMIT_MSGQUEUE"),
-        ("owner", user_name(info.uid)),
-        ("mode", f"{info.mode:04o}: {info.takers} may take events away"),
-    )
-    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
-    for warning in warnings:
-        say(f"warning: {warning}")
-    return 0
-
-
-def _warnings(info: QueueInfo) -> list[str]:
-    warnings: list[str] = []
-    if info.open_to_all:
-        warnings.append(
-            f"every user of this host may take events away from {info.name}; that ends with "
-            f"{info.chmod_command(info.mode & ~0o007)}"
-        )
-    return warnings
-
-
-def _create(arguments: argparse.Namespace) -> int:
-    was_there = inspect_queue(arguments.name) is not None
-    try:
-        queue = MessageQueue(
-            arguments.name,
-            max_messages=arguments.max_messages,
-            max_message_size=arguments.max_event_size,
-            mode=arguments.mode,
-            strict_size=arguments.strict,
-            read=False,
-        )
-    except ValueError as exc:
-        raise ConfigurationError(f"create: {exc}") from exc
-    queue.close()
-    info = inspect_queue(arguments.name)
-    if info is None:
-        return _say_absent(arguments.name)
-    verb = "was there already:" if was_there else "made:"
-    report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
-    if was_there and info.mode != arguments.mode:
-        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.mode)}")
-    return 0
-
-
-def _unlink(arguments: argparse.Namespace) -> int:
-    force: bool = arguments.force
-    if not force:
-        info = inspect_queue(arguments.name)
-        if info is None:
-            return _say_absent(arguments.name)
-        if info.depth:
-            say(
-                f"{info.name} holds {counted(info.depth, 'event')}, which would be lost: have them "
-                f"published, take them out with {command('queue', 'read', short_queue_name(info.name))}, "
-                "or give --force"
-            )
-            return EXIT_FAILURE
-    # Kept open, to see what came in meanwhile.
-    queue = find_queue(arguments.name, read=False)
-    if queue is None or not unlink_queue(arguments.name):
-        return _say_absent(arguments.name)
-    lost = queue.depth
-    queue.close()
-    what = f" with {counted(lost, 'event')}" if lost else ""
-    report(f"removed {arguments.name}{what}")
-    return 0
-
-
-def _say_absent(name: str) -> int:
-    say(f"Event queue {name}: {transfer.absence(name)}")
-    return EXIT_FAILURE
 
 
 def _count(text: str) -> int:
@@ -291,3 +270,23 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= ALL_PERMISSIONS:
         raise argparse.ArgumentTypeError(f"{text!a} isn't an octal mode such as 0600 or 0660")
     return mode
+
+
+def _name(text: str) -> str:
+    posix_queue_name(text)
+    return text
+
+
+def _directory(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "expected the path of a directory, not ''; leave it out for POSIX queues"
+        )
+    return text
+
+
+def _spool_size(text: str) -> int:
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0  # noqa: PLR2004 - 2**63
+    if size < MIN_SPOOL_SIZE:
+        raise argparse.ArgumentTypeError(f"{text!a} isn't a number of bytes of at least {MIN_SPOOL_SIZE:,}")
+    return size

@@ -15,7 +15,7 @@ from ...event_publisher.foreign_text import MAX_FOREIGN
 from ..terminal import Colour, format_table, paint, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ...event_publisher.telemetry.prometheus import Labels
 
@@ -74,10 +74,25 @@ class Status:
         received: Events so far, likewise the other fates.
         dropped: Events that are gone, by reason.
         rates: Events a second, `received` and `delivered`, and `attempts` a second; None without two looks.
-        queue_depth: Events in the queue.
-        queue_capacity: Events that the queue holds.
-        spool_size: Bytes in the spool, None where there is none.
+        transports: What services may put events into, and whether events can be taken from it.
+        queue_depth: Events in the POSIX queue, None if there is none.
+        queue_capacity: Events that it holds.
+        queue_highest_depth: The most events that were seen in it in the last one to two minutes.
+        queue_full: How often it was full when it was looked at.
+        spool_size: Bytes in the spool that aren't delivered, None where there is none.
         spool_max_size: Bytes that it may take.
+        spool_segments: Segments in it.
+        spool_oldest_age: Seconds since the oldest of them was started that isn't delivered; 0 for none.
+        spool_free_bytes: Bytes that its disk has left, None if that isn't known.
+        spool_free_inodes: Files that its disk can still take, None if that isn't known or limited.
+        set_aside: Segments that can't be delivered, by reason.
+        torn: Places in it that hold no whole event.
+        torn_bytes: Their bytes.
+        refused: Events that services could not put, by reason, as they report in the spool.
+        rekeyed: Events that are sent again under another idempotency key.
+        relay_paused: Whether no events are moved from the queue into the spool.
+        relay_held: Events that were received from the queue and wait for room in the spool.
+        problems: What doesn't work as it should, in words.
         oldest_age: Seconds since the oldest event came that isn't delivered.
         last_success_age: Seconds since the collector took a batch, None where it never did.
         failing_for: Seconds since attempts began to fail, 0 where they don't.
@@ -100,10 +115,25 @@ class Status:
     in_hand: float | None
     dropped: Mapping[str, float]
     rates: Mapping[str, float] | None
+    transports: Mapping[str, bool]
     queue_depth: float | None
     queue_capacity: float | None
+    queue_highest_depth: float | None
+    queue_full: float | None
     spool_size: float | None
     spool_max_size: float | None
+    spool_segments: float | None
+    spool_oldest_age: float | None
+    spool_free_bytes: float | None
+    spool_free_inodes: float | None
+    set_aside: Mapping[str, float]
+    torn: float | None
+    torn_bytes: float | None
+    refused: Mapping[str, float]
+    rekeyed: float | None
+    relay_paused: bool
+    relay_held: float | None
+    problems: Sequence[str]
     oldest_age: float | None
     last_success_age: float | None
     failing_for: float | None
@@ -129,10 +159,25 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
         in_hand=look.number("events_in_hand"),
         dropped=look.by_label("events_dropped_total", "reason"),
         rates=_rates(look, before),
+        transports={name: bool(up) for name, up in look.by_label("transport_up", "transport").items()},
         queue_depth=look.number("queue_depth"),
         queue_capacity=look.number("queue_capacity"),
+        queue_highest_depth=look.number("queue_highest_depth"),
+        queue_full=look.number("queue_full_total"),
         spool_size=look.number("spool_size_bytes"),
         spool_max_size=look.number("spool_max_size_bytes"),
+        spool_segments=look.number("spool_segments"),
+        spool_oldest_age=look.number("spool_oldest_age_seconds"),
+        spool_free_bytes=look.number("spool_free_bytes"),
+        spool_free_inodes=look.number("spool_free_inodes"),
+        set_aside=look.by_label("spool_set_aside", "reason"),
+        torn=look.number("spool_torn_total"),
+        torn_bytes=look.number("spool_torn_bytes_total"),
+        refused=look.by_label("events_refused_total", "reason"),
+        rekeyed=look.number("events_rekeyed_total"),
+        relay_paused=bool(look.number("relay_paused")),
+        relay_held=look.number("relay_held"),
+        problems=list(look.by_label("spool_problem", "problem")),
         oldest_age=look.number("oldest_event_age_seconds"),
         last_success_age=look.number("last_success_age_seconds"),
         failing_for=look.number("failing_seconds"),
@@ -184,33 +229,29 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
     if colour:
         said = paint(said, Colour.GREEN if status.ready else Colour.RED)
     rates = status.rates or {}
-    dropped = {reason: count for reason, count in status.dropped.items() if count}
-    held = _share(status.queue_depth, status.queue_capacity, _count)
-    spool = f"{_count(status.spooled)} events, {_share(status.spool_size, status.spool_max_size, _bytes)}"
     failing = f"for {_age(status.failing_for)}, {_count(status.failures)} attempts in a row"
-    answers = ", ".join(f"{_count(count)} {name}" for name, count in status.attempts.items() if count)
+    transports = [name if up else f"{name} (not there yet)" for name, up in status.transports.items()]
     rows = [
         (
             "queue",
             _shown(status.queue) + f" (publisher {_shown(status.version)}, up {_age(status.uptime)})",
         ),
         ("state", said),
+        *(("problem", _shown(problem)) for problem in status.problems),
+        ("transport", _shown(" and ".join(transports)) or "-"),
         ("", ""),
-        ("in the queue", held),
-        *([("in the spool", spool)] if status.spool_size is not None else []),
+        *([("in the queue", _in_the_queue(status))] if status.queue_depth is not None else []),
+        *(_spool_rows(status) if status.spool_size is not None else []),
         ("in memory", f"{_count(status.in_hand)} events"),
         ("oldest", f"{_age(status.oldest_age)}" if status.oldest_age else "nothing waits"),
         ("", ""),
         ("received", _count(status.received) + _rate(rates.get("received"))),
         ("delivered", _count(status.delivered) + _rate(rates.get("delivered"))),
         ("dead letters", _count(status.dead_lettered)),
-        (
-            "dropped",
-            ", ".join(f"{_count(count)} {_shown(name)}" for name, count in dropped.items()) or "0",
-        ),
+        ("dropped", _counts(status.dropped) or "0"),
         *([("returned", _count(status.returned))] if status.returned else []),
         ("", ""),
-        ("requests", (_shown(answers) or "none") + _rate(rates.get("attempts"))),
+        ("requests", (_counts(status.attempts) or "none") + _rate(rates.get("attempts"))),
         ("mean time", "-" if status.mean_attempt is None else f"{status.mean_attempt * 1_000:,.1f} ms"),
         (
             "last success",
@@ -221,12 +262,48 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
     return format_table(rows)
 
 
+def _in_the_queue(status: Status) -> str:
+    text = _share(status.queue_depth, status.queue_capacity, _count)
+    if status.queue_highest_depth:
+        text += f", lately up to {_count(status.queue_highest_depth)}"
+    return f"{text}, found full {_counted(status.queue_full, 'time')}" if status.queue_full else text
+
+
+def _spool_rows(status: Status) -> list[tuple[str, str]]:
+    """Give the rows on the spool: those of what is wrong only if it is."""
+    inodes = "" if status.spool_free_inodes is None else f", {_counted(status.spool_free_inodes, 'inode')}"
+    torn = f"{_bytes(status.torn_bytes)} in {_counted(status.torn, 'place')}"
+    set_aside, refused = _counts(status.set_aside), _counts(status.refused)
+    held = f"paused, holds {_count(status.relay_held)} of the queue's events"
+    size = _share(status.spool_size, status.spool_max_size, _bytes)
+    events = f"{_counted(status.spool_segments, 'segment')}, {_counted(status.spooled, 'event')} read"
+    return [
+        ("in the spool", f"{size}, {events}"),
+        *([("oldest segment", _age(status.spool_oldest_age))] if status.spool_oldest_age else []),
+        ("free", f"{_bytes(status.spool_free_bytes)}{inodes}"),
+        *([("set aside", f"{set_aside} (segments)")] if set_aside else []),
+        *([("torn", torn)] if status.torn else []),
+        *([("relay", held)] if status.relay_paused else []),
+        *([("refused", f"{refused} (by services)")] if refused else []),
+        *([("new keys", _counted(status.rekeyed, "event"))] if status.rekeyed else []),
+    ]
+
+
+def _counts(numbers: Mapping[str, float]) -> str:
+    """List what isn't zero."""
+    return ", ".join(f"{_count(count)} {_shown(name)}" for name, count in numbers.items() if count)
+
+
 def _shown(text: str) -> str:
     return printable(text, MAX_FOREIGN)
 
 
 def _count(number: float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
+
+
+def _counted(number: float | None, noun: str) -> str:
+    return f"{_count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _bytes(number: float | None) -> str:

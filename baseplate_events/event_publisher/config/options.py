@@ -137,7 +137,13 @@ OPTIONS: Final = (
         "queue.mode",
         "mode",
         "0600",
-        "Who may open the queue, where the publisher makes it, and so take events away too.",
+        "Who may open the queue or the spool, where the publisher makes it, and so take events away too.",
+    ),
+    Option(
+        "queue.transport",
+        "choice",
+        "",
+        "Where events come from: `posix`, `spool` or `both`; by default `both` with a spool, else `posix`.",
     ),
     Option(
         "batch.max_size",
@@ -206,13 +212,14 @@ OPTIONS: Final = (
         "spool.directory",
         "folder",
         "",
-        "A folder of this publisher alone, where events are safe until they are delivered; without it, off.",
+        "The directory of spools that services and publisher share, where events are safe until they are "
+        "delivered; by default `$EVENT_SPOOL_DIRECTORY`, without both, off.",
     ),
     Option(
         "spool.max_size",
         "bytes",
         "1073741824",
-        "The most that the spool takes; then the publisher stops draining the queue.",
+        "The most that the spool takes; then the publisher stops moving events from the queue into it.",
         1_000_000,
         _LARGEST_SPOOL,
     ),
@@ -220,13 +227,14 @@ OPTIONS: Final = (
         "spool.fsync",
         "choice",
         "never",
-        "When events are forced onto the disk: `never`, with each `batch`, or with each `event`.",
+        "When events are forced onto the disk: `never`, `batch.max_age` after they came (`batch`), or each "
+        "`event` of the queue before the next, and those of services as with `batch`.",
     ),
     Option(
         "dead_letters.directory",
         "folder",
         "",
-        "A folder for events that the collector refuses; by default `rejected` in the spool's.",
+        "A folder for events that the collector refuses; with a spool they are in its ledger.",
     ),
     Option(
         "dead_letters.max_size",
@@ -243,6 +251,12 @@ OPTIONS: Final = (
         "The longest that the publisher still delivers once it is told to end.",
         0,
         _HOUR,
+    ),
+    Option(
+        "shutdown.drain",
+        "boolean",
+        "true",
+        "Whether a publisher with a spool sends what is in it before it ends; `false` if the spool stays.",
     ),
     Option(
         "metrics.namespace", "text", "", "What the names of all metrics begin with, without a dot at the end."

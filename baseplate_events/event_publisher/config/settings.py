@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 Version: TypeAlias = Literal["2", "2j"]
 Scheme: TypeAlias = Literal["https", "http"]
+Transport: TypeAlias = Literal["posix", "spool", "both"]
 #: Bytes of the longest name of a queue: NAME_MAX of Linux, 255, less `events-`.
 MAX_QUEUE_NAME_SIZE: Final = 248
 
 _VERSIONS: Final[tuple[Version, ...]] = ("2", "2j")
 _SCHEMES: Final[tuple[Scheme, ...]] = ("https", "http")
+_TRANSPORTS: Final[tuple[Transport, ...]] = ("posix", "spool", "both")
+
+#: The environment variable that services and publisher take the directory of their spools from.
+SPOOL_VARIABLE: Final = "EVENT_SPOOL_DIRECTORY"
+
+#: Permissions that a spool can have: for one user, or for a group.
+_SPOOL_MODES: Final = frozenset({0o600, 0o660})
 
 
 class Sync(enum.Enum):
@@ -47,14 +55,16 @@ class QueueSettings:
         name: Its name, the NAME of `/events-NAME`.
         max_size: Events that it holds, 1 to 65,536 (`max_queue_size`, default 10,000 as in the original).
         max_event_size: Bytes of its largest event, 1 to 16 MiB (default 102,400 as in the original).
-        mode: Permissions of a queue that the publisher makes (`queue.mode`, default 0600: the original's
-            0644 lets any local user take events away).
+        mode: Permissions of a queue or a spool that the publisher makes (`queue.mode`, default 0600: the
+            original's 0644 lets any local user take events away).
+        transport: Where events come from: the POSIX queue, what services write to the spool, or both.
     """
 
     name: str
     max_size: int
     max_event_size: int
     mode: int
+    transport: Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +146,8 @@ class SpoolSettings:
     """Where events are on disk until they are delivered.
 
     Attributes:
-        directory: The folder, this publisher's alone.
-        max_size: Bytes that it takes at most (default 1 GiB).
+        directory: The directory that services and publisher share; the spool is `events-NAME` in it.
+        max_size: Bytes beyond which no events of the queue are moved into it (default 1 GiB).
         sync: When events are forced onto the disk (`spool.fsync`, default never).
     """
 
@@ -151,11 +161,11 @@ class DeadLetterSettings:
     """Where events go that the collector refuses.
 
     Attributes:
-        directory: The folder (default `rejected` in the spool's).
-        max_size: Bytes that it takes at most; then the oldest are dropped (default 100 MiB).
+        directory: The folder; None if they are in the spool's ledger.
+        max_size: Bytes that they take at most; then the oldest are dropped (default 100 MiB).
     """
 
-    directory: str
+    directory: str | None
     max_size: int
 
 
@@ -176,7 +186,7 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
-    """All that an event publisher is told.
+    """The settings of an event publisher.
 
     Attributes:
         queue: The queue that is drained.
@@ -189,8 +199,9 @@ class PublisherSettings:
             3 %, the one in the middle, which sends 5 % less than 1 and 2 % more than 3; 6 sends 15 % less for
             two thirds of the rate (`python -m benchmarks publisher`). There is no 0, which would send eight
             times as much.
-        shutdown_grace: Seconds in which a publisher that was told to end still delivers (default 10).
-        concurrency: Requests under way at the same time at most, 1 to 64 (`delivery.concurrency`, default 16:
+        shutdown_grace: Seconds in which a publisher that was asked to stop still delivers (default 10).
+        shutdown_drain: Whether it still sends what is in the spool (`shutdown.drain`, default true).
+        concurrency: Requests in flight at the same time at most, 1 to 64 (`delivery.concurrency`, default 16:
             what one core takes from the queue while a collector takes 50 ms to answer).
         spool: Where events are safe until they are delivered, or None.
         dead_letters: Where events go that are given up, or None: then they are dropped.
@@ -207,6 +218,7 @@ class PublisherSettings:
     metrics: MetricsSettings
     compression_level: int
     shutdown_grace: float
+    shutdown_drain: bool
     concurrency: int
     spool: SpoolSettings | None
     dead_letters: DeadLetterSettings | None
@@ -229,13 +241,15 @@ def load_settings(
     """
     defaults = {key.name: key.default for key in OPTIONS if key.default is not None}
     section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
-    spool = _spool(section)
+    spool = _spool(section, environ)
     settings = PublisherSettings(
         queue=QueueSettings(
             name=queue_name,
             max_size=_integer(section, "max_queue_size"),
             max_event_size=_integer(section, "max_event_size"),
             mode=section.mode("queue.mode"),
+            # The first choice is the default.
+            transport=section.choice("queue.transport", _TRANSPORTS if spool is None else _TRANSPORTS[::-1]),
         ),
         collector=CollectorSettings(
             hostname=section.host("collector.hostname", scheme_key="collector.scheme"),
@@ -283,6 +297,7 @@ def load_settings(
         ),
         compression_level=_integer(section, "compression.level"),
         shutdown_grace=_span(section, "shutdown.grace"),
+        shutdown_drain=section.boolean("shutdown.drain"),
         health=section.bind("health.bind"),
         health_hosts=section.names("health.hosts"),
     )
@@ -338,8 +353,13 @@ def _folder(section: Section, name: str) -> str:
     return section.text(name, pattern=r"/[^\x00-\x1f\x7f]*", expected="the absolute path of a folder")
 
 
-def _spool(section: Section) -> SpoolSettings | None:
+def _spool(section: Section, environ: Mapping[str, str]) -> SpoolSettings | None:
     directory = _folder(section, "spool.directory")
+    if not directory and (directory := environ.get(SPOOL_VARIABLE, "")) and not directory.startswith("/"):
+        section.mistake(
+            "spool.directory",
+            f"it is ${SPOOL_VARIABLE}; expected the absolute path of a folder there",
+        )
     max_size = _integer(section, "spool.max_size")
     sync = section.choice("spool.fsync", tuple(sync.value for sync in Sync))
     return SpoolSettings(directory, max_size, Sync(sync)) if directory else None
@@ -348,8 +368,10 @@ def _spool(section: Section) -> SpoolSettings | None:
 def _dead_letters(section: Section, spool: SpoolSettings | None) -> DeadLetterSettings | None:
     directory = _folder(section, "dead_letters.directory")
     max_size = _integer(section, "dead_letters.max_size")
-    if not directory and spool is not None:
-        directory = f"{spool.directory}/rejected"
+    if directory and spool is not None:
+        section.mistake("dead_letters.directory", "dead letters are in the spool's ledger; remove this key")
+    if spool is not None:
+        return DeadLetterSettings(None, max_size)
     return DeadLetterSettings(directory, max_size) if directory else None
 
 
@@ -372,7 +394,7 @@ def _ca_file(section: Section, name: str) -> str | None:
 
 
 def _compare(section: Section, settings: PublisherSettings) -> None:
-    """Note settings that don't go together, each under the key that would mend it."""
+    """Note settings that don't go together, each under the key that would fix it."""
     collector, batch, retry, queue = settings.collector, settings.batch, settings.retry, settings.queue
     if section.sound("collector.timeout", "collector.deadline") and collector.deadline < collector.timeout:
         section.mistake(
@@ -384,6 +406,18 @@ def _compare(section: Section, settings: PublisherSettings) -> None:
         section.mistake(
             "retry.cap",
             f"{format_span(retry.cap)} is less than retry.base; expected at least {format_span(retry.base)}",
+        )
+    if (
+        queue.transport != "posix"
+        and settings.spool is None
+        and section.sound("queue.transport", "spool.directory")
+    ):
+        section.mistake("queue.transport", f"{queue.transport} needs a spool; set spool.directory")
+    if settings.spool is not None and section.sound("queue.mode") and queue.mode not in _SPOOL_MODES:
+        section.mistake(
+            "queue.mode",
+            f"{queue.mode:04o} can't be that of a spool; expected 0600, or 0660 if services and publisher "
+            "share a group",
         )
     room = queue.max_event_size + BATCH_WRAPPER_SIZE
     if section.sound("max_event_size", "batch.max_size") and batch.max_size < room:

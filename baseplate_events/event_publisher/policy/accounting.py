@@ -4,10 +4,10 @@ The equation that holds at every moment:
 
     received = delivered + dead_lettered + returned + spooled + in_hand + dropped
 
-`received` came from the queue, or from the spool of an earlier run; `delivered` were accepted by the
-collector; `dead_lettered` were written to the dead letters; `returned` went back to the queue at shutdown;
-`spooled` are safe on disk and still to be delivered; `in_hand` are held in memory only; `dropped` are gone,
-counted by reason.
+`received` came from the queue, or were read from the spool; `delivered` were accepted by the collector;
+`dead_lettered` were written to the dead letters; `returned` went back to the queue at shutdown; `spooled` are
+safe on disk and still to be delivered; `in_hand` are held in memory only; `dropped` are gone, counted by
+reason.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ class DropReason(enum.Enum):
     """A producer put a message that exceeds `batch.max_size` alone."""
     QUEUE_FULL = "queue_full"
     """At shutdown the collector was out of reach, and the queue had no room to take it back."""
-    DAMAGED = "damaged"
-    """Its segment of the spool was damaged on the disk."""
 
 
 def _no_drops() -> dict[DropReason, int]:
@@ -42,12 +40,12 @@ class Accounting:
     """Counts of events by their fate.
 
     Attributes:
-        received: Events taken from the queue or recovered from the spool.
-        recovered: Those of them that came from the spool of an earlier run.
+        received: Events taken from the queue or read from the spool, each counted once.
+        recovered: Those of them in batches that an earlier run had begun to send.
         delivered: Events that the collector accepted.
         dead_lettered: Events that were written to the dead letters.
         returned: Events put back to the queue.
-        spooled: Events on disk, to be delivered.
+        spooled: Events read from the spool that are still to be delivered.
         in_hand: Events held in memory only.
         dropped: Events that are gone, by reason; every reason has an entry.
         letters_dropped: Dead letters, of whatever run, that went to make room for newer ones. Not a part of
@@ -70,19 +68,14 @@ class Accounting:
         self.in_hand += count
 
     def receive_spooled(self, count: int) -> None:
-        """Count events that came from the queue and are on disk already."""
+        """Count events that are in the spool."""
         self.received += count
         self.spooled += count
 
     def recover(self, count: int) -> None:
-        """Count events that an earlier run left in the spool."""
+        """Count events of batches that an earlier run had begun to send."""
         self.received += count
         self.recovered += count
-        self.spooled += count
-
-    def spool(self, count: int) -> None:
-        """Count events in memory that are on disk now."""
-        self.in_hand -= count
         self.spooled += count
 
     def deliver(self, count: int, *, spooled: bool = False) -> None:
@@ -100,9 +93,9 @@ class Accounting:
         self._leave(count, spooled=False)
         self.returned += count
 
-    def drop(self, reason: DropReason, count: int, *, spooled: bool = False) -> None:
-        """Count events, from memory or from the spool, that are gone."""
-        self._leave(count, spooled=spooled)
+    def drop(self, reason: DropReason, count: int) -> None:
+        """Count events that were in memory only and are gone; what is in a spool becomes a dead letter."""
+        self._leave(count, spooled=False)
         self.dropped[reason] += count
 
     def _leave(self, count: int, *, spooled: bool) -> None:

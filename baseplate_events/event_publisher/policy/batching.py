@@ -13,14 +13,20 @@ of events, version `2j` a plain JSON array.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from .span import cut_spans, join_spans, records_size
 
-#: Bytes of a piece of a body: enough that what is done with each costs more than the call, and few enough
-#: that they stay in a cache of the processor
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from .span import Span
+
+#: Bytes of a piece of a body: enough that what is done with each costs more than the call, and small enough
+#: that it stays in a cache of the processor.
 _PIECE: Final = 32 * 1024
 
 
@@ -77,11 +83,13 @@ class Batch:
         events: The serialized events, oldest first; at least one.
         size: Bytes of the body, uncompressed.
         opened_at: When the first event came, in seconds of the monotonic clock.
+        spans: Where the events are in the spool, in their order; none if they are in memory only.
     """
 
     events: tuple[bytes, ...]
     size: int
     opened_at: float
+    spans: tuple[Span, ...] = ()
 
 
 class Batcher:
@@ -107,6 +115,7 @@ class Batcher:
         self._max_age = max_age
         self._events: list[bytes] = []
         self._events_size = 0
+        self._spans: list[Span] = []
         self._opened_at = 0.0
         self.spare: int = self._whole_spare()
 
@@ -144,6 +153,11 @@ class Batcher:
         """When the open batch is due, in seconds of the monotonic clock; None while it is empty."""
         return self._opened_at + self._max_age if self._events else None
 
+    @property
+    def has_spans(self) -> bool:
+        """Whether the events of the open batch are in the spool."""
+        return bool(self._spans)
+
     def fits(self, event: bytes) -> bool:
         """Whether there is room for the event in the open batch."""
         if len(event) <= self.spare:
@@ -177,27 +191,33 @@ class Batcher:
         Returns:
             How many were taken in; fewer than all only if the next one doesn't fit.
         """
-        size = sum(map(len, events))
-        commas = len(events)
-        if events and size + commas <= self.spare and len(self._events) + len(events) <= self._max_events:
+        sizes = list(itertools.accumulate(map(len, events)))
+        most = min(len(events), self.events_left)
+        # As many as fit for sure, with a comma for each; then one by one, to the byte.
+        sure = bisect.bisect_right(range(most), self.spare, key=lambda index: sizes[index] + index + 1)
+        if sure:
             if not self._events:
                 self._opened_at = now
-            self._events += events
-            self._events_size += size
-            self.spare -= size + commas
-            return len(events)
-        for taken, event in enumerate(events):
-            if not self.fits(event):
+            self._events += events[:sure]
+            self._events_size += sizes[sure - 1]
+            self.spare -= sizes[sure - 1] + sure
+        for taken in range(sure, len(events)):
+            if not self.fits(events[taken]):
                 return taken
-            self.add(event, now)
+            self.add(events[taken], now)
         return len(events)
+
+    def add_spans(self, spans: Iterable[Span]) -> None:
+        """Take the places in the spool of the events that were taken in last."""
+        self._spans += spans
 
     def take(self) -> Batch | None:
         """Close the open batch and return it; None if there is no event in it."""
         if not self._events:
             return None
-        batch = Batch(tuple(self._events), self.size, self._opened_at)
+        batch = Batch(tuple(self._events), self.size, self._opened_at, join_spans(self._spans))
         self._events = []
+        self._spans = []
         self._events_size = 0
         self.spare = self._whole_spare()
         return batch
@@ -211,8 +231,9 @@ class Batcher:
         """Split a batch of at least two events in halves of the same age, the older events first."""
         middle = len(batch.events) // 2
         first, second = batch.events[:middle], batch.events[middle:]
-        return self.batch(first, batch.opened_at), self.batch(second, batch.opened_at)
+        head, tail = cut_spans(batch.spans, records_size(first))
+        return self.batch(first, batch.opened_at, head), self.batch(second, batch.opened_at, tail)
 
-    def batch(self, events: tuple[bytes, ...], opened_at: float) -> Batch:
+    def batch(self, events: tuple[bytes, ...], opened_at: float, spans: tuple[Span, ...] = ()) -> Batch:
         """Make a batch of one or more events that were gathered before."""
-        return Batch(events, self._format.size(len(events), sum(map(len, events))), opened_at)
+        return Batch(events, self._format.size(len(events), sum(map(len, events))), opened_at, spans)

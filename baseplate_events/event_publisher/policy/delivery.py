@@ -1,9 +1,10 @@
 """The policy of delivery: what is sent when, and what becomes of it. Pure.
 
-Events come in by `offer`, batches go out by `next_attempt`, and `finish` receives the outcome of an attempt.
-Time is an argument; randomness, the spool and the dead letters are passed in, so tests can simulate them.
+Events come in by `offer` or, if they are in the spool, by `offer_run`. Batches go out by `next_attempt`, and
+`finish` receives the outcome of an attempt. Time is an argument; randomness and the journal are passed in, so
+tests can simulate them.
 
-    queue ──offer──▶ admission ──▶ pending ──next_attempt──▶ a sender
+    queue, spool ──▶ admission ──▶ pending ──next_attempt──▶ a sender
                                       ▲                          │
                                       └── retry, split ◀──finish─┘──▶ accepted, or given up: rejection
 
@@ -16,6 +17,9 @@ Rules:
    several events teaches the batcher a smaller size.
 3. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
    in that order, except those that rule 2 sets aside.
+4. A batch whose events are in the spool is entered in the journal before its first attempt, and again when
+   more is known of its failures or when it is split, so that after a kill the same batches are sent again,
+   under the same idempotency keys. It is taken out when its events have found their fate.
 """
 
 from __future__ import annotations
@@ -24,27 +28,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
-from ...errors import EventError
 from .accounting import Accounting, DropReason
 from .admission import Admission
+from .journal import EnteredBatch
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
-from .pending import PendingBatches
-from .poison import CLEAN, Action, Pace, PoisonPolicy
+from .pending import PendingBatch, PendingBatches
+from .poison import Action, Pace, PoisonPolicy
 from .rejection import Rejection, Rejections
-from .store import DiskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from .backoff import ConcurrencyLimit
-    from .batching import Batch, Batcher
-    from .pending import Attempt, PendingBatch
+    from .batching import Batcher
+    from .journal import Journal
+    from .pending import Attempt
     from .poison import Judgement
-    from .rejection import DeadLetterSink
-    from .store import Store, StoredBatch
-
-#: Seconds until a segment that couldn't be read is tried again; meanwhile others are.
-_UNREADABLE_PAUSE: Final = 30.0
+    from .span import EventRun
 
 #: The HTTP status of a collector that has too much to do.
 _SERVICE_UNAVAILABLE: Final = 503
@@ -60,11 +60,9 @@ class Delivery:
         max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 2)` times that.
         queue_capacity: Events that the queue can hold.
         queue_message_size: Bytes of the largest event that the queue can hold.
-        store: The spool, or None.
-        recovered: Segments that an earlier run left in the spool, oldest first.
-        dead_letters: Where events that are given up are written, or None: then they are dropped.
+        journal: Where batches of events in the spool are entered, and dead letters written. None if there is
+            neither: then events that are given up are dropped.
         max_age: Seconds after which an event that can't be delivered is given up, or None: never.
-        now: Seconds of the monotonic clock.
 
     Attributes:
         accounting: The fates of all events.
@@ -79,41 +77,37 @@ class Delivery:
         max_size: int,
         queue_capacity: int,
         queue_message_size: int,
-        store: Store | None = None,
-        recovered: Iterable[StoredBatch] = (),
-        dead_letters: DeadLetterSink | None = None,
+        journal: Journal | None = None,
         max_age: float | None = None,
-        now: float = 0.0,
     ) -> None:
         self.accounting: Accounting = Accounting()
         self._limit = limit
         self._batcher = batcher
         self._max_age = max_age
-        self._disk = DiskState()
+        self._journal = journal
         self._poison = PoisonPolicy()
-        max_memory = (concurrency + 1) * max_size
-        self._pending = PendingBatches(store, max_memory)
-        self._rejections = Rejections(dead_letters, self.accounting, self._disk, self._pending.release)
+        self._pending = PendingBatches()
+        self._rejections = Rejections(journal, self.accounting)
         self._admission = Admission(
             batcher,
             self._pending,
             self._rejections,
             self.accounting,
-            self._disk,
-            store=store,
-            max_memory=max_memory,
+            max_memory=(concurrency + 1) * max_size,
             max_size=max_size,
             queue_capacity=queue_capacity,
             queue_message_size=queue_message_size,
         )
-        for segment in recovered:
-            self.accounting.recover(segment.count)
-            self._pending.add(segment.count, now, None, segment)
 
     @property
     def room(self) -> int:
-        """How many events from the queue there is a safe place for, whatever their sizes."""
+        """How many events from the queue there is a safe place for in memory, whatever their sizes."""
         return self._admission.room(healthy=self._limit.healthy)
+
+    @property
+    def memory_left(self) -> int:
+        """Bytes of events that there is room for; any number above 0 is room for one of any size."""
+        return self._admission.memory_left
 
     @property
     def in_flight(self) -> int:
@@ -132,13 +126,8 @@ class Delivery:
 
     @property
     def disk_error(self) -> str | None:
-        """What the disk reported when it last failed; None once it works again."""
-        return self._disk.error
-
-    @property
-    def unspooled(self) -> bytes | None:
-        """The one event that was received and that the spool didn't take yet, or None."""
-        return self._admission.held
+        """Why dead letters couldn't be written the last time; None if they could."""
+        return self._rejections.error
 
     @property
     def oldest_at(self) -> float | None:
@@ -155,11 +144,10 @@ class Delivery:
         self._limit.resume()
 
     def offer(self, events: Iterable[bytes], now: float) -> list[tuple[int, Rejection]]:
-        """Take events from the queue while there is `room`.
+        """Take events from the queue into memory while there is `room`.
 
         Args:
-            events: Gives them. None is asked for that there is no room for; with a spool none before the one
-                before it is on the disk.
+            events: Gives them. None is asked for that there is no room for.
             now: Seconds of the monotonic clock.
 
         Returns:
@@ -167,9 +155,33 @@ class Delivery:
         """
         return self._admission.offer(events, now, healthy=self._limit.healthy)
 
-    def flush(self, now: float) -> None:
-        """Close the open batch now, whatever its age, if the disk allows."""
-        self._admission.flush(now)
+    def offer_run(self, run: EventRun, now: float) -> list[tuple[int, Rejection]]:
+        """Take events that are in the spool, of `memory_left` bytes or one; return as `offer` does."""
+        return self._admission.offer_run(run, now)
+
+    def recover(self, entered: EnteredBatch, events: Sequence[bytes], now: float) -> bool:
+        """Take a batch that an earlier run had entered, before anything else is taken.
+
+        Args:
+            entered: As the journal has it.
+            events: All events at its places; at least one.
+            now: Seconds of the monotonic clock.
+
+        Returns:
+            Whether it has the same events as when it was entered. Otherwise it gets another idempotency key.
+        """
+        self.accounting.recover(len(events))
+        batch = self._batcher.batch(tuple(events), now, entered.spans)
+        pending = PendingBatch(entered.order, batch, entered.record, is_entered=True)
+        is_same = pending.count == entered.count  # their bytes are those that the spool has checked
+        if not is_same:
+            self._enter(pending)
+        self._pending.add_recovered(pending)
+        return is_same
+
+    def flush(self) -> None:
+        """Close the open batch now, whatever its age."""
+        self._admission.flush()
 
     def next_attempt(self, now: float) -> Attempt | None:
         """Start an attempt if there is a batch to send and a reason not to wait any longer.
@@ -178,57 +190,38 @@ class Delivery:
             What to send now; its end must be given to `finish`. None if there is nothing to do before
             `wake_at`, an event or the end of an attempt.
         """
-        if now >= self._disk.retry_at:
-            self._rejections.retry(now)
-            self._admission.retry(now)
-        while self._pending.in_flight < self._limit.allowed and now >= self._limit.paused_until:
-            due_at = self._batcher.due_at
-            if due_at is not None and now >= max(due_at, self._disk.retry_at) and not self._pending.has_line:
-                self.flush(now)
-            pending = self._pending.take(now)
-            if pending is None:
-                return None
-            if pending.batch is not None:
-                return self._pending.start(pending, pending.batch, now)
-            attempt = self._load(pending, now)
-            if attempt is not None:
-                return attempt
-        return None
+        self._rejections.retry(now)
+        if self._pending.in_flight >= self._limit.allowed or now < self._limit.paused_until:
+            return None
+        due_at = self._batcher.due_at
+        if due_at is not None and now >= due_at and not self._pending.has_line:
+            self.flush()
+        pending = self._pending.take(now)
+        if pending is None:
+            return None
+        if pending.batch.spans and not pending.is_entered:
+            pending = replace(pending, is_entered=True)
+            self._enter(pending)
+        return self._pending.start(pending, now)
 
-    def _load(self, pending: PendingBatch, now: float) -> Attempt | None:
-        """Start an attempt for a batch that is on disk only; None if that fails, or if it has no events."""
-        try:
-            events = self._pending.load(pending)
-        except EventError as exc:
-            # Others may be readable, so this one must not stop the line.
-            self._pending.set_aside(pending, now + _UNREADABLE_PAUSE)
-            self._disk.fail(exc, now)
-            self._limit.pause_until(self._disk.retry_at)
-            return None
-        self._disk.succeed()
-        lost = pending.count - len(events)
-        if lost:
-            self.accounting.drop(DropReason.DAMAGED, lost, spooled=True)
-            self._poison.leave(pending.number, pending.count)
-            pending = replace(pending, count=len(events), record=CLEAN)
-        if not events:
-            self._pending.release(pending.segment)
-            return None
-        return self._pending.start(pending, self._batcher.batch(events, pending.opened_at), now)
+    def _enter(self, pending: PendingBatch) -> None:
+        """Have the journal know a batch as it is now."""
+        if self._journal is not None and pending.batch.spans:
+            self._journal.enter(_entry(pending))
 
     def wake_at(self) -> float | None:
-        """Tell when `next_attempt` is to be asked again at the latest, in seconds of the monotonic clock.
+        """Return when to call `next_attempt` again at the latest, in seconds of the monotonic clock.
 
-        None where only an event or the end of an attempt can change anything.
+        None if only an event or the end of an attempt can change anything.
         """
-        times = [self._disk.retry_at] if self._admission.waits_for_disk else []
+        times = [self._rejections.retry_at] if self._rejections.size else []
         if self._pending.in_flight < self._limit.allowed:
             # A batch that is due stays open, and fills up, until it can be sent.
             paused_until = self._limit.paused_until
             if self._pending.due_at is not None:
                 times.append(max(self._pending.due_at, paused_until))
             if self._batcher.due_at is not None and not self._pending.has_line:
-                times.append(max(self._batcher.due_at, paused_until, self._disk.retry_at))
+                times.append(max(self._batcher.due_at, paused_until))
         return min(times, default=None)
 
     def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> Action | None:
@@ -244,8 +237,9 @@ class Delivery:
             case Accepted():
                 self._poison.accept(pending.record, pending.number, pending.count, attempt.started_at)
                 self._limit.succeed(attempt.started_at, now)
-                self.accounting.deliver(pending.count, spooled=pending.segment is not None)
-                self._pending.release(pending.segment)
+                self.accounting.deliver(pending.count, spooled=bool(pending.batch.spans))
+                if self._journal is not None and pending.batch.spans:
+                    self._journal.finish(pending.order)
                 return None
             case TooLarge() | Refused():
                 if isinstance(outcome, TooLarge) and pending.count > 1:
@@ -300,14 +294,16 @@ class Delivery:
         if self._expire(attempt, rejection.reason, rejection.status, now):
             return Action.GIVE_UP
         match judgement.action:
-            case Action.KEEP if judgement.goes_first:
-                self._pending.set_aside(pending, float("-inf"))
             case Action.KEEP:
-                self._put_back(pending, now)
+                self._enter(pending)
+                if judgement.goes_first:
+                    self._pending.set_aside(pending, float("-inf"))
+                else:
+                    self._put_back(pending, now)
             case Action.SPLIT:
-                self._split(pending, attempt.batch)
+                self._split(pending)
             case Action.GIVE_UP:
-                self._give_up(pending, attempt.batch, rejection, now)
+                self._give_up(pending, rejection, now)
             case _:
                 assert_never(judgement.action)
         return judgement.action
@@ -328,28 +324,29 @@ class Delivery:
             return False
         self._poison.leave(pending.number, pending.count)
         rejection = Rejection(DropReason.EXPIRED, f"older than retry.max_age: {reason}", status)
-        self._give_up(pending, attempt.batch, rejection, now)
+        self._give_up(pending, rejection, now)
         return True
 
-    def _split(self, pending: PendingBatch, batch: Batch) -> None:
+    def _split(self, pending: PendingBatch) -> None:
         """Set the halves of a batch aside in its place; they are due at once."""
-        first, second = self._batcher.split(batch)
+        halves = self._batcher.split(pending.batch)
         number, start = pending.order
-        record = self._poison.split(pending.record, number, (len(first.events), len(second.events)))
-        for half in (first, second):
-            count = len(half.events)
-            part = replace(pending, order=(number, start), count=count, batch=half, record=record)
-            self._pending.add_part(part)
-            start += count
-        self._pending.release(pending.segment)
+        counts = (len(halves[0].events), len(halves[1].events))
+        record = self._poison.split(pending.record, number, counts)
+        parts = [
+            PendingBatch((number, at), half, record, is_entered=pending.is_entered)
+            for at, half in zip((start, start + counts[0]), halves, strict=True)
+        ]
+        if self._journal is not None and pending.batch.spans:
+            self._journal.replace(pending.order, [_entry(part) for part in parts])
+        for part in parts:
+            self._pending.set_aside(part, float("-inf"))
 
-    def _give_up(self, pending: PendingBatch, batch: Batch, rejection: Rejection, now: float) -> None:
+    def _give_up(self, pending: PendingBatch, rejection: Rejection, now: float) -> None:
         """Give up every event of a batch."""
-        for event in batch.events:
-            if pending.segment is not None:
-                self._pending.hold(pending.segment)
-            self._rejections.reject(event, rejection, pending.segment, now)
-        self._pending.release(pending.segment)
+        batch = pending.batch
+        order = pending.order if batch.spans else None
+        self._rejections.reject(batch.events, rejection, batch.spans, now, order=order)
 
     def take_unsent(self) -> list[bytes]:
         """Hand over everything that is in memory only, so that it can go back to the queue.
@@ -370,3 +367,8 @@ class Delivery:
         """Account for what `take_unsent` gave: `count` are in the queue again, it had no room for `lost`."""
         self.accounting.requeue(count)
         self.accounting.drop(DropReason.QUEUE_FULL, lost)
+
+
+def _entry(pending: PendingBatch) -> EnteredBatch:
+    """Return a batch as the journal has it."""
+    return EnteredBatch(pending.order, pending.count, pending.batch.spans, pending.record)

@@ -1,4 +1,4 @@
-"""Batches that wait or are in flight: their order, their memory, and the segments that they need. Pure.
+"""Batches that wait or are in flight: their order and their memory. Pure.
 
 Rules:
 
@@ -6,23 +6,20 @@ Rules:
    contents may have caused, or was refused, is set aside: later batches go first, and it is retried after a
    pause of its own, in turns with them. The batch on trial has no pause (`Judgement.goes_first`).
 2. New parts of batches are due at once and go ahead of the line, smallest first.
-3. `memory` counts the bytes of batches in memory, waiting or in flight, and `held_memory` those of single
-   events that were set aside. What is in a segment can wait without being in memory, and does so if there is
-   no room.
-4. A segment is released once all its parts are delivered or given up.
+3. `memory` counts the bytes of all batches, waiting or in flight, except those of single events that were
+   set aside, which `held_memory` counts.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .poison import CLEAN, FaultRecord
 
 if TYPE_CHECKING:
     from .batching import Batch
-    from .store import Store, StoredBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +28,25 @@ class PendingBatch:
 
     Attributes:
         order: What it is sorted by: the number of its batch, and of its first event in that.
-        count: Events in it.
-        opened_at: When its first event came, in seconds of the monotonic clock.
-        batch: Its events, or None while they are on disk only.
-        segment: Where they are on disk, or None without a spool.
+        batch: Its events.
         record: What is known of its failures.
+        is_entered: Whether it is in the journal.
     """
 
     order: tuple[int, int]
-    count: int
-    opened_at: float
-    batch: Batch | None
-    segment: StoredBatch | None
+    batch: Batch
     record: FaultRecord = CLEAN
+    is_entered: bool = False
+
+    @property
+    def count(self) -> int:
+        """Events in it."""
+        return len(self.batch.events)
+
+    @property
+    def opened_at(self) -> float:
+        """When its first event came, in seconds of the monotonic clock."""
+        return self.batch.opened_at
 
     @property
     def number(self) -> int:
@@ -67,39 +70,35 @@ class Attempt:
 
     Attributes:
         pending: What it is an attempt for.
-        batch: What to send.
         started_at: Seconds of the monotonic clock.
     """
 
     pending: PendingBatch
-    batch: Batch
     started_at: float
+
+    @property
+    def batch(self) -> Batch:
+        """What to send."""
+        return self.pending.batch
 
 
 class PendingBatches:
     """The line of batches, those that were set aside, and those in flight.
 
-    Args:
-        store: The spool, or None.
-        max_memory: Bytes that batches which are also in a segment may take in memory.
-
     Attributes:
-        memory: Bytes of the batches that are in memory, without `held_memory`.
+        memory: Bytes of the batches, without `held_memory`.
         held_memory: Bytes of the single events that were set aside.
         held_count: How many single events were set aside.
     """
 
-    def __init__(self, store: Store | None, max_memory: int) -> None:
+    def __init__(self) -> None:
         self.memory: int = 0
         self.held_memory: int = 0
         self.held_count: int = 0
-        self._store = store
-        self._max_memory = max_memory
         self._line: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
         self._aside: list[tuple[float, int, tuple[int, int], PendingBatch]] = []  # likewise
         self._aside_was_last = False
         self._in_flight: dict[tuple[int, int], Attempt] = {}
-        self._references: dict[int, int] = {}  # parts that have found no fate yet, by segment
         self._number = 0
 
     @property
@@ -134,27 +133,28 @@ class PendingBatches:
     def _waiting(self) -> list[PendingBatch]:
         return [item[-1] for item in self._line] + [item[-1] for item in self._aside]
 
-    def add(self, count: int, opened_at: float, batch: Batch | None, segment: StoredBatch | None) -> None:
+    def add(self, batch: Batch) -> None:
         """Put a new batch at the end of the line."""
         self._number += 1
-        pending = PendingBatch((self._number, 0), count, opened_at, batch, segment)
-        if segment is not None:
-            self.hold(segment)
-        self.put_back(pending)
+        self.put_back(PendingBatch((self._number, 0), batch))
 
-    def add_part(self, pending: PendingBatch) -> None:
-        """Set a new part of a batch aside, due at once; its segment gets one reference more."""
-        if pending.segment is not None:
-            self.hold(pending.segment)
-        self.set_aside(pending, float("-inf"))
+    def add_recovered(self, pending: PendingBatch) -> None:
+        """Put a batch of an earlier run back, before there is any new one."""
+        self._number = max(self._number, pending.number)
+        if pending.record.is_part or pending.record.failures:
+            self.set_aside(pending, float("-inf"))
+        else:
+            self.put_back(pending)
 
     def put_back(self, pending: PendingBatch) -> None:
         """Put a batch in its place of the line."""
-        heapq.heappush(self._line, (pending.order, self._keep(pending)))
+        heapq.heappush(self._line, (pending.order, pending))
+        self._count(pending, 1)
 
     def set_aside(self, pending: PendingBatch, due_at: float) -> None:
         """Let later batches go first until `due_at`, by the monotonic clock, and take turns from then on."""
-        heapq.heappush(self._aside, (due_at, pending.count, pending.order, self._keep(pending)))
+        heapq.heappush(self._aside, (due_at, pending.count, pending.order, pending))
+        self._count(pending, 1)
 
     def take(self, now: float) -> PendingBatch | None:
         """Take the batch out that is to be sent next; None if none is due."""
@@ -170,22 +170,11 @@ class PendingBatches:
         self._count(pending, -1)
         return pending
 
-    def load(self, pending: PendingBatch) -> tuple[bytes, ...]:
-        """Read the events of a batch that isn't in memory: those that are whole, perhaps none.
-
-        Raises:
-            EventError: The disk fails; nothing changed.
-        """
-        if self._store is None or pending.segment is None:
-            raise AssertionError("a batch has its events in memory or a segment")
-        start = pending.order[1]
-        return self._store.load(pending.segment)[start : start + pending.count]
-
-    def start(self, pending: PendingBatch, batch: Batch, now: float) -> Attempt:
+    def start(self, pending: PendingBatch, now: float) -> Attempt:
         """Put a batch that was taken in flight."""
-        attempt = Attempt(replace(pending, batch=batch), batch, now)
+        attempt = Attempt(pending, now)
         self._in_flight[pending.order] = attempt
-        self._count(attempt.pending, 1)
+        self._count(pending, 1)
         return attempt
 
     def finish(self, attempt: Attempt) -> None:
@@ -193,34 +182,13 @@ class PendingBatches:
         del self._in_flight[attempt.pending.order]
         self._count(attempt.pending, -1)
 
-    def _keep(self, pending: PendingBatch) -> PendingBatch:
-        """Count a batch that is going to wait, in memory only if it has to be or if there is room."""
-        if pending.batch is not None and pending.segment is not None:
-            memory = self.memory + self.held_memory + pending.batch.size
-            pending = replace(pending, batch=pending.batch if memory <= self._max_memory else None)
-        self._count(pending, 1)
-        return pending
-
     def _count(self, pending: PendingBatch, sign: int) -> None:
-        size = pending.batch.size if pending.batch is not None else 0
+        size = sign * pending.batch.size
         if pending.is_held:
-            self.held_memory += sign * size
+            self.held_memory += size
             self.held_count += sign
         else:
-            self.memory += sign * size
-
-    def hold(self, segment: StoredBatch) -> None:
-        """Keep a segment until one `release` more."""
-        self._references[segment.number] = self._references.get(segment.number, 0) + 1
-
-    def release(self, segment: StoredBatch | None) -> None:
-        """Let go of a segment for a part that needs it no longer; the last part deletes it."""
-        if segment is None or self._store is None:
-            return
-        self._references[segment.number] -= 1
-        if not self._references[segment.number]:
-            del self._references[segment.number]
-            self._store.release(segment.number)
+            self.memory += size
 
     def take_unsent(self) -> list[bytes]:
         """Hand over the events that are in memory only, oldest batch first; attempts in flight included."""
@@ -229,6 +197,6 @@ class PendingBatches:
         return [
             event
             for pending in sorted(batches, key=lambda pending: pending.order)
-            if pending.segment is None and pending.batch is not None
+            if not pending.batch.spans
             for event in pending.batch.events
         ]

@@ -1,20 +1,26 @@
-"""Events that are given up: each becomes a dead letter, or is dropped if there is no sink for them. Pure.
+"""Events that are given up: each becomes a dead letter, or is dropped if none are kept. Pure.
 
-An event that the disk doesn't take waits for it, and counts as in memory.
+Dead letters that can't be written wait in memory; until then, their events have found no fate.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ...errors import EventError
+from .journal import DeadLetter
+from .span import records_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from .accounting import Accounting, DropReason
-    from .store import DiskState, StoredBatch
+    from .journal import Journal
+    from .span import Span
+
+#: Seconds until dead letters that couldn't be written are tried again.
+DISK_PAUSE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,73 +40,83 @@ class Rejection:
     excerpt: bytes = b""
 
 
-class DeadLetterSink(Protocol):
-    """Where events that are given up are written."""
+class _Waiting(NamedTuple):
+    """Dead letters that couldn't be written, and the batch and place of their events."""
 
-    def write(self, event: bytes, /, *, status: int | None, reason: str, excerpt: bytes) -> int:
-        """Write an event to the dead letters; raise an `EventError` if that fails.
-
-        Returns:
-            How many old ones were dropped to make room.
-        """
-        ...
+    letters: Sequence[DeadLetter]
+    order: tuple[int, int] | None
+    spans: Sequence[Span]
 
 
 class Rejections:
-    """Writes events that are given up to a sink, or drops them, and counts them.
+    """Writes events that are given up to the dead letters, or drops them, and counts them.
 
     Args:
-        sink: The dead letters, or None: then they are dropped.
+        journal: Where dead letters are kept, or None: then events are dropped.
         accounting: Where their fates are counted.
-        disk: Where a failure of the sink is recorded.
-        release: Called with the segment of each event that has found its fate here.
+
+    Attributes:
+        error: Why dead letters couldn't be written the last time; None if they could.
+        retry_at: When that may be tried again, in seconds of the monotonic clock.
+        size: Bytes of the records of the events that wait for it: 0 if none does.
     """
 
-    def __init__(
-        self,
-        sink: DeadLetterSink | None,
-        accounting: Accounting,
-        disk: DiskState,
-        release: Callable[[StoredBatch], None],
-    ) -> None:
-        self._sink = sink
+    def __init__(self, journal: Journal | None, accounting: Accounting) -> None:
+        self.error: str | None = None
+        self.retry_at: float = float("-inf")
+        self.size: int = 0
+        self._journal = journal
         self._accounting = accounting
-        self._disk = disk
-        self._release = release
-        self._unwritten: list[tuple[bytes, Rejection, StoredBatch | None]] = []
+        self._waiting: list[_Waiting] = []
 
-    def __len__(self) -> int:
-        """How many events wait for the disk."""
-        return len(self._unwritten)
+    def reject(
+        self,
+        events: Sequence[bytes],
+        rejection: Rejection,
+        spans: Sequence[Span],
+        now: float,
+        *,
+        order: tuple[int, int] | None = None,
+    ) -> None:
+        """Give events up.
 
-    def reject(self, event: bytes, rejection: Rejection, segment: StoredBatch | None, now: float) -> None:
-        """Give an event up, which is in a segment or in memory only."""
-        spooled = segment is not None
-        if self._sink is None:
-            self._accounting.drop(rejection.fate, 1, spooled=spooled)
-        else:
-            try:
-                self._accounting.letters_dropped += self._sink.write(
-                    event, status=rejection.status, reason=rejection.reason, excerpt=rejection.excerpt
-                )
-            except EventError as exc:
-                self._disk.fail(exc, now)
-                self._unwritten.append((event, rejection, segment))
-                return
-            self._accounting.dead_letter(1, spooled=spooled)
-        if segment is not None:
-            self._release(segment)
+        Args:
+            events: All events of a batch that was entered, or others.
+            rejection: Why.
+            spans: Where they are in the spool; none if they are in memory only.
+            now: Seconds of the monotonic clock.
+            order: Of the batch, if it was entered.
+        """
+        if self._journal is None:
+            self._accounting.drop(rejection.fate, len(events))
+            return
+        letters = [
+            DeadLetter(event, rejection.status, rejection.reason, rejection.excerpt) for event in events
+        ]
+        self._write(self._journal, _Waiting(letters, order, spans), now)
 
     def retry(self, now: float) -> None:
-        """Try again what the disk didn't take."""
-        unwritten, self._unwritten = self._unwritten, []
-        if unwritten:
-            self._disk.succeed()
-        for event, rejection, segment in unwritten:
-            self.reject(event, rejection, segment, now)
+        """Try again to write what couldn't be written, if it is time for that."""
+        if self._journal is None or not self._waiting or now < self.retry_at:
+            return
+        waiting, self._waiting, self.size, self.error = self._waiting, [], 0, None
+        for item in waiting:
+            self._write(self._journal, item, now)
 
     def take_unsent(self) -> list[bytes]:
-        """Hand over the events that wait for the disk and are in no segment."""
-        events = [event for event, _, segment in self._unwritten if segment is None]
-        self._unwritten = []
-        return events
+        """Hand over the events that wait to be written and are in memory only."""
+        waiting, self._waiting, self.size = self._waiting, [], 0
+        return [letter.event for item in waiting if not item.spans for letter in item.letters]
+
+    def _write(self, journal: Journal, item: _Waiting, now: float) -> None:
+        letters, order, spans = item
+        try:
+            dropped = journal.resolve(spans, letters) if order is None else journal.finish(order, letters)
+        except EventError as exc:
+            self.error = str(exc)
+            self.retry_at = now + DISK_PAUSE
+            self.size += records_size([letter.event for letter in letters])
+            self._waiting.append(item)
+        else:
+            self._accounting.letters_dropped += dropped
+            self._accounting.dead_letter(len(letters), spooled=bool(spans))

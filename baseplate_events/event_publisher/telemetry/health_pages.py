@@ -2,14 +2,13 @@
 
     GET /healthz    200 while the publisher does its work, 503 once it is stuck: restart it
     GET /readyz     200 while events are being delivered, 503 and why otherwise: nothing that a restart mends
-    GET /metrics    the books, attempts and ages in Prometheus' text format
+    GET /metrics    the books, attempts and ages in Prometheus' text format; see `metrics`
 
 Rules:
 
 1. Each answer is the last of its connection. A request has no body, and a head of `MAX_HEAD` bytes at most.
    It names an address, `localhost` or a name that the operator lists; see `host_check`.
 2. No page holds the content of an event or a secret.
-3. Names of metrics are those that go to statsd as far as the two forms allow; docs/operations.md has both.
 """
 
 from __future__ import annotations
@@ -21,20 +20,18 @@ from typing import TYPE_CHECKING, Final
 
 from ..foreign_text import MAX_FOREIGN, printable
 from .host_check import host_of, is_allowed
-from .prometheus import MEDIA_TYPE, Metric, Sample, format_metrics, histogram_samples
+from .metrics import metrics_of
+from .prometheus import MEDIA_TYPE, format_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from .prometheus import Labels
     from .snapshot import Snapshot
 
 #: Bytes of a request up to the empty line: what nginx and Apache allow by default.
 MAX_HEAD: Final = 8_192
 
 _TEXT: Final = "text/plain; charset=utf-8"
-
-_PREFIX: Final = "event_publisher_"
 
 #: A request line and header lines; what stands in those is looked at only as far as an answer needs it.
 _REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) ([!-~]+) HTTP/1\.[0-9](?:\r?\n(.*))?")
@@ -137,137 +134,3 @@ def _page(target: str, snapshot: Snapshot, now: float) -> Page:
     if path == "/metrics":
         return Page(200, format_metrics(metrics_of(snapshot, now)), MEDIA_TYPE)
     return Page(404, "there are /healthz, /readyz and /metrics\n")
-
-
-def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
-    """Say a snapshot in metrics; ages are those at `now`, in seconds of the monotonic clock."""
-    books, attempts = snapshot.accounting, snapshot.attempts
-    queue: Labels = (("queue", snapshot.queue_name),)
-
-    def one(value: float | None) -> tuple[Sample, ...]:
-        return () if value is None else (Sample(queue, value),)
-
-    def since(moment: float | None) -> float | None:
-        return None if moment is None else round(max(0.0, now - moment), 3)
-
-    metrics = [
-        Metric(
-            "build_info",
-            "gauge",
-            "1, with the version of the publisher.",
-            (Sample((*queue, ("version", snapshot.version)), 1),),
-        ),
-        Metric("uptime_seconds", "gauge", "Time since the start.", one(since(snapshot.started_at))),
-        Metric(
-            "heartbeat_age_seconds",
-            "gauge",
-            "Time since the publisher last did something; it is stuck when this grows.",
-            one(since(snapshot.made_at)),
-        ),
-        Metric(
-            "ready", "gauge", "Whether events are being delivered.", one(int(snapshot.unready(now) is None))
-        ),
-        Metric(
-            "events_received_total",
-            "counter",
-            "Events taken from the queue, or from the spool of an earlier run.",
-            one(books.received),
-        ),
-        Metric(
-            "events_recovered_total",
-            "counter",
-            "Those of the received that came from the spool of an earlier run.",
-            one(books.recovered),
-        ),
-        Metric("events_delivered_total", "counter", "Events that the collector took.", one(books.delivered)),
-        Metric(
-            "events_dead_lettered_total",
-            "counter",
-            "Events that were given up and are in the dead letters.",
-            one(books.dead_lettered),
-        ),
-        Metric("events_returned_total", "counter", "Events put back into the queue.", one(books.returned)),
-        Metric(
-            "events_dropped_total",
-            "counter",
-            "Events that are gone.",
-            tuple(
-                Sample((*queue, ("reason", reason.value)), count) for reason, count in books.dropped.items()
-            ),
-        ),
-        Metric("events_in_hand", "gauge", "Events in memory only.", one(books.in_hand)),
-        Metric("events_spooled", "gauge", "Events in the spool.", one(books.spooled)),
-        Metric(
-            "oldest_event_age_seconds",
-            "gauge",
-            "Time since the oldest event came that isn't delivered; 0 where there is none.",
-            one(since(snapshot.oldest_at) or 0),
-        ),
-        Metric("queue_depth", "gauge", "Events that wait in the queue.", one(snapshot.queue_depth)),
-        Metric("queue_capacity", "gauge", "Events that the queue holds.", one(snapshot.queue_capacity)),
-        Metric(
-            "dead_letters_dropped_total",
-            "counter",
-            "Old dead letters that made room for new ones.",
-            one(books.letters_dropped),
-        ),
-        Metric(
-            "attempts_total",
-            "counter",
-            "Requests to the collector, by how they ended.",
-            tuple(
-                Sample((*queue, ("result", result.value)), count)
-                for result, count in attempts.results.items()
-            ),
-        ),
-        Metric(
-            "attempt_seconds",
-            "histogram",
-            "How long a request to the collector took, compression included.",
-            histogram_samples(attempts.seconds, queue),
-        ),
-        Metric(
-            "failures_in_row", "gauge", "Attempts that failed since the last success.", one(snapshot.failures)
-        ),
-        Metric(
-            "failing_seconds",
-            "gauge",
-            "Time since attempts began to fail; 0 while they don't.",
-            one(since(attempts.failing_since) or 0),
-        ),
-        Metric(
-            "last_success_age_seconds",
-            "gauge",
-            "Time since the collector last took a batch; not there before the first.",
-            one(since(attempts.last_success_at)),
-        ),
-        Metric(
-            "disk_failing",
-            "gauge",
-            "Whether the disk of the spool or the dead letters takes nothing.",
-            one(int(snapshot.disk_error is not None)),
-        ),
-        Metric(
-            "metrics_dropped_total",
-            "counter",
-            "Lines for statsd that could not be sent.",
-            one(snapshot.metrics_dropped),
-        ),
-        Metric(
-            "log_lines_dropped_total",
-            "counter",
-            "Lines of the log that could not be written to stderr.",
-            one(snapshot.log_lines_dropped),
-        ),
-    ]
-    if snapshot.spool is not None:
-        metrics += [
-            Metric("spool_size_bytes", "gauge", "Bytes in the spool.", one(snapshot.spool.size)),
-            Metric(
-                "spool_max_size_bytes",
-                "gauge",
-                "Bytes that the spool may take, spool.max_size.",
-                one(snapshot.spool.max_size),
-            ),
-        ]
-    return [Metric(_PREFIX + metric.name, metric.kind, metric.meaning, metric.samples) for metric in metrics]

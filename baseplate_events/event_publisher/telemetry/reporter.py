@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ..policy.outcome import Accepted, Misconfigured, Retryable
 from .health_server import HealthServer
 from .logs import log_lines_dropped
-from .snapshot import SNAPSHOT_INTERVAL, Attempts
+from .snapshot import SNAPSHOT_INTERVAL, Attempts, Peak
 from .statsd import Client
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..config.settings import PublisherSettings
     from ..policy.outcome import Outcome
-    from .snapshot import Snapshot
+    from .snapshot import Snapshot, SpoolLevel
     from .systemd import Notifier
 
 #: Seconds between two reports to statsd and systemd; the flush interval of the usual statsd.
@@ -59,6 +59,8 @@ class Reporter:
         self._reports = metrics.endpoint is not None or metrics.log_if_unconfigured or notifier.listening
         self._metrics_at = -math.inf
         self._reported: dict[str, int] = {}
+        self._peak = Peak()  # of the queue's depth, for scrapers
+        self._highest = 0  # depth of the queue since the last report to statsd
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
         if settings.health is not None:
@@ -70,7 +72,10 @@ class Reporter:
         return self._metrics.dropped
 
     def _make_snapshot(self, now: float) -> Snapshot:
-        return replace(self._copy_state(now), log_lines_dropped=log_lines_dropped())
+        snapshot = self._copy_state(now)
+        self._highest = max(self._highest, snapshot.queue_highest)
+        highest = self._peak.note(snapshot.queue_highest, now)
+        return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped())
 
     def _last_snapshot(self) -> Snapshot:
         """Give what the health endpoint tells; called by its thread."""
@@ -150,13 +155,52 @@ class Reporter:
             "log_lines_dropped": snapshot.log_lines_dropped,
             **{f"dropped.{reason.value}": count for reason, count in books.dropped.items()},
         }
+        levels: dict[str, float | None] = {
+            "in_hand": books.in_hand,
+            "oldest.age": _age(oldest_at, now),
+            **{f"transport.{name}": int(up) for name, up in snapshot.transports.items()},
+        }
+        if snapshot.queue_depth is not None:
+            fates["queue.full"] = snapshot.queue_full
+            levels |= {"queue.depth": snapshot.queue_depth, "queue.highest": self._highest}
+        if snapshot.spool is not None:
+            fates |= _counts(snapshot.spool)
+            levels |= {"spooled": books.spooled, **_levels(snapshot.spool, now)}
+        self._highest = 0
         with self._metrics.batch() as batch:
-            batch.gauge("queue.depth").replace(snapshot.queue_depth)
-            batch.gauge("in_hand").replace(books.in_hand)
-            batch.gauge("oldest.age").replace(0 if oldest_at is None else round(now - oldest_at, 3))
-            if snapshot.spool is not None:
-                batch.gauge("spooled").replace(books.spooled)
-                batch.gauge("spool.size").replace(snapshot.spool.size)
+            for name, level in levels.items():
+                if level is not None:
+                    batch.gauge(name).replace(level)
             for name, count in fates.items():
                 batch.counter(name).increment(count - self._reported.get(name, 0))
         self._reported = fates
+
+
+def _counts(spool: SpoolLevel) -> dict[str, int]:
+    """Give the counters of a spool."""
+    return {
+        "rekeyed": spool.rekeyed,
+        "spool.torn": spool.torn_gaps,
+        "spool.torn_bytes": spool.torn_bytes,
+        **{f"refused.{reason}": count for reason, count in spool.refusals.items()},
+    }
+
+
+def _levels(spool: SpoolLevel, now: float) -> dict[str, float | None]:
+    """Give the gauges of a spool; None for what isn't known."""
+    return {
+        "spool.size": spool.size,
+        "spool.max_size": spool.max_size,
+        "spool.segments": spool.segments,
+        "spool.oldest.age": _age(spool.oldest_at, now),
+        "spool.free": spool.free_space,
+        "spool.free_inodes": spool.free_inodes,
+        "spool.problems": len(spool.problems) + (spool.error is not None),
+        "relay.paused": int(spool.paused is not None),
+        "relay.held": spool.held,
+        **{f"spool.set_aside.{reason}": count for reason, count in spool.aside.items()},
+    }
+
+
+def _age(moment: float | None, now: float) -> float:
+    return 0 if moment is None else round(max(0.0, now - moment), 3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,9 @@ SNAPSHOT_INTERVAL: Final = 1.0
 #: Seconds after which a publisher without a new snapshot counts as stuck. A step is a burst of 1,000 events,
 #: and with `spool.fsync = event` on a slow disk that takes seconds.
 STUCK_AFTER: Final = 30.0
+
+#: Seconds for which the highest depth of a queue is shown at least: the longest usual pause of a scraper.
+PEAK_TIME: Final = 60.0
 
 #: Seconds: upper bounds of the histogram of attempts, those of Prometheus' own clients.
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -87,6 +91,25 @@ class AttemptCounts:
     last_success_at: float | None
 
 
+class Peak:
+    """The highest of some numbers, for those who look at least once in `PEAK_TIME`."""
+
+    def __init__(self) -> None:
+        self._ends_at = -math.inf
+        self._last = 0  # the highest number of the last `PEAK_TIME` that is over
+        self._current = 0
+
+    def note(self, number: int, now: float) -> int:
+        """Take a number of a moment, and return the highest of one to two `PEAK_TIME` before it."""
+        if now >= self._ends_at:
+            follows = now < self._ends_at + PEAK_TIME
+            self._last = self._current if follows else 0
+            self._current = 0
+            self._ends_at = (self._ends_at if follows else now) + PEAK_TIME
+        self._current = max(self._current, number)
+        return max(self._last, self._current)
+
+
 class Attempts:
     """Counts attempts; used by the deciding thread alone.
 
@@ -128,15 +151,42 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class SpoolLevel:
-    """How full a spool is.
+    """How full a spool is, and what was found in it.
 
     Attributes:
-        size: Bytes that it takes.
-        max_size: Bytes that it may take.
+        size: Bytes in it that aren't delivered; how many events that are isn't known.
+        max_size: Bytes beyond which nothing is moved from the queue into it.
+        segments: Segments that are there and can be delivered.
+        oldest_at: When the oldest of them with something to deliver was created, by the monotonic clock, as
+            far as the clock on the wall can say; None if there is none.
+        aside: Segments that are set aside, by reason.
+        torn_bytes: Bytes that belong to no whole record, found in this run.
+        torn_gaps: Runs of such bytes.
+        refusals: Events that services refused, by reason, as reported in this run.
+        free_space: Bytes that the disk has left; None if that isn't known.
+        free_inodes: Files that can still be made there; None if that isn't known or limited.
+        rekeyed: Events that are sent again under another idempotency key than before a restart.
+        error: Why nothing can be read from it; None if it can be read.
+        paused: Why nothing is moved from the queue into it at the moment; None if events are.
+        held: Events that were received and then couldn't be moved into it: none, or one.
+        problems: What else doesn't work as it should: locks, inotify, the ledger.
     """
 
     size: int
     max_size: int
+    segments: int = 0
+    oldest_at: float | None = None
+    aside: Mapping[str, int] = field(default_factory=dict[str, int])
+    torn_bytes: int = 0
+    torn_gaps: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict[str, int])
+    free_space: int | None = None
+    free_inodes: int | None = None
+    rekeyed: int = 0
+    error: str | None = None
+    paused: str | None = None
+    held: int = 0
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +201,17 @@ class Snapshot:
         started_at: When the publisher was made.
         made_at: When this was seen.
         accounting: The fates of all events, a copy of the books.
-        queue_depth: Events that wait in the queue.
-        queue_capacity: Events that the queue holds.
+        queue_depth: Events that wait in the POSIX queue; None if there is none.
+        queue_capacity: Events that it holds, likewise.
         attempts: What became of all attempts.
         failures: Failed attempts in a row.
         oldest_at: When the oldest event that isn't delivered came, None where there is none.
         spool: How full the spool is, None where there is none.
-        disk_error: What the disk said when it failed, None while it works.
+        queue_highest: The highest depth that was seen since the last snapshot.
+        queue_full: How often the queue was full when it was looked at: before each burst, and for each
+            snapshot.
+        transports: What services may put events into, and whether events can be taken from it.
+        disk_error: What the disk said when it took no dead letters; None while it does.
         stopping: Whether the publisher was told to stop.
         metrics_dropped: Lines for statsd that couldn't be sent.
         log_lines_dropped: Lines of the log that couldn't be written to stderr.
@@ -168,12 +222,15 @@ class Snapshot:
     started_at: float
     made_at: float
     accounting: Accounting
-    queue_depth: int
-    queue_capacity: int
+    queue_depth: int | None
+    queue_capacity: int | None
     attempts: AttemptCounts = field(default_factory=lambda: Attempts().counts())
     failures: int = 0
     oldest_at: float | None = None
     spool: SpoolLevel | None = None
+    queue_highest: int = 0
+    queue_full: int = 0
+    transports: Mapping[str, bool] = field(default_factory=lambda: {"posix": True})
     disk_error: str | None = None
     stopping: bool = False
     metrics_dropped: int = 0
@@ -185,8 +242,15 @@ class Snapshot:
             return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
         if self.stopping:
             return "stopping"
-        errors = [text for text in (self.attempts.last_error, self.disk_error) if text is not None]
-        return "; ".join(errors) if errors else None
+        errors = [self.attempts.last_error, self.disk_error]
+        if self.spool is not None:
+            errors.append(self.spool.error)
+            success = self.attempts.last_success_at
+            # A spool that is full, or on a full disk, is being emptied while batches are accepted.
+            if success is None or now - success > STUCK_AFTER:
+                errors.append(self.spool.paused)
+        found = [error for error in errors if error is not None]
+        return "; ".join(found) if found else None
 
     def alive(self, now: float) -> bool:
         """Tell whether the publisher did something lately."""
@@ -196,10 +260,12 @@ class Snapshot:
         """Say in one line what the publisher is doing."""
         unready = self.unready(now)
         doing = "delivering" if unready is None else f"not delivering: {unready}"
-        held = f"{self.accounting.in_hand:,} in hand"
-        spooled = f", {self.accounting.spooled:,} spooled" if self.spool is not None else ""
-        delivered = f"{self.accounting.delivered:,} delivered"
-        return f"{doing} ({delivered}, {held}{spooled}, {self.queue_depth:,} in the queue)"
+        parts = [f"{self.accounting.delivered:,} delivered", f"{self.accounting.in_hand:,} in hand"]
+        if self.spool is not None:
+            parts.append(f"{self.spool.size:,} bytes in the spool")
+        if self.queue_depth is not None:
+            parts.append(f"{self.queue_depth:,} in the queue")
+        return f"{doing} ({', '.join(parts)})"
 
 
 def describe_failure(outcome: Outcome) -> str | None:

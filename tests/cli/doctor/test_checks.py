@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from baseplate_events.cli.common import command_line
 from baseplate_events.cli.doctor.checks import (
+    FEW_INODES,
     expected_size,
     judge_absence,
     judge_file,
+    judge_inodes,
     judge_queue_access,
     judge_queue_depth,
     judge_queue_owner,
@@ -138,7 +140,7 @@ def test_a_queue_is_too_small_just_if_it_doesnt_cover_what_is_wanted(
         "size": {"capacity": size[0], "max_event_size": size[1]},
         "wanted": {"capacity": wanted[0], "max_event_size": wanted[1]},
     }
-    assert all(command.endswith("queue unlink v2") for command in check.commands)
+    assert all(command.endswith("queue unlink /events-v2") for command in check.commands)
     assert size.covers(wanted) == (not check.commands)
 
 
@@ -197,7 +199,7 @@ def test_a_queue_of_a_stranger_is_a_warning(owner: int, user: int, wanted: int, 
     check = sound(judge_queue_owner(info, access_to(info, wanted, user=user, groups=groups)))
     friend = owner in {0, user} or (UID in groups and wanted & 0o060)
     assert (Code.QUEUE_OWNER if friend else Code.QUEUE_FOREIGN) is check.code
-    assert all(command.endswith("queue unlink v2") for command in check.commands)
+    assert all(command.endswith("queue unlink /events-v2") for command in check.commands)
 
 
 @given(st.integers(0, 0o777), st.booleans(), st.booleans())
@@ -239,6 +241,16 @@ def test_what_is_in_use_counts_as_room(free: int, used: int, max_size: int) -> N
         assert advised <= free + used
     assert (Code.SPACE_SUFFICIENT if free + used >= max_size else Code.SPACE_TOO_SMALL) is check.code
     assert {"key": "spool.max_size", "free": free, "used": used, "max_size": max_size} == fields
+
+
+@given(st.none() | st.integers(0, 2 * FEW_INODES))
+def test_few_files_that_can_still_be_made_are_a_warning(free: int | None) -> None:
+    """A disk that doesn't limit them is ok."""
+    check = sound(judge_inodes("spool inodes", "/x", free))
+    assert check.code is (
+        Code.INODES_FEW if free is not None and free < FEW_INODES else Code.INODES_SUFFICIENT
+    )
+    assert check.fields == {"path": "/x", "free": free}
 
 
 # --- the words, by an example of each ---
@@ -292,7 +304,7 @@ def test_the_words_on_a_queue_that_isnt_there() -> None:
 
 def test_the_words_on_the_size_of_a_queue() -> None:
     """Both sizes are named, and what to do about one that is too small."""
-    unlink = command_line("queue", "unlink", "v2")
+    unlink = command_line("queue", "unlink", "/events-v2")
     less, more = QueueSize(2, 32), QueueSize(20, 32)
     check_words(judge_queue_size(queue(), less), f"/events-v2 has room for {SIZE} ({less} wanted)")
     check_words(
@@ -343,7 +355,7 @@ def test_the_words_on_who_gets_at_a_queue() -> None:
 def test_the_words_on_whose_a_queue_is() -> None:
     """A stranger is named with what he can do."""
     info = queue()
-    unlink = command_line("queue", "unlink", "v2")
+    unlink = command_line("queue", "unlink", "/events-v2")
     check_words(judge_queue_owner(info, access_to(info, 0o600)), f"user {UID}")
     check_words(
         judge_queue_owner(info, access_to(info, 0o600, user=1)),
@@ -398,4 +410,28 @@ def test_the_words_on_the_room_on_a_disk() -> None:
         "3,000 bytes free, 1,000 of 4,001 (spool.max_size) in use: the disk is full before "
         "spool.max_size is reached",
         "make room on that disk, or set spool.max_size to 2000 or less",
+    )
+
+
+def test_the_words_on_inodes() -> None:
+    """What is free, and on which disk."""
+    check_words(judge_inodes("spool inodes", "/x", None), "not limited")
+    check_words(judge_inodes("spool inodes", "/x", 65_536), "65,536 free")
+    check_words(
+        judge_inodes("spool inodes", "/x", 7),
+        "only 7 more files can be made on the disk of /x, and each service has a segment or more",
+        "delete files there, or use a disk with more inodes",
+    )
+
+
+def test_the_words_on_a_queue_beside_a_spool() -> None:
+    """The publisher does without it."""
+    limits = HostLimits(10, 8_192, 100)
+    check = sound(judge_absence("/events-v2", QueueSize(10, 8_192), limits, 0, optional=True))
+    assert check.code is Code.QUEUE_MISSING_BESIDE_SPOOL
+    check_words(
+        check,
+        "/events-v2 isn't there; whoever makes it, as an ordinary user, gets none at all; the publisher "
+        "delivers what is in the spool, and tries again",
+        "set queue.transport = spool if no service needs the queue; otherwise lift the limits above",
     )

@@ -23,14 +23,13 @@ from baseplate_events.cli.common import command_line
 from baseplate_events.cli.doctor.command import format_check
 from baseplate_events.cli.doctor.findings import Check, Code, Verdict
 from baseplate_events.cli.queue.info import inspect_queue
-from baseplate_events.event_publisher.dead_letters.store import DeadLetters
-from baseplate_events.event_publisher.storage import Folder
 from tests.support import strategies
 from tests.support.commands import call
 from tests.support.doctors import check_words, configured, diagnose, doctor
 from tests.support.fault_collector import FaultCollector, Respond, trusted_tls
-from tests.support.publishers import SECRET
-from tests.support.spools import append_all, spool_on
+from tests.support.ledgers import fill
+from tests.support.publishers import SECRET, put_into_spool
+from tests.support.spool_publishers import publisher_of
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -65,31 +64,25 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
         *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
-        *("configuration file", "memory limit"),
+        *("configuration file", "memory limit", "transport", "spool file system", "spool inodes"),
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
-        *("signed probe", "clock", "metrics", "spool folder", "spool space", "dead letters folder"),
+        *("signed probe", "clock", "metrics", "spool folder", "spool space"),
         "publisher",
     }
 
 
 def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
     """No queue, no folder, no file, no lock, no event: all is as before; the secret is nowhere."""
-    spool = tmp_path / "spool"
-    folder = Folder(str(spool))
-    append_all(spool_on(folder), [b'{"a":1}'])
-    folder.release()
-    letters = DeadLetters(str(spool / "rejected"), max_size=10**6)
-    letters.write(b'{"private":1}', status=400, reason="no")
-    letters.close()
-    # Without times: reading a folder may change when it was last read.
-    before = {str(path): path.stat()[:7] for path in [tmp_path, *tmp_path.rglob("*")]}
     shown: list[str] = []
     with (
         FaultCollector([Respond(401)]) as server,
-        configured(tmp_path, server.url, spool__directory=str(spool)) as arguments,
+        configured(tmp_path, server.url, spool__directory=str(tmp_path / "spool")) as arguments,
     ):
-        Path(arguments[0]).replace(tmp_path.parent / "publisher.ini")
-        arguments[0] = str(tmp_path.parent / "publisher.ini")
+        put_into_spool(tmp_path / "spool", arguments[2], [b'{"a":1}'])
+        folder = tmp_path / "spool" / f"events-{arguments[2]}"
+        fill(folder, [b'{"private":1}'])
+        # Without times: reading a folder may change when it was last read.
+        before = {str(path): path.stat()[:7] for path in [tmp_path, *tmp_path.rglob("*")]}
         for option in ((), ("--json",)):
             result = call("doctor", *arguments, *option)
             assert result.status == 1
@@ -98,7 +91,8 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
         assert len(server.requests) == 2  # which are the probes
     after = {str(path): path.stat()[:7] for path in [tmp_path, *tmp_path.rglob("*")]}
     assert before == after
-    Folder(str(spool)).release()
+    with publisher_of(folder):
+        pass  # no lock is left
     for secret in (SECRET.decode(), "private", "YSBzZWNyZXQ"):
         assert secret not in "".join(shown)
 
@@ -107,7 +101,8 @@ def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
     """There is no word of a collector; with a queue name it is about that queue."""
     table = doctor()
     assert table.names == {
-        *("process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue", "memory limit")
+        *("process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue", "memory limit"),
+        "transport",
     }
     assert table["queue"].fields["queue"] is None
     named = doctor("--queue-name", secrets.token_hex(8))
@@ -138,7 +133,7 @@ def test_every_mistake_of_the_configuration_is_named(tmp_path: Path) -> None:
     text = " ".join(check.found for check in table.problems)
     assert "batch.max_age" in text
     assert "collector.version" in text
-    for name in ("key", "collector", "metrics", "spool", "dead letters", "publisher"):
+    for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
         assert table[name].code is Code.CONFIGURATION_NEEDED
     assert "RLIMIT_MSGQUEUE" in table.names
     assert table.status == 1

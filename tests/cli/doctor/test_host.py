@@ -69,6 +69,17 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     assert table.status == 1
 
 
+def test_a_publisher_of_a_spool_needs_no_posix_ipc(tmp_path: Path) -> None:
+    """Nor is a POSIX queue looked at; the spool suits then."""
+    keys = {"spool__directory": str(tmp_path / "spool"), "queue__transport": "spool"}
+    (tmp_path / "packages").mkdir()
+    with configured(tmp_path, **keys) as arguments:
+        table = doctor_with(tmp_path / "packages", ["baseplate_events", "thrift"], *arguments, "--no-probe")
+    assert table["posix_ipc"].code is Code.POSIX_IPC_UNNEEDED
+    assert (table["queue"].code, table["transport"].code) == (Code.QUEUE_UNUSED, Code.TRANSPORT_SPOOL)
+    check_words(table["queue"], "not used (queue.transport = spool)")
+
+
 def test_a_package_without_metadata_is_there_all_the_same(tmp_path: Path) -> None:
     """A dependency that was copied somewhere has no version that could be told."""
     table = doctor_with(tmp_path, ["baseplate_events", "posix_ipc", "thrift"])
@@ -209,7 +220,7 @@ def test_a_queue_that_is_too_small_is_named(tmp_path: Path) -> None:
     assert check.fields["size"] == {"capacity": 2, "max_event_size": 32}
     assert check.fields["wanted"] == {"capacity": 10, "max_event_size": 1_024}
     assert [command.rpartition(" -m ")[2] for command in check.commands] == [
-        f"baseplate_events queue unlink {arguments[2]}"
+        f"baseplate_events queue unlink /events-{arguments[2]}"
     ]
     assert {"kernel limits", "RLIMIT_MSGQUEUE"} < table.names  # of which one may be the reason
 

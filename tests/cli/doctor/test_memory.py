@@ -12,6 +12,7 @@ from baseplate_events.cli.doctor.memory import (
     PROCESS_MEMORY,
     MemoryLimit,
     judge_memory,
+    judge_spool_memory,
     limit_files,
     memory_limit,
     message_memory,
@@ -188,6 +189,37 @@ def test_the_words_on_a_memory_limit() -> None:
     )
     tiny = judge_memory(size, MemoryLimit(PROCESS_MEMORY, "/x"))
     assert tiny.remedy == remedy
+
+
+@given(st.integers(2**20, 2**45), st.integers(0, 2**46))
+def test_a_full_spool_in_memory_fits_or_what_fits_is_named(max_size: int, limit: int) -> None:
+    """Beside a small service; what is advised fits exactly."""
+    check = sound(judge_spool_memory(max_size, MemoryLimit(limit, "/x")))
+    fits = max_size + PROCESS_MEMORY <= limit
+    assert check.code is (Code.SPOOL_MEMORY_SUFFICIENT if fits else Code.SPOOL_MEMORY_TOO_SMALL)
+    if not fits:
+        advised, fitting = check.fields["advised"], check.fields["fitting"]
+        assert isinstance(advised, int)
+        assert isinstance(fitting, int)
+        assert judge_spool_memory(max_size, MemoryLimit(advised, "/x")).code is Code.SPOOL_MEMORY_SUFFICIENT
+        if fitting:
+            enough = judge_spool_memory(fitting, MemoryLimit(limit, "/x"))
+            assert enough.code is Code.SPOOL_MEMORY_SUFFICIENT
+
+
+def test_the_words_on_a_spool_in_memory() -> None:
+    """What a full one takes, of what, and each way to make it fit."""
+    limit = MemoryLimit(200 * 1024**2, "/sys/fs/cgroup/memory.max")
+    start = "it is in memory, of which a full one takes"
+    check_words(judge_spool_memory(1_000_000, None), f"{start} 1,000,000 bytes; there is no limit")
+    of = "of 209,715,200 bytes (/sys/fs/cgroup/memory.max)"
+    check_words(judge_spool_memory(1_000_000, limit), f"{start} 1,000,000 {of}")
+    check_words(
+        judge_spool_memory(1024**3, limit),
+        f"{start} 1,073,741,824 {of}: whoever writes is killed before the spool is full",
+        "set spool.max_size, and max_spool_size of each service, to 142606336 or less; or use a disk; or "
+        "raise the limit to 1140850688 or more",
+    )
 
 
 # --- the command ---

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,9 @@ from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.doctor.publisher import check_publisher
 from baseplate_events.cli.status.command import scrape
 from baseplate_events.event_publisher.config.values import UnixEndpoint
+from baseplate_events.event_publisher.policy.accounting import Accounting
+from baseplate_events.event_publisher.telemetry.health_server import HealthServer
+from baseplate_events.event_publisher.telemetry.snapshot import Snapshot, SpoolLevel
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import call
 from tests.support.doctors import check_words, doctor, sound
@@ -55,6 +59,23 @@ def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
     check_words(
         fails,
         f"it isn't delivering: {fails.fields['reason']}",
+        "the checks before and its log say what mends that",
+    )
+
+
+def test_what_hampers_a_publisher_is_a_warning(tmp_path: Path) -> None:
+    """It delivers all the same."""
+    spool = SpoolLevel(0, 1, problems=("inotify is not available", "the ledger is damaged"))
+    snapshot = Snapshot("v2", "1.0", 0.0, time.monotonic(), Accounting(), 0, 10, spool=spool)
+    endpoint = UnixEndpoint(str(tmp_path / "health.sock"))
+    with contextlib.closing(HealthServer(endpoint, lambda: snapshot)) as server:
+        server.start()
+        check = sound(check_publisher(endpoint))
+    assert check.code is Code.PUBLISHER_HAMPERED
+    assert check.fields["problems"] == list(spool.problems)
+    check_words(
+        check,
+        "it runs, and has delivered 0 events, but inotify is not available; the ledger is damaged",
         "the checks before and its log say what mends that",
     )
 

@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from baseplate_events.cli.doctor.findings import Code
+from baseplate_events.cli.doctor.findings import Code, Verdict
 from baseplate_events.cli.queue.info import group_name
-from baseplate_events.event_publisher.config.settings import Sync
-from baseplate_events.event_publisher.dead_letters.store import DeadLetters
-from baseplate_events.event_publisher.spool.spool import Spool
-from baseplate_events.event_publisher.storage import Folder
+from baseplate_events.event_publisher.ledger.file import LETTERS_NAME
 from baseplate_events.transport.limits import QueueSize
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result
-from tests.support.doctors import configured, diagnose, doctor, doctor_in, folders_of
+from tests.support.doctors import configured, diagnose, doctor, doctor_in
+from tests.support.ledgers import fill
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
 from tests.support.queues import NOBODY, as_user, fresh_name, needs_root, unprivileged
 from tests.support.sandbox import sandbox, with_python
-from tests.support.spools import append_all, spool_on
+from tests.support.spool_segments import write_segment
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -200,54 +198,25 @@ def test_a_name_can_be_asked_for_as_the_publisher_does(tmp_path: Path) -> None:
 
 
 def make_nothing(_: Path) -> None:
-    """Leave the folder to be made."""
+    """Leave the spool to be made in a directory of root's."""
 
 
-def make_open(path: Path) -> None:
-    """Make a folder that others can enter, with something in it."""
-    path.mkdir()
-    (path / "somebody's").write_text("")
-    path.chmod(0o755)
+def make_spool(folder: Path) -> None:
+    """Make a spool of the user without privileges."""
+    folder.mkdir(mode=0o700)
+    os.chown(folder, NOBODY, NOBODY)
 
 
-def make_unwritable(path: Path) -> None:
-    """Make a folder of the user without privileges to which it may not write."""
-    path.mkdir()
-    os.chown(path, NOBODY, NOBODY)
-    path.chmod(0o500)
-
-
-def make_spool_of_root(path: Path) -> None:
-    """Make a spool that root's publisher has left behind, with a segment."""
-    folder = Folder(str(path))
-    append_all(spool_on(folder, version="2j"), [b'{"a":1}'])
-    folder.release()
-
-
-def make_segments_of_root(path: Path) -> None:
-    """Make a spool of the user without privileges, where root's publisher has left a segment."""
-    make_spool_of_root(path)
-    os.chown(path, NOBODY, NOBODY)
-
-
-def make_journal_of_root(path: Path) -> None:
-    """Make a spool of the user without privileges, where root's publisher has left a journal."""
-    folder = Folder(str(path))
-    spool = Spool(folder, str(path), version="2j", max_size=2**30, sync=Sync.NEVER)
-    spool.append(b'{"a":1}')
-    spool.close()
-    folder.release()
-    os.chown(path, NOBODY, NOBODY)
-
-
-def make_letters_of_root(path: Path) -> None:
+def make_letters_of_root(folder: Path) -> None:
     """Make a spool of the user without privileges, where root's publisher has left dead letters."""
-    make_unwritable(path)
-    path.chmod(0o700)
-    letters = DeadLetters(str(path / "rejected"), max_size=10**6)
-    letters.write(b'{"a":1}', status=400, reason="no")
-    letters.close()
-    os.chown(path / "rejected", NOBODY, NOBODY)
+    make_spool(folder)
+    fill(folder, [b"a"])
+
+
+def make_segments_of_root(folder: Path) -> None:
+    """Make a spool of the user without privileges, where root's service has left a segment."""
+    make_spool(folder)
+    write_segment(folder, [b"a"]).chmod(0o600)
 
 
 @needs_root
@@ -255,22 +224,20 @@ def make_letters_of_root(path: Path) -> None:
     ("make", "name", "code"),
     [
         (make_nothing, "spool folder", Code.FOLDER_UNMAKABLE),
-        (make_unwritable, "spool folder", Code.FOLDER_NOT_WRITABLE),
-        (make_spool_of_root, "spool folder", Code.FOLDER_FOREIGN),
-        (make_segments_of_root, "spool segments", Code.SEGMENT_UNREADABLE),
-        (make_journal_of_root, "spool segments", Code.SEGMENT_UNREADABLE),
-        (make_letters_of_root, "dead letters", Code.DEAD_LETTERS_UNREADABLE),
+        (make_segments_of_root, "set aside", Code.SEGMENTS_UNREADABLE),
+        (make_letters_of_root, "ledger", Code.LEDGER_UNREADABLE),
     ],
 )
-def test_a_folder_is_given_to_the_user(
+def test_a_spool_is_given_to_the_user(
     tmp_path: Path, make: Callable[[Path], None], name: str, code: Code
 ) -> None:
     """Root's command lets the user of the publisher use it, whatever a shell would make of its name."""
-    folders_of(tmp_path, tmp_path / "none")  # another user may not be able to read all modules
-    path = tmp_path / ODD_NAME
-    make(path)
-    with configured(tmp_path, spool__directory=str(path)) as arguments:
+    place = tmp_path / ODD_NAME
+    with configured(tmp_path, spool__directory=str(place), collector__version="2") as arguments:
         arguments += ["--no-probe"]
+        doctor(*arguments)  # another user may not be able to read all modules
+        place.chmod(0o755)
+        make(place / f"events-{arguments[2]}")
         Path(arguments[0]).chmod(0o644)
         with unprivileged(tmp_path):
             before = doctor(*arguments)[name]
@@ -279,48 +246,99 @@ def test_a_folder_is_given_to_the_user(
         with unprivileged(tmp_path):
             after = doctor(*arguments)
     assert before.code is code
-    if "reason" in before.fields:
-        assert str(before.fields["reason"]).endswith("Permission denied")
+    assert before.fields.get("reason", "Permission denied") == "Permission denied"
     assert after["spool folder"].code is Code.FOLDER_USABLE
-    assert name not in {check.name for check in after.problems}
+    assert {check.verdict for check in after.checks if check.name in {"ledger", "set aside"}} <= {Verdict.OK}
 
 
-def test_a_folder_that_is_open_is_closed(tmp_path: Path) -> None:
-    """The command closes it, whatever a shell would make of its name."""
+@needs_root
+def test_a_spool_is_shared_with_a_group(tmp_path: Path) -> None:
+    """The command gives it to the group that services and publisher share."""
+    place = tmp_path / ODD_NAME
+    with configured(tmp_path, spool__directory=str(place), queue__mode="0660") as arguments:
+        arguments += ["--no-probe"]
+        doctor(*arguments)  # another user may not be able to read all modules
+        place.chmod(0o755)
+        folder = place / f"events-{arguments[2]}"
+        folder.mkdir(mode=0o700)
+        os.chown(folder, 0, NOBODY)
+        Path(arguments[0]).chmod(0o644)
+        with unprivileged(tmp_path):
+            before = doctor(*arguments)["spool folder"]
+        [command] = before.commands
+        paste(command.replace("GROUP", str(os.getegid())))
+        with unprivileged(tmp_path):
+            after = doctor(*arguments)["spool folder"]
+    assert (before.code, before.fields["fault"]) == (Code.SPOOL_FOLDER_FORBIDDEN, "group")
+    assert after.code is Code.FOLDER_USABLE
+
+
+def test_a_directory_of_a_spool_is_made(tmp_path: Path) -> None:
+    """The command makes it, whatever a shell would make of its name."""
+    place = tmp_path / ODD_NAME
+    with configured(tmp_path, spool__directory=str(place)) as arguments:
+        arguments += ["--no-probe"]
+        place.rmdir()
+        before = doctor(*arguments)["spool folder"]
+        [make] = before.commands
+        paste(make)
+        after = doctor(*arguments)["spool folder"]
+    assert before.code is Code.SPOOL_DIRECTORY_MISSING
+    assert after.code is Code.FOLDER_TO_COME
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("is_there", "code"), [(False, Code.FOLDER_UNMAKABLE), (True, Code.FOLDER_NOT_WRITABLE)]
+)
+def test_a_folder_is_given_to_the_user(tmp_path: Path, code: Code, *, is_there: bool) -> None:
+    """Root's command makes the folder for dead letters, or gives it to the user."""
     path = tmp_path / ODD_NAME
-    make_open(path)
-    before = folders_of(tmp_path, path)["spool folder"]
-    assert before.code is Code.FOLDER_OPEN_TO_OTHERS
-    [close] = before.commands
-    paste(close)
-    assert folders_of(tmp_path, path)["spool folder"].code is Code.FOLDER_USABLE
+    with configured(tmp_path, dead_letters__directory=str(path)) as arguments:
+        arguments += ["--no-probe"]
+        doctor(*arguments)  # another user may not be able to read all modules
+        if is_there:
+            path.mkdir(0o700)
+        Path(arguments[0]).chmod(0o644)
+        with unprivileged(tmp_path):
+            before = doctor(*arguments)["dead letters folder"]
+        [command] = before.commands
+        paste(command)
+        with unprivileged(tmp_path):
+            after = doctor(*arguments)["dead letters folder"]
+    assert before.code is code
+    assert after.code is Code.FOLDER_USABLE
 
 
 def test_a_disk_that_is_read_only_is_mounted_anew(tmp_path: Path) -> None:
     """A disk that can't be written to is told as that, be the folder there or still to come."""
     disk = tmp_path / ODD_NAME
     disk.mkdir()
-    keys = {"spool__directory": str(disk / "spool"), "dead_letters__directory": str(disk)}
-    with sandbox(tmp_path) as place, configured(tmp_path, **keys) as arguments:
+    with sandbox(tmp_path) as place, configured(tmp_path, spool__directory=str(disk)) as arguments:
         arguments += ["--no-probe"]
+        folder = f"{disk}/events-{arguments[2]}"
         place.set_up("mount", "-t", "tmpfs", "-o", "ro,mode=0700", "none", str(disk))
-        before = doctor_in(place, *arguments)
-        _, remount = before["spool folder"].commands
-        assert before["spool folder"].commands == before["dead letters folder"].commands
+        before = doctor_in(place, *arguments)["spool folder"]
+        _, remount = before.commands
         place.set_up("bash", "-c", remount)
-        after = doctor_in(place, *arguments)
-    assert before["spool folder"].code is Code.FOLDER_UNMAKABLE_READ_ONLY
-    assert before["dead letters folder"].code is Code.FOLDER_READ_ONLY
-    assert after["spool folder"].code is Code.FOLDER_TO_COME
-    assert after["dead letters folder"].code is Code.FOLDER_USABLE
+        after = doctor_in(place, *arguments)["spool folder"]
+        place.set_up("mkdir", "-m", "0700", folder)
+        place.set_up("bash", "-c", remount.replace("remount,rw", "remount,ro"))
+        there = doctor_in(place, *arguments)["spool folder"]
+        _, remount = there.commands
+        place.set_up("bash", "-c", remount)
+        again = doctor_in(place, *arguments)["spool folder"]
+    assert before.code is Code.FOLDER_UNMAKABLE_READ_ONLY
+    assert after.code is Code.FOLDER_TO_COME
+    assert there.code is Code.FOLDER_READ_ONLY
+    assert again.code is Code.FOLDER_USABLE
 
 
 def test_dead_letters_are_shown_and_purged(tmp_path: Path) -> None:
     """The command shows them, and once they are purged all is well."""
     path = tmp_path / ODD_NAME
-    letters = DeadLetters(str(path), max_size=10**6)
-    letters.write(b'{"private":1}', status=400, reason="no such field")
-    letters.close()
+    path.mkdir()
+    fill(path, [b'{"private":1}'], name=LETTERS_NAME, reason="no such field")
     arguments = ("http://127.0.0.1:9", "--no-probe")
     [show] = diagnose(tmp_path, *arguments, dead_letters__directory=str(path))["dead letters"].commands
     assert "no such field" in paste(show)

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseplate_events.cli.common import posix_queue_name, short_queue_name
-from baseplate_events.cli.queue import command, transfer
+from baseplate_events.cli.common import posix_queue_name
+from baseplate_events.cli.queue import command, posix_ends, transfer
 from baseplate_events.cli.queue.info import QueueInfo, inspect_queue, user_name
 from baseplate_events.errors import EventError, EventQueuePermissionError
 from baseplate_events.transport.descriptor import find_queue
@@ -89,14 +89,14 @@ def numbers(text: str) -> list[int]:
 
 @given(st.one_of(st.text(max_size=8), st.sampled_from(["v2", ".", "..", "/", "/.", "/..", "a/b", "é" * 140])))
 def test_every_name_that_is_accepted_is_one_for_the_kernel(text: str) -> None:
-    """A NAME gives a POSIX name that the kernel takes, and the shortest way to say it gives the same."""
+    """A NAME gives a POSIX name that the kernel takes, and that gives itself."""
     try:
         name = posix_queue_name(text)
     except argparse.ArgumentTypeError:
         return
     assert name.startswith("/")
     assert len(os.fsencode(name)) <= MAX_NAME_SIZE
-    assert name == posix_queue_name(short_queue_name(name))
+    assert name == posix_queue_name(name)
     with contextlib.suppress(EventQueuePermissionError):  # somebody else's queue is a queue
         descriptor = find_queue(name, read=False)
         if descriptor is not None:
@@ -118,9 +118,9 @@ def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Pat
     lines.write_text("{}\n")
     with fresh_name("/events-test-") as name:
         words = [str(lines)] if action == "write" else []
-        result = call("queue", action, short_queue_name(name), *words)
+        result = call("queue", action, name.removeprefix("/events-"), *words)
         assert result.status == 1
-        assert f"queue create {short_queue_name(name)}`" in result.err
+        assert f"queue create {name}`" in result.err
         assert inspect_queue(name) is None
 
 
@@ -140,6 +140,7 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
         assert result.status == 0
         assert {
             "name": name,
+            "transport": "posix",
             "depth": depth,
             "capacity": capacity,
             "max_event_size": SMALL,
@@ -150,7 +151,7 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
             "takers": f"user {user_name(os.geteuid())}",
             "warnings": [],
         } == info
-        table = call("queue", "stat", short_queue_name(name))
+        table = call("queue", "stat", name.removeprefix("/events-"))
         assert re.search(rf"depth +{depth} of {capacity} events", table.out)
         assert "0600" in table.out
         assert table.err == ""
@@ -360,7 +361,7 @@ def test_an_event_waits_for_room_to_go_back_to() -> None:
         thread = threading.Thread(target=make_room)
         thread.start()
         with contextlib.redirect_stderr(Told()) as err, transfer.Interrupts() as interrupts:
-            transfer.put_back(descriptor, b"held", interrupts)
+            posix_ends.put_back(descriptor, b"held", interrupts)
         thread.join(PATIENCE)
         descriptor.close()
         assert "waiting for room" in err.getvalue()
@@ -377,7 +378,7 @@ def test_an_event_that_cant_go_back_is_told_as_lost() -> None:
         with contextlib.redirect_stderr(io.StringIO()), transfer.Interrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
             with pytest.raises(EventError, match="1 event is lost"):
-                transfer.put_back(descriptor, b"held", interrupts)
+                posix_ends.put_back(descriptor, b"held", interrupts)
         descriptor.close()
         assert drain(queue) == [b"a"]
 

@@ -25,8 +25,8 @@ from baseplate_events.dev_collector import DevCollector
 from baseplate_events.event_publisher.config.values import InternetEndpoint, UnixEndpoint
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.policy.outcome import Accepted, Retryable
-from baseplate_events.event_publisher.telemetry.health_pages import metrics_of
 from baseplate_events.event_publisher.telemetry.health_server import HealthServer
+from baseplate_events.event_publisher.telemetry.metrics import metrics_of
 from baseplate_events.event_publisher.telemetry.prometheus import format_metrics, parse_samples
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
 from tests.support.publishers import config_text
@@ -102,15 +102,33 @@ def test_a_status_says_what_the_snapshot_says(snapshot: Snapshot) -> None:
     assert found.dropped == {reason.value: count for reason, count in books.dropped.items()}
     assert found.attempts == {result.value: count for result, count in attempts.results.items()}
     assert (found.queue_depth, found.queue_capacity) == (snapshot.queue_depth, snapshot.queue_capacity)
-    assert (found.spool_size, found.spool_max_size) == (
-        (None, None) if snapshot.spool is None else (snapshot.spool.size, snapshot.spool.max_size)
-    )
+    assert found.transports == snapshot.transports
     assert (found.last_success_age is None) == (attempts.last_success_at is None)
     assert found.failures == snapshot.failures
     assert found.rates is None
     assert (found.mean_attempt is None) == (attempts.seconds.count == 0)
     told = json.loads(format_json(found))
     assert (told["received"], told["unready"]) == (books.received, found.unready)
+
+
+@given(snapshots())
+def test_a_status_says_how_full_queue_and_spool_are(snapshot: Snapshot) -> None:
+    """Each number of the levels is there; what there isn't, or isn't known, is null."""
+    found, spool = status_of(look(snapshot)), snapshot.spool
+    has_queue = snapshot.queue_depth is not None
+    queue = (found.queue_highest_depth, found.queue_full)
+    assert queue == ((snapshot.queue_highest, snapshot.queue_full) if has_queue else (None, None))
+    if spool is None:
+        assert {found.spool_size, found.spool_max_size, found.spool_segments, found.torn} == {None}
+        assert not any((found.set_aside, found.refused, found.problems, found.relay_paused))
+        return
+    assert (found.spool_size, found.spool_max_size) == (spool.size, spool.max_size)
+    assert found.spool_segments == spool.segments
+    assert (found.torn, found.torn_bytes) == (spool.torn_gaps, spool.torn_bytes)
+    assert (found.spool_free_bytes, found.spool_free_inodes) == (spool.free_space, spool.free_inodes)
+    assert (found.set_aside, found.refused, found.rekeyed) == (spool.aside, spool.refusals, spool.rekeyed)
+    assert (found.relay_paused, found.relay_held) == (spool.paused is not None, spool.held)
+    assert bool(found.problems) == any((spool.error, spool.paused, spool.problems))
 
 
 @given(snapshots(), st.booleans())
@@ -121,8 +139,8 @@ def test_a_status_can_always_be_shown(snapshot: Snapshot, colour: bool) -> None:
     assert re.sub(r"\x1b\[[0-9]+m", "", text).isprintable()
     assert ("\x1b" in text) == colour
     assert all(visible_length(line) == len(line) for line in lines) == (not colour)
-    shown = [line.split()[0] for line in lines if line]
-    assert ["queue", "state"] == shown[:2]
+    first = [line.split()[0] for line in lines if line]
+    assert ["queue", "state"] == first[:2]
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(0.001, 10**4), st.floats(0, 10**4))
@@ -175,26 +193,52 @@ def test_the_table_by_example() -> None:
         queue_depth=2_500,
         failures=3,
         oldest_at=86_280.0,
-        spool=SpoolLevel(3 * 1_024**2, 1_024**3),
+        spool=SpoolLevel(
+            3 * 1_024**2,
+            1_024**3,
+            segments=5,
+            oldest_at=86_200.0,
+            aside={"newer": 1, "unreadable": 0},
+            torn_bytes=4_096,
+            torn_gaps=2,
+            refusals={"full": 7, "empty": 0},
+            free_space=10 * 1_024**3,
+            free_inodes=655_360,
+            paused="the disk is full",
+            held=1,
+            problems=("inotify is not available",),
+        ),
+        queue_highest=9_000,
+        queue_full=3,
+        transports={"posix": True, "spool": True},
     )
     assert format_status(status_of(look(second), look(first)), colour=False) == [
-        "queue         v2 (publisher 1.0, up 1 d 0 h)",
-        "state         not delivering: 503 Busy",
+        "queue           v2 (publisher 1.0, up 1 d 0 h)",
+        "state           not delivering: 503 Busy",
+        "problem         the disk is full",
+        "problem         inotify is not available",
+        "transport       posix and spool",
         "",
-        "in the queue  2,500 of 10,000 (25 %)",
-        "in the spool  3,400 events, 3.0 MiB of 1.0 GiB (0 %)",
-        "in memory     99 events",
-        "oldest        2 min 10 s",
+        "in the queue    2,500 of 10,000 (25 %), lately up to 9,000, found full 3 times",
+        "in the spool    3.0 MiB of 1.0 GiB (0 %), 5 segments, 3,400 events read",
+        "oldest segment  3 min 30 s",
+        "free            10.0 GiB, 655,360 inodes",
+        "set aside       1 newer (segments)",
+        "torn            4.0 KiB in 2 places",
+        "relay           paused, holds 1 of the queue's events",
+        "refused         7 full (by services)",
+        "in memory       99 events",
+        "oldest          2 min 10 s",
         "",
-        "received      5,000 (400.0 a second)",
-        "delivered     1,500 (50.0 a second)",
-        "dead letters  1",
-        "dropped       0",
+        "received        5,000 (400.0 a second)",
+        "delivered       1,500 (50.0 a second)",
+        "dead letters    1",
+        "dropped         0",
         "",
-        "requests      1 accepted, 1 retryable (0.0 a second)",
-        "mean time     30.0 ms",
-        "last success  10.0 s ago",
-        "failing       for 10.0 s, 3 attempts in a row",
+        "requests        1 accepted, 1 retryable (0.0 a second)",
+        "mean time       30.0 ms",
+        "last success    10.0 s ago",
+        "failing         for 10.0 s, 3 attempts in a row",
     ]
 
 

@@ -64,6 +64,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "max_queue_size": lambda settings: settings.queue.max_size,
     "max_event_size": lambda settings: settings.queue.max_event_size,
     "queue.mode": lambda settings: settings.queue.mode,
+    "queue.transport": lambda settings: settings.queue.transport,
     "batch.max_size": lambda settings: settings.batch.max_size,
     "batch.max_age": lambda settings: settings.batch.max_age,
     "batch.max_events": lambda settings: settings.batch.max_events,
@@ -79,6 +80,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "dead_letters.directory": lambda settings: settings.dead_letters and settings.dead_letters.directory,
     "dead_letters.max_size": lambda settings: settings.dead_letters and settings.dead_letters.max_size,
     "shutdown.grace": lambda settings: settings.shutdown_grace,
+    "shutdown.drain": lambda settings: settings.shutdown_drain,
     "metrics.namespace": lambda settings: settings.metrics.namespace,
     "metrics.endpoint": lambda settings: settings.metrics.endpoint,
     "metrics.log_if_unconfigured": lambda settings: settings.metrics.log_if_unconfigured,
@@ -139,6 +141,12 @@ def consistent(drawn: dict[str, tuple[str, object]]) -> None:
     room = int(value("max_event_size")) + BATCH_WRAPPER_SIZE
     if value("batch.max_size") < room:
         drawn["batch.max_size"] = (str(room), room)
+    if "spool.directory" in drawn:
+        drawn.pop("dead_letters.directory", None)
+        if drawn.get("queue.mode", ("", 0o600))[1] not in {0o600, 0o660}:
+            drawn["queue.mode"] = ("0660", 0o660)
+    elif "queue.transport" in drawn:
+        drawn["queue.transport"] = ("posix", "posix")
 
 
 # --- what is valid ---
@@ -151,15 +159,18 @@ def test_valid_values_are_read_back(folder: Path, data: st.DataObject) -> None:
     names = [*names[: data.draw(st.integers(0, len(names)))], *_REQUIRED]
     drawn = {name: data.draw(key_values(OPTION_BY_NAME[name])) for name in dict.fromkeys(names)}
     consistent(drawn)
-    if "spool.directory" in drawn:  # what stands beside it means something, and its letters have a folder
-        letters = f"{drawn['spool.directory'][0]}/rejected"
-        drawn.setdefault("dead_letters.directory", (letters, letters))
     settings = load(folder, {name: text for name, (text, _) in drawn.items()})
     defaults = load(folder, _REQUIRED)
     for key in _SETTABLE:
         if key.name != "metrics.swallow_network_errors":
             group = key.name.split(".")[0]
-            if group in {"spool", "dead_letters"} and f"{group}.directory" not in drawn:
+            has_spool = "spool.directory" in drawn
+            if key.name == "queue.transport" and has_spool and key.name not in drawn:
+                assert settings.queue.transport == "both"
+            elif key.name == "dead_letters.max_size" and has_spool:
+                assert settings.dead_letters is not None
+                assert key.name not in drawn or settings.dead_letters.max_size == drawn[key.name][1]
+            elif group in {"spool", "dead_letters"} and f"{group}.directory" not in drawn:
                 assert _FIELDS[key.name](settings) is None
             elif key.name in drawn:
                 assert drawn[key.name][1] == _FIELDS[key.name](settings), key.name
@@ -328,6 +339,21 @@ def test_keys_of_others_are_ignored(folder: Path) -> None:
             "retry.cap: 30 seconds is less than retry.base; expected at least 1 minute",
         ),
         (
+            {"queue.transport": "spool"},
+            "queue.transport: spool needs a spool; set spool.directory",
+        ),
+        (
+            {"spool.directory": "/s", "queue.mode": "0640"},
+            (
+                "queue.mode: 0640 can't be that of a spool; expected 0600, or 0660 if services and publisher "
+                "share a group"
+            ),
+        ),
+        (
+            {"spool.directory": "/s", "dead_letters.directory": "/d"},
+            "dead_letters.directory: dead letters are in the spool's ledger; remove this key",
+        ),
+        (
             {"max_event_size": "512000"},
             "batch.max_size: 512000 bytes don't hold an event of max_event_size; expected at least 512064",
         ),
@@ -350,6 +376,20 @@ def test_a_mistake_is_not_compared_with_what_is_right(folder: Path, bad: str, ot
     """A value that can't be read brings no second mistake about the default that stands in for it."""
     (problem,) = mistakes(folder, {**_REQUIRED, **other, bad: "many"})
     assert problem.startswith(f"{bad}: ")
+
+
+def test_the_directory_of_spools_can_come_from_the_environment(folder: Path) -> None:
+    """Services take it from the same variable; a value in the file goes first."""
+    environ = {"EVENT_SPOOL_DIRECTORY": "/from/environment"}
+    settings = load(folder, _REQUIRED, environ=environ)
+    assert settings.spool is not None
+    assert (settings.spool.directory, settings.queue.transport) == ("/from/environment", "both")
+    settings = load(folder, {**_REQUIRED, "spool.directory": "/from/file"}, environ=environ)
+    assert settings.spool is not None
+    assert settings.spool.directory == "/from/file"
+    assert load(folder, _REQUIRED, environ={"EVENT_SPOOL_DIRECTORY": ""}).spool is None
+    (problem,) = mistakes(folder, _REQUIRED, environ={"EVENT_SPOOL_DIRECTORY": "relative"})
+    assert problem.startswith("spool.directory: it is $EVENT_SPOOL_DIRECTORY; expected the absolute path")
 
 
 def test_the_largest_event_just_fits(folder: Path) -> None:

@@ -15,10 +15,12 @@ def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
     for _ in range(steps):
         spooled = data.draw(st.booleans())
         count = data.draw(st.integers(0, accounting.spooled if spooled else accounting.in_hand))
-        move = data.draw(st.sampled_from(["receive", "recover", "spool", "deliver", "write", *DropReason]))
+        move = data.draw(
+            st.sampled_from(["receive", "recover", "read", "deliver", "write", "requeue", *DropReason])
+        )
         match move:
             case DropReason():
-                accounting.drop(move, count, spooled=spooled)
+                accounting.drop(move, data.draw(st.integers(0, accounting.in_hand)))
             case "receive":
                 accounting.receive(data.draw(st.integers(0, 100)))
             case "recover":
@@ -27,10 +29,10 @@ def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
                 accounting.deliver(count, spooled=spooled)
             case "write":
                 accounting.dead_letter(count, spooled=spooled)
-            case _ if spooled:
-                accounting.spool(data.draw(st.integers(0, accounting.in_hand)))
+            case "read":
+                accounting.receive_spooled(data.draw(st.integers(0, 100)))
             case _:
-                accounting.requeue(count)
+                accounting.requeue(data.draw(st.integers(0, accounting.in_hand)))
         assert accounting.balanced
 
 

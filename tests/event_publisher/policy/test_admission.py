@@ -1,18 +1,19 @@
-"""What may be taken from the queue: bounds of memory, a disk that fails, and room for one fresh batch."""
+"""What may be taken in: bounds of memory, a disk that fails, and room for one fresh batch."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
-from tests.support.simulated_publisher import MemoryStore, make_delivery, make_event
-
-if TYPE_CHECKING:
-    from baseplate_events.event_publisher.policy.store import StoredBatch
+from tests.support.simulated_publisher import (
+    MemoryJournal,
+    MemorySpool,
+    feed,
+    make_delivery,
+    make_event,
+    start_all,
+)
 
 FAILURES: list[Outcome] = [
     Retryable("500", from_collector=True, status=500, may_be_poison=True),
@@ -21,57 +22,93 @@ FAILURES: list[Outcome] = [
 ]
 
 
-class UnsyncedStore(MemoryStore):
-    """A spool whose segments can't be closed while `fails` is set, as if a sync failed."""
-
-    fails = False
-
-    def close_segment(self) -> StoredBatch | None:
-        if self.fails:
-            raise EventError("the sync failed")
-        return super().close_segment()
-
-
-def test_a_full_batch_that_cannot_be_closed_asks_for_no_event() -> None:
-    """Nothing has a place until the batch is closed, which is tried again, and then everything goes on."""
-    store = UnsyncedStore()
-    delivery = make_delivery(store=store, max_events=1)
-    store.fails = True
-    assert delivery.offer([make_event(0)], 0.0) == []
-    assert (delivery.room, delivery.disk_error) == (0, "the sync failed")
-    wake_at = delivery.wake_at()
-    assert wake_at is not None
-    assert 0.0 < wake_at < 10.0, "it neither polls nor sleeps for ever"
-    store.fails = False
-    attempt = delivery.next_attempt(wake_at)
-    assert attempt is not None
-    assert (delivery.disk_error, delivery.room > 0) == (None, True)
-
-
 @given(
     outcomes=st.lists(st.sampled_from(FAILURES), min_size=1, max_size=60),
     concurrency=st.integers(1, 3),
     max_events=st.integers(1, 5),
+    pads=st.lists(st.integers(0, 200), min_size=1, max_size=9),
+    spooled=st.booleans(),
+    invalid=st.booleans(),
 )
-def test_memory_stays_within_its_bound(outcomes: list[Outcome], concurrency: int, max_events: int) -> None:
-    """Whatever fails, no more than `concurrency + 2` batches are in memory, by their size."""
-    max_size = 200
+def test_memory_stays_within_its_bound(
+    outcomes: list[Outcome],
+    concurrency: int,
+    max_events: int,
+    pads: list[int],
+    spooled: bool,
+    invalid: bool,
+) -> None:
+    """Whatever fails, no more than `concurrency + 2` batches and an event are in memory, by their size."""
+    max_size = 300
+    journal = MemoryJournal(broken=True)
     delivery = make_delivery(
-        concurrency=concurrency, max_size=max_size, max_events=max_events, queue_capacity=1_000
+        concurrency=concurrency,
+        max_size=max_size,
+        max_events=max_events,
+        queue_capacity=1_000,
+        journal=journal,
+        give_up_after=100.0,
     )
-    now, number = 0.0, 0
+    spool = MemorySpool()
+    now, received, settled = 0.0, 0, 0
     for outcome in [Accepted(200), *outcomes]:
-        while delivery.room:
-            delivery.offer([make_event(number)], now)
-            number += 1
-        held = delivery.accounting.in_hand * len(make_event(number))
-        assert held <= (concurrency + 2) * max_size + 400, "an event more than fits, at most"
+        for number in range(30):
+            event = make_event(number, pad=pads[number % len(pads)])
+            event = event[1:] if invalid and not number % 4 else event
+            if spooled:
+                spool.append(event)
+            elif delivery.room:
+                delivery.offer([event], now)
+                received += len(event)
+        if spooled:
+            feed(delivery, spool, now)
+            received = sum(map(len, spool.events.values())) - sum(map(len, spool.unread))
+        assert received - settled <= (concurrency + 2) * max_size + 300, "an event more than fits, at most"
         wake_at = delivery.wake_at()
         assert wake_at is not None
         now = max(now, wake_at)
         attempt = delivery.next_attempt(now)
         if attempt is not None:
             delivery.finish(attempt, outcome, now)
+            settled += sum(map(len, attempt.batch.events)) if outcome == Accepted(200) else 0
+    assert journal.letters == []
+
+
+@given(
+    messages=st.lists(st.integers(0, 2).map(lambda size: b"?" * size), min_size=1, max_size=4),
+    max_events=st.integers(1, 3),
+    spooled=st.booleans(),
+)
+def test_letters_that_cannot_be_written_ask_for_no_turn_in_which_nothing_can_be_done(
+    messages: list[bytes], max_events: int, spooled: bool
+) -> None:
+    """However small, they stop the draining if there is no spool; beside them, full batches are delivered."""
+    journal, spool = MemoryJournal(broken=True), MemorySpool()
+    delivery = make_delivery(journal=journal, max_events=max_events, max_size=10_000)
+    events = [*messages, *map(make_event, range(6))]
+    for event in events:
+        spool.append(event)
+    if spooled:
+        feed(delivery, spool, 0.0)
+    else:
+        delivery.offer(spool.read(100, 10_000).events, 0.0)
+        assert delivery.room == 0
+    now = 0.0
+    delivered: list[bytes] = []
+    for turn in range(10):
+        journal.broken = turn < 5
+        while attempts := start_all(delivery, now):
+            for attempt in attempts:
+                delivered += attempt.batch.events
+                delivery.finish(attempt, Accepted(200), now)
+        wake_at = delivery.wake_at()
+        assert (delivery.disk_error is not None) == journal.broken
+        assert bool(delivery.room) == (not journal.broken)
+        now += 1.0 if wake_at is None else wake_at - now
+    received = delivery.accounting.received
+    assert 0 < received <= len(events)
+    assert received == len(events) or not spooled
+    assert events[:received] == journal.letters + delivered
 
 
 @given(held=st.integers(1, 12), capacity=st.integers(1, 12))

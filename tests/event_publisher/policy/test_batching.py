@@ -145,3 +145,33 @@ def test_halves_hold_every_event_once_in_order(events: list[bytes], version: str
         assert half.events
         assert half.opened_at == opened_at
         assert half.size == len(FORMATS[version].join(half.events)) < whole.size
+
+
+@given(
+    version=strategies.versions,
+    sizes=st.lists(st.integers(0, 30), max_size=40),
+    before=st.integers(0, 3),
+    max_size=st.integers(40, 300),
+    taught_size=st.integers(30, 300),
+    max_events=st.integers(1, 40),
+)
+def test_many_are_taken_as_one_by_one(
+    version: str, sizes: list[int], before: int, max_size: int, taught_size: int, max_events: int
+) -> None:
+    """`add_many` takes exactly the events that `add` would while they fit."""
+    one, many = (
+        Batcher(FORMATS[version], max_size=max_size, max_events=max_events, max_age=1.0) for _ in range(2)
+    )
+    events = [b"x" * min(size, one.largest_event) for size in sizes]
+    for batcher in (one, many):
+        for event in events[:before]:
+            if batcher.fits(event):
+                batcher.add(event, 1.0)
+        batcher.learn(taught_size)
+    taken = 0
+    while taken < len(events) and one.fits(events[taken]):
+        one.add(events[taken], 2.0)
+        taken += 1
+    assert taken == many.add_many(events, 2.0)
+    assert (one.size, one.spare, one.due_at) == (many.size, many.spare, many.due_at)
+    assert one.take() == many.take()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, deque
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from baseplate_events.event_publisher.policy.accounting import DropReason
+from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.outcome import (
     Accepted,
     Misconfigured,
@@ -19,20 +20,25 @@ from baseplate_events.event_publisher.policy.outcome import (
     Retryable,
     TooLarge,
 )
+from baseplate_events.event_publisher.policy.poison import FaultRecord
+from baseplate_events.event_publisher.policy.span import EventRun
 from tests.support.machines import check_machine
 from tests.support.simulated_publisher import (
     BASE,
     CAP,
-    MemoryDeadLetters,
-    MemoryStore,
+    MemoryJournal,
+    MemorySpool,
+    feed,
     judge,
     kind_of,
     make_delivery,
     make_event,
+    recover,
+    start_all,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from baseplate_events.event_publisher.policy.delivery import Delivery
     from baseplate_events.event_publisher.policy.pending import Attempt
@@ -52,15 +58,16 @@ failures = st.one_of(
 
 
 class DeliveryMachine(RuleBasedStateMachine):
-    """The policy between a queue, a disk and a collector that do whatever they like."""
+    """The policy between a queue, a spool, a journal and a collector that do whatever they like."""
 
     @initialize(
         concurrency=st.integers(1, 4),
         max_size=st.integers(150, 500),
         max_events=st.integers(1, 8),
         queue_capacity=st.sampled_from([1, 3, 100]),
-        spool=st.booleans(),
-        dead_letters=st.booleans(),
+        turn=st.none() | st.integers(1, 5),
+        letters=st.booleans(),
+        max_age=st.sampled_from([None, None, 400.0]),
         seed=st.integers(),
     )
     def start(
@@ -69,20 +76,22 @@ class DeliveryMachine(RuleBasedStateMachine):
         max_size: int,
         max_events: int,
         queue_capacity: int,
-        spool: bool,
-        dead_letters: bool,
+        turn: int | None,
+        letters: bool,
+        max_age: float | None,
         seed: int,
     ) -> None:
         self.concurrency = concurrency
         self.max_size = max_size
         self.max_events = max_events
         self.queue_capacity = queue_capacity
+        self.max_age = max_age
         self.seed = seed
-        self.store = MemoryStore(room=4_000) if spool else None
-        self.dead_letters = MemoryDeadLetters() if dead_letters else None
+        self.spool = MemorySpool(turn) if turn is not None else None
+        self.journal = MemoryJournal() if letters or self.spool is not None else None
         self.now = 1_000.0
         self.number = 0
-        self.offered: list[bytes] = []
+        self.offered: list[bytes] = []  # to memory, without those that a restart has lost
         self.ever_offered: set[bytes] = set()
         self.delivered: Counter[bytes] = Counter()
         self.dropped: set[bytes] = set()
@@ -95,32 +104,49 @@ class DeliveryMachine(RuleBasedStateMachine):
             max_size=self.max_size,
             max_events=self.max_events,
             queue_capacity=self.queue_capacity,
-            store=self.store,
-            dead_letters=self.dead_letters,
+            journal=self.journal,
+            give_up_after=self.max_age,
             seed=self.seed,
-            now=self.now,
         )
         self.in_flight: list[Attempt] = []
+        self.taken = 0
+        if self.spool is not None and self.journal is not None:
+            recover(self.delivery, self.spool, self.journal, self.now)
+            self.taken = self.delivery.accounting.recovered
 
     @rule(
         kinds=st.lists(
             st.tuples(st.sampled_from(["good", "good", "good", "refused", "crash"]), st.integers(0, 60)),
             min_size=1,
             max_size=8,
-        )
+        ),
+        relayed=st.booleans(),
     )
-    def offer(self, kinds: list[tuple[str, int]]) -> None:
+    def offer(self, kinds: list[tuple[str, int]], relayed: bool) -> None:
         events = [make_event(number, *kind) for number, kind in enumerate(kinds, self.number)]
         self.number += len(events)
-        assert self.take(events) == []
+        self.note_verdicts(self.take_in(events) if relayed else self.take(events))
+
+    def take_in(self, events: list[bytes]) -> list[tuple[int, Rejection]]:
+        """Offer events through the spool if there is one; return the verdicts on those that were read."""
+        if self.spool is None:
+            return self.take(events)
+        for event in events:
+            self.spool.append(event)
+        self.ever_offered.update(events)
+        unread = len(self.spool.unread)
+        verdicts = feed(self.delivery, self.spool, self.now)
+        self.taken += unread - len(self.spool.unread)
+        return verdicts
 
     def take(self, events: list[bytes]) -> list[tuple[int, Rejection]]:
-        """Offer events, and note those that were taken and can be sent; return the verdicts on the others."""
+        """Offer events to memory, and note those that were taken and can be sent; return the verdicts."""
         room = self.delivery.room
         source = iter(events)
         verdicts = self.delivery.offer(source, self.now)
         taken = events[: len(events) - len(list(source))]
         assert bool(taken) == bool(room)
+        self.taken += len(taken)
         good = [event for event in taken if b'"kind"' in event]
         self.offered += good
         self.ever_offered.update(good)
@@ -136,9 +162,21 @@ class DeliveryMachine(RuleBasedStateMachine):
     def offer_what_cannot_be_sent(self, message: bytes, before: int) -> None:
         events = [make_event(self.number + index) for index in range(before)]
         self.number += len(events) + 1
-        for size, verdict in self.take([*events, message, make_event(self.number - 1), message]):
-            assert len(message) == size
-            assert verdict.fate is (DropReason.OVERSIZE if len(message) > 600 else DropReason.INVALID)
+        verdicts = self.take_in([*events, message, make_event(self.number - 1), message])
+        self.note_verdicts(verdicts)
+
+    def note_verdicts(self, verdicts: list[tuple[int, Rejection]]) -> None:
+        for size, verdict in verdicts:
+            assert verdict.fate is (DropReason.OVERSIZE if size > 600 else DropReason.INVALID)
+            assert size > 600 or size <= 6, "only what can't be sent"
+
+    @rule()
+    def read(self) -> None:
+        """Read on in the spool, or find nothing there, which changes nothing."""
+        self.note_verdicts(self.take_in([]) if self.spool is not None else [])
+        wake_at = self.delivery.wake_at()
+        assert self.delivery.offer_run(EventRun([], ()), self.now) == []
+        assert wake_at == self.delivery.wake_at()
 
     @rule(seconds=st.sampled_from([0.001, 0.5, 1.0, 30.0, 300.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -146,17 +184,12 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
-        self.delivery.flush(self.now)
+        self.delivery.flush()
 
     @rule(broken=st.booleans())
-    def turn_the_spools_disk(self, broken: bool) -> None:
-        if self.store is not None:
-            self.store.broken = broken
-
-    @rule(broken=st.booleans())
-    def turn_the_dead_letters_disk(self, broken: bool) -> None:
-        if self.dead_letters is not None:
-            self.dead_letters.broken = broken
+    def turn_the_disk(self, broken: bool) -> None:
+        if self.journal is not None:
+            self.journal.broken = broken
 
     @rule(largest_body=st.sampled_from([100, 300, 10**9]))
     def turn_the_collectors_limit(self, largest_body: int) -> None:
@@ -166,11 +199,32 @@ class DeliveryMachine(RuleBasedStateMachine):
     def attempt(self) -> None:
         failing = self.delivery.failures > 0
         attempt = self.delivery.next_attempt(self.now)
-        if attempt is not None:
-            assert self.now >= self.delivery.paused_until
-            assert len(self.in_flight) < (1 if failing else self.concurrency)
-            assert attempt.batch.size <= self.max_size
-            self.in_flight.append(attempt)
+        if attempt is None:
+            wake_at = self.delivery.wake_at()
+            assert wake_at is None or wake_at > self.now, "it asks for a turn in which nothing can be done"
+            return
+        assert self.now >= self.delivery.paused_until
+        assert len(self.in_flight) < (1 if failing else self.concurrency)
+        assert attempt.batch.size <= self.max_size
+        self.check_entry(attempt)
+        self.in_flight.append(attempt)
+
+    def check_entry(self, attempt: Attempt) -> None:
+        """A batch is in the journal as it is sent if it is in the spool, and not otherwise."""
+        spans, pending = attempt.batch.spans, attempt.pending
+        assert bool(spans) != bool(set(attempt.batch.events) & set(self.offered))
+        if not spans:
+            return
+        assert self.spool is not None
+        assert self.journal is not None
+        assert list(attempt.batch.events) == self.spool.load(spans)
+        entered = self.journal.entered[pending.order]
+        assert (entered.count, entered.spans) == (pending.count, spans)
+        assert (entered.record.failures, entered.record.evidence, entered.record.is_part) == (
+            pending.record.failures,
+            pending.record.evidence,
+            pending.record.is_part,
+        )
 
     @precondition(lambda self: bool(getattr(self, "in_flight", False)))
     @rule(data=st.data(), fault=st.one_of(st.none(), st.none(), failures))
@@ -180,11 +234,11 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def end(self, attempt: Attempt, outcome: Outcome) -> None:
         failures_before = self.delivery.failures
-        dropped_before = self.delivery.accounting.dropped[DropReason.REFUSED]
+        dropped_before = sum(self.delivery.accounting.dropped.values())
         if isinstance(outcome, Accepted):
             self.delivered.update(attempt.batch.events)
         self.delivery.finish(attempt, outcome, self.now)
-        if self.delivery.accounting.dropped[DropReason.REFUSED] > dropped_before:
+        if sum(self.delivery.accounting.dropped.values()) > dropped_before:
             self.dropped.update(attempt.batch.events)
         if isinstance(outcome, Misconfigured) or (
             isinstance(outcome, Retryable) and not outcome.may_be_poison
@@ -196,42 +250,47 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule()
     def crash_and_restart(self) -> None:
-        """With a spool, what isn't on the disk is at most the one event that it didn't take."""
-        held = [event for event in self.offered if event not in self.safe()]
-        if self.store is not None:
-            assert len(held) <= 1
-        self.offered = [event for event in self.offered if event not in held]
+        """What is in memory only is lost; nothing that is in the spool."""
+        self.offered = [event for event in self.offered if event in self.settled()]
         self.begin()
-
-    def safe(self) -> set[bytes]:
-        """What is delivered, on a disk, or was given up."""
-        on_disk = set(self.store.events) if self.store is not None else set[bytes]()
-        return {*self.settled(), *on_disk}
-
-    def settled(self) -> set[bytes]:
-        """What is delivered or was given up."""
-        letters = self.dead_letters.letters if self.dead_letters is not None else ()
-        return {*self.delivered, *letters, *self.dropped}
 
     @rule()
     def take_unsent_and_restart(self) -> None:
         events = self.delivery.take_unsent()
         assert len(events) == self.delivery.accounting.in_hand
         self.delivery.requeued(len(events), lost=0)
-        missing = {event for event in self.offered if event not in self.safe()}
+        assert self.delivery.accounting.balanced
+        missing = set(self.offered) - self.settled()
         assert missing <= set(events), "everything that is in memory only comes back"
         self.offered = [event for event in self.offered if event not in missing]
         self.begin()
 
+    def settled(self) -> set[bytes]:
+        """What is delivered or was given up."""
+        return {*self.delivered, *self.letters(), *self.dropped}
+
+    def letters(self) -> list[bytes]:
+        """The dead letters."""
+        return self.journal.letters if self.journal is not None else []
+
     @invariant()
-    def books_are_balanced(self) -> None:
+    def every_event_has_one_fate(self) -> None:
         if not hasattr(self, "delivery"):
             return
-        assert self.delivery.accounting.balanced
-        if self.store is None:
-            assert self.delivery.accounting.spooled == 0
-        else:
-            assert self.delivery.accounting.spooled <= len(self.store.events)
+        accounting = self.delivery.accounting
+        assert accounting.balanced
+        assert self.taken == accounting.received
+        if self.spool is None or self.journal is None:
+            assert accounting.spooled == 0
+            return
+        unresolved, unread = self.spool.unresolved(self.journal), self.spool.unread
+        assert len(unresolved) - len(unread) == accounting.spooled
+        in_spool = Counter(self.spool.events.values())
+        fates = self.delivered + Counter(self.letters())
+        resolved = in_spool - Counter(unresolved)
+        assert resolved == Counter({event: fates[event] for event in in_spool if fates[event]})
+        size = sum(map(len, unresolved)) - sum(map(len, unread))
+        assert size <= (self.concurrency + 2) * self.max_size + 610, "an event more than fits, at most"
 
     @invariant()
     def only_offered_events_are_delivered_and_good_ones_never_given_up(self) -> None:
@@ -239,46 +298,47 @@ class DeliveryMachine(RuleBasedStateMachine):
             return
         assert set(map(kind_of, self.delivered)) <= {"good"}
         assert set(self.delivered) <= self.ever_offered
-        assert "good" not in set(map(kind_of, [*self.letters(), *self.dropped]))
-
-    def letters(self) -> list[bytes]:
-        """The dead letters, without those that were no events at all."""
-        letters = self.dead_letters.letters if self.dead_letters is not None else []
-        return [letter for letter in letters if letter.startswith(b'{"id"')]
+        given_up = {event for event in [*self.letters(), *self.dropped] if b'"kind"' in event}
+        assert self.max_age is not None or "good" not in set(map(kind_of, given_up))
 
     def teardown(self) -> None:
         """Once nothing fails, everything finds its fate, in a bounded number of steps."""
         if not hasattr(self, "delivery"):
             return
         self.largest_body = 10**9
-        if self.store is not None:
-            self.store.broken = False
-            self.store.room = 10**9
-        if self.dead_letters is not None:
-            self.dead_letters.broken = False
-        unsettled = set(self.offered)
+        if self.journal is not None:
+            self.journal.broken = False
         for step in range(1_000 + 200 * self.number):
             while self.in_flight:
                 finished = self.in_flight.pop()
                 self.end(finished, judge(finished.batch))
-            unsettled -= self.settled()
-            if unsettled and step % 2 and self.delivery.room:
-                self.offer([("good", 0)])  # life goes on, which shows what the collector falls over
+            self.read()
+            unsettled = self.delivery.accounting.in_hand + self.delivery.accounting.spooled
+            has_room = self.spool.is_read if self.spool is not None else self.delivery.room > 0
+            if unsettled and step % 2 and has_room:
+                self.offer([("good", 0)], relayed=True)  # life goes on, which shows what crashes it
             wake_at = self.delivery.wake_at()
             if wake_at is None:
                 break
             self.now = max(self.now, wake_at)
-            attempt = self.delivery.next_attempt(self.now)
-            if attempt is not None:
-                self.in_flight.append(attempt)
+            self.attempt()
+        if self.delivery.memory_left <= 0 and self.spool is not None and not self.spool.is_read:
+            # Memory is full of what the collector can't take; without others it isn't given up (`admission`).
+            assert self.delivery.accounting.spooled > 1
+            return
         assert self.delivery.accounting.in_hand == 0
         assert self.delivery.accounting.spooled == 0
         assert self.delivery.disk_error is None
-        if self.store is not None:
-            assert self.store.events == []
-        for event in self.offered:
-            assert bool(self.delivered[event]) == (kind_of(event) == "good")
+        self.every_event_has_one_fate()
+        events = list(self.offered)
+        if self.spool is not None and self.journal is not None:
+            assert self.spool.unresolved(self.journal) == []
+            assert self.journal.entered == {}
+            events += [event for event in self.spool.events.values() if b'"kind"' in event]
+        for event in events:
             assert event in self.settled()
+            assert self.delivered[event] <= 1
+            assert self.max_age is not None or bool(self.delivered[event]) == (kind_of(event) == "good")
 
 
 def test_delivery_between_peers_that_do_what_they_like() -> None:
@@ -332,7 +392,7 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
     delivery = make_delivery(seed=seed, concurrency=4)
     for index in range(8):
         delivery.offer([make_event(index)], 0.0)
-    delivery.flush(0.0)
+    delivery.flush()
     now = 0.0
     for failure in range(1, number + 1):
         wake_at = delivery.wake_at()
@@ -352,32 +412,32 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
     count=st.integers(1, 200),
     poisons=st.sets(st.integers(0, 199), max_size=4),
     kind=st.sampled_from(["refused", "crash"]),
-    spool=st.booleans(),
+    spooled=st.booleans(),
     concurrency=st.integers(1, 3),
 )
 def test_a_poison_event_costs_only_itself(
-    count: int, poisons: set[int], kind: str, spool: bool, concurrency: int
+    count: int, poisons: set[int], kind: str, spooled: bool, concurrency: int
 ) -> None:
     """Events that the collector refuses, or falls over, become dead letters; all others arrive."""
-    dead_letters = MemoryDeadLetters()
-    store = MemoryStore() if spool else None
-    delivery = make_delivery(
-        max_size=2_000, max_events=20, dead_letters=dead_letters, store=store, concurrency=concurrency
-    )
+    journal = MemoryJournal()
+    delivery = make_delivery(max_size=2_000, max_events=20, journal=journal, concurrency=concurrency)
+    spool = MemorySpool()
     events = [make_event(number, kind if number in poisons else "good") for number in range(count)]
     bad = sum(number < count for number in poisons)
-    pending = deque(events)
+    for event in events:
+        spool.append(event)
     arrived: list[bytes] = []
     now = 0.0
     for number in range(count, count + 20_000):
-        while pending and delivery.room:
-            delivery.offer([pending.popleft()], now)
+        if spooled:
+            feed(delivery, spool, now)
+        while not spool.is_read and delivery.room:
+            delivery.offer(spool.read(1, 1).events, now)
         wake_at = delivery.wake_at()
         if wake_at is None:
             break
-        if not pending and delivery.room and len(dead_letters.letters) < bad:
-            # Life goes on, which shows what the collector falls over.
-            delivery.offer([make_event(number)], now)
+        if spool.is_read and len(journal.letters) < bad:
+            spool.append(make_event(number))  # life goes on, which shows what the collector falls over
         now = max(now, wake_at)
         attempt = delivery.next_attempt(now)
         if attempt is not None:
@@ -385,7 +445,7 @@ def test_a_poison_event_costs_only_itself(
             arrived += attempt.batch.events if isinstance(outcome, Accepted) else ()
             delivery.finish(attempt, outcome, now)
     poisoned = [event for event in events if kind_of(event) != "good"]
-    assert sorted(poisoned) == sorted(dead_letters.letters)
+    assert sorted(poisoned) == sorted(journal.letters)
     assert sorted(set(events) - set(poisoned)) == sorted(set(arrived) & set(events))
     assert len(arrived) == len(set(arrived))
     assert delivery.accounting.balanced
@@ -397,7 +457,7 @@ def test_a_413_teaches_a_smaller_size() -> None:
     for number in range(100):
         if delivery.room:
             delivery.offer([make_event(number, pad=20)], 0.0)
-    delivery.flush(0.0)
+    delivery.flush()
     first = delivery.next_attempt(0.0)
     assert first is not None
     delivery.finish(first, TooLarge("413", 413), 0.0)
@@ -411,64 +471,6 @@ def test_a_413_teaches_a_smaller_size() -> None:
             delivery.finish(attempt, Accepted(200), 1.0)
 
 
-def test_an_outage_fills_the_spool_not_the_memory() -> None:
-    """With a spool, events are taken in through an outage, and wait on the disk, not in memory."""
-    store = MemoryStore()
-    delivery = make_delivery(store=store, queue_capacity=1)
-    for number in range(1_000):
-        assert delivery.room
-        delivery.offer([make_event(number)], 0.0)
-        attempt = delivery.next_attempt(float(number))
-        if attempt is not None:
-            delivery.finish(attempt, Retryable("503", from_collector=True), float(number))
-    assert delivery.accounting.spooled == 1_000
-    assert delivery.accounting.in_hand == 0
-    arrived, _ = settle(delivery, 2_000.0)
-    assert [make_event(number) for number in range(1_000)] == arrived
-    assert store.events == []
-
-
-def test_a_full_spool_stops_the_draining() -> None:
-    """At its limit the spool takes no more, and goes on once there is room."""
-    store = MemoryStore(room=1_000)
-    delivery = make_delivery(store=store)
-    while delivery.room:
-        delivery.offer([make_event(0)], 0.0)
-    assert 0 < store.size <= 1_000
-    settle(delivery)
-    assert delivery.room
-
-
-@given(
-    pads=st.lists(st.integers(0, 150), max_size=40),
-    room=st.integers(0, 5_000),
-    breaks_at=st.none() | st.integers(0, 40),
-)
-def test_with_a_spool_one_event_at_a_time_is_on_its_way(
-    pads: list[int], room: int, breaks_at: int | None
-) -> None:
-    """None is asked for before the last one is on the disk and there is room for another, however large."""
-    store = MemoryStore(room=room)
-    delivery = make_delivery(store=store)
-    asked: list[bytes] = []
-
-    def queue() -> Iterator[bytes]:
-        for number, pad in enumerate(pads):
-            assert asked == store.events
-            assert store.has_room(400)
-            store.broken = number == breaks_at
-            asked.append(make_event(number, pad=pad))
-            yield asked[-1]
-
-    source = queue()
-    assert delivery.offer(source, 0.0) == []
-    in_hand = delivery.accounting.in_hand
-    assert asked[: len(asked) - in_hand] == store.events
-    assert in_hand == (breaks_at is not None and breaks_at < len(asked))
-    assert len(asked) == delivery.accounting.received
-    assert len(asked) == len(pads) or not delivery.room
-
-
 @given(
     pads=st.lists(st.integers(0, 400), max_size=40),
     cuts=st.lists(st.integers(1, 10), min_size=40, max_size=40),
@@ -479,62 +481,47 @@ def test_it_is_the_same_in_what_bursts_events_come(pads: list[int], cuts: list[i
     events = [make_event(number, pad=pad) if pad % 7 else b"?" * pad for number, pad in enumerate(pads)]
 
     def batches(bursts: Iterable[int]) -> tuple[list[tuple[bytes, ...]], list[int], str]:
-        store = MemoryStore() if spooled else None
-        delivery = make_delivery(concurrency=len(events) + 1, store=store)
-        source = iter(events)
-        refused = [
-            size for burst in bursts for size, _ in delivery.offer(itertools.islice(source, burst), 0.0)
-        ]
-        assert not list(source)
-        delivery.flush(0.0)
+        spool, journal = MemorySpool(), MemoryJournal()
+        delivery = make_delivery(concurrency=len(events) + 1, journal=journal)
+        for event in events:
+            spool.append(event)
+        refused: list[int] = []
+        for burst in bursts:
+            run = spool.read(burst, 10**9)
+            rejected = delivery.offer_run(run, 0.0) if spooled else delivery.offer(run.events, 0.0)
+            refused += [size for size, _ in rejected]
+        assert spool.is_read
+        delivery.flush()
         attempts = iter(lambda: delivery.next_attempt(0.0), None)
         return [attempt.batch.events for attempt in attempts], refused, str(delivery.accounting)
 
     assert batches([1] * 40) == batches(cuts) == batches([40])
 
 
-def consumer(delivery: Delivery) -> tuple[str | None, bool]:
-    """Return what the disk says, and whether events are wanted."""
-    return delivery.disk_error, delivery.room > 0
-
-
-def test_a_broken_disk_holds_one_event_and_stops_the_draining() -> None:
-    """An event that the disk doesn't take is held in memory, and goes on once the disk works."""
-    store = MemoryStore(broken=True)
-    delivery = make_delivery(store=store)
-    delivery.offer([make_event(0)], 0.0)
-    assert consumer(delivery) == ("the disk is broken", False)
-    assert delivery.accounting.in_hand == 1
-    store.broken = False
-    arrived, _ = settle(delivery)
-    assert [make_event(0)] == arrived
-    assert consumer(delivery) == (None, True)
-
-
 def test_dead_letters_that_cannot_be_written_are_held() -> None:
-    """An event that can't be buried is held, and nothing more received, until the disk works."""
-    dead_letters = MemoryDeadLetters(broken=True)
-    delivery = make_delivery(dead_letters=dead_letters)
+    """An event that can't be written is held, and nothing more received, until the disk works."""
+    journal = MemoryJournal(broken=True)
+    delivery = make_delivery(journal=journal)
     delivery.offer([b"\0 no JSON"], 0.0)
     assert not delivery.room
     assert delivery.accounting.in_hand == 1
-    dead_letters.broken = False
+    journal.broken = False
     settle(delivery)
-    assert [b"\0 no JSON"] == dead_letters.letters
+    assert [b"\0 no JSON"] == journal.letters
     assert (1, True) == (delivery.accounting.dead_lettered, delivery.room > 0)
 
 
 @given(age=st.floats(0, 100), limit=st.one_of(st.none(), st.floats(1, 50)))
 def test_only_a_limit_gives_up_for_age(age: float, limit: float | None) -> None:
     """An event that can't be delivered is kept for ever, unless `max_age` is set and over."""
-    dead_letters = MemoryDeadLetters()
-    delivery = make_delivery(give_up_after=limit, dead_letters=dead_letters)
+    journal = MemoryJournal()
+    delivery = make_delivery(give_up_after=limit, journal=journal)
     delivery.offer([make_event(0)], 0.0)
-    delivery.flush(0.0)
+    delivery.flush()
     attempt = delivery.next_attempt(0.0)
     assert attempt is not None
     delivery.finish(attempt, Misconfigured("401", "", from_collector=True), age)
-    assert len(dead_letters.letters) == (limit is not None and age >= limit)
+    assert len(journal.letters) == (limit is not None and age >= limit)
 
 
 @pytest.mark.parametrize(
@@ -596,3 +583,67 @@ def test_a_rejected_event_is_dropped_if_there_are_no_dead_letters() -> None:
     assert [make_event(1)] == arrived
     assert delivery.accounting.dropped[DropReason.REFUSED] == 1
     assert delivery.next_attempt(0.0) is None
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["good", "good", "good", "refused", "crash"]), min_size=1, max_size=60),
+    outcomes=st.lists(st.none() | failures, max_size=40),
+    seed=st.integers(),
+    data=st.data(),
+)
+def test_after_a_crash_the_same_batches_come_back(
+    kinds: list[str], outcomes: list[Outcome | None], seed: int, data: st.DataObject
+) -> None:
+    """All at once, with the same events, names and records; new batches have greater numbers."""
+    spool, journal = MemorySpool(), MemoryJournal()
+    for number, kind in enumerate(kinds):
+        spool.append(make_event(number, kind))
+    delivery = make_delivery(seed=seed, concurrency=2, max_events=12, max_size=2_000, journal=journal)
+    now = 0.0
+    in_flight: list[Attempt] = []
+    for outcome in outcomes:
+        feed(delivery, spool, now)
+        in_flight += start_all(delivery, now)
+        if in_flight:
+            attempt = in_flight.pop(data.draw(st.integers(0, len(in_flight) - 1)))
+            delivery.finish(attempt, judge(attempt.batch) if outcome is None else outcome, now)
+        now = max(now, delivery.wake_at() or now)
+    unfinished = journal.unfinished(now)
+    before = {batch.order: (spool.load(batch.spans), batch.record) for batch in unfinished}
+
+    delivery = make_delivery(seed=seed, concurrency=200, max_events=12, max_size=2_000, journal=journal)
+    recover(delivery, spool, journal, now)
+    feed(delivery, spool, now)
+    delivery.flush()
+    attempts = [attempt.pending for attempt in start_all(delivery, now)]
+    recovered = {
+        pending.order: (list(pending.batch.events), pending.record)
+        for pending in attempts
+        if pending.order in before
+    }
+    assert before == recovered
+    last = max((number for number, _ in before), default=0)
+    assert all(pending.number > last for pending in attempts if pending.order not in before)
+    events = [event for pending in attempts for event in pending.batch.events]
+    assert sorted(events) == sorted(spool.unresolved(journal))
+    assert delivery.accounting.recovered == sum(len(batch) for batch, _ in before.values())
+
+
+@given(count=st.integers(1, 9), missing=st.integers(0, 3), is_part=st.booleans())
+def test_a_batch_that_is_rebuilt_with_fewer_events_is_reported(
+    count: int, missing: int, is_part: bool
+) -> None:
+    """It is entered as it is now, under its name, and delivered."""
+    spool, journal = MemorySpool(), MemoryJournal()
+    for number in range(count):
+        spool.append(make_event(number))
+    run = spool.read(count, 10_000)
+    entered = EnteredBatch((7, 3), count + missing, run.spans, FaultRecord(failures=1, is_part=is_part))
+    journal.enter(entered)
+    delivery = make_delivery(journal=journal)
+    assert delivery.recover(entered, run.events, 0.0) == (missing == 0)
+    assert journal.entered == {(7, 3): replace(entered, count=count)}
+    (attempt,) = start_all(delivery, 0.0)
+    delivery.finish(attempt, Accepted(200), 0.0)
+    assert (count, count) == (delivery.accounting.recovered, delivery.accounting.delivered)
+    assert ({}, []) == (journal.entered, spool.unresolved(journal))

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.poison import (
     CLEAN,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from baseplate_events.event_publisher.policy.batching import Batch
-    from baseplate_events.event_publisher.policy.store import StoredBatch
 
 FAILURE = Retryable("500", from_collector=True, status=500, may_be_poison=True)
 RESET = Retryable("connection lost", from_collector=False, may_be_poison=True)
@@ -96,7 +94,7 @@ def test_in_a_quiet_line_all_healthy_events_arrive(
     timeline = Timeline(collector(crash), concurrency=concurrency, spooled=spooled, max_size=BODY)
     timeline.run(60.0, merged(events, []))
     assert healthy(events) <= timeline.delivered.keys()
-    assert timeline.dead_letters.letters == []
+    assert timeline.journal.letters == []
     assert timeline.delivery.accounting.in_hand + timeline.delivery.accounting.spooled == len(poisons)
 
 
@@ -112,7 +110,7 @@ def test_under_a_trickle_all_healthy_events_arrive(poisons: list[int], concurren
     assert healthy(events) <= timeline.delivered.keys()
     timeline.run(seconds, [item for item in others if item[0] >= 30.0])
     assert {event for _, event in others} <= timeline.delivered.keys()
-    assert sorted(events[number] for number in poisons) == sorted(timeline.dead_letters.letters)
+    assert sorted(events[number] for number in poisons) == sorted(timeline.journal.letters)
     delays = [timeline.delivered[event] - at for at, event in others if at > 30.0]
     assert max(delays) < 5.0, "a held event costs only itself"
 
@@ -154,7 +152,7 @@ def test_memory_full_of_poison_lets_others_through(concurrency: int) -> None:
     )
     timeline.run(600.0, merged(poisons[: concurrency + 1], others))
     assert {event for _, event in others} <= timeline.delivered.keys()
-    assert set(timeline.dead_letters.letters) <= set(poisons)
+    assert set(timeline.journal.letters) <= set(poisons)
     delays = [timeline.delivered[event] - at for at, event in others]
     assert sorted(delays)[len(delays) // 2] < 30.0
 
@@ -186,7 +184,7 @@ def test_no_outage_gives_a_healthy_event_up(
     timeline.run(ends, events)
     timeline.run(600.0, [item for item in events if item[0] >= ends])
     assert {event for _, event in events} == timeline.delivered.keys()
-    assert timeline.dead_letters.letters == []
+    assert timeline.journal.letters == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -202,7 +200,7 @@ def test_chance_gives_a_healthy_event_up_never(seed: int) -> None:
     timeline = Timeline(answer, seed=seed, max_events=50)
     timeline.run(3_000.0, events)
     assert {event for _, event in events} == timeline.delivered.keys()
-    assert timeline.dead_letters.letters == []
+    assert timeline.journal.letters == []
 
 
 @pytest.mark.slow
@@ -239,7 +237,7 @@ def test_a_systemic_rejection_drops_nothing(spooled: bool) -> None:
     timeline = Timeline(answer, spooled=spooled)
     timeline.run(1_800.0, merged(events, []))
     assert timeline.delivery.accounting.in_hand + timeline.delivery.accounting.spooled == len(events)
-    assert timeline.dead_letters.letters == []
+    assert timeline.journal.letters == []
     assert sum(1_200.0 < at < 1_800.0 for at in requests) < 200
     timeline.run(300.0)
     assert set(events) == timeline.delivered.keys()
@@ -250,16 +248,16 @@ def test_a_rejected_event_is_given_up_once_another_is_accepted() -> None:
     timeline = Timeline(collector())
     rejected, other = make_event(0, "refused"), make_event(1)
     timeline.run(100.0, [(0.0, rejected)])
-    assert (timeline.dead_letters.letters, timeline.delivery.accounting.in_hand) == ([], 1)
+    assert (timeline.journal.letters, timeline.delivery.accounting.in_hand) == ([], 1)
     timeline.run(60.0, [(100.0, other)])
-    assert ([rejected], {other}) == (timeline.dead_letters.letters, set(timeline.delivered))
+    assert ([rejected], {other}) == (timeline.journal.letters, set(timeline.delivered))
 
 
 def test_max_age_ends_what_is_held() -> None:
     """`retry.max_age` gives up a held event as any other."""
     timeline = Timeline(collector(), max_age=50.0)
     timeline.run(200.0, [(0.0, make_event(0, "refused")), (0.5, make_event(1, "crash"))])
-    assert len(timeline.dead_letters.letters) == 2
+    assert len(timeline.journal.letters) == 2
 
 
 @given(others=st.integers(0, 60), failing=st.floats(0.01, 1.0))
@@ -353,7 +351,7 @@ def test_an_acceptance_that_began_before_a_refusal_is_no_evidence() -> None:
     delivery.finish(slow, Accepted(200), 2.2)
     timeline.now = 2.2
     timeline.run(300.0)
-    assert timeline.dead_letters.letters == []
+    assert timeline.journal.letters == []
     assert healthy(events) == {*timeline.delivered, *first.batch.events, *slow.batch.events}
 
 
@@ -372,26 +370,3 @@ def test_held_events_in_a_quiet_line_keep_to_the_backoff(outcome: Outcome, concu
     timeline.run(4 * 3_600.0, merged([make_event(number) for number in range(60)], []))
     for hour in range(4):
         assert sum(hour * 3_600.0 <= at < (hour + 1) * 3_600.0 for at in requests) < 500
-
-
-def test_a_segment_that_cannot_be_read_stops_no_other() -> None:
-    """What is in other segments is delivered; the one that fails is tried again until it can be read."""
-    timeline = Timeline(collector(), spooled=True, max_events=1)
-    store = timeline.store
-    assert store is not None
-    for number in range(20):
-        store.append(make_event(number))
-        store.close_segment()
-    load = store.load
-
-    def fail(segment: StoredBatch) -> tuple[bytes, ...]:
-        if segment.number == 3 and timeline.now < 1_000.0:
-            raise EventError("Input/output error")
-        return load(segment)
-
-    store.load = fail  # type: ignore[method-assign]
-    timeline.start()
-    timeline.run(300.0)
-    assert len(timeline.delivered) == 19
-    timeline.run(1_000.0)
-    assert len(timeline.delivered) == 20

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
 from baseplate_events.event_publisher.foreign_text import MAX_FOREIGN, printable
 from baseplate_events.event_publisher.policy.accounting import Accounting
-from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD, answer, head_length, metrics_of
+from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD, answer, head_length
 from baseplate_events.event_publisher.telemetry.snapshot import STUCK_AFTER, Snapshot
 from tests.support.strategies import snapshots
 
 if TYPE_CHECKING:
     import socket
-
-    from prometheus_client import Metric
 
 _SNAPSHOT = Snapshot("v2", "1.0", 0.0, 1.0, Accounting(), 0, 10)
 
@@ -64,16 +61,6 @@ def ask(path: str, snapshot: Snapshot = _SNAPSHOT, now: float = 1.0) -> tuple[in
     """Give status and text of a page."""
     response, text = read(answer(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), snapshot, now))
     return response.status, text
-
-
-def values(families: list[Metric]) -> dict[str, float]:
-    """Give the numbers of metrics that have one, by their names without what all have in common."""
-    return {
-        sample.name.removeprefix("event_publisher_"): sample.value
-        for family in families
-        for sample in family.samples
-        if set(sample.labels) == {"queue"}
-    }
 
 
 @given(_heads)
@@ -142,70 +129,3 @@ def test_health_is_life_and_readiness_is_delivery(snapshot: Snapshot, later: flo
     expected = "ready" if unready is None else printable(unready, MAX_FOREIGN)
     assert f"{expected}\n" == text
     assert text.count("\n") == 1
-
-
-@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
-def test_metrics_show_balanced_books(snapshot: Snapshot, later: float) -> None:
-    """Prometheus reads every fate, and the fates add up to what was received."""
-    status, text = ask("/metrics", snapshot, snapshot.made_at + later)
-    assert status == 200
-    families = list(text_string_to_metric_families(text))
-    found = values(families)
-    dropped = {
-        sample.labels["reason"]: sample.value
-        for family in families
-        for sample in family.samples
-        if "reason" in sample.labels
-    }
-    books = snapshot.accounting
-    assert {reason.value: count for reason, count in books.dropped.items()} == dropped
-    ended = ("delivered_total", "dead_lettered_total", "returned_total", "spooled", "in_hand")
-    assert books.received == sum(found[f"events_{fate}"] for fate in ended) + sum(dropped.values())
-    assert books.received == found["events_received_total"]
-    assert books.recovered == found["events_recovered_total"]
-    assert snapshot.attempts.seconds.count == found["attempt_seconds_count"]
-
-
-@given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
-def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
-    """Ages go on growing while no new snapshot comes; what isn't known isn't told."""
-    now = snapshot.made_at + later
-    _, text = ask("/metrics", snapshot, now)
-    families = list(text_string_to_metric_families(text))
-    found = values(families)
-    attempts = snapshot.attempts
-    assert found["heartbeat_age_seconds"] == pytest.approx(later, abs=0.001)
-    assert found["uptime_seconds"] == pytest.approx(now - snapshot.started_at, abs=0.001)
-    for name, moment in {
-        "oldest_event_age_seconds": snapshot.oldest_at,
-        "failing_seconds": attempts.failing_since,
-    }.items():
-        assert found[name] == pytest.approx(0 if moment is None else now - moment, abs=0.001)
-    assert ("last_success_age_seconds" in found) == (attempts.last_success_at is not None)
-    assert ("spool_size_bytes" in found) == ("spool_max_size_bytes" in found) == (snapshot.spool is not None)
-    assert found["ready"] == (snapshot.unready(now) is None)
-    assert found["disk_failing"] == (snapshot.disk_error is not None)
-    assert found["queue_depth"] == snapshot.queue_depth
-    assert found["failures_in_row"] == snapshot.failures
-    assert found["metrics_dropped_total"] == snapshot.metrics_dropped
-    assert found["log_lines_dropped_total"] == snapshot.log_lines_dropped
-    results = {
-        sample.labels["result"]: sample.value
-        for family in families
-        for sample in family.samples
-        if "result" in sample.labels
-    }
-    assert {result.value: count for result, count in attempts.results.items()} == results
-    queues = {sample.labels["queue"] for family in families for sample in family.samples}
-    assert {snapshot.queue_name} == queues
-
-
-@given(snapshots())
-def test_metrics_are_named_as_prometheus_has_it(snapshot: Snapshot) -> None:
-    """Names are distinct and of ours, only counters end in `_total`, and each has its meaning."""
-    metrics = metrics_of(snapshot, snapshot.made_at)
-    names = [metric.name for metric in metrics]
-    assert len(set(names)) == len(names)
-    assert all(name.startswith("event_publisher_") for name in names)
-    assert all(metric.name.endswith("_total") == (metric.kind == "counter") for metric in metrics)
-    assert all(metric.meaning.endswith(".") for metric in metrics)

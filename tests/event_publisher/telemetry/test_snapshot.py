@@ -17,10 +17,13 @@ from baseplate_events.event_publisher.policy.outcome import (
 )
 from baseplate_events.event_publisher.telemetry.snapshot import (
     BOUNDS,
+    PEAK_TIME,
     STUCK_AFTER,
     Attempts,
+    Peak,
     Result,
     Snapshot,
+    SpoolLevel,
     describe_failure,
 )
 from tests.support.strategies import durations, outcomes, snapshots
@@ -91,10 +94,14 @@ def test_counts_that_were_given_never_change(attempts: list[tuple[Outcome, float
 
 @given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
 def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, later: float) -> None:
-    """It is unready when it is stuck or stopping, when the last attempt failed, or the disk fails."""
+    """It is unready when it is stuck or stopping, the last attempt failed, or disk or spool can't be used."""
     now = snapshot.made_at + later
     unready = snapshot.unready(now)
-    troubles = [text for text in (snapshot.attempts.last_error, snapshot.disk_error) if text is not None]
+    spool, success = snapshot.spool, snapshot.attempts.last_success_at
+    reasons = [snapshot.attempts.last_error, snapshot.disk_error, spool.error if spool else None]
+    if spool is not None and (success is None or success < now - STUCK_AFTER):
+        reasons.append(spool.paused)
+    troubles = [text for text in reasons if text is not None]
     if now - snapshot.made_at > STUCK_AFTER:
         assert unready is not None
         assert unready.startswith("stuck")
@@ -115,7 +122,9 @@ def test_a_status_line_says_what_is_held(snapshot: Snapshot) -> None:
     unready = snapshot.unready(snapshot.made_at)
     assert line.startswith("delivering (" if unready is None else f"not delivering: {unready} (")
     assert f"{snapshot.accounting.in_hand:,} in hand" in line
-    assert ("spooled" in line.rpartition("(")[2]) == (snapshot.spool is not None)
+    held = line.rpartition("(")[2]
+    assert ("in the spool" in held) == (snapshot.spool is not None)
+    assert ("in the queue" in held) == (snapshot.queue_depth is not None)
 
 
 def test_a_new_publisher_is_ready() -> None:
@@ -123,3 +132,29 @@ def test_a_new_publisher_is_ready() -> None:
     snapshot = Snapshot("v2", "1.0", 0.0, 1.0, Accounting(), 0, 10)
     assert snapshot.unready(1.0) is None
     assert dataclasses.replace(snapshot, disk_error="full").unready(1.0) == "full"
+
+
+def test_a_spool_that_is_full_and_being_emptied_is_no_reason_to_be_unready() -> None:
+    """It is one once no batch was accepted for a while, though no attempt has failed."""
+    attempts = Attempts()
+    spool = SpoolLevel(10, 10, paused="the spool is full")
+    snapshot = Snapshot("v2", "1.0", 0.0, 100.0, Accounting(), 0, 10, spool=spool)
+    assert snapshot.unready(100.0) == "the spool is full"
+    attempts.record(Accepted(200), 0.1, 100.0)
+    snapshot = dataclasses.replace(snapshot, attempts=attempts.counts())
+    assert snapshot.unready(100.0) is None
+    later = dataclasses.replace(snapshot, made_at=101.0 + STUCK_AFTER)
+    assert later.unready(101.0 + STUCK_AFTER) == "the spool is full"
+
+
+@given(st.lists(st.tuples(st.integers(0, int(PEAK_TIME)), st.integers(0, 9)), min_size=1))
+def test_a_peak_is_the_highest_of_one_to_two_minutes(looks: list[tuple[float, int]]) -> None:
+    """It is seen by those who look once a minute, and is forgotten after two."""
+    peak, now = Peak(), 0.0
+    noted: list[tuple[float, int]] = []
+    for pause, number in looks:
+        now += pause
+        noted.append((now, number))
+        shown = peak.note(number, now)
+        assert max(number for at, number in noted if at > now - PEAK_TIME) <= shown
+        assert shown in {number for at, number in noted if at > now - 2 * PEAK_TIME}

@@ -66,7 +66,7 @@ class SimulatedDirectory:
         inode = opened.inode if opened is not None else None
         option = self.machine.step(self.process, "write", data, inode=inode)
         if option.kind == "fail":
-            raise os_error(errno.ENOSPC)
+            raise os_error(int(option.target) or errno.ENOSPC)
         inode = self.process.description(fd).inode
         self.machine.check_write(self.process, inode)
         first = data if option.kind == "go" else data[: int(option.target)]
@@ -95,8 +95,9 @@ class SimulatedDirectory:
     def begin(self, call: str, detail: object = "") -> None:
         """Do whatever is due before a call."""
         self.fail(call)
-        if self.machine.step(self.process, call, detail).kind == "fail":
-            raise os_error(errno.ENOSPC)
+        option = self.machine.step(self.process, call, detail)
+        if option.kind == "fail":
+            raise os_error(int(option.target) or errno.ENOSPC)
 
     def fail(self, call: str) -> None:
         """Fail as the test says."""
@@ -154,41 +155,41 @@ class ReaderFiles:
     """What a reader may do with the directory; each method is one system call."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
-        self._machine = machine
-        self._process = process
+        self.machine = machine
+        self.process = process
 
     def names(self) -> list[str]:
         """Return the names in the directory."""
-        self._machine.step(self._process, "names")
-        folder = self._machine.kernel.folder
+        self.machine.step(self.process, "names")
+        folder = self.machine.kernel.folder
         return [] if folder is None else sorted(folder.names)
 
     def open(self, name: str) -> int | None:
         """Open a file; return its descriptor, or None if it is gone."""
-        self._machine.step(self._process, "open file", name)
-        folder = self._machine.kernel.folder
+        self.machine.step(self.process, "open file", name)
+        folder = self.machine.kernel.folder
         if folder is None or name not in folder.names:
             return None
-        return self._machine.kernel.open(self._process, folder, name)
+        return self.machine.kernel.open(self.process, folder, name)
 
     def lock(self, fd: int) -> bool:
         """Lock a file exclusively, without waiting; return whether that worked."""
-        self._machine.step(self._process, "lock exclusively", fd)
-        return self._machine.kernel.lock(self._process, fd, exclusive=True)
+        self.machine.step(self.process, "lock exclusively", fd)
+        return self.machine.kernel.lock(self.process, fd, exclusive=True)
 
     def read(self, fd: int, offset: int) -> bytes:
         """Return all that is in a file from an offset on."""
-        self._machine.step(self._process, "read", (fd, offset))
-        return self._machine.kernel.read(self._process, fd, offset)
+        self.machine.step(self.process, "read", (fd, offset))
+        return self.machine.kernel.read(self.process, fd, offset)
 
     def delete(self, name: str) -> None:
         """Delete a file, unless it is gone."""
-        self._machine.step(self._process, "delete", name)
-        folder = self._machine.kernel.folder
+        self.machine.step(self.process, "delete", name)
+        folder = self.machine.kernel.folder
         if folder is not None and name in folder.names:
-            self._machine.kernel.unlink(folder, name)
+            self.machine.kernel.unlink(folder, name)
 
     def close(self, fd: int) -> None:
         """Close a file."""
-        self._machine.step(self._process, "close file", fd)
-        self._machine.kernel.close(self._process, fd)
+        self.machine.step(self.process, "close file", fd)
+        self.machine.kernel.close(self.process, fd)

@@ -37,6 +37,8 @@ class Inode:
         busy: Whether a write is in the middle of it; others wait for that.
         cut_by: By process: when a call was over in which a write to it was cut short.
         destroyed: When an operator deleted it; None if none did.
+        orphaned_at: When a reader deleted it though its lock lied, in seconds; None if none did.
+        holes: Bytes whose room was given back.
     """
 
     number: int
@@ -46,6 +48,8 @@ class Inode:
     busy: bool = False
     cut_by: dict[int, int] = field(default_factory=dict[int, int])
     destroyed: int | None = None
+    orphaned_at: float | None = None
+    holes: int = 0
 
 
 @dataclass(eq=False)
@@ -70,10 +74,14 @@ class Folder:
     Attributes:
         names: What is in it.
         removed: Whether it was deleted.
+        changes: How often names came or went.
+        changed_at: When one did last, in seconds.
     """
 
     names: dict[str, Inode] = field(default_factory=dict[str, Inode])
     removed: bool = False
+    changes: int = 0
+    changed_at: float = 0.0
 
 
 @dataclass(eq=False)
@@ -112,9 +120,11 @@ class Kernel:
         capacity: Bytes that all files together may take, or None.
         processes: All that ever ran.
         inodes: All files that ever were.
+        now: Seconds.
     """
 
     def __init__(self) -> None:
+        self.now = 1000.0
         self.folder: Folder | None = Folder()
         self.capacity: int | None = None
         self.processes: list[Process] = []
@@ -171,6 +181,7 @@ class Kernel:
         inode = Inode(1 + len(self.inodes))
         self.inodes.append(inode)
         folder.names[name] = inode
+        self._touch(folder)
         return self._descriptor(process, inode)
 
     def open(self, process: Process, folder: Folder, name: str) -> int:
@@ -234,6 +245,7 @@ class Kernel:
         if replaced is not None:
             replaced.links -= 1
         folder.names[final] = folder.names.pop(name)
+        self._touch(folder)
 
     def unlink(self, folder: Folder, name: str) -> None:
         """Delete a name."""
@@ -241,12 +253,19 @@ class Kernel:
         if inode is None:
             raise os_error(errno.ENOENT)
         inode.links -= 1
+        self._touch(folder)
+
+    def punch(self, process: Process, fd: int, start: int, end: int) -> None:
+        """Give the room of a part of a file back that has no hole yet."""
+        inode = process.description(fd).inode
+        inode.data[start:end] = bytes(end - start)
+        inode.holes += end - start
 
     def used(self, folder: Folder) -> int:
         """Return the bytes in a directory."""
         if folder.removed:
             raise os_error(errno.ENOENT)
-        return sum(len(inode.data) for inode in folder.names.values())
+        return sum(len(inode.data) - inode.holes for inode in folder.names.values())
 
     def stored(self) -> int:
         """Return the bytes of all files that still exist."""
@@ -255,7 +274,13 @@ class Kernel:
             for process in self.processes
             for description in process.descriptors.values()
         }
-        return sum(len(inode.data) for inode in self.inodes if inode.links or inode.number in opened)
+        return sum(
+            len(inode.data) - inode.holes for inode in self.inodes if inode.links or inode.number in opened
+        )
+
+    def _touch(self, folder: Folder) -> None:
+        folder.changes += 1
+        folder.changed_at = self.now
 
     @staticmethod
     def _descriptor(process: Process, inode: Inode) -> int:

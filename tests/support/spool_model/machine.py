@@ -90,7 +90,8 @@ class Machine:
 
     Attributes:
         kernel: What the processes share.
-        now: Seconds.
+        errors: With which errors calls may fail, by call; 0 for the lack of room.
+        broken: Calls of publishers that fail.
         steps: How many there were.
         current: The task that runs, or None between runs.
         failure: What went wrong first.
@@ -108,7 +109,8 @@ class Machine:
         self._back: Task | None = None  # who killed, and waits for the killed to end
         self.steps = 0
         self.kernel = Kernel()
-        self.now = 1000.0
+        self.errors: dict[str, tuple[int, ...]] = {"create": (0,), "write": (0,), "publish": (0,)}
+        self.broken: frozenset[str] = frozenset()
         self.quiet = False
         self.handlers: dict[Process, Callable[[], None]] = {}
         self.current: Task | None = None
@@ -116,6 +118,15 @@ class Machine:
         self.schedule: dict[int, int] = {}
         self._choices = 0
         self.log: list[tuple[str, str, object]] = []
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return self.kernel.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.kernel.now = now
 
     def spawn(self, name: str, process: Process, job: Callable[[], None]) -> None:
         """Start a task, which runs when it is its turn."""
@@ -257,8 +268,7 @@ class Machine:
                 options.append(Option("signal"))
             for cut in sorted({1, size // 2, size - 1}) if size > 1 else ():
                 options += [Option("short", cut), Option("torn", cut), Option("split", cut)]
-            if call in {"create", "write", "publish"}:
-                options.append(Option("fail"))
+            options += [Option("fail", number) for number in self.errors.get(call, ())]
         return options
 
     def _choose(self, options: list[Option]) -> Option:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from baseplate_events.spool.format import Header, SegmentParser
-from baseplate_events.spool.writer import NEW_SUFFIX, SEGMENT_SUFFIX
+from baseplate_events.spool.format import NEW_SUFFIX, SEGMENT_SUFFIX, Header, SegmentParser
 
 from .machine import Violation
 
@@ -39,11 +38,13 @@ class Ledger:
     Attributes:
         records: All records that were delivered.
         positions: Offset after the last one, by the identity of the segment.
+        ranges: What is settled, by the identity of the segment, for the publisher's reader.
     """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.positions: dict[bytes, int] = {}
+        self.ranges: dict[bytes, list[tuple[int, int]]] = {}
 
 
 #: Makes a reader of the files that survives being killed by a ledger.

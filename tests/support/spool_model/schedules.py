@@ -31,6 +31,11 @@ FAULTS: frozenset[Kind] = frozenset({"kill", "stop", "short", "torn", "fail"})
 PREEMPTIONS: frozenset[Kind] = frozenset({"run", "split", "signal"})
 
 
+#: See `Rare`.
+_EMPHASIS = 5
+_RESTS = frozenset({"sleep", "poll"})
+
+
 class Option(NamedTuple):
     """What may happen next.
 
@@ -181,4 +186,56 @@ class Chance:
             return self._random.choice([index for index in by_kind["fault"] if options[index].kind == kind])
         if by_kind["preemption"] and dice > 1 - self._switching:
             return self._random.choice(by_kind["preemption"])
+        return self._random.choice([i for i, option in enumerate(options) if option.kind in {"go", "next"}])
+
+
+class Rare:
+    """Takes the first option most of the time, and others at random.
+
+    Args:
+        random: Where chance comes from.
+        faults: How many faults there may be.
+        rate: How likely one is at each choice, as long as there are some left. It is `_EMPHASIS` times that
+            before calls of `critical`.
+        switching: How likely another process gets its turn at each choice. It does half of the time if one
+            rests.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        *,
+        faults: int,
+        rate: float,
+        switching: float,
+        critical: frozenset[str] = frozenset(),
+    ) -> None:
+        self._random = random
+        self._faults = faults
+        self._rate = rate
+        self._switching = switching
+        self._critical = critical
+        self._wanted: frozenset[Kind] = frozenset()
+
+    def interferes(self, choice: int, call: str) -> bool:
+        """See `Strategy`."""
+        del choice
+        dice = self._random.random()
+        if self._faults and dice < self._rate * (_EMPHASIS if call in self._critical else 1):
+            self._wanted = FAULTS
+        elif dice > 1 - (0.5 if call in _RESTS else self._switching):
+            self._wanted = PREEMPTIONS
+        else:
+            self._wanted = frozenset()
+        return bool(self._wanted)
+
+    def choose(self, choice: int, options: Sequence[Option]) -> int:
+        """See `Strategy`."""
+        del choice
+        wanted, self._wanted = self._wanted, frozenset()
+        kinds = sorted({option.kind for option in options if option.kind in wanted})
+        if kinds:
+            kind = self._random.choice(kinds)
+            self._faults -= kind in FAULTS
+            return self._random.choice([i for i, option in enumerate(options) if option.kind == kind])
         return self._random.choice([i for i, option in enumerate(options) if option.kind in {"go", "next"}])

@@ -1,0 +1,103 @@
+"""Looks at the file of the publisher that has its dead letters and, with a spool, its batches.
+
+Nothing is changed. It is read as `dead-letters` reads it, so that a publisher may use it meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ...event_publisher.ledger.file import LETTERS_NAME, LedgerError, LedgerVersionError
+from ...event_publisher.ledger.letters import LetterFile
+from ...event_publisher.ledger.rows import DamagedLedgerError
+from ..common import command_line, counted
+from .findings import Code, Verdict, ok, problem, skipped, warning
+from .folders import check_folder, take_over_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ...event_publisher.config.settings import DeadLetterSettings
+    from .findings import Check, Field
+
+_KEY: Final = "dead_letters.directory"
+_LEDGER: Final = "ledger"
+_LETTERS: Final = "dead letters"
+
+
+def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
+    """Look at the dead letters of a publisher without a spool; settings are None where there are none."""
+    if settings is None or settings.directory is None:
+        yield skipped(
+            Code.DEAD_LETTERS_UNSET,
+            _LETTERS,
+            "there is no folder for them: events that the collector refuses are dropped",
+        )
+        return
+    folder = check_folder("dead letters folder", _KEY, settings.directory)
+    yield folder
+    if folder.verdict is not Verdict.PROBLEM and Path(settings.directory).is_dir():
+        yield from check_ledger(str(Path(settings.directory, LETTERS_NAME)))
+
+
+def check_ledger(path: str) -> Iterator[Check]:
+    """Look at a ledger, and at the dead letters in it."""
+    fields: dict[str, Field] = {"path": path}
+    if not os.path.lexists(path):
+        yield ok(Code.LEDGER_NONE, _LEDGER, f"{path} isn't there; the publisher makes it", fields=fields)
+        return
+    try:
+        file = LetterFile(path)
+        try:
+            count, size = file.totals()
+        finally:
+            file.close()
+    except LedgerVersionError as exc:
+        found, _, remedy = exc.problem.partition("; ")
+        yield problem(Code.LEDGER_NEWER, _LEDGER, f"{path} {found}", remedy, fields=fields)
+    except LedgerError as exc:
+        yield _unusable(path, exc)
+    else:
+        yield ok(Code.LEDGER_READABLE, _LEDGER, f"{path} can be read", fields=fields)
+        yield _judge_letters(path, count, size)
+
+
+def _unusable(path: str, error: LedgerError) -> Check:
+    cause = error.__cause__
+    if isinstance(cause, DamagedLedgerError):
+        return warning(
+            Code.LEDGER_DAMAGED,
+            _LEDGER,
+            f"{path} {cause}",
+            "restart the publisher, which keeps it aside and makes a new one; events of the spool that were "
+            "delivered may be delivered again",
+            fields={"path": path, "reason": str(cause)},
+        )
+    reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    take_over = take_over_command(str(Path(path).parent))  # with its journal
+    return problem(
+        Code.LEDGER_UNREADABLE,
+        _LEDGER,
+        f"{path}: {reason}",
+        f"if it is another user's, as root: `{take_over}`; if it isn't, look after that disk, or move the "
+        "file away",
+        commands=(take_over,),
+        fields={"path": path, "reason": reason},
+    )
+
+
+def _judge_letters(path: str, count: int, size: int) -> Check:
+    fields: dict[str, Field] = {"path": path, "events": count, "bytes": size}
+    if not count:
+        return ok(Code.DEAD_LETTERS_NONE, _LETTERS, "none", fields=fields)
+    show = command_line("dead-letters", "list", path)
+    return warning(
+        Code.DEAD_LETTERS_KEPT,
+        _LETTERS,
+        f"{counted(count, 'event')} that the collector refused, {size:,} bytes",
+        f"see why: `{show}`; then replay or purge them",
+        commands=(show,),
+        fields=fields,
+    )

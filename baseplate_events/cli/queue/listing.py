@@ -1,0 +1,140 @@
+"""The action `list`: the event queues of this host, and the spools of a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from ...errors import EventQueueUnavailableError
+from ...event_publisher.exit_status import say
+from ...spool import problems
+from ..common import counted
+from ..terminal import format_table, printable
+from .info import MOUNT_COMMAND, inspect_queue
+from .spool import age
+from .spool_info import inspect_spool
+from .spool_place import SpoolPlace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Where Linux shows its POSIX queues, if it is mounted.
+QUEUES: Final = "/dev/mqueue"
+
+#: What the names of event queues and of the folders of spools begin with.
+_EVENTS: Final = "events-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An event queue.
+
+    Attributes:
+        name: NAME of the queue.
+        transport: `posix` or `spool`.
+        path: POSIX name of the queue, or path of the spool.
+        depth: Events in it; None for a spool, and if that can't be known.
+        capacity: Events that it holds; None likewise.
+        backlog_bytes: Bytes in a spool that aren't delivered; None for a POSIX queue, and likewise.
+        oldest_seconds: Age of the oldest segment of a spool; None for none, and likewise.
+        publisher: Whether a publisher reads a spool; None for a POSIX queue, and likewise.
+        problem: Why it can't be looked at; None if it can.
+    """
+
+    name: str
+    transport: str
+    path: str
+    depth: int | None = None
+    capacity: int | None = None
+    backlog_bytes: int | None = None
+    oldest_seconds: float | None = None
+    publisher: bool | None = None
+    problem: str | None = None
+
+
+def list_queues(directory: str | None, *, as_json: bool) -> int:
+    """Perform the action `list`, and return the exit status.
+
+    Args:
+        directory: The directory of spools, an absolute path; None for none.
+        as_json: Whether to write one JSON object.
+
+    Raises:
+        EventQueueUnavailableError: The directory of spools can't be read.
+    """
+    rows, warnings = list[_Row](), list[str]()
+    try:
+        rows += map(_posix_row, _names_in(QUEUES))
+    except OSError as exc:
+        warnings.append(
+            f"POSIX queues aren't listed, as {QUEUES} can't be read ({exc.strerror}); `{MOUNT_COMMAND}` as "
+            "root shows them"
+        )
+    if directory is not None:
+        try:
+            names = list(_names_in(directory))
+        except OSError as exc:
+            path = os.path.join(directory, _EVENTS)  # noqa: PTH118 - strings throughout
+            raise EventQueueUnavailableError(directory, problems.unusable(path, exc)) from exc
+        rows += [_spool_row(SpoolPlace(directory, name)) for name in names]
+    if as_json:
+        sys.stdout.write(json.dumps({"queues": [asdict(row) for row in rows], "warnings": warnings}) + "\n")
+        return 0
+    if rows:
+        table = [("NAME", "TRANSPORT", "BACKLOG", "OLDEST", "PUBLISHER"), *map(_cells, rows)]
+        sys.stdout.write("".join(f"{line}\n" for line in format_table(table)))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    if not rows:
+        where = f"or spool in {directory}" if directory is not None else "and no spool directory was given"
+        say(f"there is no event queue {where}")
+    return 0
+
+
+def _names_in(directory: str) -> Iterator[str]:
+    """Give the names of the event queues in a directory."""
+    return (name.removeprefix(_EVENTS) for name in sorted(os.listdir(directory)) if name.startswith(_EVENTS))  # noqa: PTH208 - likewise
+
+
+def _posix_row(name: str) -> _Row:
+    path = f"/{_EVENTS}{name}"
+    try:
+        info = inspect_queue(path)
+    except EventQueueUnavailableError as exc:
+        return _Row(name, "posix", path, problem=exc.problem)
+    if info is None:
+        return _Row(name, "posix", path, problem="it was removed just now")
+    return _Row(name, "posix", path, depth=info.depth, capacity=info.size.max_messages)
+
+
+def _spool_row(place: SpoolPlace) -> _Row:
+    try:
+        info = inspect_spool(place.path)
+    except EventQueueUnavailableError as exc:
+        return _Row(place.name, "spool", place.path, problem=exc.problem)
+    if info is None:
+        return _Row(place.name, "spool", place.path, problem="it was removed just now")
+    return _Row(
+        place.name,
+        "spool",
+        place.path,
+        backlog_bytes=info.backlog,
+        oldest_seconds=info.oldest_age(time.time()),
+        publisher=info.has_reader,
+    )
+
+
+def _cells(row: _Row) -> tuple[str, ...]:
+    """Write a queue as a row of a table."""
+    name, where = printable(row.name), row.transport
+    if row.problem is not None:
+        return name, where, printable(row.problem)
+    if row.depth is not None:
+        return name, where, f"{row.depth:,} of {row.capacity or 0:,} events", "", ""
+    oldest = "" if row.oldest_seconds is None else age(row.oldest_seconds)
+    publisher = {True: "yes", False: "no", None: "unknown"}[row.publisher]
+    return name, where, counted(row.backlog_bytes or 0, "byte"), oldest, publisher

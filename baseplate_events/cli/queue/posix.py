@@ -1,0 +1,143 @@
+"""The actions of `queue` on one POSIX queue, whose name is the first argument of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from ...errors import ConfigurationError
+from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.standard_streams import report
+from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
+from ...transport.descriptor import find_queue
+from ...transport.posix import MessageQueue, unlink_queue
+from ..common import command, counted
+from ..terminal import format_table
+from . import transfer
+from .info import inspect_queue, user_name
+from .posix_ends import PosixSink, PosixSource, absence, open_queue
+
+if TYPE_CHECKING:
+    import argparse
+
+    from .info import QueueInfo
+
+
+def stat(name: str, arguments: argparse.Namespace) -> int:
+    """Perform the action `stat`, and return the exit status."""
+    info = inspect_queue(name)
+    if info is None:
+        return absent(name)
+    warnings = _warnings(info)
+    if arguments.json:
+        members = {
+            "name": info.name,
+            "transport": "posix",
+            "depth": info.depth,
+            "capacity": info.size.max_messages,
+            "max_event_size": info.size.max_message_size,
+            "bytes_charged": info.size.bytes_charged,
+            "uid": info.uid,
+            "gid": info.gid,
+            "mode": f"{info.mode:04o}",
+            "takers": info.takers,
+            "warnings": warnings,
+        }
+        sys.stdout.write(json.dumps(members) + "\n")
+        return 0
+    share = info.depth * 100 // info.size.max_messages
+    rows = (
+        ("name", info.name),
+        ("depth", f"{info.depth:,} of {info.size.max_messages:,} events ({share} %)"),
+        ("event", f"at most {info.size.max_message_size:,} bytes"),
+        ("charged", f"{info.size.bytes_charged:,} bytes of its owner's RLIMIT_MSGQUEUE"),
+        ("owner", user_name(info.uid)),
+        ("mode", f"{info.mode:04o}: {info.takers} may take events away"),
+    )
+    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return 0
+
+
+def _warnings(info: QueueInfo) -> list[str]:
+    warnings: list[str] = []
+    if info.open_to_all:
+        warnings.append(
+            f"every user of this host may take events away from {info.name}; that ends with "
+            f"{info.chmod_command(info.mode & ~0o007)}"
+        )
+    return warnings
+
+
+def read(name: str, arguments: argparse.Namespace) -> int:
+    """Perform the action `read`, and return the exit status."""
+    with open_queue(name, read=True) as queue:
+        return transfer.read(PosixSource(name, queue), arguments)
+
+
+def write(name: str, arguments: argparse.Namespace) -> int:
+    """Perform the action `write`, and return the exit status."""
+    if arguments.max_spool_size is not None:
+        raise ConfigurationError(
+            f"--max-spool-size: {name} is a POSIX queue, which keeps the size that it has"
+        )
+    with transfer.open_input(arguments.file) as lines, open_queue(name, read=False) as queue:
+        return transfer.write(PosixSink(queue), name, lines, arguments.timeout)
+
+
+def create(name: str, arguments: argparse.Namespace) -> int:
+    """Perform the action `create`, and return the exit status."""
+    was_there = inspect_queue(name) is not None
+    try:
+        queue = MessageQueue(
+            name,
+            max_messages=arguments.max_messages or MAX_QUEUE_SIZE,
+            max_message_size=arguments.max_event_size or MAX_EVENT_SIZE,
+            mode=arguments.mode,
+            strict_size=arguments.strict,
+            read=False,
+        )
+    except ValueError as exc:
+        raise ConfigurationError(f"create: {exc}") from exc
+    queue.close()
+    info = inspect_queue(name)
+    if info is None:
+        return absent(name)
+    verb = "was there already:" if was_there else "made:"
+    report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
+    if was_there and info.mode != arguments.mode:
+        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.mode)}")
+    return 0
+
+
+def unlink(name: str, arguments: argparse.Namespace) -> int:
+    """Perform the action `unlink`, and return the exit status."""
+    force: bool = arguments.force
+    if not force:
+        info = inspect_queue(name)
+        if info is None:
+            return absent(name)
+        if info.depth:
+            say(
+                f"{info.name} holds {counted(info.depth, 'event')}, which would be lost: have them "
+                f"published, take them out with {command('queue', 'read', info.name)}, "
+                "or give --force"
+            )
+            return EXIT_FAILURE
+    # Kept open, to see what came in meanwhile.
+    queue = find_queue(name, read=False)
+    if queue is None or not unlink_queue(name):
+        return absent(name)
+    lost = queue.depth
+    queue.close()
+    what = f" with {counted(lost, 'event')}" if lost else ""
+    report(f"removed {name}{what}")
+    return 0
+
+
+def absent(name: str) -> int:
+    """Say that there is no such queue, and return the exit status."""
+    say(f"Event queue {name}: {absence(name)}")
+    return EXIT_FAILURE

@@ -1,0 +1,222 @@
+"""The actions of `queue` on one spool, whose place is the first argument of each."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING, final
+
+from ...errors import ConfigurationError, EventQueueFullError, EventQueueUnavailableError
+from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.standard_streams import report
+from ...events import MAX_SPOOL_SIZE
+from ...refusals import RefusalCounts
+from ...spool import UNKNOWN_FORMAT, problems
+from ...spool.file_systems import Suitability
+from ...spool.format import MAX_PAYLOAD
+from ...spool.permissions import SHARED
+from ...transport.spool import SpoolTransport
+from ..common import counted
+from ..terminal import format_table, printable
+from . import transfer
+from .info import group_name, user_name
+from .spool_events import SpoolEvents, own_spool
+from .spool_info import inspect_folder, inspect_spool, open_spool, read_contents
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from ...spool.directory import SpoolDirectory
+    from .spool_info import SpoolContents, SpoolInfo
+    from .spool_place import SpoolPlace
+
+
+def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
+    """Perform the action `stat`, and return the exit status."""
+    with open_spool(place.path) as folder:
+        if folder is None:
+            return absent(place)
+        info = inspect_folder(place.path, folder)
+        contents = read_contents(info, folder)
+    oldest = info.oldest_age(time.time())
+    warnings = _warnings(info, contents)
+    if arguments.json:
+        members = {
+            "name": place.name,
+            "transport": "spool",
+            "path": info.path,
+            "depth": None,
+            "backlog_bytes": info.backlog,
+            "oldest_seconds": oldest,
+            "segments": len(info.segments),
+            "formats": contents.formats,
+            "unreadable": contents.unreadable,
+            "refused": contents.findings.refusals,
+            "publisher": info.has_reader,
+            "file_system": info.file_system,
+            "suitability": info.suitability.name.lower(),
+            "free_bytes": info.free_bytes,
+            "free_inodes": info.free_inodes,
+            "uid": info.uid,
+            "gid": info.gid,
+            "mode": f"{info.mode:04o}",
+            "warnings": warnings,
+        }
+        sys.stdout.write(json.dumps(members) + "\n")
+        return 0
+    rows = [
+        ("path", printable(info.path)),
+        ("backlog", f"{info.backlog:,} bytes"),
+        ("segments", _describe_segments(info, contents, oldest)),
+        ("publisher", {True: "reads it", False: "none reads it", None: "unknown"}[info.has_reader]),
+        ("refused", _list(contents.findings.refusals) or "no reports are there"),
+        ("disk", f"{info.file_system or 'unknown'} ({info.suitability.name.lower()}), {free_room(info)}"),
+        ("owner", f"{user_name(info.uid)}, group {group_name(info.gid)}"),
+        ("mode", f"{info.mode:04o}: {info.users} may use it"),
+    ]
+    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    return 0
+
+
+def read(place: SpoolPlace, arguments: argparse.Namespace) -> int:
+    """Perform the action `read`, and return the exit status."""
+    with own_spool(place) as spool, SpoolEvents(spool) as events:
+        return transfer.read(events, arguments)
+
+
+def write(place: SpoolPlace, arguments: argparse.Namespace) -> int:
+    """Perform the action `write`, and return the exit status."""
+    size: int = arguments.max_spool_size or MAX_SPOOL_SIZE
+    with transfer.open_input(arguments.file) as lines:
+        info = inspect_spool(place.path)
+        if info is None:
+            return absent(place)
+        directory = place.at(info.file_mode)
+        directory.prepare()
+        sink = SpoolSink(directory, size)
+        try:
+            return transfer.write(sink, info.path, lines, arguments.timeout)
+        finally:
+            sink.close()
+
+
+def create(place: SpoolPlace, arguments: argparse.Namespace) -> int:
+    """Perform the action `create`, and return the exit status."""
+    for option in ("max_messages", "max_event_size", "strict"):
+        if getattr(arguments, option):
+            raise ConfigurationError(
+                f"--{option.replace('_', '-')}: {place.path} is a spool, whose size each service gives "
+                "(max_spool_size); leave that out"
+            )
+    before = inspect_spool(place.path)
+    directory = place.at(arguments.mode if before is None else before.file_mode)
+    directory.prepare()
+    info = inspect_spool(place.path)
+    if info is None:
+        raise EventQueueUnavailableError(place.path, "the disk has no room for the folder; free some")
+    verb = "made:" if before is None else "was there already:"
+    sharing = "a group shares it" if info.file_mode == SHARED else "of one user"
+    report(
+        f"{info.path} {verb} a spool {sharing}, mode {info.mode:04o}, on {info.file_system or 'unknown'}, "
+        f"{free_room(info)}"
+    )
+    if before is not None and info.file_mode != arguments.mode:
+        folder = shlex.quote(info.path)
+        change = (
+            f"chgrp GROUP {folder} && chmod 2770 {folder}"
+            if arguments.mode == SHARED
+            else f"chmod 00700 {folder}"
+        )
+        say(f"it keeps its mode, which is changed with `{change}` as its owner")
+    return 0
+
+
+@final
+class SpoolSink:
+    """A spool that events are put into, as services do; a `Sink`.
+
+    Args:
+        directory: It, prepared.
+        max_size: Bytes of undelivered events that it may hold.
+    """
+
+    def __init__(self, directory: SpoolDirectory, max_size: int) -> None:
+        self.max_event_size: int = MAX_PAYLOAD
+        self._transport = SpoolTransport(
+            directory,
+            UNKNOWN_FORMAT,
+            max_size=max_size,
+            max_message_size=MAX_PAYLOAD,
+            refusals=RefusalCounts(),
+        )
+
+    def try_put(self, event: bytes) -> str:
+        """Put an event, or say why the spool has no room."""
+        try:
+            self._transport.put(event)
+        except EventQueueFullError as exc:
+            return str(exc)
+        return ""
+
+    def wait(self, seconds: float) -> None:
+        """Wait a little; who makes room can't say so."""
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """Close the segment."""
+        self._transport.close()
+
+
+def free_room(info: SpoolInfo) -> str:
+    """Say how much room its file system has."""
+    inodes = "" if info.free_inodes is None else f" and {info.free_inodes:,} inodes"
+    return f"{info.free_bytes:,} bytes{inodes} free"
+
+
+def age(seconds: float) -> str:
+    """Write for how long something has been there, in the unit that fits."""
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            return counted(int(seconds / size), unit)
+    return counted(int(seconds), "second")
+
+
+def _describe_segments(info: SpoolInfo, contents: SpoolContents, oldest: float | None) -> str:
+    words = [f"{len(info.segments):,}"]
+    if oldest is not None:
+        words.append(f"the oldest started {age(oldest)} ago")
+    if contents.formats:
+        words.append(f"formats: {_list(contents.formats)}")
+    return "; ".join(words)
+
+
+def _list(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{printable(name)} {count:,}" for name, count in sorted(counts.items()))
+
+
+def _warnings(info: SpoolInfo, contents: SpoolContents) -> list[str]:
+    warnings = [f"{name} can't be read: {problem}" for name, problem in contents.unreadable.items()]
+    if info.mode & 0o007:
+        warnings.append(
+            f"every user of this host may get at the events in {info.path}; that ends with "
+            f"`chmod o-rwx {shlex.quote(info.path)}` as its owner"
+        )
+    if info.suitability is Suitability.UNSUITABLE:
+        warnings.append(problems.unsuitable(info.file_system))
+    elif info.suitability is Suitability.UNPROVEN:
+        warnings.append(
+            "only a trial can say whether its file system does what a spool needs; to be safe, use a "
+            "directory of a local disk (ext4, XFS, Btrfs)"
+        )
+    return warnings
+
+
+def absent(place: SpoolPlace) -> int:
+    """Say that there is no such spool, and return the exit status."""
+    say(f"Event queue {place.path}: {place.absence()}")
+    return EXIT_FAILURE

@@ -1,0 +1,257 @@
+"""What can be known of a spool without changing it: its folder, its segments, and who reads it.
+
+Nothing is created, corrected, or locked for longer than a moment. So this may be used beside services and
+their publisher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ...errors import EventQueuePermissionError, EventQueueUnavailableError
+from ...event_publisher.ledger.file import SPOOL_NAME
+from ...event_publisher.spool_reader.findings import OwnFindings
+from ...spool import problems
+from ...spool.file_systems import Suitability, file_system_of, judge_file_system
+from ...spool.format import (
+    MAX_HEADER,
+    NEW_SUFFIX,
+    REFUSALS,
+    SEGMENT_SUFFIX,
+    Header,
+    SegmentParser,
+    UnreadableSegmentError,
+)
+from ...spool.open_directory import READER_LOCK, OpenDirectory
+from ...spool.permissions import PRIVATE, SHARED
+from .info import group_name, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+#: Bytes of a segment that are read at a time.
+_PIECE: Final = 1 << 20
+
+#: Digits that the name of a segment begins with: when it was created, in nanoseconds since 1970.
+_CREATED_DIGITS: Final = 20
+
+#: What the mode of a folder has that a group shares.
+_GROUP_BITS: Final = stat.S_ISGID | stat.S_IRWXG
+
+#: How a file is opened: links aren't followed, and a pipe keeps no one waiting.
+FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolInfo:
+    """The folder of a spool at one moment.
+
+    Attributes:
+        path: Where it is.
+        file_system: The type of its file system; None if it isn't known.
+        uid: The user whose it is.
+        gid: Its group.
+        mode: Its permission bits.
+        backlog: Bytes that aren't delivered, as writers count them.
+        segments: The names of its segments, oldest first.
+        unfinished: The names of segments that are being started, or were when their service was killed.
+        ledgers: The names of the publisher's ledger, and of what belongs to it.
+        others: The names of all else in it.
+        has_reader: Whether a publisher reads it; None if that can't be known.
+        free_bytes: Bytes that this user may still write to the file system.
+        free_inodes: Files that this user may still create there; None if they aren't limited.
+    """
+
+    path: str
+    file_system: str | None
+    uid: int
+    gid: int
+    mode: int
+    backlog: int
+    segments: list[str]
+    unfinished: list[str]
+    ledgers: list[str]
+    others: list[str]
+    has_reader: bool | None
+    free_bytes: int
+    free_inodes: int | None
+
+    @property
+    def suitability(self) -> Suitability:
+        """Whether a spool may be on its file system."""
+        return judge_file_system(self.file_system)
+
+    @property
+    def file_mode(self) -> int:
+        """The mode that services and publisher are set to: whether a group shares the spool."""
+        return SHARED if self.mode & _GROUP_BITS == _GROUP_BITS else PRIVATE
+
+    @property
+    def users(self) -> str:
+        """Who may use it, in words; root may in any case."""
+        if self.mode & _GROUP_BITS == _GROUP_BITS:
+            return f"user {user_name(self.uid)} and group {group_name(self.gid)}"
+        return f"user {user_name(self.uid)}"
+
+    def oldest_age(self, now: float) -> float | None:
+        """Return for how many seconds the oldest segment has been there; None if there is none."""
+        created = [int(name[:_CREATED_DIGITS]) / 1e9 for name in self.segments if _has_time(name)]
+        return max(0.0, now - min(created)) if created else None
+
+
+@dataclass(slots=True)
+class SpoolContents:
+    """What is in the segments of a spool.
+
+    Attributes:
+        formats: The number of segments by the `collector.version` that their events are for.
+        unreadable: Why a segment can't be read, by its name.
+        findings: Its `refusals` are those of services, as far as their reports are still there.
+    """
+
+    formats: Counter[str] = field(default_factory=Counter[str])
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    findings: OwnFindings = field(default_factory=OwnFindings)
+
+
+@contextlib.contextmanager
+def open_spool(path: str) -> Generator[int | None]:
+    """Open the folder of a spool, and give its descriptor; None if there is none.
+
+    Raises:
+        EventQueuePermissionError: Its user doesn't let this process in.
+        EventQueueUnavailableError: It can't be opened for another reason.
+    """
+    descriptor = None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 - strings throughout
+            raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
+    except PermissionError as exc:
+        raise EventQueuePermissionError(path, _closed(path)) from exc
+    except OSError as exc:
+        raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def inspect_spool(path: str) -> SpoolInfo | None:
+    """Look at the spool whose folder is at a path; None if there is none.
+
+    Raises:
+        EventQueueUnavailableError: It can't be looked at; the subclass says why.
+    """
+    with open_spool(path) as folder:
+        return None if folder is None else inspect_folder(path, folder)
+
+
+def inspect_folder(path: str, folder: int) -> SpoolInfo:
+    """Look at the open folder of a spool.
+
+    Raises:
+        EventQueueUnavailableError: It can't be read.
+    """
+    kind = file_system_of(path)
+    try:
+        names = sorted(os.listdir(folder))
+        counts = _counts_blocks(kind, folder, names)
+        with OpenDirectory(os.dup(folder), mode=PRIVATE, counts_blocks=counts) as opened:
+            backlog, has_reader = opened.used(), opened.has_reader()
+        status, room = os.fstat(folder), os.fstatvfs(folder)
+    except OSError as exc:
+        raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
+    segments = [name for name in names if name.endswith(SEGMENT_SUFFIX)]
+    unfinished = [name for name in names if name.endswith(NEW_SUFFIX)]
+    ledgers = [name for name in names if name.startswith(SPOOL_NAME)]
+    return SpoolInfo(
+        path=path,
+        file_system=kind,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
+        backlog=backlog,
+        segments=segments,
+        unfinished=unfinished,
+        ledgers=ledgers,
+        others=[name for name in names if name not in {*segments, *unfinished, *ledgers, READER_LOCK}],
+        has_reader=has_reader,
+        free_bytes=room.f_bavail * room.f_frsize,
+        free_inodes=room.f_favail if room.f_files else None,
+    )
+
+
+def read_contents(info: SpoolInfo, folder: int) -> SpoolContents:
+    """Read all segments of the open folder of a spool."""
+    contents = SpoolContents()
+    for name in info.segments:
+        try:
+            _read_segment(folder, name, contents)
+        except FileNotFoundError:
+            continue  # delivered and deleted meanwhile
+        except UnreadableSegmentError as exc:
+            contents.unreadable[name] = str(exc)
+        except OSError as exc:
+            contents.unreadable[name] = exc.strerror or str(exc)
+    return contents
+
+
+def _read_segment(folder: int, name: str, contents: SpoolContents) -> None:
+    """Add what is in a segment to the contents."""
+    descriptor = os.open(name, FLAGS, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UnreadableSegmentError("it isn't a regular file")
+        header = Header.decode(os.pread(descriptor, MAX_HEADER, 0))
+        if header is None:
+            raise UnreadableSegmentError("its header is incomplete")
+        contents.formats[header.event_format] += 1
+        at = len(header.encode())
+        parser = SegmentParser(header, at)
+        while data := os.pread(descriptor, _PIECE, at):
+            at += len(data)
+            for run in parser.feed_runs(data):
+                if run.kind == REFUSALS:
+                    for payload in run.payloads:
+                        contents.findings.count_refusals(payload)
+    finally:
+        os.close(descriptor)
+
+
+def _counts_blocks(kind: str | None, folder: int, names: list[str]) -> bool:
+    """Return whether the file system says how many blocks a file has; writers find out by a probe."""
+    if judge_file_system(kind) is Suitability.SUITABLE:
+        return kind != "zfs"
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks:
+                return True
+    return False
+
+
+def _has_time(name: str) -> bool:
+    digits = name[:_CREATED_DIGITS]
+    return len(digits) == _CREATED_DIGITS and digits.isascii() and digits.isdigit()
+
+
+def _closed(path: str) -> str:
+    """Say whose a folder is that this process may not look into."""
+    whose = ""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        mode = stat.S_IMODE(status.st_mode)
+        whose = (
+            f"; it belongs to {user_name(status.st_uid)}, group {group_name(status.st_gid)}, mode {mode:04o}"
+        )
+    return (
+        f"this process of user {os.geteuid()} may not look into it{whose}; run the command as its user, or "
+        "as a member of its group if its mode is 2770"
+    )

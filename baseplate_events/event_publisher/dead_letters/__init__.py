@@ -1,1 +1,0 @@
-"""The events that the publisher gave up, on disk."""

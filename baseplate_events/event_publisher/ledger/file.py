@@ -1,0 +1,242 @@
+"""The file of the ledger: created safely, checked before it is trusted, and kept aside if it is damaged.
+
+1. A ledger appears whole: it is made under another name and renamed. So an empty file is damage.
+2. The file isn't followed through a link, has the mode that was asked for, and exactly the schema of `rows`.
+3. A damaged or foreign file is renamed to `PATH.damaged-N`, with its journal. The newest three are kept.
+4. A ledger of a later schema is refused, not kept aside: a new one would hide its dead letters, and deliver
+   again what is in the spool. A refusal loses nothing, as services go on filling the spool.
+5. The journal mode is PERSIST. It maps no memory, so that a full disk or someone who cuts a file can't end
+   the process by SIGBUS, and it works on every file system. Its journal keeps its room on the disk, so that a
+   full disk still takes most changes. A killed process loses nothing. Without `sync`, a power cut can damage
+   the file, which costs duplicates and the dead letters; with it, nothing that was recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from ... import __version__
+from ...errors import EventError
+from .rows import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, DamagedLedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+#: The name of a ledger in the folder of a spool, and of one that has dead letters only.
+SPOOL_NAME: Final = "ledger.sqlite"
+LETTERS_NAME: Final = "dead-letters.sqlite"
+
+#: Damaged files that are kept.
+KEPT_ASIDE: Final = 3
+
+#: What SQLite puts beside the file; it belongs to it when it is kept aside.
+JOURNAL: Final = "-journal"
+
+#: How a file begins that SQLite made, and where its versions to write and to read are; 1 means a rollback
+#: journal. See https://sqlite.org/fileformat.html.
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_SIZE: Final = 20
+_FORMATS: Final = b"\1\1"
+
+#: How SQLite's messages begin that mean damage and have no error class of their own.
+_SIGNS_OF_DAMAGE: Final = ("no such ", "malformed ", "unsupported file format", "Could not decode")
+
+
+class LedgerError(EventError):
+    """Raised when the ledger can't be used.
+
+    Attributes:
+        path: The file.
+        problem: What is wrong, and what to do.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"Ledger {self.path}: {self.problem}"
+
+
+class LedgerVersionError(LedgerError):
+    """Raised when the ledger was written by a later release, whose schema this one doesn't know."""
+
+
+#: What the file may raise: locked, full, read-only, failing disk, no memory, damaged, replaced by another.
+TROUBLE: Final = (
+    *(sqlite3.Error, OSError, MemoryError, UnicodeDecodeError),  # the last for a message that isn't UTF-8
+    *(DamagedLedgerError, LedgerVersionError),
+)
+
+
+def connect(path: str, *, patience: float, sync: bool, journal_limit: int) -> sqlite3.Connection:
+    """Open a ledger that is there.
+
+    Closing its header's descriptor ends the locks of this process on it, so nothing here may hold one.
+
+    Args:
+        path: Where it is.
+        patience: Seconds to wait for a lock of another process, each time.
+        sync: Whether transactions are forced onto the disk.
+        journal_limit: Bytes of the journal that may stay after a transaction.
+
+    Raises:
+        FileNotFoundError: It isn't there.
+        DamagedLedgerError: It is damaged, or no ledger.
+        LedgerVersionError: It is of a later schema.
+        OSError: It can't be opened.
+        sqlite3.Error: Likewise, or it is locked.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise DamagedLedgerError("isn't a regular file")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        header = os.read(handle, _HEADER_SIZE)
+    finally:
+        os.close(handle)
+    if not header.startswith(_MAGIC) or not header.endswith(_FORMATS):
+        raise DamagedLedgerError("isn't a ledger" if header else "is empty")
+    connection = _connect(path, patience)
+    try:
+        with finding_damage():
+            _check_schema(connection, path)
+            connection.execute("PRAGMA journal_mode = PERSIST")
+            connection.execute(f"PRAGMA journal_size_limit = {journal_limit}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create(path: str, mode: int, *, sync: bool) -> None:
+    """Make an empty ledger; what is left of another one's journal is deleted.
+
+    Raises:
+        OSError: The disk is full or fails. There is no ledger, or a whole one.
+        sqlite3.Error: Likewise.
+    """
+    temporary = f"{path}.part"  # not .new, which is a segment to be
+    for name in (temporary, temporary + JOURNAL, path + JOURNAL):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108 - beside the other calls of `os`
+    os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
+    try:
+        with contextlib.closing(_connect(temporary, 0.0)) as connection:
+            connection.execute("PRAGMA journal_mode = OFF")  # if this fails, the file goes
+            connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            with transaction(connection):
+                for statement in SCHEMA:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO written_by VALUES (?, ?)", (SCHEMA_VERSION, __version__))
+                connection.execute("INSERT INTO totals VALUES (0, 0)")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        os.rename(temporary, path)  # noqa: PTH104
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    if sync:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def keep_aside(path: str) -> str:
+    """Rename a damaged file, delete what was kept before if that is too much, and return the new path.
+
+    Raises:
+        OSError: It couldn't be renamed.
+    """
+    folder, name = os.path.split(path)
+    prefix = f"{name}.damaged-"
+    numbers = [entry.removeprefix(prefix) for entry in os.listdir(folder or ".") if entry.startswith(prefix)]  # noqa: PTH208
+    kept = sorted(int(number) for number in numbers if number.isdecimal())
+    aside = f"{path}.damaged-{max(kept, default=0) + 1}"
+    os.rename(path, aside)  # noqa: PTH104 - a link is renamed, not followed
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path + JOURNAL, aside + JOURNAL)  # noqa: PTH104
+    for number in kept[: -KEPT_ASIDE + 1]:
+        for suffix in ("", JOURNAL):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}.damaged-{number}{suffix}")  # noqa: PTH108
+    return aside
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """Make what is done within a transaction: all of it, or after an exception nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # some errors have ended it already
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def finding_damage() -> Generator[None]:
+    """Translate what SQLite raises for a damaged file.
+
+    Raises:
+        DamagedLedgerError: It is damaged.
+    """
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as exc:
+        if is_damage(exc) or str(exc).startswith(_SIGNS_OF_DAMAGE):
+            raise DamagedLedgerError(str(exc)) from exc
+        raise
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error says that the file is damaged, rather than locked, full or out of reach."""
+    # `sqlite_errorcode` is new in 3.11. Python has no class of its own for SQLITE_CORRUPT and SQLITE_NOTADB.
+    # A message that quotes a damaged name isn't UTF-8, and `sqlite3` fails to raise its own error.
+    damage = (DamagedLedgerError, UnicodeDecodeError)
+    return isinstance(error, damage) or type(error) is sqlite3.DatabaseError
+
+
+def _connect(path: str, patience: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=rw",  # noqa: PTH100 - a link must not be resolved
+        uri=True,
+        timeout=patience,
+        isolation_level=None,
+        check_same_thread=False,  # it is opened in one thread and used in another, one at a time
+    )
+    for setting in ("trusted_schema = OFF", "mmap_size = 0", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    return connection
+
+
+def _check_schema(connection: sqlite3.Connection, path: str) -> None:
+    """Check that a file is a ledger of this schema. Whether its tables are whole shows when they are read."""
+    (identity,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    written_by = connection.execute("SELECT version, release FROM written_by").fetchall()
+    if identity != APPLICATION_ID or not version or [version] != [row[0] for row in written_by]:
+        raise DamagedLedgerError("isn't a ledger, or doesn't say which release wrote it")
+    if version > SCHEMA_VERSION:
+        release = written_by[0][1]
+        raise LedgerVersionError(
+            path,
+            f"was written by release {release!a} (schema {version}), and release {__version__} knows schema "
+            f"{SCHEMA_VERSION}; run release {release!a} or later, or move the file away: then its dead "
+            "letters are out of reach, and events of the spool may be delivered twice",
+        )
+    query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'sqlite_sequence'"
+    if {sql for (sql,) in connection.execute(query).fetchall()} != set(SCHEMA):
+        raise DamagedLedgerError("has other tables than a ledger")

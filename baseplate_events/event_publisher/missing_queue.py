@@ -1,0 +1,107 @@
+"""Stands for the POSIX queue of a publisher that has none: by its settings, or as it can't be made."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Final
+
+from ..errors import EventError, EventQueueUnavailableError
+
+if TYPE_CHECKING:
+    import select
+    from collections.abc import Callable, Generator
+
+    from .queue_consumer import QueueConsumer
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+#: Seconds until a queue that couldn't be made is tried again: at first, and at most. They double.
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 300.0
+
+
+class MissingQueue:
+    """Has the methods of a `QueueConsumer`, and is always empty.
+
+    Args:
+        name: The name of the queue.
+        open_queue: Makes the consumer, as soon as that works; None if no queue is wanted.
+        now: Seconds of the monotonic clock.
+
+    Attributes:
+        name: As given.
+        capacity: No events.
+        message_size: No bytes.
+        removed_depth: No events.
+        found_empty: True.
+        look_at: When `look` is to be called, in seconds of the monotonic clock.
+        times_full: 0.
+        found: The consumer, once there is one; use that from then on.
+    """
+
+    def __init__(self, name: str, open_queue: Callable[[], QueueConsumer] | None, now: float) -> None:
+        self.name: str = name
+        self.capacity: int = 0
+        self.message_size: int = 0
+        self.removed_depth: int = 0
+        self.found_empty: bool = True
+        self.look_at: float = math.inf
+        self.times_full: int = 0
+        self.found: QueueConsumer | None = None
+        self._open_queue = open_queue
+        self._pause = _FIRST_PAUSE
+        if open_queue is not None:
+            self.look(now)
+
+    @property
+    def depth(self) -> int:
+        """No events."""
+        return 0
+
+    def measure(self) -> int:
+        """Return 0."""
+        return 0
+
+    def take_highest(self) -> int:
+        """Return 0."""
+        return 0
+
+    def look(self, now: float) -> bool:
+        """Try to open the queue, if one is wanted; return whether there is one now."""
+        if self._open_queue is None:
+            return False
+        try:
+            self.found = self._open_queue()
+        except EventError as exc:
+            self.look_at = now + self._pause
+            logger.warning(
+                "there is no POSIX queue, and only what is in the spool is delivered: %s; next attempt in "
+                "%.0f seconds. Set queue.transport = spool if no service needs the queue",
+                exc,
+                self._pause,
+            )
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            return False
+        self.look_at = math.inf
+        return True
+
+    def register(self, poller: select.poll, *, receiving: bool) -> None:
+        """Do nothing: there is nothing to wait for."""
+
+    def woken(self, descriptor: int) -> None:
+        """Do nothing."""
+
+    def receive(self) -> Generator[bytes]:
+        """Give no events."""
+        yield from ()
+
+    def requeue(self, event: bytes, timeout: float, now: float) -> None:
+        """Raise an error: there is no queue."""
+        del event, timeout, now
+        raise EventQueueUnavailableError(self.name, "there is no such queue")
+
+    def close(self) -> None:
+        """Close the queue that was found."""
+        if self.found is not None:
+            self.found.close()

@@ -1,0 +1,60 @@
+"""What the reader of a spool finds and settles by itself: headers, torn bytes, reports of refusals. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Final, cast
+
+from ..policy.span import Span, join_spans
+
+#: Reasons of refusals that are told apart; there are a handful, but any segment can claim any.
+_MAX_REASONS: Final = 32
+_OTHER_REASONS: Final = "other"
+
+#: Events that one report can be of.
+_MAX_COUNT: Final = 1 << 63
+
+#: A reason that can be part of a metric.
+_REASON: Final = re.compile("[A-Za-z0-9_]{1,64}")
+
+
+class OwnFindings:
+    """What was found in all segments.
+
+    Attributes:
+        torn_bytes: Bytes that belong to no whole record.
+        torn_gaps: Runs of such bytes.
+        refusals: Events that services refused, by reason.
+    """
+
+    def __init__(self) -> None:
+        self.torn_bytes: int = 0
+        self.torn_gaps: int = 0
+        self.refusals: Counter[str] = Counter()
+        self._settled: list[Span] = []
+
+    def settle(self, identity: bytes, start: int, end: int) -> None:
+        """Note that bytes of a segment are settled."""
+        self._settled.append(Span(identity, start, end))
+
+    def take_settled(self) -> tuple[Span, ...]:
+        """Return the places that were noted since the last call, joined."""
+        settled = join_spans(self._settled)
+        self._settled.clear()
+        return settled
+
+    def count_refusals(self, payload: bytes) -> None:
+        """Add a report of refusals. What isn't a count is ignored."""
+        try:
+            counts: object = json.loads(payload)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(counts, dict):
+            for reason, count in cast("dict[str, object]", counts).items():
+                if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _MAX_COUNT:
+                    known = reason in self.refusals or (
+                        len(self.refusals) < _MAX_REASONS and _REASON.fullmatch(reason) is not None
+                    )
+                    self.refusals[reason if known else _OTHER_REASONS] += count

@@ -1,0 +1,341 @@
+"""One segment of a spool as its reader follows it: how far it was read, and what of it has reached its fate.
+
+Rules:
+
+1. Each byte is *settled* once nothing more is to be done about it: those of an event when it has reached its
+   fate, all others (header, reports of refusals, kinds of later releases, torn bytes) when they were read. A
+   segment may be deleted when all of its bytes are settled.
+2. Bytes that an earlier run of the publisher settled, and events that were loaded or skipped by their places,
+   are passed over. Between those, the same parser finds the records.
+3. A file that ends within its header has no records; all of it is torn when its writers are gone.
+4. All that is kept while the file is closed is how far it was read, up to a record's end, and byte ranges.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, Final
+
+from ...spool.format import (
+    EVENT,
+    MAX_HEADER,
+    OVERHEAD,
+    REFUSALS,
+    Header,
+    RecordRun,
+    SegmentParser,
+    UnreadableSegmentError,
+)
+from ..policy.byte_ranges import ByteRanges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .files import ReaderFolder, SegmentName
+    from .findings import OwnFindings
+
+#: Bytes read at a time. A writer's turn is what is whole in them.
+CHUNK: Final = 128 * 1024
+
+#: Space is given back in pieces of at least so many bytes, which begin and end at a multiple of `_PAGE`.
+MIN_HOLE: Final = 64 * 1024
+
+#: In how many steps the space of a large segment is given back, as each costs some 50 microseconds.
+_HOLES: Final = 16
+_PAGE: Final = 4096
+
+
+class FollowedSegment:
+    """A segment.
+
+    Args:
+        name: Of its file.
+        parsed: What the name says.
+        settled: Byte ranges that an earlier run has settled.
+        findings: What is noted there.
+
+    Attributes:
+        name: Of its file.
+        created: Nanoseconds since 1970.
+        writer: Who writes it.
+        identity: 16 bytes.
+        size: Of its file, when it was last looked at; 0 before.
+        seen: Offset up to which it was read, or needn't be.
+        position: Offset up to which all is settled, passed over, handed out, or ready.
+        settled: What has reached its fate.
+        synced: Size up to which a sync was tried.
+        sync_failed: Whether one failed. It isn't synced again: a system that couldn't write data down may say
+            the next time that it did.
+        aside: Why it was set aside; empty if it wasn't.
+        locked: Whether it was locked exclusively: no process has it open, and none will.
+        gone: Whether its file was deleted.
+        gone_at: When that was noticed.
+        lock_at: When to try again whether any process has it open.
+        fd: Its descriptor; -1 while it is closed.
+        header: Its header; None while it is closed, or as long as that isn't complete.
+    """
+
+    __slots__ = (
+        *("_findings", "_over", "_parser", "_punched", "_ready", "_torn_to", "aside", "created", "fd"),
+        *("gone", "gone_at", "header", "identity", "lock_at", "locked", "name", "position", "seen"),
+        *("settled", "size", "sync_failed", "synced", "writer"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        parsed: SegmentName,
+        settled: Iterable[tuple[int, int]],
+        findings: OwnFindings,
+    ) -> None:
+        self.name: str = name
+        self.created: int = parsed.created
+        self.writer: str = parsed.writer
+        self.identity: bytes = parsed.identity
+        self.size: int = 0
+        self.seen: int = 0
+        self.position: int = 0
+        self.settled: ByteRanges = ByteRanges(settled)
+        self.synced: int = 0
+        self.sync_failed: bool = False
+        self.aside: str = ""
+        self.locked: bool = False
+        self.gone: bool = False
+        self.gone_at: float = 0.0
+        self.lock_at: float = 0.0
+        self.fd: int = -1
+        self.header: Header | None = None
+        self._over = ByteRanges(self.settled.pairs())  # what to pass over
+        self._ready: list[RecordRun] = []
+        self._findings = findings
+        self._parser: SegmentParser | None = None
+        self._punched = _PAGE  # the header stays
+        self._torn_to = -1
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are events that were read and not yet handed out."""
+        return bool(self._ready)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there may be something to read."""
+        return not self.locked and not self.aside
+
+    @property
+    def unsettled(self) -> int:
+        """Bytes that aren't settled."""
+        return max(0, self.size - self.settled.total)
+
+    @property
+    def grown(self) -> bool:
+        """Whether it has bytes that were never read."""
+        return self.size > self.seen
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was found in it is settled; behind that, there may be a pending record."""
+        return not self._ready and not self.grown and self.settled.prefix >= self.position
+
+    def open(self, files: ReaderFolder) -> None:
+        """Open it, and read its header if that is complete.
+
+        Raises:
+            FileNotFoundError: It is gone.
+            OSError: It can't be read.
+            UnreadableSegmentError: It isn't a segment, or another one than its name says.
+        """
+        self.fd = files.open(self.name)
+        try:
+            self._read_header(files)
+        except BaseException:
+            self.close(files)
+            raise
+
+    def close(self, files: ReaderFolder) -> None:
+        """Close it; it may be opened again."""
+        fd, self.fd = self.fd, -1
+        self.header = self._parser = None
+        if fd >= 0:
+            files.close_file(fd)
+
+    def look(self, files: ReaderFolder) -> None:
+        """Find out how large the file is.
+
+        Raises:
+            FileNotFoundError: It has no name any more, and isn't open.
+            OSError: That can't be known.
+        """
+        self.size = files.size(self.fd) if self.fd >= 0 else files.size_of(self.name)
+
+    def fetch(self, files: ReaderFolder) -> bool:
+        """Read on, unless events are ready; return whether some are. The file must be open.
+
+        Raises:
+            OSError: It can't be read.
+            UnreadableSegmentError: It isn't a segment.
+        """
+        while not self._ready:
+            parser = self._parser or self._begin(files)
+            if parser is None:
+                return False
+            at = parser.position + parser.pending
+            bound = self._over.next_start(parser.position)
+            if bound is not None and at >= bound:
+                parser.finish()
+                self._advance((), bound)
+                self._parser = None
+                continue
+            data = files.read(self.fd, CHUNK if bound is None else min(CHUNK, bound - at), at)
+            if not data:
+                return False
+            self._note_seen(at + len(data))
+            self._advance(parser.feed_runs(data), parser.position)
+        return True
+
+    def take(self, max_events: int, max_bytes: int, *, at_least_one: bool = True) -> RecordRun | None:
+        """Hand out some of the events that are ready; None if the next one is too large.
+
+        Args:
+            max_events: How many at most.
+            max_bytes: Bytes of payloads at most.
+            at_least_one: Whether the first one may be larger.
+        """
+        kind, payloads, start, end = run = self._ready[0]
+        if len(payloads) <= max_events and end - start - len(payloads) * OVERHEAD <= max_bytes:
+            return self._ready.pop(0)
+        sizes = list(accumulate(map(len, islice(payloads, max_events))))
+        count = bisect_right(sizes, max_bytes) or int(at_least_one)
+        if not count:
+            return None
+        if count == len(payloads):
+            return self._ready.pop(0)
+        middle = start + sizes[count - 1] + count * OVERHEAD
+        self._ready[0] = run._replace(payloads=payloads[count:], start=middle)
+        return RecordRun(kind, payloads[:count], start, middle)
+
+    def finish(self) -> None:
+        """Settle the pending bytes as torn. It must be locked and read to its end."""
+        self._parser = None
+        self._advance((), max(self.position, self.seen))
+
+    def load(self, files: ReaderFolder, start: int, end: int) -> list[bytes] | None:
+        """Return the events between two offsets, if there is nothing else. The file must be open.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        self.look(files)
+        if self.header is None or not 0 <= start < end <= self.size:
+            return None
+        parser, payloads = SegmentParser(self.header, start), list[bytes]()
+        at, tiled_to = start, start
+        while at < end and (data := files.read(self.fd, end - at, at)):
+            at += len(data)
+            for run in parser.feed_runs(data):
+                if run.kind != EVENT or run.start != tiled_to:
+                    return None
+                payloads += run.payloads
+                tiled_to = run.end
+        return payloads if tiled_to == end else None
+
+    def skip(self, start: int, end: int) -> None:
+        """Pass over the events of this place, unless they were handed out."""
+        self._parser = None
+        if start == self.position:
+            self.position = end
+            self._note_seen(end)
+            return
+        if self._ready and start < self.position:  # read what is ready again, without those
+            self.position = self.seen = self._ready[0].start
+            self._ready.clear()
+            for pair in self.settled.pairs():
+                self._over.add(*pair)
+        self._over.add(start, end)
+
+    def handed_out(self) -> list[tuple[int, int]]:
+        """Return the places of events that were handed out and aren't settled; none must be ready."""
+        places: list[tuple[int, int]] = []
+        for start, end in ByteRanges([(0, self.position), *self._over.pairs()]).pairs():
+            at = self.settled.end_at(start)
+            while at < end:
+                bound = self.settled.next_start(at)
+                stop = end if bound is None else min(end, bound)
+                places.append((at, stop))
+                at = self.settled.end_at(stop)
+        return places
+
+    def punch(self, files: ReaderFolder) -> None:
+        """Give back the space of what is settled, if that is worth it and possible. It must be open.
+
+        Raises:
+            OSError: It failed for this file.
+        """
+        end = self._hole_end
+        start, self._punched = self._punched, end
+        files.punch(self.fd, start, end)
+
+    @property
+    def punchable(self) -> bool:
+        """Whether there is space to give back."""
+        return self._hole_end - self._punched >= max(MIN_HOLE, self.size // _HOLES)
+
+    @property
+    def _hole_end(self) -> int:
+        return min(self.settled.prefix, self.size) // _PAGE * _PAGE
+
+    def _begin(self, files: ReaderFolder) -> SegmentParser | None:
+        """Return a parser that goes on where the last one ended; None if there is no header yet."""
+        if self.header is None:
+            self._read_header(files)
+            if self.header is None:
+                return None
+        if not self.position:
+            self.position = len(self.header.encode())
+            if self.settled.prefix < self.position:
+                self._own(0, self.position)
+        self.position = self._over.end_at(self.position)
+        self._note_seen(self.position)
+        self._parser = SegmentParser(self.header, self.position)
+        return self._parser
+
+    def _read_header(self, files: ReaderFolder) -> None:
+        """Read the header if it is complete."""
+        data = files.read(self.fd, MAX_HEADER, 0)
+        self.header = Header.decode(data)
+        if self.header is None:
+            self._note_seen(len(data))
+        elif self.header.identity != self.identity:
+            raise UnreadableSegmentError("its header has another identity than its name")
+
+    def _note_seen(self, end: int) -> None:
+        self.seen = max(self.seen, end)
+        self.size = max(self.size, end)
+
+    def _advance(self, runs: Iterable[RecordRun], position: int) -> None:
+        """Take records, and what is torn before, between and behind them."""
+        at = self.position
+        for run in runs:
+            if run.start > at:
+                self._tear(at, run.start)
+            at = run.end
+            if run.kind != EVENT:
+                self._own(run.start, at)
+                if run.kind == REFUSALS:
+                    self._findings.count_refusals(run.payloads[0])
+                continue
+            self._ready.append(run)
+        if position > at:
+            self._tear(at, position)
+        self.position = position
+
+    def _own(self, start: int, end: int) -> None:
+        self.settled.add(start, end)
+        self._findings.settle(self.identity, start, end)
+
+    def _tear(self, start: int, end: int) -> None:
+        self._own(start, end)
+        self._findings.torn_bytes += end - start
+        self._findings.torn_gaps += start != self._torn_to
+        self._torn_to = end

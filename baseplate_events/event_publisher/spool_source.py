@@ -1,0 +1,336 @@
+"""What a publisher with a spool takes its events from, and where it writes down what becomes of them.
+
+    services ──▶ segments ──▶ reader ──▶ policy ──▶ journal: the ledger knows, the reader frees the space
+    POSIX queue ──▶ relay ──▶ a segment ──▶ ┘ straight on, if there is memory and nothing before it
+
+Rules:
+
+1. What was relayed is handed on without being read back, unless something that was relayed before, by this
+   run or an earlier one, may wait unread (`is_behind`). Then the reader hands it out in its turn, which keeps
+   the order.
+2. Delivery outranks bookkeeping: if the ledger can't be written, events are delivered, and a crash may
+   deliver some of them twice.
+3. With `spool.fsync`, what is in the spool is forced onto the disk at most `batch.max_age` later, and at the
+   end. If that fails for a segment, its events are written to another one: the system may have given them up,
+   and doesn't report that twice.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import itertools
+import logging
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .policy.span import EventRun, Span, cut_spans, join_spans, records_size
+from .spool_reader.catalog import REASONS
+from .telemetry.snapshot import SpoolLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from .ledger.ledger import Ledger
+    from .policy.delivery import Delivery
+    from .policy.journal import DeadLetter, EnteredBatch
+    from .relay import Relay
+    from .spool_reader.reader import SpoolReader
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+_NOTHING: Final = EventRun([], ())
+
+#: Reasons for which services refuse events, as their segments report them (`EventQueue.refused`).
+_REFUSALS: Final = ("too_large", "full", "empty", "not_serializable", "unavailable", "other")
+
+
+class _Moved(NamedTuple):
+    """Where events were that were written to another segment, and where they are now, in the same order."""
+
+    before: tuple[Span, ...]
+    now: tuple[Span, ...]
+
+
+class SpoolSource:
+    """The reader, the relay and the ledger of a spool; the journal of the policy.
+
+    Args:
+        reader: Reads the spool.
+        relay: Appends events of the POSIX queue to it.
+        ledger: What is written down.
+        clock: Gives seconds of the monotonic clock.
+        sync_pause: Seconds after which what was read is forced onto the disk; None: never.
+
+    Attributes:
+        relay: As given.
+        ledger: As given.
+        rekeyed: Events of earlier runs whose batches have other bytes than when they were first sent.
+        may_be_more: Whether events may wait unread: the last `read` found some, or had no room for any.
+        is_behind: Whether events that were relayed may wait to be read, until `read` finds nothing.
+    """
+
+    def __init__(
+        self,
+        reader: SpoolReader,
+        relay: Relay,
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        sync_pause: float | None,
+    ) -> None:
+        self.relay: Relay = relay
+        self.ledger: Ledger = ledger
+        self.rekeyed: int = 0
+        self.may_be_more: bool = True
+        self.is_behind: bool = False
+        self._reader = reader
+        self._clock = clock
+        self._sync_pause = sync_pause
+        self._sync_at = math.inf
+        self._spans: dict[tuple[int, int], tuple[Span, ...]] = {}  # of batches that were entered
+        self._moved: dict[bytes, _Moved] = {}  # events that the policy has, by the segment that they left
+        self._unwritten = _NOTHING  # events of a segment that couldn't be rewritten, and go next
+
+    def recover(self, delivery: Delivery, now: float) -> None:
+        """Give the policy the batches that an earlier run had begun to send. To be called once, first."""
+        self.ledger.retain(self._reader.identities())
+        for entered in self.ledger.unfinished():
+            events = self._reader.load(entered.spans)
+            if not events:
+                logger.error(
+                    "%d events that were being delivered can't be read from the spool again as they were; "
+                    "what is whole of them is sent again",
+                    entered.count,
+                )
+                self.ledger.replace(entered.order, ())
+                self.rekeyed += entered.count
+                continue
+            self._spans[entered.order] = entered.spans
+            if not delivery.recover(entered, events, now):
+                self.rekeyed += len(events)
+        self.is_behind = self._reader.status().backlog > 0
+
+    # The journal of the policy.
+
+    def enter(self, batch: EnteredBatch) -> None:
+        """Write a batch down; see `Journal.enter`."""
+        batch = self._find(batch)
+        self._spans[batch.order] = batch.spans
+        self.ledger.enter(batch)
+
+    def replace(self, order: tuple[int, int], parts: Sequence[EnteredBatch]) -> None:
+        """Replace a batch by its parts; see `Journal.replace`."""
+        del self._spans[order]
+        parts = list(map(self._find, parts))
+        self._spans.update((part.order, part.spans) for part in parts)
+        self.ledger.replace(order, parts)
+
+    def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = ()) -> int:
+        """End a batch; see `Journal.finish`."""
+        dropped = self.ledger.finish(order, letters)
+        self._reader.resolve(self._spans.pop(order))
+        return dropped
+
+    def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = ()) -> int:
+        """End events that are in no batch; see `Journal.resolve`."""
+        spans = self._places(spans)
+        dropped = self.ledger.resolve(spans, letters)
+        self._reader.resolve(spans)
+        return dropped
+
+    # Events.
+
+    def relay_events(self, events: Iterable[bytes], memory_left: int) -> tuple[int, EventRun]:
+        """Append events of the POSIX queue to the spool.
+
+        Args:
+            events: Gives them; none is asked for before the last one was appended.
+            memory_left: Bytes of events that may be handed on; the last one may exceed that.
+
+        Returns:
+            How many were appended, and those that are to be handed on.
+        """
+        run = self.relay.append(events)
+        if not run.events:
+            return 0, _NOTHING
+        self._plan_sync()
+        count = 0
+        if not self.is_behind and memory_left > 0:
+            count = bisect.bisect_left(list(itertools.accumulate(map(len, run.events))), memory_left) + 1
+        events = run.events[:count]
+        spans, unread = cut_spans(run.spans, records_size(events))
+        for span in unread:
+            self.is_behind = True
+            self._reader.notice(span.identity)
+        self._reader.skip(spans)
+        return len(run.events), EventRun(events, spans)
+
+    def read(self, max_events: int, memory_left: int) -> EventRun:
+        """Return the next events to hand on: at most so many, and of so many bytes, or one that is larger."""
+        if memory_left <= 0:
+            self.may_be_more = True
+            self._plan_sync()  # what services write meanwhile
+            return _NOTHING
+        run, self._unwritten = self._unwritten, _NOTHING
+        if not run.events:
+            run = self._reader.read(max_events, memory_left)
+        self.may_be_more = bool(run.events)
+        if run.events:
+            self._plan_sync()
+        else:
+            self.is_behind = False
+        return run
+
+    # Duties.
+
+    def work(self, now: float) -> None:
+        """Do what is due: free space, write down what the reader settled, force onto the disk."""
+        settled = self._reader.take_settled()
+        if settled:
+            self.ledger.resolve(settled)
+        deleted = self._reader.tidy()
+        if deleted:
+            self.ledger.forget(deleted)
+        if self.ledger.error is not None and now >= self.ledger.retry_at:
+            self.ledger.retry()
+        if now >= self._sync_at:
+            self._sync()
+            if self.may_be_more:  # services go on writing, also if there is no memory to read that
+                self._plan_sync()
+
+    @property
+    def work_at(self) -> float:
+        """When `work` is to be called at the latest, in seconds of the monotonic clock."""
+        times = [self._sync_at]
+        if self.ledger.error is not None:
+            times.append(self.ledger.retry_at)
+        if self.relay.error is not None and self.relay.retry_at > self._clock():  # else no one wants it now
+            times.append(self.relay.retry_at)
+        return min(times)
+
+    @property
+    def wait_descriptor(self) -> int | None:
+        """What to poll for input after `wait_time`; None for nothing."""
+        return self._reader.wait_descriptor
+
+    def wait_time(self, max_pause: float) -> float:
+        """Get ready to wait while `may_be_more` is False; see `SpoolReader.wait_time`."""
+        return self._reader.wait_time(max_pause)
+
+    def level(self, now: float, wall_time: float) -> SpoolLevel:
+        """Return how full the spool is, and what was found in it.
+
+        Args:
+            now: Seconds of the monotonic clock.
+            wall_time: Seconds since 1970.
+        """
+        status = self._reader.status()
+        free_space = free_inodes = None
+        with contextlib.suppress(OSError):  # the folder may be gone
+            free_space, free_inodes = self.relay.free()
+        problems = [status.watch_problem, self.ledger.error]
+        if not status.locks_work:
+            problems.append(
+                "file locks don't work here; only segments whose writers have gone on are deleted"
+            )
+        return SpoolLevel(
+            size=status.backlog,
+            max_size=self.relay.max_size,
+            segments=status.segments,
+            oldest_at=None if status.oldest is None else now - max(0.0, wall_time - status.oldest),
+            aside={**dict.fromkeys(REASONS, 0), **status.aside},
+            torn_bytes=status.torn_bytes,
+            torn_gaps=status.torn_gaps,
+            refusals={**dict.fromkeys(_REFUSALS, 0), **status.refusals},
+            free_space=free_space,
+            free_inodes=free_inodes,
+            rekeyed=self.rekeyed,
+            error=None if status.problem is None else f"the spool can't be read: {status.problem}",
+            paused=self.relay.error,
+            held=int(self.relay.held is not None),
+            problems=tuple(problem for problem in problems if problem is not None),
+        )
+
+    def close(self) -> None:
+        """Free what can be freed, and close everything."""
+        if self._sync_at < math.inf:
+            self._sync()
+        self.relay.close()
+        self.ledger.forget(self._reader.tidy(at_once=True))
+        self.ledger.close()
+        self._reader.close()
+
+    def _plan_sync(self) -> None:
+        if self._sync_pause is not None and self._sync_at == math.inf:
+            self._sync_at = self._clock() + self._sync_pause
+
+    def _sync(self) -> None:
+        """Force onto the disk what is in the spool; rewrite segments for which that fails."""
+        self._sync_at = math.inf
+        unsynced, self.relay.unsynced = self.relay.unsynced, []
+        for identity in dict.fromkeys(unsynced + self._reader.sync()):
+            self._rewrite(identity)
+
+    def _rewrite(self, identity: bytes) -> None:
+        """Write what a segment that couldn't be forced onto the disk holds to another one.
+
+        What waits unread is read from there. What the policy has it knows by the old places, so these stand
+        for the new ones from now on.
+        """
+        rest = self._reader.take_rest(identity)
+        logger.error(
+            "a segment of the spool couldn't be forced onto the disk; its events are written to another one"
+        )
+        count = len(self._append(rest.events).events)
+        done, left = cut_spans(rest.spans, records_size(rest.events[:count]))
+        self._unwritten = EventRun(self._unwritten.events + rest.events[count:], self._unwritten.spans + left)
+        self.ledger.resolve(done)
+        self._reader.resolve(done)
+        if not left:
+            handed_out = self._reader.handed_out(identity)
+            moved = self._append(self._reader.load(handed_out) or [])
+            self._reader.skip(moved.spans)
+            before, _ = cut_spans(handed_out, records_size(moved.events))
+            self._moved[identity] = _Moved(before, moved.spans)
+            batches = [self._find(batch) for batch in self.ledger.unfinished()]
+            self._spans.update((batch.order, batch.spans) for batch in batches)
+            self.ledger.relocate(batches, before)
+            self._reader.resolve(before)
+        self.may_be_more = True
+
+    def _append(self, events: list[bytes]) -> EventRun:
+        """Append events, as many as the disk takes."""
+        if self.relay.held is not None or not events:
+            return _NOTHING
+        run = self.relay.append(events)
+        self.relay.take_held()  # it is one of these
+        return run
+
+    def _find(self, batch: EnteredBatch) -> EnteredBatch:
+        """Return a batch with the places where its events are now."""
+        return replace(batch, spans=self._places(batch.spans)) if self._moved else batch
+
+    def _places(self, spans: Sequence[Span]) -> tuple[Span, ...]:
+        """Return where events are now."""
+        places: list[Span] = []
+        for span in spans:
+            identity, at, end = span
+            moved = self._moved.get(identity)
+            if moved is None:
+                places.append(span)
+                continue
+            behind = moved.now
+            for _, first, last in moved.before:
+                ours, behind = cut_spans(behind, last - first)
+                if at < last and first < end:
+                    if at < first:
+                        places.append(Span(identity, at, first))
+                    _, ours = cut_spans(ours, max(at - first, 0))
+                    ours, _ = cut_spans(ours, min(end, last) - max(at, first))
+                    places += self._places(ours)
+                    at = last
+            if at < end:
+                places.append(Span(identity, at, end))
+        return join_spans(places)

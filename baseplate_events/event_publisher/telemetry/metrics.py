@@ -1,0 +1,255 @@
+"""What a snapshot says in metrics. Pure.
+
+Names are those that go to statsd as far as the two forms allow; docs/operations.md has both.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from ..foreign_text import MAX_FOREIGN, printable
+from .prometheus import Metric, Sample, histogram_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .prometheus import Labels
+    from .snapshot import Snapshot, SpoolLevel
+
+_PREFIX: Final = "event_publisher_"
+
+
+def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
+    """Say a snapshot in metrics; ages are those at `now`, in seconds of the monotonic clock."""
+    books, attempts = snapshot.accounting, snapshot.attempts
+    queue: Labels = (("queue", snapshot.queue_name),)
+    one, by, since = partial(_one, queue), partial(_by, queue), partial(_since, now)
+
+    metrics = [
+        Metric(
+            "build_info",
+            "gauge",
+            "1, with the version of the publisher.",
+            (Sample((*queue, ("version", snapshot.version)), 1),),
+        ),
+        Metric("uptime_seconds", "gauge", "Time since the start.", one(since(snapshot.started_at))),
+        Metric(
+            "heartbeat_age_seconds",
+            "gauge",
+            "Time since the publisher last did something; it is stuck when this grows.",
+            one(since(snapshot.made_at)),
+        ),
+        Metric(
+            "ready", "gauge", "Whether events are being delivered.", one(int(snapshot.unready(now) is None))
+        ),
+        Metric(
+            "events_received_total",
+            "counter",
+            "Events taken from the queue, or read from the spool.",
+            one(books.received),
+        ),
+        Metric(
+            "events_recovered_total",
+            "counter",
+            "Those of the received in batches that an earlier run had begun to send.",
+            one(books.recovered),
+        ),
+        Metric("events_delivered_total", "counter", "Events that the collector took.", one(books.delivered)),
+        Metric(
+            "events_dead_lettered_total",
+            "counter",
+            "Events that were given up and are in the dead letters.",
+            one(books.dead_lettered),
+        ),
+        Metric("events_returned_total", "counter", "Events put back into the queue.", one(books.returned)),
+        Metric(
+            "events_dropped_total",
+            "counter",
+            "Events that are gone.",
+            by("reason", {reason.value: count for reason, count in books.dropped.items()}),
+        ),
+        Metric("events_in_hand", "gauge", "Events in memory only.", one(books.in_hand)),
+        Metric(
+            "events_spooled",
+            "gauge",
+            "Events of the spool that were read or moved into it, and aren't delivered.",
+            one(books.spooled),
+        ),
+        Metric(
+            "oldest_event_age_seconds",
+            "gauge",
+            "Time since the oldest event came that isn't delivered; 0 where there is none.",
+            one(since(snapshot.oldest_at) or 0),
+        ),
+        *_queue_metrics(snapshot, queue),
+        *([] if snapshot.spool is None else _spool_metrics(snapshot.spool, queue, now)),
+        Metric(
+            "dead_letters_dropped_total",
+            "counter",
+            "Old dead letters that made room for new ones.",
+            one(books.letters_dropped),
+        ),
+        Metric(
+            "attempts_total",
+            "counter",
+            "Requests to the collector, by how they ended.",
+            by("result", {result.value: count for result, count in attempts.results.items()}),
+        ),
+        Metric(
+            "attempt_seconds",
+            "histogram",
+            "How long a request to the collector took, compression included.",
+            histogram_samples(attempts.seconds, queue),
+        ),
+        Metric(
+            "failures_in_row", "gauge", "Attempts that failed since the last success.", one(snapshot.failures)
+        ),
+        Metric(
+            "failing_seconds",
+            "gauge",
+            "Time since attempts began to fail; 0 while they don't.",
+            one(since(attempts.failing_since) or 0),
+        ),
+        Metric(
+            "last_success_age_seconds",
+            "gauge",
+            "Time since the collector last took a batch; not there before the first.",
+            one(since(attempts.last_success_at)),
+        ),
+        Metric(
+            "disk_failing",
+            "gauge",
+            "Whether the disk takes no dead letters.",
+            one(int(snapshot.disk_error is not None)),
+        ),
+        Metric(
+            "metrics_dropped_total",
+            "counter",
+            "Lines for statsd that could not be sent.",
+            one(snapshot.metrics_dropped),
+        ),
+        Metric(
+            "log_lines_dropped_total",
+            "counter",
+            "Lines of the log that could not be written to stderr.",
+            one(snapshot.log_lines_dropped),
+        ),
+    ]
+    return [Metric(_PREFIX + metric.name, metric.kind, metric.meaning, metric.samples) for metric in metrics]
+
+
+def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
+    """Say how full the POSIX queue is, if there is one."""
+    transports = {name: int(up) for name, up in snapshot.transports.items()}
+    metrics = [
+        Metric(
+            "transport_up",
+            "gauge",
+            "1 while events can be taken from what services put them into; 0 if there is no POSIX queue yet.",
+            _by(queue, "transport", transports),
+        )
+    ]
+    if snapshot.queue_depth is not None:
+        one = partial(_one, queue)
+        metrics += [
+            Metric("queue_depth", "gauge", "Events that wait in the queue.", one(snapshot.queue_depth)),
+            Metric("queue_capacity", "gauge", "Events that the queue holds.", one(snapshot.queue_capacity)),
+            Metric(
+                "queue_highest_depth",
+                "gauge",
+                "The highest depth that was seen in the last one to two minutes.",
+                one(snapshot.queue_highest),
+            ),
+            Metric(
+                "queue_full_total",
+                "counter",
+                "How often the queue was full when it was looked at.",
+                one(snapshot.queue_full),
+            ),
+        ]
+    return metrics
+
+
+def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]:
+    """Say how full the spool is, and what was found in it."""
+    one, by = partial(_one, queue), partial(_by, queue)
+    problems = [problem for problem in (spool.error, spool.paused, *spool.problems) if problem is not None]
+    return [
+        Metric("spool_size_bytes", "gauge", "Bytes in the spool that aren't delivered.", one(spool.size)),
+        Metric(
+            "spool_max_size_bytes",
+            "gauge",
+            "Bytes that the spool may take, spool.max_size.",
+            one(spool.max_size),
+        ),
+        Metric("spool_segments", "gauge", "Segments in the spool.", one(spool.segments)),
+        Metric(
+            "spool_oldest_age_seconds",
+            "gauge",
+            "Time since the oldest segment with something to deliver was started; 0 where there is none.",
+            one(_since(now, spool.oldest_at) or 0),
+        ),
+        Metric("spool_free_bytes", "gauge", "Bytes that the spool's disk has left.", one(spool.free_space)),
+        Metric(
+            "spool_free_inodes",
+            "gauge",
+            "Files that the spool's disk can still take; not there if they aren't limited.",
+            one(spool.free_inodes),
+        ),
+        Metric(
+            "spool_set_aside",
+            "gauge",
+            "Segments that can't be delivered and are left where they are.",
+            by("reason", spool.aside),
+        ),
+        Metric(
+            "spool_torn_total",
+            "counter",
+            "Places in the spool that hold no whole event.",
+            one(spool.torn_gaps),
+        ),
+        Metric("spool_torn_bytes_total", "counter", "Bytes of those places.", one(spool.torn_bytes)),
+        Metric(
+            "events_refused_total",
+            "counter",
+            "Events that services could not put, as they report in the spool.",
+            by("reason", spool.refusals),
+        ),
+        Metric(
+            "events_rekeyed_total",
+            "counter",
+            "Events that are sent again under another idempotency key.",
+            one(spool.rekeyed),
+        ),
+        Metric(
+            "relay_paused",
+            "gauge",
+            "Whether no events are moved from the queue into the spool, as that or its disk is full.",
+            one(int(spool.paused is not None)),
+        ),
+        Metric(
+            "relay_held",
+            "gauge",
+            "Events that were received from the queue and wait for room in the spool.",
+            one(spool.held),
+        ),
+        Metric(
+            "spool_problem",
+            "gauge",
+            "1 for each thing that doesn't work as it should, in words.",
+            by("problem", {printable(problem, MAX_FOREIGN): 1 for problem in problems}),
+        ),
+    ]
+
+
+def _one(queue: Labels, value: float | None) -> tuple[Sample, ...]:
+    return () if value is None else (Sample(queue, value),)
+
+
+def _by(queue: Labels, label: str, values: Mapping[str, float]) -> tuple[Sample, ...]:
+    return tuple(Sample((*queue, (label, name)), value) for name, value in values.items())
+
+
+def _since(now: float, moment: float | None) -> float | None:
+    return None if moment is None else round(max(0.0, now - moment), 3)

@@ -1,1 +1,0 @@
-"""Tests of `event_publisher/dead_letters`."""

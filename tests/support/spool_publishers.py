@@ -1,0 +1,64 @@
+"""What a publisher does with its spool, without the rest of it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from baseplate_events.event_publisher.ledger.file import SPOOL_NAME
+from baseplate_events.event_publisher.ledger.ledger import Ledger
+from baseplate_events.event_publisher.policy.journal import EnteredBatch
+from baseplate_events.event_publisher.spool_reader.reader import open_spool_reader
+from baseplate_events.spool.directory import SpoolDirectory
+from baseplate_events.spool.permissions import PRIVATE
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
+
+
+@contextlib.contextmanager
+def publisher_of(folder: Path, event_format: str = "2") -> Generator[tuple[Ledger, SpoolReader]]:
+    """Give the ledger and the reader of a spool, `events-NAME`; its lock is held meanwhile."""
+    name = folder.name.removeprefix("events-")
+    directory = SpoolDirectory(str(folder.parent), name, mode=PRIVATE)
+    directory.prepare()
+    with contextlib.ExitStack() as stack:
+        ledger = Ledger(
+            str(folder / SPOOL_NAME),
+            clock=time.monotonic,
+            wall_time=time.time,
+            max_letters_size=sys.maxsize,
+            queue_name=name,
+        )
+        reader = open_spool_reader(
+            directory, event_format=event_format, clock=time.monotonic, resolved=ledger.resolved
+        )
+        stack.callback(reader.close)
+        stack.callback(ledger.close)
+        yield ledger, reader
+
+
+def begin(ledger: Ledger, reader: SpoolReader, size: int) -> list[bytes]:
+    """Begin to send a batch of so many events at most, as far as the ledger is concerned; return them."""
+    events, spans = reader.read(size, sys.maxsize)
+    if events:
+        ledger.enter(EnteredBatch((ledger.last_number + 1, 0), len(events), spans))
+    return events
+
+
+def what_is_left(folder: Path, event_format: str = "2") -> list[bytes]:
+    """Return what a publisher that starts now would deliver: batches that were begun, and then the rest."""
+    with publisher_of(folder, event_format) as (ledger, reader):
+        ledger.retain(reader.identities())
+        left: list[bytes] = []
+        for batch in ledger.unfinished():
+            events = reader.load(batch.spans)
+            assert events is not None
+            assert batch.count == len(events)
+            left += events
+        return left + reader.read(sys.maxsize, sys.maxsize).events
