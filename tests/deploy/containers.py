@@ -55,11 +55,11 @@ END
 
 #: A service that puts events until it is told to end, and says which it has put.
 _SHOP: Final = """
-import signal, time, uuid
-from baseplate_events import EventQueue, serialize_v2j_event
+import json, signal, time, uuid
+from baseplate_events import EventQueue
 told_to_end = []
 signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.append(number))
-with EventQueue("v2", serialize_v2j_event, put_timeout=30) as queue:
+with EventQueue("v2", lambda event: json.dumps(event).encode(), put_timeout=30) as queue:
     while not told_to_end:
         name = uuid.uuid4().hex
         queue.put({"id": name})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.deploy.containers import COLLECTOR, PYTHON
-from tests.deploy.guide import guide
+from tests.deploy.guide import GUIDE, guide
 from tests.deploy.systems import DEPLOY
 from tests.support.commands import Result, run
 
@@ -38,6 +38,7 @@ class Deployment:
     Attributes:
         output: What the commands wrote that look at them.
         publisher: The command that starts the publisher.
+        service: The command that starts the service.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -51,6 +52,7 @@ class Deployment:
         engine.run(serve)
         engine.wait_for_more("shop")
         self.output = engine.run(look)
+        self.service = serve.strip()
         (self.publisher,) = re.findall("(?m)^docker run .*--name event-publisher .*", publish)
 
     def gauge(self, name: str) -> float:
@@ -69,9 +71,7 @@ class Deployment:
 def started_deployment(engine: Engine) -> Generator[Deployment]:
     """The containers, started once."""
     yield Deployment(engine)
-    # The service waits for room in the queue, and the others' namespace may end only after them.
-    engine.run("docker kill shop", check=False)
-    engine.run("docker rm --force shop event-publisher; docker rm --force event-queues")
+    engine.run("docker rm --force shop event-publisher")
 
 
 @pytest.fixture
@@ -91,11 +91,12 @@ def test_the_guide_works(deployment: Deployment) -> None:
     assert "problem  " not in doctor
 
 
-def test_limits_are_lifted(deployment: Deployment) -> None:
-    """The sysctls count for all that share the namespace."""
-    read = "docker exec $1 cat /proc/sys/fs/mqueue/msg_max /proc/sys/fs/mqueue/msgsize_max"
-    for container in ("shop", "event-publisher"):
-        assert "10000\n102400\n" == deployment.engine.run(read, container)
+def test_no_setting_of_the_kernel_is_needed(deployment: Deployment) -> None:
+    """The commands ask for no sysctl, rlimit or shared namespace, and each container has its own."""
+    for block in guide("In containers"):
+        assert re.search("--(sysctl|ulimit|ipc|pid|privileged)", block) is None
+    link = "docker exec $1 readlink /proc/1/ns/ipc"
+    assert deployment.engine.run(link, "shop") != deployment.engine.run(link, "event-publisher")
 
 
 def test_it_is_locked_down(deployment: Deployment) -> None:
@@ -109,11 +110,12 @@ def test_it_is_locked_down(deployment: Deployment) -> None:
     assert ("ro", "ro") == (root.split(",")[0], configuration.split(",")[0])
 
 
-def test_the_spool_is_its_own(deployment: Deployment) -> None:
-    """The volume belongs to the publisher, and nobody else can read the spool."""
-    folders = "/var/lib/event-publisher /var/lib/event-publisher/v2"
-    owners = deployment.engine.run(f"docker exec event-publisher stat --format='%u:%g %a' {folders}")
-    assert "10001:10001 755\n10001:10001 700\n" == owners
+def test_the_spool_is_theirs(deployment: Deployment) -> None:
+    """The volume belongs to the user of both, and only that user can read the spool."""
+    folders = "/var/spool/events /var/spool/events/events-v2"
+    for container in ("shop", "event-publisher"):
+        owners = deployment.engine.run(f"docker exec {container} stat --format='%u:%g %a' {folders}")
+        assert "10001:10001 2770\n10001:10001 2700\n" == owners
 
 
 @pytest.mark.parametrize("container", ["shop", "event-publisher"])
@@ -137,21 +139,48 @@ def test_a_key_is_rotated(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_another_publisher_takes_over(deployment: Deployment, end: str) -> None:
-    """What was put while the collector is down arrives, also if the publisher is made anew meanwhile."""
+    """What was put while the collector is down arrives, also if both containers are replaced meanwhile."""
     engine = deployment.engine
     engine.run("docker kill collector")
     engine.wait("events wait", lambda: len(engine.put("shop") - engine.arrived()) > 20)
-    engine.run("docker stop shop")
-    if end == "kill":  # which may cost the event that is just about to be written
-        engine.wait("none is taken any more", lambda: 0 == deployment.gauge("queue_depth"))
-        engine.wait("all are on the disk", lambda: 0 == deployment.gauge("events_in_hand"))
-    assert engine.put("shop") - engine.arrived()
-    engine.run(f"docker {end} event-publisher; docker rm --force event-publisher; {deployment.publisher}")
+    engine.run(f"docker {end} event-publisher; docker rm --force event-publisher; docker {end} shop")
+    before = engine.put("shop")
+    assert before - engine.arrived()
+    engine.run(f"docker rm --force shop; {deployment.service}; {deployment.publisher}")
     engine.run("docker start collector")
-    engine.wait("all events arrive", lambda: engine.put("shop") <= engine.arrived())
+    engine.wait("all events arrive", lambda: before | engine.put("shop") <= engine.arrived())
 
 
 def test_a_stop_is_clean(deployment: Deployment) -> None:
     """The publisher ends when it is told to, before it is killed, and says that all is well."""
     deployment.engine.run("docker stop event-publisher")
     assert "0\n" == deployment.engine.run(f"docker inspect {EXIT_CODE} event-publisher")
+
+
+def test_posix_queues_work_in_containers(deployment: Deployment) -> None:
+    """With the namespace of the guide, queues may have their full size, and events flow through them."""
+    engine = deployment.engine
+    (namespace,) = guide("POSIX queues in containers")
+    shared = "--ipc container:event-queues --ulimit msgqueue=1024960000"
+    assert shared in GUIDE.read_text()
+    spool = "EVENT_SPOOL_DIRECTORY=/var/spool/events"
+    assert spool in deployment.service
+    service = deployment.service.replace(spool, "EVENT_SPOOL_DIRECTORY=")
+    set_transport = (
+        "sed --in-place 's/^queue.transport = .*/queue.transport = $1/' /etc/event-publisher/v2.ini"
+    )
+    engine.run("docker rm --force shop event-publisher")
+    engine.run(set_transport.replace("$1", "both"))
+    engine.run(namespace)
+    for command in (deployment.publisher, service):
+        engine.run(command.replace("--detach", f"--detach {shared}"))
+    engine.wait_for_more("shop")
+    read = "docker exec $1 cat /proc/sys/fs/mqueue/msg_max /proc/sys/fs/mqueue/msgsize_max"
+    for container in ("shop", "event-publisher"):
+        assert "10000\n102400\n" == engine.run(read, container)
+    engine.run("docker stop shop")
+    engine.run("docker stop event-publisher")
+    assert engine.put("shop") <= engine.arrived()
+    engine.run("docker rm --force shop event-publisher; docker rm --force event-queues")
+    engine.run(set_transport.replace("$1", "spool"))
+    engine.run(f"{deployment.publisher}; {deployment.service}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import sysconfig
 import threading
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Final, cast
 import pytest
 
 from baseplate_events.event_publisher.config.settings import load_settings
-from baseplate_events.transport.limits import QueueSize
-from tests.deploy.containers import COLLECTOR, PYTHON
+from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE
+from baseplate_events.events import MAX_SPOOL_SIZE, SPOOL_VARIABLE
+from baseplate_events.spool.writer import MIN_SEGMENT_SIZE, SEGMENTS
+from tests.deploy.containers import COLLECTOR
+from tests.deploy.guide import guide
 from tests.deploy.systems import DEPLOY
 from tests.support.commands import run
 
@@ -30,11 +34,18 @@ MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"
 #: Where native sidecars are on by default, and the newest whose schemas there are.
 VERSIONS: Final = ("1.29.0", "1.37.0")
 
-#: Bytes of RLIMIT_MSGQUEUE that a container gets (getrlimit(2) says since when it is so many).
-DEFAULT_RLIMIT: Final = 819_200
+#: Writers that the volume has room for: EventQueue objects in processes of the service.
+WRITERS: Final = 32
 
-#: Pods of one service that run side by side on a node during a rollout.
-SIDE_BY_SIDE: Final = 2
+#: How many times `dead_letters.max_size` the file of a ledger takes, and how many are kept.
+LETTER_PAGES: Final = 2
+LEDGERS: Final = 1 + KEPT_ASIDE
+
+#: Bytes of the rest of a ledger and its journal.
+LEDGER_SIZE: Final = 2**20
+
+#: What a cluster may not allow, or a node has to be prepared for.
+KERNEL_SETTINGS: Final = re.compile("sysctl|rlimit|ulimit|hostIPC|shareProcessNamespace|privileged: true")
 
 
 class Node:
@@ -55,9 +66,14 @@ class Node:
         return [Node(item) for item in items]
 
     def named(self, name: str) -> Node:
-        """Return the item of a list that has this name."""
-        (found,) = [item for item in self.items() if item["name"].value == name]
+        """Return the item of a list that has this name, itself or in its metadata."""
+        (found,) = [item for item in self.items() if item.name == name]
         return found
+
+    @property
+    def name(self) -> object:
+        owner = self["metadata"] if "metadata" in self else self  # noqa: SIM401 - it is no mapping
+        return owner["name"].value
 
     @property
     def _mapping(self) -> dict[str, object]:
@@ -76,12 +92,21 @@ class Node:
         return self.value
 
 
+def read_yaml(text: str) -> list[Node]:
+    """Read the documents of a file."""
+    convert = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
+    return Node(json.loads(run(sys.executable, "-c", convert, stdin=text).check())).items()
+
+
+def yaml_blocks(heading: str) -> list[Node]:
+    """Read what the guide shows of manifests."""
+    return [document for block in guide(heading, "yaml") for document in read_yaml(block)]
+
+
 @pytest.fixture(scope="module")
 def documents() -> dict[str, Node]:
     """The documents of the manifest, by their kinds."""
-    convert = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
-    converted = run(sys.executable, "-c", convert, stdin=MANIFEST.read_text()).check()
-    return {node["kind"].text: node for node in Node(json.loads(converted)).items()}
+    return {node["kind"].text: node for node in read_yaml(MANIFEST.read_text())}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +138,35 @@ def test_the_schema_is_kept(version: str) -> None:
     assert 3 == done.check().count(" passed for ")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_variant_with_a_claim_is_valid(
+    documents: dict[str, Node], pod: Node, version: str, tmp_path: Path
+) -> None:
+    """With the guide's volume claim, the pod is that of a StatefulSet, and the claim is no smaller."""
+    (claim,) = yaml_blocks("In Kubernetes")
+    spec = cast("dict[str, object]", claim.value)
+    volumes = [volume.value for volume in pod["volumes"].items() if volume["name"].value != "spool"]
+    labels = documents["Pod"]["metadata"]["labels"].value
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {**cast("dict[str, object]", pod.value), "volumes": volumes},
+    }
+    stateful = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "service"},
+        "spec": {"serviceName": "service", "selector": {"matchLabels": labels}, "template": template, **spec},
+    }
+    path = tmp_path / "stateful.yaml"
+    path.write_text(json.dumps(stateful))
+    validate = Path(sysconfig.get_path("scripts")) / "kubernetes-validate"
+    done = run(validate, "--strict", "--kubernetes-version", version, path, merged=True)
+    assert 1 == done.check().count(" passed for ")
+    size = claim["volumeClaimTemplates"].named("spool")["spec"]["resources"]["requests"]["storage"].text
+    assert size.endswith("Gi")
+    assert int(size[:-2]) * 2**30 >= mebibytes(pod["volumes"].named("spool")["emptyDir"]["sizeLimit"])
+
+
 def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
     """It starts before the service and ends after it, and has the time to."""
     assert "Always" == sidecar["restartPolicy"].text
@@ -124,28 +178,43 @@ def test_it_has_the_time_to_end(pod: Node, settings: PublisherSettings) -> None:
     assert pod["terminationGracePeriodSeconds"].number / 2 > settings.shutdown_grace
 
 
-def test_the_queue_fits(pod: Node, settings: PublisherSettings) -> None:
-    """The queue is within the sysctls of the pod and the limit of the user, also during a rollout."""
-    size = QueueSize(settings.queue.max_size, settings.queue.max_event_size)
-    sysctls = pod["securityContext"]["sysctls"]
-    assert settings.queue.max_size <= int(sysctls.named("fs.mqueue.msg_max")["value"].text)
-    assert settings.queue.max_event_size <= int(sysctls.named("fs.mqueue.msgsize_max")["value"].text)
-    assert size.bytes_charged * SIDE_BY_SIDE <= DEFAULT_RLIMIT
+def test_no_setting_of_the_kernel_is_needed(settings: PublisherSettings) -> None:
+    """The manifest starts on a stock cluster: events go through the volume alone."""
+    assert "spool" == settings.queue.transport
+    assert KERNEL_SETTINGS.search(MANIFEST.read_text()) is None
 
 
-def test_the_volume_holds_the_spool(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
-    """The spool is in a folder below the volume, whose limit is above all that may be in it."""
+def test_both_have_the_volume(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
+    """Service and publisher mount the same volume, for writing, where both look for the spool."""
+    assert settings.spool is not None
+    service = pod["containers"].named("service")
+    for container in (sidecar, service):
+        mount = container["volumeMounts"].named("spool")
+        assert settings.spool.directory == mount["mountPath"].text
+        assert "readOnly" not in mount
+    assert settings.spool.directory == service["env"].named(SPOOL_VARIABLE)["value"].text
+
+
+def mebibytes(node: Node) -> int:
+    """Read a size."""
+    assert node.text.endswith("Mi")
+    return int(node.text[:-2]) * 2**20
+
+
+def test_the_volume_holds_all_that_is_kept(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
+    """The limit of the volume, beyond which the pod is evicted, is above all that may be in it."""
     assert settings.spool is not None
     assert settings.dead_letters is not None
-    mount = sidecar["volumeMounts"].named("spool")["mountPath"].text
-    assert mount == str(Path(settings.spool.directory).parent)
-    limit = pod["volumes"].named("spool")["emptyDir"]["sizeLimit"].text
-    assert limit.endswith("Mi")
-    assert settings.spool.max_size + settings.dead_letters.max_size < int(limit[:-2]) * 1024 * 1024
+    assert settings.spool.max_size == MAX_SPOOL_SIZE  # what the service's EventQueue goes by
+    overshoot = WRITERS * max(MAX_SPOOL_SIZE // SEGMENTS, MIN_SEGMENT_SIZE)
+    ledgers = LEDGERS * (LETTER_PAGES * settings.dead_letters.max_size + LEDGER_SIZE)
+    limit = mebibytes(pod["volumes"].named("spool")["emptyDir"]["sizeLimit"])
+    assert MAX_SPOOL_SIZE + overshoot + ledgers < limit
+    assert limit == mebibytes(sidecar["resources"]["requests"]["ephemeral-storage"])
 
 
 def test_everything_is_locked_down(pod: Node, sidecar: Node) -> None:
-    """What Kubernetes calls a restricted pod, but for the sysctls, and nothing can be written but volumes."""
+    """What Kubernetes calls a restricted pod, and nothing can be written but volumes."""
     context = pod["securityContext"]
     assert context["runAsNonRoot"].value is True
     assert context["runAsUser"].number > 0
@@ -198,7 +267,7 @@ def answering(status: int) -> Generator[str]:
 
 
 class Kubelet:
-    """Runs the containers of the manifest one by one, in namespaces that are the pod's.
+    """Runs the containers of the manifest one by one, each with an IPC namespace of its own.
 
     What is Kubernetes' own isn't tried: who starts them in which order and when, and what becomes of the pod.
     """
@@ -211,12 +280,8 @@ class Kubelet:
         self._documents = documents
         self._pod = documents["Pod"]["spec"]
         self._context = self._pod["securityContext"]
-        sysctls = [
-            f"--sysctl={sysctl['name'].text}={sysctl['value'].text}"
-            for sysctl in self._context["sysctls"].items()
-        ]
         idle = ("--entrypoint=sleep", "event-publisher:1", "infinity")
-        self._run("--name=pod", "--ipc=shareable", "--stop-signal=SIGKILL", *sysctls, *idle)
+        self._run("--name=pod", "--stop-signal=SIGKILL", *idle)
         for volume in self._pod["volumes"].items():
             self._make(volume)
 
@@ -237,25 +302,28 @@ class Kubelet:
         """Start a container with what is its image here, and return its name."""
         name = f"pod-{container['name'].text}"
         own = container["securityContext"]
-        flags = [f"--name={name}", "--network=container:pod", "--ipc=container:pod"]
+        flags = [f"--name={name}", "--network=container:pod"]
         flags.append(f"--user={self._context['runAsUser'].number}:{self._context['runAsGroup'].number}")
         flags += [f"--cap-drop={capability.text}" for capability in own["capabilities"]["drop"].items()]
         if own["readOnlyRootFilesystem"].value is True:
             flags.append("--read-only")
         if own["allowPrivilegeEscalation"].value is False:
             flags.append("--security-opt=no-new-privileges")
-        for variable in container["env"].items() if "env" in container else ():
-            source = variable["valueFrom"]["secretKeyRef"]
-            assert self._documents["Secret"]["metadata"]["name"].text == source["name"].text
-            secret = self._documents["Secret"]["stringData"][source["key"].text].text
-            flags.append(f"--env={variable['name'].text}={secret}")
-        for mount in container["volumeMounts"].items() if "volumeMounts" in container else ():
+        for variable in container["env"].items():
+            value = variable["value"].text if "value" in variable else self._secret(variable)
+            flags.append(f"--env={variable['name'].text}={value}")
+        for mount in container["volumeMounts"].items():
             mode = ":ro" if "readOnly" in mount and mount["readOnly"].value is True else ""
             flags.append(f"--volume={self.volumes}/{mount['name'].text}:{mount['mountPath'].text}{mode}")
         arguments = [argument.text for argument in container["args"].items()] if "args" in container else []
         self._engine.run('docker tag "$1" "$2"', image, container["image"].text)
         self._run(*flags, container["image"].text, *arguments)
         return name
+
+    def _secret(self, variable: Node) -> str:
+        source = variable["valueFrom"]["secretKeyRef"]
+        assert self._documents["Secret"]["metadata"]["name"].text == source["name"].text
+        return self._documents["Secret"]["stringData"][source["key"].text].text
 
     def probe(self, container: Node, probe: str) -> bool:
         """Tell whether a probe of a container that runs succeeds."""
@@ -276,9 +344,10 @@ def test_the_pod_works(
     service = kubelet.start(pod["containers"].named("service"), "shop")
     engine.wait_for_more(service)
     assert kubelet.probe(sidecar, "livenessProbe")
-    queue = engine.run(f'docker exec "$1" {PYTHON} -m baseplate_events queue stat v2', publisher)
-    assert f" of {settings.queue.max_size:,} events" in queue
-    assert f" at most {settings.queue.max_event_size:,} bytes" in queue
+    assert settings.spool is not None
+    spool = f"{settings.spool.directory}/events-v2"
+    folder = engine.run('docker exec "$1" stat --format="%u:%g %a" "$2"', publisher, spool)
+    assert "10001:10001 2700\n" == folder
     engine.run("docker stop $1", service)
     engine.run("docker stop --time=$1 $2", str(pod["terminationGracePeriodSeconds"].number), publisher)
     assert engine.put(service) <= engine.arrived()

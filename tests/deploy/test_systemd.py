@@ -38,6 +38,11 @@ with EventQueue(name, serialize_v2j_event, mode=0o660, put_timeout=30,
         queue.put({{"id": event}})
 """
 
+#: The directory that `deploy/tmpfiles` makes.
+SPOOLS: Final = "/var/spool/events"
+
+ENVIRONMENT: Final = f"Environment=EVENT_SPOOL_DIRECTORY={SPOOLS}\n"
+
 _numbers = itertools.count()
 
 
@@ -82,28 +87,37 @@ class Host:
         name = f"q{next(_numbers)}"
         defaults = {
             "queue__mode": "0660",
-            "spool__directory": f"/var/lib/event-publisher/{name}",
+            "spool__directory": SPOOLS,
             "shutdown__grace": "100 milliseconds",
         }
         text = config_text(name, f"http://{COLLECTOR}", **{**defaults, **overrides})
         self.system.write(f"/etc/event-publisher/{name}.ini", text, owner="event-publisher", mode="0400")
         return name
 
-    def service(self, name: str, *events: str) -> str:
-        """Make a service with the drop-in of `deploy/` that puts these events, and return its unit."""
+    def service(self, name: str, *events: str, spool: bool = True) -> str:
+        """Make a service with the drop-in of `deploy/` that puts these events, and return its unit.
+
+        Args:
+            name: Of the queue.
+            events: Their ids.
+            spool: Whether they go into the spool; otherwise the line that says so is left out.
+        """
         unit = f"shop-{name}.service"
         command = f"/opt/event-publisher/bin/python /opt/shop.py {name} {' '.join(events)}"
         self.system.write(
             f"/etc/systemd/system/{unit}", f"[Service]\nType=oneshot\nUser=shop\nExecStart={command}\n"
         )
         drop_in = DROP_IN.read_text().replace("@v2", f"@{name}")
+        assert ENVIRONMENT in drop_in
+        if not spool:
+            drop_in = drop_in.replace(ENVIRONMENT, "")
         self.system.write(f"/etc/systemd/system/{unit}.d/events.conf", drop_in)
         self.system.run("systemctl", "daemon-reload")
         return unit
 
-    def put(self, name: str, *events: str) -> None:
+    def put(self, name: str, *events: str, spool: bool = True) -> None:
         """Put events as a service would."""
-        self.system.run("systemctl", "start", self.service(name, *events))
+        self.system.run("systemctl", "start", self.service(name, *events, spool=spool))
 
     def wait_for_restarts(self, unit: str, count: int) -> None:
         """Wait until a unit is up after so many restarts."""
@@ -176,12 +190,13 @@ def test_limits_are_lifted(host: Host) -> None:
     assert "102400\n" == host.system.read("/proc/sys/fs/mqueue/msgsize_max")
 
 
-def test_events_are_delivered(host: Host) -> None:
+@pytest.mark.parametrize("spool", [True, False], ids=["spool", "posix"])
+def test_events_are_delivered(host: Host, spool: bool) -> None:
     """A service of another user starts the publisher and puts events; they arrive, and a stop is clean."""
     name = host.configure()
     host.collect()
     events = [f"{name}-{number}" for number in range(30)]
-    host.put(name, *events)
+    host.put(name, *events, spool=spool)
     host.system.wait("all events arrive", lambda: host.arrived(name) == events)
     unit = f"event-publisher@{name}"
     assert "active" == host.system.show(unit, "ActiveState")
@@ -190,24 +205,50 @@ def test_events_are_delivered(host: Host) -> None:
     assert "success" == host.system.show(unit, "Result")
 
 
-def test_started_means_that_the_queue_is_there(host: Host) -> None:
-    """When the unit has started, the queue is made, open to the group and to nobody else."""
+def test_a_service_may_come_first(host: Host) -> None:
+    """A service that puts events while there is no publisher makes the spool; the publisher can read it."""
+    name = host.configure()
+    user = ("--uid=shop", "--property=SupplementaryGroups=events", f"--setenv=EVENT_SPOOL_DIRECTORY={SPOOLS}")
+    command = ("/opt/event-publisher/bin/python", "/opt/shop.py", name, f"{name}-1", f"{name}-2")
+    host.system.run("systemd-run", "--wait", "--collect", *user, *command)
+    made = host.system.run("stat", "--format=%U:%G %a", f"{SPOOLS}/events-{name}")
+    assert "shop:events 2770\n" == made
+    host.collect()
+    host.system.run("systemctl", "start", f"event-publisher@{name}")
+    host.system.wait("both arrive", lambda: host.arrived(name) == [f"{name}-1", f"{name}-2"])
+
+
+def test_started_means_that_spool_and_queue_are_there(host: Host) -> None:
+    """When the unit has started, both are made, open to the group and to no one else."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
-    made = host.system.run("stat", "--format=%U:%G %a", f"/dev/mqueue/events-{name}")
-    assert "event-publisher:events 660\n" == made
+    made = (f"{SPOOLS}/events-{name}", f"/dev/mqueue/events-{name}")
+    expected = "event-publisher:events 2770\nevent-publisher:events 660\n"
+    assert expected == host.system.run("stat", "--format=%U:%G %a", *made)
 
 
 def test_folders_are_its_own(host: Host) -> None:
-    """The spool and the folder of the health endpoint belong to the publisher alone."""
+    """What only the publisher needs belongs to it alone; the directory of the spools is the group's."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
     for folder in (f"/var/lib/event-publisher/{name}", f"/run/event-publisher/{name}"):
         assert "event-publisher:events 700\n" == host.system.run("stat", "--format=%U:%G %a", folder)
+    assert "root:events 2770\n" == host.system.run("stat", "--format=%U:%G %a", SPOOLS)
+
+
+def test_the_spool_is_made_again(host: Host) -> None:
+    """If someone deletes the folder of a spool, service and publisher go on in a new one."""
+    name = host.configure()
+    host.collect()
+    host.put(name, f"{name}-1")
+    host.system.wait("the first arrives", lambda: host.arrived(name) == [f"{name}-1"])
+    host.system.run("rm", "-r", f"{SPOOLS}/events-{name}")
+    host.put(name, f"{name}-2")
+    host.system.wait("the second arrives", lambda: host.arrived(name) == [f"{name}-1", f"{name}-2"])
 
 
 def test_a_stop_leaves_nothing_behind(host: Host) -> None:
-    """With the collector down, a stop spools what was put; the next start delivers it."""
+    """With the collector down, a stop leaves what was put in the spool; the next start delivers it."""
     name = host.configure()
     unit = f"event-publisher@{name}"
     events = [f"{name}-{number}" for number in range(20)]
