@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from baseplate_events import __version__
 from baseplate_events.transport.limits import read_limits
-from benchmarks.report import Report
+from benchmarks.report import Report, Table
 from benchmarks.scale import Scale
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ BENCHMARKS: Final = {
     "spool-writers": ("spool_writers", "run"),
     "publisher": ("publisher", "run_publisher"),
     "spool": ("publisher", "run_spool"),
+    "container-limits": ("container_limits", "run"),
     "scaling": ("scaling", "run"),
     "latency": ("latency", "run"),
     "footprint": ("footprint", "run"),
@@ -68,16 +69,16 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(name: str) -> Callable[[Scale], Iterable[Report]]:
+def _load(name: str) -> Callable[[Scale], Iterable[Report | Table]]:
     module, function = BENCHMARKS[name]
     run = cast(
-        "Callable[[Scale], Report | Iterable[Report]]",
+        "Callable[[Scale], Report | Table | Iterable[Report | Table]]",
         getattr(importlib.import_module(f".{module}", __package__), function),
     )
 
-    def run_all(scale: Scale) -> Iterable[Report]:
+    def run_all(scale: Scale) -> Iterable[Report | Table]:
         found = run(scale)
-        return [found] if isinstance(found, Report) else found
+        return [found] if isinstance(found, (Report, Table)) else found
 
     return run_all
 

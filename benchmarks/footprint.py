@@ -52,6 +52,13 @@ _START_BOUND: Final = 150.0
 _MEMORY_BOUND: Final = 30.0
 _IDLE_BOUND: Final = 0.1
 
+#: Per cent of a core and context switches a minute of a publisher with a spool that idles.
+_SPOOL_IDLE_BOUND: Final = 0.05
+_SPOOL_SWITCHES_BOUND: Final = 12
+
+#: Our publisher with a spool, which reads the POSIX queue as well.
+_SPOOL: Final = "spool"
+
 #: Where nobody listens: the port of the discard service.
 _NOWHERE: Final = "http://127.0.0.1:9"
 
@@ -78,6 +85,9 @@ def run(scale: Scale) -> Report:
             _at_most(starts[0], _START_BOUND),
             _at_most(states[0], _IDLE_BOUND),
             _at_most(states[2], _MEMORY_BOUND),
+            _at_most(states[4], _SPOOL_IDLE_BOUND),
+            _at_most(states[5], _SPOOL_SWITCHES_BOUND),
+            _at_most(states[6], _MEMORY_BOUND),
         ),
         (
             "Imports and starts: beyond those of `python -c pass`, in processes of their own.",
@@ -199,13 +209,15 @@ def _states(*, warm_up: float, idle: float, load: float) -> list[Line]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         collector = stack.enter_context(collector_process())
         chains: dict[str, tuple[MessageQueue, Publisher]] = {}
-        for whose in PUBLISHERS:
+        for whose in (*PUBLISHERS, _SPOOL):
             name = f"benchmark-{secrets.token_hex(8)}"
             queue = stack.enter_context(queue_for(name))
+            settings = {"batch__max_age": "50 milliseconds"}
+            if whose == _SPOOL:
+                settings["spool__directory"] = str(folder)
             # A short age, so that it has delivered soon; it makes no difference to one that idles.
-            process = stack.enter_context(
-                publisher(whose, folder, name, collector.url, batch__max_age="50 milliseconds")
-            )
+            module = "ours" if whose == _SPOOL else whose
+            process = stack.enter_context(publisher(module, folder, name, collector.url, **settings))
             queue.put(stamped(bodies[0], 0))
             chains[whose] = queue, process
         for _, process in chains.values():
@@ -226,6 +238,10 @@ def _states(*, warm_up: float, idle: float, load: float) -> list[Line]:
         _line("idle, context switches", "a minute", switches),
         _line("idle, resident", "MiB", memory),
         _line("under load, resident at most", "MiB", peak),
+        Line("idle with a spool, CPU", "% of a core", cpu[_SPOOL]),
+        Line("idle with a spool, context switches", "a minute", switches[_SPOOL]),
+        Line("idle with a spool, resident", "MiB", memory[_SPOOL]),
+        Line("under load with a spool, resident at most", "MiB", peak[_SPOOL]),
     ]
 
 

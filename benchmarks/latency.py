@@ -22,17 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from baseplate_events import EventQueue
 from benchmarks.ages import collector_process, event_bodies, stamped
 from benchmarks.peers import PUBLISHERS, publisher, queue_for
-from benchmarks.report import Line, Report
+from benchmarks.report import Line, Report, Target
 from benchmarks.rounds import interleave, percentile
 from tests.support.publishers import MAX_MESSAGES
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
-    from baseplate_events.transport.posix import MessageQueue
     from benchmarks.ages import CollectorProcess
     from benchmarks.peers import Publisher
     from benchmarks.scale import Scale
@@ -46,8 +46,12 @@ _SOON: Final = "50 milliseconds"
 #: Different events that are put in turn.
 _BODIES: Final = 2_000
 
-#: Our publisher with that.
+#: Our publisher with that, and the same with a spool that services write to.
 _OURS_SOON: Final = "ours, soon"
+_OURS_SPOOL: Final = "ours, soon, spool"
+
+#: Milliseconds after which half of the events are there that come through a spool at a low rate.
+_SPOOL_BOUND: Final = 50.0 + 10.0
 
 #: Seconds between two looks at what the collector has.
 _GLANCE: Final = 0.02
@@ -71,10 +75,11 @@ class _Chain:
     """A queue with a publisher and a collector of its own.
 
     Attributes:
+        send: Puts an event.
         put: Events that were put so far; all arrive, in this order but for batches under way together.
     """
 
-    queue: MessageQueue
+    send: Callable[[bytes], object]
     process: Publisher
     collector: CollectorProcess
     put: int = 0
@@ -111,7 +116,7 @@ class _Chain:
             now = time.monotonic_ns()
             if due > now:
                 time.sleep((due - now) / 1e9)
-            self.queue.put(stamped(bodies[number % len(bodies)], due), timeout=PATIENCE)
+            self.send(stamped(bodies[number % len(bodies)], due))
             number += 1
             due = due + round(chance.expovariate(rate) * 1e9) if rate else time.monotonic_ns()
         return number
@@ -126,7 +131,27 @@ def _chain(whose: str, **settings: str) -> Generator[_Chain]:
         collector_process() as collector,
         publisher(whose, Path(folder), name, collector.url, **settings) as process,
     ):
-        yield _Chain(queue, process, collector)
+        yield _Chain(partial(queue.put, timeout=PATIENCE), process, collector)
+
+
+@contextlib.contextmanager
+def _spool_chain(**settings: str) -> Generator[_Chain]:
+    name = f"benchmark-{secrets.token_hex(8)}"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.closing(EventQueue(name, bytes, spool_directory=folder, strict_size=True)) as queue,
+        collector_process() as collector,
+        publisher(
+            "ours",
+            Path(folder),
+            name,
+            collector.url,
+            spool__directory=folder,
+            queue__transport="spool",
+            **settings,
+        ) as process,
+    ):
+        yield _Chain(queue.put, process, collector)
 
 
 def run(scale: Scale) -> Report:
@@ -142,12 +167,15 @@ def run(scale: Scale) -> Report:
         }
         if "original" in PUBLISHERS:
             chains["original"] = stack.enter_context(_chain("original"))
+        spool = {_OURS_SPOOL: stack.enter_context(_spool_chain(batch__max_age=_SOON))}
 
         def measure(rate: float, seconds: float, rounds: int, afterwards: float) -> dict[str, list[_Run]]:
+            # At full speed a spool would only be filled.
+            running = {**chains, **spool} if rate else chains
             return interleave(
                 {
                     name: partial(chain.run, bodies, rate, seconds, afterwards)
-                    for name, chain in chains.items()
+                    for name, chain in running.items()
                 },
                 rounds,
             )
@@ -157,10 +185,13 @@ def run(scale: Scale) -> Report:
         half_rate = min(runs[0].rate for runs in capacity.values()) / 2
         low = measure(_LOW_RATE, scale.pick(full=6.0, quick=1.5, tiny=0.1), rounds, afterwards)
         half = measure(half_rate, scale.pick(full=4.0, quick=1.0, tiny=0.1), rounds, afterwards)
+    through_spool = 1e3 * percentile([age for run in low[_OURS_SPOOL] for age in run.ages], 50)
+    what = f"{_LOW_RATE:g} events/s through a spool with batch.max_age = {_SOON}, p50 in ms"
     return Report(
         "From put to the collector",
         (*_lines(f"{_LOW_RATE:g} events/s", low), *_lines(f"{half_rate:,.0f} events/s", half)),
-        notes=(
+        (Target(what, through_spool, _SPOOL_BOUND, at_least=False),),
+        (
             "From when an event is due, at random, to when the collector has read all of its batch.",
             "Both publishers send a batch that isn't full after 1 second, by default.",
             f"{half_rate:,.0f} events/s is half of what the slowest of them manages here.",
@@ -179,5 +210,8 @@ def _lines(what: str, found: dict[str, list[_Run]]) -> list[Line]:
         original = figures.get("original")
         lines.append(Line(f"{what}, p{percent}", "ms", figures["ours"], original))
         note = f"with batch.max_age = {_SOON}"
-        lines.append(Line(f"{what}, p{percent}, ours {note}", "ms", figures[_OURS_SOON], original))
+        lines += [
+            Line(f"{what}, p{percent}, ours {note}", "ms", figures[_OURS_SOON], original),
+            Line(f"{what}, p{percent}, ours {note}, spool", "ms", figures[_OURS_SPOOL], original),
+        ]
     return lines

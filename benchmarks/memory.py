@@ -76,6 +76,7 @@ def _peak(made: Rig, concurrency: int, batch_size: int, seconds: float) -> float
             contextlib.closing(LightCollector(latency, resets=_RESETS, ssl_context=context))
         )
         spool = made.folder / "spool"
+        spool.mkdir()
         stack.callback(shutil.rmtree, spool)
         settings = {
             **secure,

@@ -20,7 +20,7 @@ from benchmarks.report import Line, Report, Target
 from benchmarks.rounds import interleave
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from benchmarks.publisher_rig import Rig, Speed
     from benchmarks.scale import Scale
@@ -44,15 +44,15 @@ _LEVEL: Final = "compression.level"
 #: Times the original's rate that ours should be, by the latency in milliseconds.
 _ORIGINAL_BOUNDS: Final = {0: 4.5, 50: 15.0}
 
-#: Share of the floor's rate that ours should be at no latency, and share of the rate without a spool that it
-#: should be with one.
+#: Share of the floor's rate that ours should be at no latency, and shares of the rate without a spool that it
+#: should be if events come through the POSIX queue and are moved to one, and if they are read from one.
 _FLOOR_BOUND: Final = 0.8
-_SPOOL_BOUND: Final = 0.7
+_RELAY_BOUND: Final = 0.75
+_READ_BOUND: Final = 1.0
 
-#: Bytes of a spool, for each batch under way and for two more. Enough to keep all senders busy; with more, it
-#: would be measured how fast a spool fills up.
-_SPOOL_OF_A_BATCH: Final = 600_000
-_SPARE_BATCHES: Final = 2
+#: Latencies at which a spool is read, and times the original's rate that ours should be then at 0 ms.
+_SPOOL_LATENCIES: Final = (0, 50)
+_SPOOL_ORIGINAL_BOUND: Final = 5.0
 
 #: The settings of an operator who sets nothing.
 _DEFAULTS: Final[Mapping[str, str]] = {}
@@ -194,25 +194,44 @@ def _levels(made: Rig, scale: Scale) -> Report:
 
 def _spools(made: Rig, scale: Scale) -> Report:
     modes = scale.pick(full=_MODES, quick=_MODES, tiny=("never",))
-    candidates: _Candidates = {"none": partial(_ours, made, scale, 0, _DEFAULTS)}
-    candidates.update({mode: partial(_with_spool, made, scale, mode) for mode in modes})
+    latencies = scale.pick(full=_SPOOL_LATENCIES, quick=_SPOOL_LATENCIES, tiny=(0,))
+    candidates: _Candidates = {}
+    for latency in latencies:
+        candidates[f"none {latency}"] = partial(_ours, made, scale, latency, _DEFAULTS)
+        candidates[f"read {latency}"] = partial(_from_spool, made, scale, latency)
+    candidates.update({mode: partial(_relayed, made, scale, mode) for mode in modes})
+    if is_installed():
+        candidates["original"] = partial(_original, made, scale, 0)
     found = _measure(candidates, scale)
-    without = found["none"]
-    lines = [
-        Line(f"`spool.fsync` {mode}", "events/s", found[mode].rate, None, without.rate, more_is_better=True)
-        for mode in modes
-    ]
-    lines += [
-        Line(f"CPU, `spool.fsync` {mode}", "s per 1,000,000 events", found[mode].cpu, None, without.cpu)
-        for mode in modes
-    ]
-    share = lines[0].of_floor
-    targets = [] if share is None else [Target("events/s, share of those without", share, _SPOOL_BOUND)]
+    lines: list[Line] = []
+    targets: list[Target] = []
+    for latency in latencies:
+        read, without = found[f"read {latency}"], found[f"none {latency}"]
+        original = found["original"].rate if latency == 0 and "original" in found else None
+        what = f"read from the spool, {latency} ms"
+        lines.append(Line(what, "events/s", read.rate, original, without.rate, more_is_better=True))
+        targets += _share(f"{what}, share of the POSIX queue", lines[-1].of_floor, _READ_BOUND)
+        targets += _share(f"{what}, times the original", lines[-1].times_original, _SPOOL_ORIGINAL_BOUND)
+        lines.append(Line(f"CPU, {what}", "s per 1,000,000 events", read.cpu, None, without.cpu))
+    without = found[f"none {latencies[0]}"]
+    for mode in modes:
+        what = f"moved to the spool, `spool.fsync` {mode}"
+        lines += [
+            Line(what, "events/s", found[mode].rate, None, without.rate, more_is_better=True),
+            Line(f"CPU, {what}", "s per 1,000,000 events", found[mode].cpu, None, without.cpu),
+        ]
+        if mode == modes[0]:
+            targets += _share(f"{what}, share of those without", lines[-2].of_floor, _RELAY_BOUND)
     notes = (
         made.note,
-        f"The floor is the same publisher without a spool; the spool is on {filesystem(made.folder)}.",
+        "The floor is the same publisher with a POSIX queue and no spool.",
+        f"The spool is on {filesystem(made.folder)}.",
     )
     return Report("Publisher with a spool", tuple(lines), tuple(targets), notes)
+
+
+def _share(what: str, share: float | None, bound: float) -> list[Target]:
+    return [] if share is None else [Target(what, share, bound)]
 
 
 def filesystem(path: Path) -> str:
@@ -243,16 +262,29 @@ def _ours(made: Rig, scale: Scale, latency: int, settings: Mapping[str, str]) ->
         return publisher.watch(collector, _seconds(scale), cycle=cycle)
 
 
-def _with_spool(made: Rig, scale: Scale, mode: str) -> Speed:
+def _relayed(made: Rig, scale: Scale, mode: str) -> Speed:
+    with _spool_directory(made) as folder:
+        return _ours(made, scale, 0, {"spool.directory": folder, "spool.fsync": mode})
+
+
+def _from_spool(made: Rig, scale: Scale, latency: int) -> Speed:
+    with (
+        _spool_directory(made) as folder,
+        contextlib.closing(LightCollector(latency / 1_000)) as collector,
+        made.producer("--spool", folder) as producer,
+        made.ours(collector, {"spool.directory": folder, "queue.transport": "spool"}) as publisher,
+    ):
+        producer.go()
+        cycle = _default(_CONCURRENCY) if latency else 1
+        return publisher.watch(collector, _seconds(scale), cycle=cycle)
+
+
+@contextlib.contextmanager
+def _spool_directory(made: Rig) -> Generator[str]:
     folder = made.folder / "spool"
-    batches = _default(_CONCURRENCY) + _SPARE_BATCHES
-    settings = {
-        "spool.directory": str(folder),
-        "spool.fsync": mode,
-        "spool.max_size": str(batches * _SPOOL_OF_A_BATCH),
-    }
+    folder.mkdir(mode=0o700)
     try:
-        return _ours(made, scale, 0, settings)
+        yield str(folder)
     finally:
         shutil.rmtree(folder)
 

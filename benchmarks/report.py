@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _HEAD: Final = (
     "| | unit | ours | original | floor | times the original | of the floor |\n|---|---|---|---|---|---|---|"
@@ -94,12 +94,30 @@ class Report:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"### {self.title}\n", _HEAD, *map(_row, self.lines)]
-        if self.notes:
-            parts += ["", *(f"- {note}" for note in self.notes)]
-        if self.targets:
-            parts += ["", *(f"- {target}" for target in self.targets)]
-        return "\n".join(parts) + "\n"
+        return _text(self.title, [_HEAD, *map(_row, self.lines)], self.notes, self.targets)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a benchmark found that compares other things than ours with the original and the floor.
+
+    Attributes:
+        title: What was measured.
+        head: The heads of its columns.
+        rows: The cells of each row.
+        targets: What the figures should reach.
+        notes: What a reader must know to make sense of them, one sentence each.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    targets: tuple[Target, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [_cells(self.head), "|---" * len(self.head) + "|", *map(_cells, self.rows)]
+        return _text(self.title, lines, self.notes, self.targets)
 
 
 def number(value: float | None) -> str:
@@ -122,4 +140,17 @@ def _row(line: Line) -> str:
         "" if times is None else f"{number(times)}x",
         "" if share is None else f"{share:.0%}",
     )
+    return _cells(cells)
+
+
+def _cells(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _text(title: str, lines: Sequence[str], notes: Sequence[str], targets: Sequence[Target]) -> str:
+    parts = [f"### {title}\n", *lines]
+    if notes:
+        parts += ["", *(f"- {note}" for note in notes)]
+    if targets:
+        parts += ["", *(f"- {target}" for target in targets)]
+    return "\n".join(parts) + "\n"

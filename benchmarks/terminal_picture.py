@@ -104,6 +104,7 @@ def delivering() -> Generator[tuple[str, str]]:
             spool__directory=f"{folder}/spool",
             health__bind=f"{folder}/v2.sock",
         )
+        Path(folder, "spool").mkdir()
         Path(config_file).write_text(config)
         publisher = [*_COMMAND, "publish", config_file, "--queue-name", name]
         producer = threading.Thread(target=produce, args=(queue,))

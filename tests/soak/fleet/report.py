@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from baseplate_events.event_publisher.policy.delivery import Delivery
-    from tests.support.simulated_publisher import MemoryDeadLetters
+    from tests.support.simulated_publisher import MemoryJournal
 
 #: Events of a block: with events of 1 KiB a block is a tenth of `batch.max_size`.
 BLOCK: Final = 50
@@ -100,16 +100,18 @@ class Publisher:
 
     Attributes:
         delivery: Its policy.
-        dead_letters: Its dead letters.
+        journal: What it has written down.
         wake_at: When it is to be asked again.
-        received: Blocks that came.
+        appended: Blocks that are in its spool, or were.
+        read: Those of them that it has read.
         committed: How often the collector took each block.
     """
 
     delivery: Delivery
-    dead_letters: MemoryDeadLetters
+    journal: MemoryJournal
     wake_at: float = float("inf")
-    received: int = 0
+    appended: int = 0
+    read: int = 0
     committed: list[int] = field(default_factory=list[int])
 
 
@@ -174,14 +176,14 @@ class Report:
     @property
     def given_up(self) -> int:
         """Blocks that became dead letters."""
-        return sum(len(publisher.dead_letters.letters) for publisher in self.publishers)
+        return sum(len(publisher.journal.letters) for publisher in self.publishers)
 
     @property
     def unbalanced(self) -> int:
         """Publishers whose books don't say that every event that came was delivered or given up."""
         return sum(
             not publisher.delivery.accounting.balanced
-            or publisher.delivery.accounting.received != publisher.received
+            or publisher.delivery.accounting.received != publisher.appended
             or publisher.delivery.accounting.spooled + publisher.delivery.accounting.in_hand > 0
             for publisher in self.publishers
         )

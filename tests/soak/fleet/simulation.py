@@ -26,10 +26,10 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.outcome import Outcome, classify
-from baseplate_events.event_publisher.policy.store import StoredBatch
+from baseplate_events.event_publisher.policy.span import EventRun, Span, records_size
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.soak.fleet.report import BLOCK, SLICES, Capacity, Mode, Phase, Publisher, Report, Slice
-from tests.support.simulated_publisher import MemoryDeadLetters
+from tests.support.simulated_publisher import MemoryJournal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,46 +52,12 @@ PERIOD: Final = MAX_AGE + 0.001
 #: Bytes of a block in the simulation, which is just its number.
 _BLOCK_SIZE: Final = 9
 
+#: The same with what a spool adds to it, and the segment that a publisher reads.
+_RECORD_SIZE: Final = records_size((bytes(_BLOCK_SIZE),))
+_SEGMENT: Final = bytes(16)
+
 #: Seconds from a connect to the kernel's "connection refused".
 _REFUSAL_SECONDS: Final = 0.001
-
-
-class PackedStore:
-    """A spool in memory in little memory: blocks are of one size, a segment is one piece."""
-
-    def __init__(self) -> None:
-        self._segments: dict[int, bytes] = {}
-        self._open: list[bytes] = []
-        self._number = 0
-
-    def has_room(self, event_size: int, /) -> bool:
-        """Tell that there always is."""
-        del event_size
-        return True
-
-    def append(self, event: bytes, /) -> None:
-        """Keep an event."""
-        self._open.append(event)
-
-    def close_segment(self) -> StoredBatch | None:
-        """Pack the open segment."""
-        if not self._open:
-            return None
-        packed = b"".join(self._open)
-        segment = StoredBatch(self._number, len(self._open), len(packed), len(packed))
-        self._segments[self._number] = packed
-        self._number += 1
-        self._open = []
-        return segment
-
-    def load(self, segment: StoredBatch, /) -> tuple[bytes, ...]:
-        """Unpack a segment."""
-        packed = self._segments[segment.number]
-        return tuple(packed[at : at + _BLOCK_SIZE] for at in range(0, len(packed), _BLOCK_SIZE))
-
-    def release(self, number: int, /) -> None:
-        """Forget a segment."""
-        del self._segments[number]
 
 
 @dataclass(slots=True, eq=False)
@@ -155,7 +121,7 @@ class Fleet:
             self._plan(self._random.uniform(0.0, PERIOD), publisher, block=True)
 
     def _make_publisher(self, batch_blocks: int) -> Publisher:
-        dead_letters = MemoryDeadLetters()
+        journal = MemoryJournal()
         batch_size = FORMATS["2j"].size(batch_blocks, batch_blocks * _BLOCK_SIZE)
         delivery = Delivery(
             Batcher(FORMATS["2j"], max_size=batch_size, max_events=batch_blocks, max_age=MAX_AGE),
@@ -164,10 +130,9 @@ class Fleet:
             max_size=batch_size,
             queue_capacity=10_000,
             queue_message_size=_BLOCK_SIZE,
-            store=PackedStore(),
-            dead_letters=dead_letters,
+            journal=journal,
         )
-        return Publisher(delivery, dead_letters)
+        return Publisher(delivery, journal)
 
     def _plan(self, at: float, what: Phase | Publisher | Exchange, *, block: bool = False) -> None:
         self._serial += 1
@@ -229,11 +194,7 @@ class Fleet:
             self._answer(exchange, now)
 
     def _bring_block(self, publisher: Publisher, now: float) -> None:
-        delivery = publisher.delivery
-        if not delivery.room:
-            raise AssertionError("a publisher with room in its spool takes every event")
-        assert delivery.offer([b"[%7d]" % publisher.received], now) == []
-        publisher.received += 1
+        publisher.appended += 1
         publisher.committed.append(0)
         self._backlog += BLOCK
         if now + PERIOD < self._ends_at:
@@ -242,8 +203,10 @@ class Fleet:
     def _ask(self, publisher: Publisher, now: float) -> None:
         """Do what the service does whenever it wakes."""
         delivery = publisher.delivery
+        _read(publisher, now)
         while (attempt := delivery.next_attempt(now)) is not None:
             self._send(publisher, attempt, now)
+            _read(publisher, now)
         wake_at = delivery.wake_at()
         if wake_at is not None and not now < publisher.wake_at <= wake_at:
             publisher.wake_at = max(wake_at, now)
@@ -295,6 +258,17 @@ class Fleet:
         self._last_commit_at = exchange.commit_at
         for block in exchange.attempt.batch.events:
             exchange.publisher.committed[int(block[1:-1])] += 1
+
+
+def _read(publisher: Publisher, now: float) -> None:
+    """Read what there is memory for; a block is its number, so the spool need not be kept."""
+    while (left := publisher.delivery.memory_left) > 0 and publisher.read < publisher.appended:
+        first = publisher.read
+        publisher.read = min(publisher.appended, first + -(-left // _BLOCK_SIZE))
+        blocks = [b"[%7d]" % number for number in range(first, publisher.read)]
+        start = first * _RECORD_SIZE
+        run = EventRun(blocks, (Span(_SEGMENT, start, start + records_size(blocks)),))
+        assert publisher.delivery.offer_run(run, now) == []
 
 
 _ACCEPTED: Final = classify(Response(200))

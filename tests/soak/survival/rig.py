@@ -25,18 +25,19 @@ from typing import TYPE_CHECKING, Final
 from baseplate_events import EventQueue
 from baseplate_events.dev_collector import AcceptedBatch, RejectedBatch, check_batch, check_head
 from baseplate_events.errors import EventQueueFullError
-from baseplate_events.event_publisher.dead_letters.record import Letter
-from baseplate_events.event_publisher.dead_letters.store import file_numbers, read_letters
-from baseplate_events.event_publisher.spool.segment_format import SegmentFormat
+from baseplate_events.event_publisher.ledger.file import SPOOL_NAME
 from baseplate_events.transport.posix import MessageQueue
 from tests.soak.survival.ledger import Ledger, make_event, numbers_of
+from tests.support.ledgers import letters_in
 from tests.support.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, publisher_process
 from tests.support.queues import drain
+from tests.support.spools_written import read_whole_events
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from baseplate_events.event_publisher.ledger.letters import Letter
     from tests.support.publishers import PublisherProcess
 
 #: Seconds that a producer waits for room at a time, before it looks whether it is to stop.
@@ -328,7 +329,7 @@ class Rig:
     @property
     def spool(self) -> Path:
         """Folder of the spool, where there is one."""
-        return Path(self.settings.get("spool__directory", self.folder / "no-spool"))
+        return Path(self.settings.get("spool__directory", self.folder / "no-spool"), f"events-{self.name}")
 
     @contextlib.contextmanager
     def publisher(self, *, wait: bool = True) -> Generator[PublisherProcess]:
@@ -365,13 +366,18 @@ class Rig:
             self.queue.close()
             self.queue = _open_queue(self.name)
 
-    def segments(self) -> list[Path]:
-        """Name the files in the spool that have events: a journal without any begins with a zero."""
-        return sorted(path for path in self.spool.glob("*-*") if _first_byte(path).strip(b"\0"))
+    def spooled(self) -> set[int]:
+        """Return the numbers of the events that are in the spool and nowhere else."""
+        events = numbers_of(
+            event for path in self.spool.glob("*.segment") for event in read_whole_events(path)
+        )
+        if not events <= self.collector.ledger.delivered:
+            events -= numbers_of(letter.event for letter in self.letters())
+        return events - self.collector.ledger.delivered
 
     def settle(self, publisher: PublisherProcess) -> None:
         """Let a publisher empty queue and spool, and stop it."""
-        self.wait_for(lambda: not self.queue.current_messages and not self.segments(), publisher)
+        self.wait_for(lambda: not self.queue.current_messages and not self.spooled(), publisher)
         self.check(publisher.stop() == 0, f"a publisher ended with {publisher.process.returncode}")
 
     def wait_for(
@@ -385,22 +391,11 @@ class Rig:
 
     def letters(self) -> list[Letter]:
         """Read the dead letters."""
-        folder = self.spool / "rejected"
-        if not folder.is_dir():
-            return []
-        found = [entry for number in file_numbers(str(folder)) for entry in read_letters(str(folder), number)]
-        letters = [entry for entry in found if isinstance(entry, Letter)]
-        self.check(len(found) == len(letters), "dead letters are damaged")
-        return letters
+        return letters_in(self.spool) if (self.spool / SPOOL_NAME).exists() else []
 
     def left(self) -> set[int]:
-        """Tell the numbers of the events that are still in the queue, which this empties, or in the spool."""
-        events = drain(self.queue)
-        form = SegmentFormat("2j")
-        for path in self.segments():
-            data = path.read_bytes()
-            events += [data[start:end] for start, end in form.spans(data)]
-        return numbers_of(events)
+        """Return the numbers of the events that are still in the queue, or in the spool; empty the queue."""
+        return numbers_of(drain(self.queue)) | self.spooled()
 
     def audit(self, put: set[int]) -> tuple[set[int], dict[str, int]]:
         """Compare what was put with what became of it; publisher and producer must have ended.
@@ -441,7 +436,9 @@ def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
         contextlib.closing(Collector(Ledger())) as collector,
     ):
         if spool:
-            settings = {"spool__directory": str(Path(folder, "spool")), **settings}
+            directory = Path(folder, "spool")
+            directory.mkdir()
+            settings = {"spool__directory": str(directory), **settings}
         made = Rig(Path(folder), name, _open_queue(name), collector, settings)
         try:
             yield made
@@ -452,11 +449,3 @@ def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
 
 def _open_queue(name: str) -> MessageQueue:
     return MessageQueue(f"/events-{name}", max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE)
-
-
-def _first_byte(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(1)
-    except FileNotFoundError:  # deleted in the meantime
-        return b""

@@ -40,7 +40,7 @@ _LIFE: Final = 0.3
 _UNLINK_INTERVAL: Final = 1.5
 
 #: Bytes of the file system that is filled, and of the spool where none can be mounted.
-_SMALL_DISK: Final = 1_000_000
+_SMALL_DISK: Final = 4_000_000
 
 #: Messages that no serializer of this package makes, each with what it is.
 JUNK: Final = {
@@ -373,12 +373,12 @@ def _small_disk(setup: Rig) -> Generator[str]:
     """Put the spool on a small file system, or make it small itself where none can be mounted; tell which."""
     place = setup.folder / "disk"
     place.mkdir()
-    options = f"size={_SMALL_DISK},mode=0700"
+    options = f"size={_SMALL_DISK},mode=0755"
     if os.geteuid() != 0 or run("mount", "-t", "tmpfs", "-o", options, "tmpfs", place).status != 0:
         setup.settings["spool__max_size"] = str(_SMALL_DISK)
         yield "spool.max_size"
         return
-    setup.settings["spool__directory"] = str(place / "spool")
+    setup.settings["spool__directory"] = str(place)
     try:
         yield "tmpfs"
     finally:

@@ -1,0 +1,1 @@
+"""Real publishers and services on one spool: killed, damaged, stopped; with every event counted."""
