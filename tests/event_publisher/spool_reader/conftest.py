@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def scene() -> Generator[Scene]:
     """A spool; nothing must be left open."""
+    gc.collect()  # what earlier tests have left
     before = open_files()
     scene = Scene()
     yield scene

@@ -184,23 +184,23 @@ def test_a_stopped_writer_delays_only_itself(scene: Scene) -> None:
     assert scene.reader.status().torn_gaps == 1
 
 
-def test_a_low_limit_of_descriptors_is_respected() -> None:
+def test_a_low_limit_of_descriptors_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections, ledger and folder need some as well: segments get a quarter of them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    try:
-        with contextlib.closing(Scene()) as scene:
-            for number in range(100):
-                scene.writer().put([b"%d" % number])
-                scene.writers.clear()
-            scene.note()
-            payloads: list[bytes] = []
-            while events := scene.read(1, 1000):
-                payloads += [event.payload for event in events]
-                assert scene.files.open_now <= 16
-            assert len(payloads) == 100
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def give_few(_: int) -> tuple[int, int]:
+        return 64, 64
+
+    monkeypatch.setattr(resource, "getrlimit", give_few)
+    with contextlib.closing(Scene()) as scene:
+        for number in range(100):
+            scene.writer().put([b"%d" % number])
+            scene.writers.clear()
+        scene.note()
+        payloads: list[bytes] = []
+        while events := scene.read(1, 1000):
+            payloads += [event.payload for event in events]
+            assert scene.files.open_now <= 16
+        assert len(payloads) == 100
 
 
 def test_few_segments_are_open(scene: Scene) -> None:

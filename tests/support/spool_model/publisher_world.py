@@ -213,11 +213,14 @@ class PublisherWorld(World):
 
     def note_written(self, inode: Inode) -> None:
         """Note what is written to a file that no one reads any more, as locks lied."""
-        if inode.orphaned_at is not None and self.machine.now > inode.orphaned_at + 0.9 * _GONE_PAUSE:
-            self.note_orphan(inode)
+        if inode.orphaned_at is not None:
+            processes = [one.process for one in self.started if one.process.alive]
+            is_open = any(file.inode is inode for one in processes for file in one.descriptors.values())
+            if not is_open or self.machine.now > inode.orphaned_at + 0.9 * _GONE_PAUSE:
+                self.note_orphan(inode)
 
     def note_copies(self) -> None:
-        """Note that any event may be at two places: the ledger may not know of the new one."""
+        """Note that any event may be at two places: a publisher died before the ledger knew of one."""
         self.excuse("it was killed after a failed sync, while it wrote events to another segment")
         self.copied.update(self.excused)
 
