@@ -130,7 +130,7 @@ def test_a_drain_that_forgets_the_bound_of_a_batch_crashes(name: str, tmp_path: 
 def test_sigkill_loses_the_batch_in_hand(name: str, tmp_path: Path) -> None:
     """With a spool it doesn't: the next publisher delivers it."""
     events = make_events(5)
-    spool = {"spool__directory": str(tmp_path / "spool")}
+    spool = {"spool__directory": str(tmp_path / "spool"), "shutdown__grace": "1 second"}
     with small_queue(name) as queue:
         with (
             FaultCollector([Hang()]) as server,
@@ -165,7 +165,7 @@ def test_a_status_of_4xx_drops_the_batch_after_one_try(status: int, name: str, t
 def test_with_a_revoked_key_the_queue_drains_into_the_void(name: str, tmp_path: Path) -> None:
     """The original drops batch after batch for as long as the key isn't known."""
     events = make_events(60)
-    spool = {"spool__directory": str(tmp_path / "spool")}
+    spool = {"spool__directory": str(tmp_path / "spool"), "shutdown__grace": "1 second"}
     with small_queue(name) as queue:
         with (
             FaultCollector([Respond(401)]) as server,
@@ -294,7 +294,7 @@ def test_an_unreachable_statsd_host_loses_or_miscounts_a_batch(
 def test_draining_stops_while_a_post_is_retried(name: str, tmp_path: Path) -> None:
     """Producers of the original see a full queue during an outage; with a spool here they don't notice."""
     events = make_events(20 * MAX_MESSAGES)
-    spool = {"spool__directory": str(tmp_path / "spool")}
+    spool = {"spool__directory": str(tmp_path / "spool"), "shutdown__grace": "1 second"}
     with FaultCollector([Respond(503)]) as server, small_queue(name) as queue:
         with publishing(tmp_path, name, server.url, **spool) as publisher:
             put_all(queue, events)  # has room for all of it, though nothing is delivered

@@ -399,6 +399,8 @@ def test_a_stop_that_takes_long_says_how_far_it_is(
     caplog.set_level(logging.INFO)
     with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
         queue.put(b"{}")
-        drain_and_end(tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"))
+        drain_and_end(
+            tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"), shutdown__grace="1 second"
+        )
     assert "stopping: 0 events in hand, 1 in the queue" in caplog.text
     assert "stopping: 1 events in hand, 0 in the queue" in caplog.text
