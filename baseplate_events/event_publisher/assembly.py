@@ -8,29 +8,23 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..spool.directory import SpoolDirectory
 from ..transport.posix import MessageQueue
 from .access import inspect_queue_access
 from .config.settings import Sync
-from .ledger.file import LETTERS_NAME, SPOOL_NAME, LedgerError
-from .ledger.ledger import Ledger
 from .missing_queue import MissingQueue
 from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
 from .policy.delivery import Delivery
 from .queue_consumer import QueueConsumer
-from .relay import Relay
-from .spool_reader.files import ReaderFolder
-from .spool_reader.reader import SpoolReader
-from .spool_reader.watch import SpoolWatch
-from .spool_source import SpoolSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
     from .config.settings import DeadLetterSettings, PublisherSettings, SpoolSettings
+    from .ledger.ledger import Ledger
     from .policy.backoff import RandomSource
+    from .spool_source import SpoolSource
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -139,6 +133,16 @@ def _open_source(
     dead_letters: DeadLetterSettings,
     clock: Clock,
 ) -> SpoolSource:
+    # Not at the start: a publisher without a spool starts a sixth sooner.
+    from ..spool.directory import SpoolDirectory  # noqa: PLC0415
+    from .ledger.file import SPOOL_NAME  # noqa: PLC0415
+    from .ledger.ledger import Ledger  # noqa: PLC0415
+    from .relay import Relay  # noqa: PLC0415
+    from .spool_reader.files import ReaderFolder  # noqa: PLC0415
+    from .spool_reader.reader import SpoolReader  # noqa: PLC0415
+    from .spool_reader.watch import SpoolWatch  # noqa: PLC0415
+    from .spool_source import SpoolSource  # noqa: PLC0415
+
     directory = SpoolDirectory(spool.directory, settings.queue.name, mode=settings.queue.mode)
     directory.prepare()
     relay = Relay(
@@ -180,6 +184,9 @@ def _open_source(
 
 def _open_letters(settings: PublisherSettings, dead_letters: DeadLetterSettings, clock: Clock) -> Ledger:
     """Open the dead letters of a publisher without a spool."""
+    from .ledger.file import LETTERS_NAME, LedgerError  # noqa: PLC0415 - as above
+    from .ledger.ledger import Ledger  # noqa: PLC0415
+
     folder = dead_letters.directory or ""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - as above
