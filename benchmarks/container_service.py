@@ -1,4 +1,4 @@
-"""A service in a container: it puts the events of requests, as many a second as it is told to.
+"""A service in a container: it puts the events of requests, as many a second as were asked for.
 
 Usage: python -m benchmarks.container_service NAME LANE FOLDER RATE EVENTS SECONDS
 

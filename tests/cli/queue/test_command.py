@@ -11,8 +11,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -29,6 +27,7 @@ from baseplate_events.errors import EventError, EventQueuePermissionError
 from baseplate_events.transport.descriptor import find_queue
 from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MessageQueue
+from tests.cli.queue.processes import line_of, process
 from tests.support.commands import call
 from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.strategies import json_events
@@ -52,25 +51,6 @@ def small_queue(max_messages: int = FEW, *, mode: int = 0o600) -> Generator[tupl
         MessageQueue(name, max_messages=max_messages, max_message_size=SMALL, mode=mode) as queue,
     ):
         yield name, queue
-
-
-@contextlib.contextmanager
-def process(*words: str, stdout: int = subprocess.PIPE) -> Generator[subprocess.Popen[bytes]]:
-    """Run the command in a process of its own, and kill it at the end if it still runs."""
-    command = [sys.executable, "-m", "baseplate_events", "queue", *words]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=stdout, stderr=pipe) as running:
-        try:
-            yield running
-        finally:
-            if running.poll() is None:
-                running.kill()
-
-
-def line_of(running: subprocess.Popen[bytes]) -> bytes:
-    """Return the next line of its stdout."""
-    assert running.stdout is not None
-    return running.stdout.readline()
 
 
 def count_put(out: str, name: str) -> int:

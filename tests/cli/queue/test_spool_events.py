@@ -6,7 +6,6 @@ import contextlib
 import io
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from baseplate_events.__main__ import main
 from baseplate_events.cli.queue.spool_events import SpoolEvents, own_spool
 from baseplate_events.cli.queue.spool_place import SpoolPlace
 from baseplate_events.errors import EventError
+from tests.cli.queue.processes import line_of, process
 from tests.support.commands import call
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of, what_is_left
@@ -28,6 +28,7 @@ from tests.support.strategies import json_events
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Generator
     from pathlib import Path
 
@@ -54,21 +55,8 @@ def lines_of(result: Result) -> list[bytes]:
 @contextlib.contextmanager
 def reading(folder: Path, *words: str) -> Generator[subprocess.Popen[bytes]]:
     """Run `read` in a process of its own, and kill it at the end if it still runs."""
-    command = [sys.executable, "-m", "baseplate_events", "queue", "read", NAME]
-    place = ["--spool-directory", str(folder.parent)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, *place, *words], stdout=pipe, stderr=pipe) as running:
-        try:
-            yield running
-        finally:
-            if running.poll() is None:
-                running.kill()
-
-
-def line_of(running: subprocess.Popen[bytes]) -> bytes:
-    """Return the next line of its stdout."""
-    assert running.stdout is not None
-    return running.stdout.readline()
+    with process("read", NAME, "--spool-directory", str(folder.parent), *words) as running:
+        yield running
 
 
 @given(st.lists(json_events, max_size=8))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +19,7 @@ from baseplate_events.event_publisher.ledger import ledger as ledger_module
 from baseplate_events.event_publisher.ledger.file import LedgerError
 from baseplate_events.event_publisher.policy.span import Span
 from tests.support.clocks import Clock
+from tests.support.disks import largest_file
 from tests.support.ledgers import (
     IDENTITIES,
     NAME,
@@ -197,17 +197,6 @@ def test_a_failure_anywhere_loses_nothing(
             assert (C, 3) not in left or b"new" in present
             assert (C, 7) not in left or b"newer" in present
             killed.close()
-
-
-@contextlib.contextmanager
-def largest_file(limit: int) -> Generator[None]:
-    """Let no file of this process grow beyond a size: real writes that are cut short, and real errors."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @few

@@ -38,6 +38,7 @@ from tests.support.queues import needs_root
 from tests.support.strategies import answers, any_events, refusals, texts
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 few = settings(max_examples=40)
@@ -284,12 +285,11 @@ file.replay(numbers, put)
 """
 
 
-@pytest.mark.parametrize("after", [1, 7, 40])
-def test_a_killed_replay_repeats_at_most_one(after: int, tmp_path: Path) -> None:
-    """A real process that is killed leaves at most one letter whose event was put."""
-    fill(tmp_path, [b"%d" % number for number in range(60)])
+@contextlib.contextmanager
+def replaying(folder: Path) -> Generator[subprocess.Popen[str]]:
+    """Run `REPLAY` in a process of its own, from the moment when it begins to put events."""
     with subprocess.Popen(
-        [sys.executable, "-c", REPLAY, str(tmp_path / NAME)],
+        [sys.executable, "-c", REPLAY, str(folder / NAME)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -299,6 +299,15 @@ def test_a_killed_replay_repeats_at_most_one(after: int, tmp_path: Path) -> None
         assert process.stdout.readline() == "ready\n"
         process.stdin.write("\n")
         process.stdin.flush()
+        yield process
+
+
+@pytest.mark.parametrize("after", [1, 7, 40])
+def test_a_killed_replay_repeats_at_most_one(after: int, tmp_path: Path) -> None:
+    """A real process that is killed leaves at most one letter whose event was put."""
+    fill(tmp_path, [b"%d" % number for number in range(60)])
+    with replaying(tmp_path) as process:
+        assert process.stdout is not None
         put = [int(process.stdout.readline()) for _ in range(after)]
         process.send_signal(signal.SIGKILL)
         put += [int(line) for line in process.stdout.read().splitlines()]
@@ -312,17 +321,8 @@ def test_a_publisher_writes_letters_while_a_command_deletes_some(tmp_path: Path)
     """Neither gets into the other's way for long, and none is lost."""
     ledger = opened(tmp_path, clock=time.monotonic)
     ledger.resolve((), [letter_of(b"old %d" % number) for number in range(60)])
-    with subprocess.Popen(
-        [sys.executable, "-c", REPLAY, str(tmp_path / NAME)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with replaying(tmp_path) as process:
         assert process.stdout is not None
-        assert process.stdin is not None
-        assert process.stdout.readline() == "ready\n"
-        process.stdin.write("\n")
-        process.stdin.flush()
         kept: list[bytes] = []
         lines = 0
         while process.stdout.readline():
