@@ -10,15 +10,36 @@ from typing import TYPE_CHECKING
 from baseplate_events.event_publisher.ledger.file import SPOOL_NAME
 from baseplate_events.event_publisher.ledger.ledger import Ledger
 from baseplate_events.event_publisher.policy.journal import EnteredBatch
-from baseplate_events.event_publisher.spool_reader.reader import open_spool_reader
+from baseplate_events.event_publisher.spool_reader.files import ReaderFolder
+from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
+from baseplate_events.event_publisher.spool_reader.watch import SpoolWatch
 from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterable
     from pathlib import Path
 
-    from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
+
+def open_spool_reader(
+    directory: SpoolDirectory,
+    *,
+    event_format: str,
+    clock: Callable[[], float],
+    resolved: Callable[[bytes], Iterable[tuple[int, int]]],
+) -> SpoolReader:
+    """Return a reader of a spool that is prepared; the arguments are those of `SpoolReader`.
+
+    Raises:
+        EventQueueUnavailableError: The spool can't be used, or another publisher reads it.
+    """
+    files = ReaderFolder(directory)
+    try:
+        watch = SpoolWatch(files.path, clock)
+        return SpoolReader(files, watch, event_format=event_format, clock=clock, resolved=resolved)
+    except BaseException:
+        files.close()
+        raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Reads the events of all writers of a spool, and deletes what has reached its fate.
 
-    reader             what the publisher calls, from `open_spool_reader` on
+    reader             what the publisher calls
     turns              which segment of which writer is read next
     catalog            all segments: which came, went, are open, or are set aside
     followed_segment   one segment: how far it was read, and what of it is settled

@@ -30,16 +30,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ...spool.format import OVERHEAD
 from ..policy.span import EventRun, Span, join_spans
 from .catalog import SegmentCatalog
-from .files import ReaderFolder
 from .findings import OwnFindings
 from .followed_segment import FollowedSegment
 from .turns import LOCK_PAUSE, WriterTurns
-from .watch import SpoolWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ...spool.directory import SpoolDirectory
+    from .files import ReaderFolder
+    from .watch import SpoolWatch
+
 
 #: Seconds between two rounds of giving back space in segments that stay. Most of those of a busy writer are
 #: deleted in the meantime, and a hole in pages that aren't on the disk yet takes a millisecond.
@@ -87,27 +87,6 @@ class SpoolReaderStatus(NamedTuple):
     punches_holes: bool | None
     watch_problem: str | None
     problem: str | None
-
-
-def open_spool_reader(
-    directory: SpoolDirectory,
-    *,
-    event_format: str,
-    clock: Callable[[], float],
-    resolved: Callable[[bytes], Iterable[tuple[int, int]]],
-) -> SpoolReader:
-    """Return a reader of a spool that is prepared; the arguments are those of `SpoolReader`.
-
-    Raises:
-        EventQueueUnavailableError: The spool can't be used, or another publisher reads it.
-    """
-    files = ReaderFolder(directory)
-    try:
-        watch = SpoolWatch(files.path, clock)
-        return SpoolReader(files, watch, event_format=event_format, clock=clock, resolved=resolved)
-    except BaseException:
-        files.close()
-        raise
 
 
 class SpoolReader:

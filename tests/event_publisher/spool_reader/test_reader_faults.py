@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from baseplate_events import EventQueueUnavailableError
 from baseplate_events.event_publisher.policy.span import Span
 from baseplate_events.event_publisher.spool_reader.catalog import NEW_PAUSE, RETRY_PAUSE
-from baseplate_events.event_publisher.spool_reader.reader import SpoolReader, open_spool_reader
 from baseplate_events.spool.format import Encoder, Header
 from tests.support.clocks import Clock
 from tests.support.queues import open_files
 from tests.support.spool_directories import names_in, spool_in
+from tests.support.spool_publishers import open_spool_reader
 from tests.support.spool_scene import Scene
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 
 IDENTITY = bytes(range(16))
 SEGMENT = f"{1:020d}-{'a' * 16}-{IDENTITY.hex()}.segment"
