@@ -90,6 +90,7 @@ def open_parts(
             queue_capacity=consumer.capacity,
             queue_message_size=consumer.message_size,
             journal=letters if source is None else source,
+            load=None if source is None else source.load,
             max_age=settings.retry.max_age,
         )
         if source is not None:

@@ -142,6 +142,20 @@ class SpoolSource:
 
     # Events.
 
+    def load(self, order: tuple[int, int]) -> Sequence[bytes] | None:
+        """Read the events of a batch again that was entered.
+
+        Returns:
+            The events; none if others have deleted all of their segments; None if they can't be read now.
+            What is damaged stays so until the next start, which sends what is whole of it.
+        """
+        spans = self._places(self._spans[order])
+        events = self._reader.load(spans)
+        if events is None and not any(self._reader.has(span.identity) for span in spans):
+            logger.error("lost events that had failed: others deleted their segments of the spool")
+            return ()
+        return events
+
     def relay_events(self, events: Iterable[bytes], memory_left: int) -> tuple[int, EventRun]:
         """Append events of the POSIX queue to the spool.
 

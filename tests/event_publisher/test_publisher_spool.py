@@ -179,6 +179,32 @@ def test_a_spool_that_is_deleted_in_an_outage(name: str, tmp_path: Path) -> None
     assert accounting.balanced
 
 
+def test_a_bad_release_that_fills_memory_stops_no_one(name: str, tmp_path: Path) -> None:
+    """Refused events, many times as many as memory holds, become dead letters; what follows is delivered."""
+    bad = [b'{"bad": %d}' % number for number in range(2_000)]
+    good = [b'{"good": %d}' % number for number in range(50)]
+
+    def answer(batch: list[object], now: float) -> Reply:
+        is_bad = any("bad" in event for event in batch if isinstance(event, dict))
+        return Response(400) if is_bad else accept(batch, now)
+
+    put_into_spool(tmp_path / "spool", name, bad + good)
+    simulation = Simulation(answer)
+    publisher = simulation.publisher(
+        tmp_path,
+        name,
+        spool__directory=str(tmp_path / "spool"),
+        queue__transport="spool",
+        batch__max_size="1100",
+        delivery__concurrency="1",
+    )
+    simulation.run(20_000.0)
+    accounting = publisher.accounting
+    assert (accounting.delivered, accounting.dead_lettered) == (len(good), len(bad))
+    assert accounting.balanced
+    assert spooled_files(tmp_path / "spool", name) == []
+
+
 def _flip_a_bit_of_the_first_line(data: bytearray) -> None:
     data[20] ^= 1
 

@@ -330,6 +330,31 @@ def test_what_the_disk_did_not_keep_is_written_again(
         assert source.level(0.0, 0.0).size == 0
 
 
+def test_what_was_handed_out_can_be_loaded_again(tmp_path: Path, stack: ExitStack) -> None:
+    """As often as wanted, and after a failed sync; None if it is damaged, nothing if others deleted it."""
+    directory = SpoolDirectory(str(tmp_path), "v2", mode=0o600)
+    directory.prepare()
+    source = source_of(tmp_path, FailingFolder(directory), directory, stack)
+    queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=tmp_path, strict_size=True))
+    queue.put_many([b'{"id":%d}' % number for number in range(4)])
+    runs = [source.read(2, 10**6), source.read(2, 10**6)]
+    for number, run in enumerate(runs, 1):
+        source.enter(EnteredBatch((number, 0), 2, run.spans))
+        assert source.load((number, 0)) == run.events
+    source.work(0.0)  # the segment can't be forced onto the disk
+    assert [source.load((number, 0)) for number in (1, 2)] == [run.events for run in runs]
+    source.finish((1, 0))
+    assert source.load((2, 0)) == runs[1].events
+    for segment in (tmp_path / "events-v2").glob("*.segment"):
+        segment.write_bytes(segment.read_bytes().replace(b'"id":3', b'"id":4'))
+    assert source.load((2, 0)) is None
+    shutil.rmtree(tmp_path / "events-v2")
+    assert source.load((2, 0)) is None, "no one knows what is in a folder that can't be listed"
+    directory.prepare()
+    assert source.read(1, 1).events == []  # which lists the folder
+    assert source.load((2, 0)) == ()
+
+
 def take_nothing(events: Iterable[bytes]) -> EventRun:
     """Append nothing, as a relay does whose disk is full."""
     del events

@@ -18,7 +18,7 @@ from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, R
 from baseplate_events.event_publisher.policy.span import EventRun, Span, join_spans, records_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from baseplate_events.event_publisher.policy.journal import DeadLetter
     from baseplate_events.event_publisher.policy.pending import Attempt
@@ -138,9 +138,13 @@ class MemorySpool:
 
     Attributes:
         events: All events that were appended, by their places.
+        is_unreadable: Whether batches that were entered can't be read now.
+        is_lost: Whether they are gone.
     """
 
     def __init__(self, turn: int = 3) -> None:
+        self.is_unreadable: bool = False
+        self.is_lost: bool = False
         self.events: dict[Span, bytes] = {}
         self._turn = turn
         self._ends = {b"A" * 16: 0, b"B" * 16: 0}
@@ -179,6 +183,16 @@ class MemorySpool:
             events.append(event)
             spans.append(self._unread.popleft())
         return EventRun(events, join_spans(spans))
+
+    def reader_for(self, journal: MemoryJournal) -> Callable[[tuple[int, int]], list[bytes] | None]:
+        """Return what reads the events of a batch again that is in a journal; see `Delivery`."""
+
+        def load(order: tuple[int, int]) -> list[bytes] | None:
+            if self.is_unreadable:
+                return None
+            return [] if self.is_lost else self.load(journal.entered[order].spans)
+
+        return load
 
     def load(self, spans: Iterable[Span]) -> list[bytes]:
         """Return the events at places."""
@@ -243,10 +257,11 @@ def make_delivery(
     max_age: float = 1.0,
     queue_capacity: int = 100,
     journal: MemoryJournal | None = None,
+    spool: MemorySpool | None = None,
     give_up_after: float | None = None,
     seed: int = 0,
 ) -> Delivery:
-    """Make a delivery with small bounds."""
+    """Make a delivery with small bounds; with a spool, batches that failed wait there."""
     return Delivery(
         Batcher(FORMATS["2j"], max_size=max_size, max_events=max_events, max_age=max_age),
         ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), concurrency),
@@ -255,5 +270,6 @@ def make_delivery(
         queue_capacity=queue_capacity,
         queue_message_size=max_size,
         journal=journal,
+        load=None if spool is None or journal is None else spool.reader_for(journal),
         max_age=give_up_after,
     )

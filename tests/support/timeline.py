@@ -76,6 +76,7 @@ class Timeline:
             queue_capacity=self.queue_capacity,
             queue_message_size=102_400,
             journal=self.journal,
+            load=None if self.spool is None else self.spool.reader_for(self.journal),
             max_age=self.max_age,
         )
         if self.spool is not None:

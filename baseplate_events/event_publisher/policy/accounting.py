@@ -29,6 +29,8 @@ class DropReason(enum.Enum):
     """A producer put a message that exceeds `batch.max_size` alone."""
     QUEUE_FULL = "queue_full"
     """At shutdown the collector was out of reach, and the queue had no room to take it back."""
+    SPOOL_LOST = "spool_lost"
+    """It had failed and waited in the spool, where others deleted it."""
 
 
 def _no_drops() -> dict[DropReason, int]:
@@ -93,9 +95,9 @@ class Accounting:
         self._leave(count, spooled=False)
         self.returned += count
 
-    def drop(self, reason: DropReason, count: int) -> None:
-        """Count events that were in memory only and are gone; what is in a spool becomes a dead letter."""
-        self._leave(count, spooled=False)
+    def drop(self, reason: DropReason, count: int, *, spooled: bool = False) -> None:
+        """Count events, from memory or from the spool, that are gone."""
+        self._leave(count, spooled=spooled)
         self.dropped[reason] += count
 
     def _leave(self, count: int, *, spooled: bool) -> None:

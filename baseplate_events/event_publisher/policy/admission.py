@@ -4,8 +4,8 @@ Rules:
 
 1. Batches, held events (`poison`) and dead letters that can't be written yet share
    `(concurrency + 1) * max_size` bytes. If held events leave less than one batch of that, one batch more is
-   allowed: the total never exceeds `(concurrency + 2) * max_size`. What is in the spool waits there unread,
-   also behind events that the collector can't take, if they fill all of that and no others are accepted.
+   allowed: the total never exceeds `(concurrency + 2) * max_size`. What is in the spool waits there, unread
+   or parked (`pending`). With `MAX_PARKED` places of parked batches, no more is read.
 2. Without a spool, and while the collector isn't known to be healthy (at the start, and after a failure),
    memory holds no more events than fit back into the queue. If it holds nothing but held events,
    one more is received all the same, to have something to compare them with.
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from .pending import PendingBatches
     from .rejection import Rejections
     from .span import Span
+
+#: Places of parked batches that memory holds, each some hundred bytes. Each costs a failed attempt, so more
+#: come together only if the collector has taken nothing for a long time.
+MAX_PARKED: Final = 10_000
 
 #: The bytes at the ends of a JSON object.
 _OPENS: Final = ord("{")
@@ -79,9 +83,17 @@ class Admission:
     @property
     def memory_left(self) -> int:
         """Bytes of events that there is room for; any number above 0 is room for one of any size."""
+        if self._pending.parked_places >= MAX_PARKED:
+            return 0
         held = self._pending.held_memory
         allowed = max(self._max_memory - held, min(self._max_size, self._max_memory + self._max_size - held))
         return allowed - self._pending.memory - self._batcher.size - self._rejections.size
+
+    @property
+    def spare(self) -> int:
+        """Bytes that a parked batch may take, beyond what is in memory."""
+        used = self._pending.held_memory + self._pending.memory + self._batcher.size + self._rejections.size
+        return self._max_memory + self._max_size - used
 
     def room(self, *, healthy: bool) -> int:
         """How many events from the queue there is a safe place for in memory, whatever their sizes.

@@ -32,12 +32,12 @@ from .accounting import Accounting, DropReason
 from .admission import Admission
 from .journal import EnteredBatch
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
-from .pending import PendingBatch, PendingBatches
+from .pending import ParkedBatch, PendingBatch, PendingBatches
 from .poison import Action, Pace, PoisonPolicy
 from .rejection import Rejection, Rejections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .backoff import ConcurrencyLimit
     from .batching import Batcher
@@ -62,6 +62,8 @@ class Delivery:
         queue_message_size: Bytes of the largest event that the queue can hold.
         journal: Where batches of events in the spool are entered, and dead letters written. None if there is
             neither: then events that are given up are dropped.
+        load: Reads the events of a batch again that was entered, by its `order`: None if they can't be read
+            now, and no events if they are gone for good. Without it, all batches stay in memory.
         max_age: Seconds after which an event that can't be delivered is given up, or None: never.
 
     Attributes:
@@ -78,6 +80,7 @@ class Delivery:
         queue_capacity: int,
         queue_message_size: int,
         journal: Journal | None = None,
+        load: Callable[[tuple[int, int]], Sequence[bytes] | None] | None = None,
         max_age: float | None = None,
     ) -> None:
         self.accounting: Accounting = Accounting()
@@ -85,8 +88,9 @@ class Delivery:
         self._batcher = batcher
         self._max_age = max_age
         self._journal = journal
+        self._load = load
         self._poison = PoisonPolicy()
-        self._pending = PendingBatches()
+        self._pending = PendingBatches(may_park=load is not None)
         self._rejections = Rejections(journal, self.accounting)
         self._admission = Admission(
             batcher,
@@ -196,13 +200,36 @@ class Delivery:
         due_at = self._batcher.due_at
         if due_at is not None and now >= due_at and not self._pending.has_line:
             self.flush()
-        pending = self._pending.take(now)
+        pending = self._take(now)
         if pending is None:
             return None
         if pending.batch.spans and not pending.is_entered:
             pending = replace(pending, is_entered=True)
             self._enter(pending)
         return self._pending.start(pending, now)
+
+    def _take(self, now: float) -> PendingBatch | None:
+        """Take the batch that is to be sent next, with its events; None if none is due."""
+        while True:
+            pending = self._pending.take(now, self._admission.spare)
+            if not isinstance(pending, ParkedBatch):
+                return pending
+            events = self._load(pending.order) if self._load is not None else None
+            if events:
+                batch = self._batcher.batch(tuple(events), pending.opened_at, pending.spans)
+                return PendingBatch(pending.order, batch, pending.record, is_entered=True)
+            if events is None:
+                pause = self._limit.backoff.pause_after(pending.record.failures)
+                self._pending.set_aside_until(pending, now + pause)
+            else:
+                self._lose(pending)
+
+    def _lose(self, parked: ParkedBatch) -> None:
+        """Drop a batch whose events are gone from the spool."""
+        self._poison.leave(parked.order[0], parked.count)
+        self.accounting.drop(DropReason.SPOOL_LOST, parked.count, spooled=True)
+        if self._journal is not None:
+            self._journal.finish(parked.order)
 
     def _enter(self, pending: PendingBatch) -> None:
         """Have the journal know a batch as it is now."""
@@ -218,8 +245,9 @@ class Delivery:
         if self._pending.in_flight < self._limit.allowed:
             # A batch that is due stays open, and fills up, until it can be sent.
             paused_until = self._limit.paused_until
-            if self._pending.due_at is not None:
-                times.append(max(self._pending.due_at, paused_until))
+            due_at = self._pending.due_at(self._admission.spare)
+            if due_at is not None:
+                times.append(max(due_at, paused_until))
             if self._batcher.due_at is not None and not self._pending.has_line:
                 times.append(max(self._batcher.due_at, paused_until))
         return min(times, default=None)
@@ -297,7 +325,7 @@ class Delivery:
             case Action.KEEP:
                 self._enter(pending)
                 if judgement.goes_first:
-                    self._pending.set_aside(pending, float("-inf"))
+                    self._pending.set_aside(pending)
                 else:
                     self._put_back(pending, now)
             case Action.SPLIT:
@@ -311,9 +339,10 @@ class Delivery:
     def _put_back(self, pending: PendingBatch, now: float) -> None:
         """Put a batch back in the line, or aside if it failed in a way that it may have caused."""
         if pending.record.failures:
-            self._pending.set_aside(pending, now + self._limit.backoff.pause_after(pending.record.failures))
+            pause = self._limit.backoff.pause_after(pending.record.failures)
+            self._pending.set_aside_until(pending, now + pause)
         elif pending.record.is_part:
-            self._pending.set_aside(pending, float("-inf"))
+            self._pending.set_aside(pending)
         else:
             self._pending.put_back(pending)
 
@@ -340,7 +369,7 @@ class Delivery:
         if self._journal is not None and pending.batch.spans:
             self._journal.replace(pending.order, [_entry(part) for part in parts])
         for part in parts:
-            self._pending.set_aside(part, float("-inf"))
+            self._pending.set_aside(part)
 
     def _give_up(self, pending: PendingBatch, rejection: Rejection, now: float) -> None:
         """Give up every event of a batch."""

@@ -8,18 +8,25 @@ Rules:
 2. New parts of batches are due at once and go ahead of the line, smallest first.
 3. `memory` counts the bytes of all batches, waiting or in flight, except those of single events that were
    set aside, which `held_memory` counts.
+4. A batch that is set aside for a time, and whose events are in the spool, is *parked*: only their places
+   stay in memory, however long it waits. Its events are read again for the next attempt, if there is memory.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .poison import CLEAN, FaultRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .batching import Batch
+    from .span import Span
+
+_NOW: Final = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,32 @@ class PendingBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class ParkedBatch:
+    """A batch that was tried, or a part of one, whose events are in the spool only.
+
+    Attributes:
+        order: As in `PendingBatch`.
+        count: Events in it.
+        size: Bytes of its body.
+        opened_at: When its first event came, in seconds of the monotonic clock.
+        spans: Where its events are in the spool, in their order.
+        record: What is known of its failures.
+    """
+
+    order: tuple[int, int]
+    count: int
+    size: int
+    opened_at: float
+    spans: tuple[Span, ...]
+    record: FaultRecord
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is a single event."""
+        return self.count == 1
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try to deliver a batch.
 
@@ -85,18 +118,24 @@ class Attempt:
 class PendingBatches:
     """The line of batches, those that were set aside, and those in flight.
 
+    Args:
+        may_park: Whether events in the spool can be read again.
+
     Attributes:
         memory: Bytes of the batches, without `held_memory`.
-        held_memory: Bytes of the single events that were set aside.
+        held_memory: Bytes of the single events that were set aside and are in memory.
         held_count: How many single events were set aside.
+        parked_places: Places of the batches that are parked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_park: bool) -> None:
         self.memory: int = 0
         self.held_memory: int = 0
         self.held_count: int = 0
+        self.parked_places: int = 0
+        self._may_park = may_park
         self._line: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
-        self._aside: list[tuple[float, int, tuple[int, int], PendingBatch]] = []  # likewise
+        self._aside: list[tuple[float, int, tuple[int, int], PendingBatch | ParkedBatch]] = []  # likewise
         self._aside_was_last = False
         self._in_flight: dict[tuple[int, int], Attempt] = {}
         self._number = 0
@@ -116,12 +155,20 @@ class PendingBatches:
         """Whether a batch waits that was not set aside."""
         return bool(self._line)
 
-    @property
-    def due_at(self) -> float | None:
-        """When a batch may be taken, in seconds of the monotonic clock; None if none waits."""
+    def due_at(self, spare: int) -> float | None:
+        """When a batch may be taken, in seconds of the monotonic clock; None if none may, whatever the time.
+
+        Args:
+            spare: Bytes that a parked batch may take.
+        """
         if self._line:
-            return float("-inf")
-        return self._aside[0][0] if self._aside else None
+            return _NOW
+        return self._aside[0][0] if self._has_aside(spare) else None
+
+    def _has_aside(self, spare: int) -> bool:
+        """Whether the batch that was set aside and is due first can be in memory."""
+        first = self._aside[0][-1] if self._aside else None
+        return first is not None and (isinstance(first, PendingBatch) or first.size <= spare)
 
     @property
     def oldest_at(self) -> float | None:
@@ -130,8 +177,9 @@ class PendingBatches:
         times += [attempt.pending.opened_at for attempt in self._in_flight.values()]
         return min(times, default=None)
 
-    def _waiting(self) -> list[PendingBatch]:
-        return [item[-1] for item in self._line] + [item[-1] for item in self._aside]
+    def _waiting(self) -> Iterator[PendingBatch | ParkedBatch]:
+        yield from (pending for _, pending in self._line)
+        yield from (item[-1] for item in self._aside)
 
     def add(self, batch: Batch) -> None:
         """Put a new batch at the end of the line."""
@@ -141,8 +189,10 @@ class PendingBatches:
     def add_recovered(self, pending: PendingBatch) -> None:
         """Put a batch of an earlier run back, before there is any new one."""
         self._number = max(self._number, pending.number)
-        if pending.record.is_part or pending.record.failures:
-            self.set_aside(pending, float("-inf"))
+        if pending.record.failures:
+            self._put_aside(self._park(pending), _NOW)
+        elif pending.record.is_part:
+            self.set_aside(pending)
         else:
             self.put_back(pending)
 
@@ -151,15 +201,35 @@ class PendingBatches:
         heapq.heappush(self._line, (pending.order, pending))
         self._count(pending, 1)
 
-    def set_aside(self, pending: PendingBatch, due_at: float) -> None:
+    def set_aside(self, pending: PendingBatch) -> None:
+        """Let a batch be due at once, before others."""
+        self._put_aside(pending, _NOW)
+
+    def set_aside_until(self, pending: PendingBatch | ParkedBatch, due_at: float) -> None:
         """Let later batches go first until `due_at`, by the monotonic clock, and take turns from then on."""
+        self._put_aside(self._park(pending) if isinstance(pending, PendingBatch) else pending, due_at)
+
+    def _put_aside(self, pending: PendingBatch | ParkedBatch, due_at: float) -> None:
         heapq.heappush(self._aside, (due_at, pending.count, pending.order, pending))
         self._count(pending, 1)
 
-    def take(self, now: float) -> PendingBatch | None:
-        """Take the batch out that is to be sent next; None if none is due."""
-        aside_is_due = bool(self._aside) and self._aside[0][0] <= now
-        if aside_is_due and not (self._line and self._aside_was_last and not self._aside[0][-1].is_new_part):
+    def _park(self, pending: PendingBatch) -> PendingBatch | ParkedBatch:
+        batch = pending.batch
+        if not batch.spans or not self._may_park:
+            return pending
+        return ParkedBatch(
+            pending.order, pending.count, batch.size, batch.opened_at, batch.spans, pending.record
+        )
+
+    def take(self, now: float, spare: int) -> PendingBatch | ParkedBatch | None:
+        """Take the batch out that is to be sent next; None if none is due.
+
+        Args:
+            now: Seconds of the monotonic clock.
+            spare: Bytes that a parked batch may take.
+        """
+        aside_is_due = self._has_aside(spare) and self._aside[0][0] <= now
+        if aside_is_due and not (self._line and self._aside_was_last and not self._is_new_part_next):
             pending = heapq.heappop(self._aside)[-1]
             self._aside_was_last = True
         elif self._line:
@@ -169,6 +239,11 @@ class PendingBatches:
             return None
         self._count(pending, -1)
         return pending
+
+    @property
+    def _is_new_part_next(self) -> bool:
+        first = self._aside[0][-1]
+        return isinstance(first, PendingBatch) and first.is_new_part
 
     def start(self, pending: PendingBatch, now: float) -> Attempt:
         """Put a batch that was taken in flight."""
@@ -182,17 +257,19 @@ class PendingBatches:
         del self._in_flight[attempt.pending.order]
         self._count(attempt.pending, -1)
 
-    def _count(self, pending: PendingBatch, sign: int) -> None:
-        size = sign * pending.batch.size
-        if pending.is_held:
-            self.held_memory += size
-            self.held_count += sign
+    def _count(self, pending: PendingBatch | ParkedBatch, sign: int) -> None:
+        self.held_count += sign * pending.is_held
+        if isinstance(pending, ParkedBatch):
+            self.parked_places += sign * len(pending.spans)
+        elif pending.is_held:
+            self.held_memory += sign * pending.batch.size
         else:
-            self.memory += size
+            self.memory += sign * pending.batch.size
 
     def take_unsent(self) -> list[bytes]:
         """Hand over the events that are in memory only, oldest batch first; attempts in flight included."""
-        batches = [*self._waiting(), *(attempt.pending for attempt in self._in_flight.values())]
+        waiting = [pending for pending in self._waiting() if isinstance(pending, PendingBatch)]
+        batches = waiting + [attempt.pending for attempt in self._in_flight.values()]
         self._line, self._aside, self._in_flight = [], [], {}
         return [
             event

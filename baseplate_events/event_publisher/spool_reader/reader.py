@@ -172,6 +172,10 @@ class SpoolReader:
         self.skip(spans)
         return payloads
 
+    def has(self, identity: bytes) -> bool:
+        """Return whether a segment is there, or was when the folder could last be listed."""
+        return self._find(identity) is not None
+
     def skip(self, spans: Iterable[Span]) -> None:
         """Note that the events of these places were handed out by other means: `read` doesn't return them.
 

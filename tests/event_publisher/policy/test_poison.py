@@ -157,6 +157,23 @@ def test_memory_full_of_poison_lets_others_through(concurrency: int) -> None:
     assert sorted(delays)[len(delays) // 2] < 30.0
 
 
+@pytest.mark.parametrize("kind", ["refused", "crash"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_run_longer_than_memory_that_the_collector_cannot_take_stops_no_one(
+    kind: str, concurrency: int
+) -> None:
+    """What is behind it in a spool arrives, except what shares a batch with it. In the end it is given up."""
+    run = [make_event(number, kind, pad=60) for number in range(100)]
+    others = [make_event(10**6 + number) for number in range(50)]
+    timeline = Timeline(collector(), concurrency=concurrency, spooled=True, max_size=500)
+    timeline.run(5_000.0, merged(run + others, []))
+    assert set(others[5:]) <= timeline.delivered.keys()
+    later = [(5_000.0 + 2 * number, make_event(2 * 10**6 + number)) for number in range(8_000)]
+    timeline.run(20_000.0, later)
+    assert sorted(timeline.journal.letters) == sorted(run)
+    assert set(others) <= timeline.delivered.keys()
+
+
 def down(outcome: Outcome, begins: float, ends: float) -> Callable[[Batch, float], Outcome]:
     """Make a collector that answers only this from one moment to another, and takes everything else."""
 

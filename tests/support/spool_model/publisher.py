@@ -16,6 +16,7 @@ from baseplate_events.event_publisher import event_sources
 from baseplate_events.event_publisher import publisher as publisher_module
 from baseplate_events.event_publisher.assembly import Parts
 from baseplate_events.event_publisher.event_sources import EventSources
+from baseplate_events.event_publisher.policy.accounting import DropReason
 from baseplate_events.event_publisher.policy.backoff import Backoff, ConcurrencyLimit
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
 from baseplate_events.event_publisher.policy.delivery import Delivery
@@ -223,6 +224,9 @@ class SimulatedPublisher:
         self._rewriting = False
         if not self.accounting.balanced:
             raise Violation(f"the accounting isn't balanced: {self.accounting}")
+        inodes = self._world.machine.kernel.inodes
+        if self.accounting.dropped[DropReason.SPOOL_LOST] and all(one.destroyed is None for one in inodes):
+            raise Violation(f"no file was deleted: {self.accounting}")
         while loop.attempts and self._random.random() < self._world.collector.speed:
             loop.answer(*loop.attempts.pop(self._random.randrange(len(loop.attempts))))
         if not is_over:
@@ -237,7 +241,7 @@ class SimulatedPublisher:
         while not self.loop():
             pass
         loop.requeue()
-        lost = sum(self.accounting.dropped.values())
+        lost = sum(self.accounting.dropped.values()) - self.accounting.dropped[DropReason.SPOOL_LOST]
         if lost > self._world.may_be_lost:
             raise Violation(f"a stop lost {lost} events")
         self._world.dropped.update(self.queue.refused)
@@ -336,6 +340,7 @@ class SimulatedPublisher:
             queue_capacity=shape.capacity,
             queue_message_size=self.queue.message_size,
             journal=source,
+            load=source.load,
         )
         delivery.world, delivery.offered, delivery.queue = world, [], self.queue
         delivery.copied = frozenset(world.copied)
