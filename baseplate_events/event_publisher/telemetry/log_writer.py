@@ -132,7 +132,8 @@ class LineWriter:
                 self._reported += missing if told else 0
                 self._written += written
                 self._dropped += line is not None and not written
-                if not self._lines:
+                # A notice of lines that were dropped during the write is due, unless nothing can be written.
+                if not self._lines and (not written or self._dropped == self._reported):
                     self._asked_to_flush = False
                     self._changed.notify_all()
 

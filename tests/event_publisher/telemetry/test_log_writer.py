@@ -113,6 +113,24 @@ def test_no_line_waits_for_a_reader_and_the_newest_are_kept() -> None:
         assert writer.flush()
 
 
+def test_lines_that_are_dropped_during_the_last_write_are_reported() -> None:
+    """A flush waits for the notice of a line that was dropped while the one before it was written."""
+    with small_pipe() as (reader, stream):
+        fill(stream)
+        writer = LineWriter(stream, notice, capacity=CAPACITY)
+        writer.put("the last line")
+        give_up_at = time.monotonic() + PATIENCE
+        while writer._lines:  # pyright: ignore[reportPrivateUsage]  # until the thread waits to write it
+            assert time.monotonic() < give_up_at
+        writer.put("x" * CAPACITY)
+        assert not writer.flush(0.01)
+        data = b""
+        while b"missing 1\n" not in data:
+            data += read_available(reader)
+            assert time.monotonic() < give_up_at
+        assert data.endswith(b"the last line\nmissing 1\n")
+
+
 def test_a_line_longer_than_a_pipe_is_whole() -> None:
     """A line that no write takes at once arrives in one piece, and one that has no room at all is counted."""
     with small_pipe() as (reader, stream):
