@@ -51,6 +51,9 @@ _REQUEUE_SECONDS: Final = 0.5
 #: Until then they wait in the queue, as to read them back costs more than to wait for some batches.
 _STALL: Final = 0.02
 
+#: Events that a queue must hold for that: 20 ms of 50,000 a second. A smaller one would refuse some.
+_DEEP: Final = 1_000
+
 #: Seconds after events were read in which no writer wakes the publisher. Otherwise each event of a request
 #: would, and keep the request waiting where both share a core. Their batch waits for more events anyway.
 _REST: Final = 0.005
@@ -118,8 +121,8 @@ class EventSources:
         times = [self.consumer.look_at]
         if self._spool is not None:
             times += [self._spool.work_at, now + self._wait_for_spool(self._spool, poller)]
-            if self._delivery.memory_left <= 0 and now < self.ended_at + _STALL:
-                times.append(self.ended_at + _STALL)
+            if self._delivery.memory_left <= 0 and now < self.ended_at + self._stall:
+                times.append(self.ended_at + self._stall)
         return min(times)
 
     @property
@@ -188,6 +191,11 @@ class EventSources:
         """Whether events in the spool are read now."""
         return self.may_send and self._is_draining
 
+    @property
+    def _stall(self) -> float:
+        """How long events may wait in the queue for memory, in seconds."""
+        return _STALL if self.consumer.capacity >= _DEEP else 0.0
+
     def _room(self, now: float) -> int:
         """For how many events of the queue there is a place."""
         spool, memory_left = self._spool, self._delivery.memory_left
@@ -197,9 +205,10 @@ class EventSources:
             return 0  # there is no queue, so whether the relay works doesn't matter
         if not self._control.stops:
             if memory_left > 0:
-                waits_until = self._moved_at + _STALL if spool.is_behind else -math.inf  # the older go first
+                # What was moved before goes first.
+                waits_until = self._moved_at + self._stall if spool.is_behind else -math.inf
             else:
-                waits_until = -math.inf if self._delivery.failures else self.ended_at + _STALL
+                waits_until = -math.inf if self._delivery.failures else self.ended_at + self._stall
             if now < waits_until:
                 return 0
         return spool.relay.room(self.consumer.message_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseplate_events import EventQueue
+from baseplate_events import EventQueue, EventQueueFullError
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Response
 from baseplate_events.spool.format import MAX_HEADER
 from baseplate_events.transport.descriptor import find_queue
 from tests.support.publishers import (
+    MAX_MESSAGES,
     make_events,
     put_all,
     put_into_spool,
@@ -203,6 +205,35 @@ def test_a_bad_release_that_fills_memory_stops_no_one(name: str, tmp_path: Path)
     assert (accounting.delivered, accounting.dead_lettered) == (len(good), len(bad))
     assert accounting.balanced
     assert spooled_files(tmp_path / "spool", name) == []
+
+
+def test_a_small_queue_refuses_nothing_while_a_backlog_fills_memory(name: str, tmp_path: Path) -> None:
+    """Its events are moved into the spool at once: it would be full before batches leave room for them."""
+    backlog = make_events(1_000)
+    put_into_spool(tmp_path / "spool", name, backlog)
+    refused = itertools.count()
+    with small_queue(name) as queue:
+
+        def answer(batch: list[object], now: float) -> Reply:
+            if batch != [{}] * len(batch):  # until the backlog is delivered
+                for _ in range(MAX_MESSAGES // 2):
+                    try:
+                        queue.put(b"{}")
+                    except EventQueueFullError:
+                        next(refused)
+            return accept(batch, now)
+
+        simulation = Simulation(answer)
+        publisher = simulation.publisher(
+            tmp_path,
+            name,
+            spool__directory=str(tmp_path / "spool"),
+            batch__max_size="1100",
+            delivery__concurrency="1",
+        )
+        simulation.run(60.0)
+    assert next(refused) == 0
+    assert publisher.accounting.delivered == publisher.accounting.received > len(backlog)
 
 
 def _flip_a_bit_of_the_first_line(data: bytearray) -> None:
