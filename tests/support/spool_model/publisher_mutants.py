@@ -197,6 +197,12 @@ class _NeverRecovers(SpoolSource):
             self.ledger.finish(entered.order)
 
 
+class _LosesWhatFailed(SpoolSource):
+    def load(self, order: tuple[int, int]) -> Sequence[bytes]:
+        del order
+        return ()
+
+
 class _ForgetsBatches(SpoolSource):
     """Makes other batches of those that an earlier run had begun to send."""
 
@@ -288,9 +294,10 @@ MUTANTS: dict[str, Mutant] = {
         Code(source=_RewritesIntoNothing), "lost", scene="a failed sync on a full disk"
     ),
     "never recovers": Mutant(Code(source=_NeverRecovers), "lost", 3),
+    "loses what failed": Mutant(Code(source=_LosesWhatFailed), "no file was deleted", 55),
     "forgets batches": Mutant(Code(source=_ForgetsBatches), "", 7),
     "splits in memory": Mutant(Code(ledger=_SplitsInMemory), "a part of it", 8),
-    "finishes in two steps": Mutant(Code(ledger=_FinishesInTwoSteps), "", 779, is_rare=True),
+    "finishes in two steps": Mutant(Code(ledger=_FinishesInTwoSteps), "", 1792, is_rare=True),
     "never retries": Mutant(Code(ledger=_NeverRetries), "", 1806, is_rare=True),
     "never forgets": Mutant(Code(ledger=_NeverForgets), "left in the ledger", 0),
     "forgets all": Mutant(Code(source=_ForgetsAll), "", 63),
