@@ -251,13 +251,17 @@ def test_a_full_spool_is_backpressure(name: str, tmp_path: Path) -> None:
         ) as publisher,
     ):
         put = 0
-        with contextlib.suppress(EventQueueFullError):
-            while True:
-                queue.put(big, timeout=2.0)
-                put += 1
-        # No event starts that might not fit, whatever its size.
-        size = sum(path.stat().st_size for path in _segments(tmp_path, name))
-        assert 950_000 < size <= 1_000_000
+
+        def is_full() -> bool:
+            nonlocal put
+            with contextlib.suppress(EventQueueFullError):
+                while True:
+                    queue.put(big, timeout=1.0)
+                    put += 1
+            # No event starts that might not fit, whatever its size.
+            return 950_000 < sum(path.stat().st_size for path in _segments(tmp_path, name)) <= 1_000_000
+
+        publisher.wait_for(is_full)
         server.change_script(Respond())
         publisher.wait_for(lambda: queue.current_messages == 0)
         assert publisher.stop() == 0
