@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from baseplate_events import EventQueue
 from baseplate_events.dev_collector import DevCollector
 from tests.support.fault_collector import FaultCollector, Respond
@@ -32,6 +34,9 @@ from tests.support.waiting import PATIENCE, wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+#: Real processes, most of which wait for one another.
+pytestmark = pytest.mark.slow
 
 #: Pods that run side by side, and how often each is replaced.
 _REPLICAS: Final = 3

@@ -19,8 +19,10 @@ from tests.support.waiting import PATIENCE
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Real processes, most of which wait for one another.
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_kills_at_full_load_lose_nothing_of_the_spool() -> None:
     """Publishers and services are killed at random moments; all that was put into the spool arrives."""
     report = run_rounds(Scale(rounds=4, services=1, threads=2, events=1_000, seed=3))

@@ -31,6 +31,9 @@ from tests.support.waiting import PATIENCE
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: Real processes, most of which wait for one another.
+pytestmark = pytest.mark.slow
+
 
 def _spool(folder: Path, **settings: str) -> dict[str, str]:
     """Make a directory for spools, and return the settings of a publisher that uses it."""

@@ -38,6 +38,7 @@ def test_nothing_is_lost_with_two_interruptions(name: str) -> None:
     assert explore(SCENES[name], Exhaustive(preemptions=2), most=3 * MANY) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one writer", "a full spool"])
 def test_nothing_is_lost_with_both(name: str) -> None:
     """In no schedule with an interruption and a fault, wherever they are."""

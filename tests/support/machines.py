@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from hypothesis import settings, stateful
 
+from tests.support.examples import scaled
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,5 +17,5 @@ _run = cast("Callable[..., None]", vars(stateful)["run_state_machine_as_test"])
 def check_machine(
     machine: type[stateful.RuleBasedStateMachine], *, steps: int = 50, examples: int = 100
 ) -> None:
-    """Run a state machine as a test: so many examples, each with at most so many rules."""
-    _run(machine, settings=settings(stateful_step_count=steps, max_examples=examples))
+    """Run a state machine as a test: so many examples by default, each with at most so many rules."""
+    _run(machine, settings=settings(stateful_step_count=steps, max_examples=scaled(examples)))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 #: Python from 3.12 on warns of forks in a process with threads: that is what these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")]
 
 
 # --- forks ---
