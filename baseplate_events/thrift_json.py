@@ -20,17 +20,17 @@ written.
 from __future__ import annotations
 
 import keyword
+from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import IntEnum
-from functools import partial
 from json.encoder import encode_basestring
 from types import FunctionType
 from typing import Any, Final, NamedTuple, cast
 
 from .errors import EventNotSerializableError
-from .thrift_fallback import UnwritableValueError, base64_text, double_text, integer_text, write_fallback
+from .thrift_fallback import NOT_FINITE, is_number, write_fallback
 
 #: Takes a struct, list, set or map and returns its JSON text.
 _Writer = Callable[[Any], str]
@@ -255,16 +255,12 @@ class _Source:
         self._has_enums = bool(enums)
         self._names: dict[str, object] = {
             "S": encode_basestring,
-            "B": base64_text,
-            "D": double_text,
-            "D_key": partial(double_text, key=True),
+            "B": _base64,
+            "I": _integer,
+            "D": _double,
+            "N": _number,
             "W": _writers,
-            "Unwritable": UnwritableValueError,
         }
-        for wire_type, bits in _BITS.items():
-            limits = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-            self._names[f"I{wire_type}"] = partial(_integer_text, *limits)
-            self._names[f"I{wire_type}_key"] = partial(_integer_key, *limits)
 
     def value(self, wire_type: object, inner: object, name: str) -> str:
         """Return the expression that writes the value of variable `name`: a str, or an int for an int."""
@@ -278,7 +274,7 @@ class _Source:
             # Of floats only NaN and the infinities aren't 0 less themselves.
             known = f"type({name}) is float and {name} - {name} == 0.0"
             return f"'%.17g' % {name} if {known} else D({name})"
-        return self._scalar(wire_type, inner, name, "")
+        return self._scalar(wire_type, inner, name)
 
     def _key(self, wire_type: object, inner: object, name: str) -> str | None:
         """Return the part of an f-string that writes the key of a map; None where JSON has no such key."""
@@ -286,11 +282,11 @@ class _Source:
             self.value(wire_type, inner, name)
             return None
         if wire_type == _DOUBLE:
-            return f"\"{{'%.17g' % {name} if type({name}) is float else D_key({name})}}\""
-        text = f"{{{self._scalar(wire_type, inner, name, '_key')}}}"
+            return f"\"{{'%.17g' % {name} if type({name}) is float else N({name}, '.17g')}}\""
+        text = f"{{{self._scalar(wire_type, inner, name)}}}"
         return text if wire_type in (_STRING, _UUID) else f'"{text}"'
 
-    def _scalar(self, wire_type: object, inner: object, name: str, suffix: str) -> str:
+    def _scalar(self, wire_type: object, inner: object, name: str) -> str:
         if wire_type == _STRING:
             return f"{'B' if inner == 'BINARY' else 'S'}({name})"
         if wire_type == _BOOL:
@@ -309,7 +305,7 @@ class _Source:
                 return f"{names}[{name}]"
         limit = 1 << (_BITS[wire_type] - 1)
         known = f"type({name}) is int and {-limit} <= {name} <= {limit - 1}"
-        return f"{name} if {known} else I{wire_type}{suffix}({name})"
+        return f"{name} if {known} else I({name}, {-limit}, {limit - 1})"
 
     def _list(self, spec: object) -> str:
         wire_type, inner = _unpack(spec, 2)
@@ -343,7 +339,7 @@ class _Source:
             " n = len(v)\n"
             f" p = [{items}]\n"
             # Somebody changed it meanwhile.
-            " if len(p) != n: raise Unwritable\n"
+            " if len(p) != n: raise ValueError\n"
             f" if not p: return '[{tags},{empty}]'\n"
             " p = ','.join(p)\n"
             f" return f'[{tags},{full}]'\n"
@@ -383,9 +379,24 @@ class _Source:
         return cast("_Writer", self._names["write"])
 
 
-def _integer_text(low: int, high: int, value: object) -> str:
-    return integer_text(value, low, high)
+def _number(value: object, form: str = "") -> str:
+    """Return the text of a number as Apache formats it; raises if it isn't JSON."""
+    text = format(value, form)
+    if is_number(text):
+        return text
+    raise ValueError
 
 
-def _integer_key(low: int, high: int, value: object) -> str:
-    return integer_text(value, low, high, key=True)
+def _integer(value: Any, low: int, high: int) -> str:  # noqa: ANN401 - fields are untyped
+    if low <= value <= high:
+        return _number(value)
+    raise ValueError
+
+
+def _double(value: object) -> str:
+    text = format(value, ".17g")
+    return text if is_number(text) else NOT_FINITE[text]
+
+
+def _base64(value: Any) -> str:  # noqa: ANN401 - fields are untyped
+    return f'"{b2a_base64(value, newline=False).decode("ascii")}"'

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
-import re
 import sys
-from enum import IntEnum
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -76,7 +74,7 @@ def test_a_missing_attribute_is_named(schema: ModuleType) -> None:
     """A struct that lacks an attribute is refused by the name of the attribute."""
     rich = rich_event(schema)
     del rich.user.geo.latitude
-    assert "user.geo.latitude" == field_of(rich)
+    assert ("user.geo.latitude", "required, but not set") == (field_of(rich), problem_of(rich))
 
 
 def test_an_unset_required_field_is_named() -> None:
@@ -85,81 +83,36 @@ def test_an_unset_required_field_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("struct", "field", "word"),
+    ("struct", "field", "problem"),
     [
-        (PLAIN.Event(source=5), "source", "str, got int"),
-        (PLAIN.Event(source="\ud800"), "source", "surrogate"),
-        (PLAIN.Event(client_timestamp="1"), "client_timestamp", "double, got str"),
-        (PLAIN.Everything(blob="b"), "blob", "bytes, got str"),
-        (PLAIN.Everything(tiny=128), "tiny", "-128 to 127"),
-        (PLAIN.Everything(flags=5), "flags", "list, got int"),
-        (PLAIN.Everything(geo="x"), "geo", "struct, got str"),
-        (PLAIN.Everything(by_tiny=[1]), "by_tiny", "map, got list"),
-        (PLAIN.Everything(by_tiny={300: 1}), "by_tiny{0}", "key"),
-        (PLAIN.Everything(by_tiny={1: 1, 2: None}), "by_tiny{1}", "integer, got NoneType"),
-        (PLAIN.User(roles=["a", None]), "roles[1]", "str, got NoneType"),
-        (PLAIN.Everything(deep=[[5]]), "deep[0][0]", "map, got int"),
+        (PLAIN.Event(source=5), "source", "writing it as a str or bytes raised TypeError"),
+        (PLAIN.Event(source="\ud800"), "source", "writing it as a str or bytes raised UnicodeEncodeError"),
+        (PLAIN.Event(client_timestamp="1"), "client_timestamp", "writing it as a double raised ValueError"),
+        (PLAIN.Everything(blob="b"), "blob", "writing it as a str or bytes raised TypeError"),
+        (PLAIN.Everything(tiny=128), "tiny", "writing it as an i8 raised TProtocolException"),
+        (PLAIN.Everything(tiny=math.nan), "tiny", "writing it as an i8 raised TypeError"),
+        (PLAIN.Everything(flags=5), "flags", "writing it as a list raised TypeError"),
+        (PLAIN.Everything(geo="x"), "geo", "writing it as a struct raised AttributeError"),
+        (PLAIN.Everything(by_tiny=5), "by_tiny", "writing it as a map raised TypeError"),
+        (PLAIN.Everything(by_tiny=[1]), "by_tiny", "writing it as a map raised AttributeError"),
+        (PLAIN.Everything(by_tiny={300: 1}), "by_tiny{0}", "writing it as an i8 raised TProtocolException"),
+        (PLAIN.Everything(by_tiny={1: 1, 2: None}), "by_tiny{1}", "writing it as an i16 raised TypeError"),
+        (PLAIN.User(roles=["a", None]), "roles[1]", "writing it as a str or bytes raised TypeError"),
+        (PLAIN.Everything(deep=[[5]]), "deep[0][0]", "writing it as a map raised TypeError"),
+        (SHAPES["enum"].Everything(kinds=["VOTE", 2]), "kinds[1]", "writing it as an i32 raised KeyError"),
+        (NEWER.Node(name="a", kind="VOTE"), "kind", "writing it as an i32 raised AttributeError"),
     ],
 )
-def test_the_problem_is_told(struct: Struct, field: str, word: str) -> None:
-    """An error says what the field expected and of which type its value is."""
-    assert field == field_of(struct)
-    assert word in problem_of(struct)
-
-
-ENUM: Any = SHAPES["enum"]
-_KIND = "expected the name of a member of the enum Kind as a str (VIEW, VOTE, REPORT), got "
-
-
-@pytest.mark.parametrize(
-    ("values", "field", "problem"),
-    [
-        ({}, "kind", f"{_KIND}the member VOTE"),  # the default that the compiler gives the field
-        ({"kind": ENUM.Kind.REPORT}, "kind", f"{_KIND}the member REPORT"),
-        ({"kind": 2}, "kind", f"{_KIND}2, the number of VOTE"),
-        ({"kind": 4_111_111}, "kind", f"{_KIND}int"),
-        ({"kind": "secret"}, "kind", f"{_KIND}str that is none of them"),
-        ({"kind": ["secret"]}, "kind", f"{_KIND}list"),
-        ({"kind": True}, "kind", f"{_KIND}bool"),
-        ({"kinds": ["VOTE", "secret"]}, "kinds[1]", f"{_KIND}str that is none of them"),
-        (
-            {"by_kind": {1: ENUM.Geo()}},
-            "by_kind{0}",
-            f"the key of this entry: {_KIND}1, the number of VIEW",
-        ),
-    ],
-)
-def test_a_member_that_an_enum_lacks_is_told(values: dict[str, object], field: str, problem: str) -> None:
-    """Where a class takes names of members, the error says of which enum, and nothing of the event."""
-    struct = ENUM.Everything(**values) if values else ENUM.Defaults(name="a", id=1)
+def test_the_problem_is_the_type_and_the_exception(struct: Struct, field: str, problem: str) -> None:
+    """An error names the field, its type, and what writing it raised."""
     assert (field, problem) == (field_of(struct), problem_of(struct))
-    with pytest.raises(EventNotSerializableError) as caught:
-        write_fallback(struct)
-    assert (field, problem) == (caught.value.field, caught.value.problem)
-
-
-def test_of_a_large_enum_some_members_are_named() -> None:
-    """The message about an enum has a bound."""
-    large: Any = cast("Any", IntEnum)("Large", [f"MEMBER_{number}" for number in range(500)])
-    write = ENUM.StructKeys.write
-    changed = FunctionType(write.__code__, {**write.__globals__, "Kind": large}, "write")
-    cls: Any = type("StructKeys", (ENUM.StructKeys,), {"write": changed})
-    assert problem_of(cls(kind="secret")).endswith("MEMBER_9, ...), got str that is none of them")
-    assert problem_of(cls(kind=500)).endswith("MEMBER_9, ...), got 500, the number of MEMBER_499")
-
-
-def test_a_class_that_takes_members_says_so() -> None:
-    """Where a class takes the members themselves, a name is refused with what was expected."""
-    node = NEWER.Node(name="a", kind="VOTE")
-    assert (field_of(node), problem_of(node)) == ("kind", "expected a member of its enum, got str")
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, b"", PLAIN.Event, object(), sys.stdout, [PLAIN.Event()]])
 def test_what_is_no_struct_is_refused(value: object) -> None:
     """Anything but an instance of a struct is an error of ours."""
     assert "" == field_of(value)
-    assert re.search("expected an instance|TypeError", problem_of(value))
-    assert value is not PLAIN.Event or "got a class" in problem_of(value)
+    assert problem_of(value).startswith("writing it as a struct raised ")
 
 
 def test_structs_without_end_are_refused() -> None:
@@ -168,7 +121,7 @@ def test_structs_without_end_are_refused() -> None:
     tree.children.append(tree)
     assert field_of(tree).startswith("children[0].children[0]")
     assert len(field_of(tree)) < 400
-    assert "too deep" in problem_of(tree)
+    assert "RecursionError" in problem_of(tree)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -16,7 +16,7 @@ def field_of(struct: object) -> str:
 
 
 def problem_of(struct: object) -> str:
-    """Return the problem that the error for a struct tells."""
+    """Return the problem that the error for a struct states."""
     with pytest.raises(EventNotSerializableError) as caught:
         write_struct(struct)
     return caught.value.problem
