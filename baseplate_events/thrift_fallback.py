@@ -132,7 +132,7 @@ class _Step:
 
 def _explain(steps: list[_Step], error: Exception) -> tuple[str, str]:
     """Return the path and the problem of `error`, which was raised at these steps."""
-    if isinstance(error, AttributeError) and error.name == "items" and str(steps[-1]) == "{0}":
+    if isinstance(error, AttributeError) and error.name in {"items", "keys"} and str(steps[-1]) == "{0}":
         # It has a length but no items, so it isn't a map: its first key isn't to blame.
         steps.pop()
     path = "".join(map(str, steps))

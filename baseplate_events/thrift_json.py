@@ -272,7 +272,7 @@ class _Source:
             return f"{self._map(inner)}({name})"
         if wire_type == _DOUBLE:
             # Of floats only NaN and the infinities aren't 0 less themselves.
-            known = f"type({name}) is float and {name} - {name} == 0.0"
+            known = f"type({name}) is float and {name} - {name} == 0.0 or type({name}) is int"
             return f"'%.17g' % {name} if {known} else D({name})"
         return self._scalar(wire_type, inner, name)
 
