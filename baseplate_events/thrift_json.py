@@ -2,13 +2,13 @@
 
 Rules:
 
-1. The output is that of `thrift_fallback.write_fallback`: Apache's, to the byte, where that is JSON.
+1. The output is that of `thrift_fallback.write_fallback`: Apache's, byte for byte, if that is JSON.
 2. A compiled writer only takes what it knows. It checks the type of each number, lets the C encoder of
-   `json` refuse what isn't a str, and raises on anything else; the struct is then written once more by
-   reference, which is slow, takes all that Apache's writer takes, and names the field of an error.
+   `json` refuse what isn't a str, and raises on anything else. The struct is then written again by the
+   fallback, which is slow, takes all that Apache's writer takes, and names the field of an error.
 3. A class is compiled only where its `write` is one that the Thrift compiler made (or `TBase` has) and
    agrees with its spec. Any other class, such as one that overrides `write`, has negative field ids or a
-   spec that isn't filled in yet, writes itself by reference, also within structs that are compiled.
+   spec that isn't filled in yet, is written by the fallback, also within structs that are compiled.
 4. A nested struct is written by the writer of its own class, whatever class the spec has in its place.
 
 How it works: the writer of a class is a Python function with one f-string for each field, a list, set or
@@ -35,8 +35,8 @@ from .thrift_fallback import NOT_FINITE, is_number, write_fallback
 #: Takes a struct, list, set or map and returns its JSON text.
 _Writer = Callable[[Any], str]
 
-#: Classes whose writers are kept. A schema has hundreds; only a program that makes classes without end
-#: would reach it, and then starts anew rather than holding on to all of them.
+#: Classes whose writers are kept. A schema has hundreds; only a program that keeps making classes
+#: reaches it, and then compiles them again rather than holding on to all of them.
 _MAX_WRITERS: Final = 4096
 
 #: Wire types of Thrift's protocols that this module tells apart, by their number.
@@ -69,7 +69,7 @@ _DYNAMIC_NAMES: Final = frozenset(
 #: Names in the code of each `write` that the compiler generates.
 _GENERATED_NAMES: Final = frozenset({"writeStructBegin", "writeFieldStop", "writeStructEnd"})
 
-#: Names that may be there too, with those of the fields. A foreign one means that somebody changed it.
+#: Names that may be there too, with those of the fields. A foreign one means that the code was changed.
 _KNOWN_NAMES: Final = (
     _GENERATED_NAMES
     | _DYNAMIC_NAMES
@@ -98,7 +98,7 @@ def write_struct(struct: object) -> bytes:
     """
     try:
         return _writers[type(struct)](struct).encode()
-    except Exception:  # noqa: BLE001, S110 - the reference finds out what it is, or takes it
+    except Exception:  # noqa: BLE001, S110 - the fallback names it, or takes it
         pass
     try:
         return write_fallback(struct)
@@ -110,11 +110,11 @@ def write_struct(struct: object) -> bytes:
 
 
 def is_compiled(cls: type) -> bool:
-    """Tell whether a class has a compiled writer; the instances of others are slow to write."""
-    return _writers[cls] is not _write_by_reference
+    """Return whether a class has a compiled writer; the instances of others are slow to write."""
+    return _writers[cls] is not _write_by_fallback
 
 
-def _write_by_reference(struct: object) -> str:
+def _write_by_fallback(struct: object) -> str:
     return write_fallback(struct).decode()
 
 
@@ -128,11 +128,11 @@ class _Writers(dict[type, _Writer]):
         spec = getattr(cls, "thrift_spec", None)
         if spec is None:
             # Not a struct, or one whose module is still being imported.
-            return _write_by_reference
+            return _write_by_fallback
         try:
             writer = _compile(cls, spec)
         except _UnknownShapeError:
-            writer = _write_by_reference
+            writer = _write_by_fallback
         if len(self) >= _MAX_WRITERS:
             self.clear()
         self[cls] = writer
@@ -143,7 +143,7 @@ _writers: Final = _Writers()
 
 
 class _UnknownShapeError(Exception):
-    """Raised where a class isn't as the Thrift compiler makes it, so its own `write` has to be asked."""
+    """Raised if a class isn't as the Thrift compiler makes it, so its own `write` has to be asked."""
 
 
 def _compile(cls: type, spec: object) -> _Writer:
@@ -338,7 +338,7 @@ class _Source:
             f"def {name}(v):\n"
             " n = len(v)\n"
             f" p = [{items}]\n"
-            # Somebody changed it meanwhile.
+            # Another thread changed it meanwhile.
             " if len(p) != n: raise ValueError\n"
             f" if not p: return '[{tags},{empty}]'\n"
             " p = ','.join(p)\n"

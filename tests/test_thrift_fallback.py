@@ -1,4 +1,4 @@
-"""What the slow way refuses, and how an error names the place of it."""
+"""What the fallback refuses, and how an error names the place of it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_what_is_no_struct_is_refused(value: object) -> None:
     assert problem_of(value).startswith("writing it as a struct raised ")
 
 
-def test_structs_without_end_are_refused() -> None:
+def test_structs_nested_too_deep_are_refused() -> None:
     """Structs nested too deep or within themselves are an error, not a crash; its path has a bound."""
     tree = PLAIN.Tree(children=[])
     tree.children.append(tree)

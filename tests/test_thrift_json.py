@@ -111,7 +111,7 @@ def expected(struct: Struct) -> bytes | None:
 
 
 def check(struct: Struct, *, odd: bool = True) -> None:
-    """Compare ways to write a struct: the one for all, the one by reference and Apache's.
+    """Compare ways to write a struct: the one for all, the fallback and Apache's.
 
     Unless there may be odd values in it, the compiled writer must have done it alone.
     """
@@ -140,14 +140,14 @@ def compiled(struct: Struct) -> str:
 @pytest.mark.parametrize("shape", SHAPES)
 @given(data=st.data(), name=st.sampled_from(STRUCTS), odd=st.booleans())
 def test_shapes_are_written_as_apache_has_them(shape: str, data: st.DataObject, name: str, odd: bool) -> None:
-    """Any values in a generated class of any shape come out as Apache's, mended, or are refused."""
+    """Any values in a generated class of any shape come out as Apache's, corrected, or are refused."""
     special = _NAMED_KINDS if shape == "enum" else None
     check(data.draw(thrift_structs(getattr(SHAPES[shape], name), odd=odd, special=special)), odd=odd)
 
 
 @given(data=st.data(), cls=thrift_schemas, odd=st.booleans())
 def test_random_schemas_are_written_as_apache_has_them(data: st.DataObject, cls: type, odd: bool) -> None:
-    """Any values in a class of any spec come out as Apache's, mended, or are refused."""
+    """Any values in a class of any spec come out as Apache's, corrected, or are refused."""
     check(data.draw(thrift_structs(cls, odd=odd)), odd=odd)
     assert is_compiled(cls)
 
@@ -433,7 +433,7 @@ def test_a_spec_that_differs_from_enums_is_not_compiled(field: str, wire_type: i
 
 
 def test_a_global_that_is_no_enum_is_not_compiled() -> None:
-    """A `write` that names anything but enums, as when somebody changed it, is asked."""
+    """A `write` that names anything but enums, as when its code was changed, is asked."""
     enum = SHAPES["enum"]
     write = enum.Defaults.write
     changed = FunctionType(write.__code__, {**write.__globals__, "Kind": {"VOTE": uuid}})
@@ -442,7 +442,7 @@ def test_a_global_that_is_no_enum_is_not_compiled() -> None:
 
 
 def test_a_write_that_is_no_function_is_asked() -> None:
-    """A `write` that is any other callable is called, since nobody can look into it."""
+    """A `write` that is any other callable is called, since its code can't be inspected."""
 
     class Partly:
         thrift_spec = PLAIN.Event.thrift_spec
@@ -500,7 +500,7 @@ def test_threads_may_compile_at_once() -> None:
 
 
 def test_writers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that makes classes without end doesn't fill the memory with their writers."""
+    """A program that keeps making classes doesn't fill the memory with their writers."""
     monkeypatch.setattr(thrift_json, "_MAX_WRITERS", 3)
     for _ in range(10):
         cls = type("Fleeting", (PLAIN.Event,), {})
