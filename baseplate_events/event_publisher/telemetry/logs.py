@@ -4,7 +4,7 @@ Rules:
 
 1. A record is one line, whatever it holds. As text it is safe for a terminal, and what it has from elsewhere
    is cut at `MAX_FOREIGN` characters; as JSON it is whole, in ASCII.
-2. Of an exception its type and place are told, never its text, which might quote an event.
+2. Of an exception its type and place are written, never its text, which might quote an event.
 3. Of warnings and errors of a kind, the first is written at once, and then one in `REPEAT_INTERVAL` at most,
    with how many more there were. None is lost without being counted: of those that no other followed, the
    latest is written with the next record of whatever kind, or when logging ends.
@@ -19,17 +19,18 @@ import datetime as dt
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from ..foreign_text import MAX_FOREIGN, printable
 from ..standard_streams import occupy_descriptors
 from .log_writer import CAPACITY, LineWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterable
     from typing import TextIO
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -42,144 +43,102 @@ FORMATS: Final[tuple[Format, ...]] = ("text", "json")
 #: Seconds between two lines of a kind.
 REPEAT_INTERVAL: Final = 10.0
 
-#: Kinds that are told apart at a time; words may come from the network, and memory is bounded. Those beyond
-#: are told apart by their templates alone.
+#: Kinds that are kept at a time; words may come from the network, and memory is bounded. Records beyond that
+#: are of a kind if they have the same template.
 MAX_KINDS: Final = 64
 
-#: Characters of a message as text: what a configuration with forty mistakes has.
+#: Characters of a message as text: what a configuration with forty errors has.
 _MAX_MESSAGE: Final = 8_000
-
-_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
-class _Held(Generic[_T]):
-    """What was held back of a kind since `until` was set, the latest and how many; none at first."""
+class _Held:
+    """What is held back of a kind until a time: the latest record, if any, and how many."""
 
     until: float
-    latest: _T | None = None
+    latest: logging.LogRecord | None = None
     count: int = 0
 
 
-class RepeatLimit(Generic[_T]):
-    """Decides which of many items to let through, and counts the others; as long as it has kinds. Pure.
+class RepeatFilter(logging.Filter):
+    """Lets the first record of a kind through, and holds back the others; see rules 3 and 4.
 
     Args:
-        interval: Seconds between two items of a kind.
-    """
-
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._kinds: dict[Hashable, _Held[_T]] = {}
-
-    def __len__(self) -> int:
-        return len(self._kinds)
-
-    def __contains__(self, kind: Hashable) -> bool:
-        """Tell whether there lately was an item of the kind."""
-        return kind in self._kinds
-
-    def offer(self, kind: Hashable, item: _T, now: float) -> list[tuple[_T, int]]:
-        """Take an item, and give those to be let through now, with how many more like each were held back.
-
-        Args:
-            kind: What makes items alike.
-            item: The item.
-            now: Seconds of the monotonic clock.
-        """
-        held = self._kinds.get(kind)
-        if held is None:
-            self._kinds[kind] = _Held(now + self._interval)
-            return [*self.due(now), (item, 0)]
-        held.latest = item
-        held.count += 1
-        return self.due(now)
-
-    def due(self, now: float) -> list[tuple[_T, int]]:
-        """Give what was held back for long enough, with how many more there were; forget quiet kinds."""
-        through: list[tuple[_T, int]] = []
-        for kind, held in list(self._kinds.items()):
-            if now >= held.until:
-                del self._kinds[kind]
-                if held.latest is not None:
-                    through.append((held.latest, held.count - 1))
-                    self._kinds[kind] = _Held(now + self._interval)
-        return through
-
-    def flush(self) -> list[tuple[_T, int]]:
-        """Give all that is held back, however short."""
-        through = [(held.latest, held.count - 1) for held in self._kinds.values() if held.latest is not None]
-        self._kinds.clear()
-        return through
-
-
-class LimitingHandler(logging.Handler):
-    """Passes records on to another handler, but no flood of the same one.
-
-    `flush`, which logging itself calls when the process ends, writes what is held back.
-
-    Args:
-        target: Writes records; it formats them with a formatter of this module.
+        emit: Writes a record that was held back; its attribute `more` is the number of others like it.
         clock: The monotonic clock, in seconds.
         interval: Seconds between two records of a kind.
     """
 
     def __init__(
         self,
-        target: logging.Handler,
+        emit: Callable[[logging.LogRecord], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         interval: float = REPEAT_INTERVAL,
     ) -> None:
         super().__init__()
-        self._target = target
+        self._emit = emit
         self._clock = clock
-        self._limit: RepeatLimit[logging.LogRecord] = RepeatLimit(interval)
-
-    @property
-    def dropped(self) -> int:
-        """Lines that were dropped because they could not be written in time."""
-        return self._target.dropped if isinstance(self._target, StderrHandler) else 0
+        self._interval = interval
+        self._lock = threading.RLock()  # a handler calls its filters before it takes its own lock
+        self._held: dict[Hashable, _Held] = {}
 
     @property
     def kinds(self) -> int:
-        """How many kinds are told apart now; bounded by `MAX_KINDS` and the number of templates."""
-        return len(self._limit)
+        """How many kinds are kept now; bounded by `MAX_KINDS` and the number of templates."""
+        return len(self._held)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, or hold it back."""
-        now = self._clock()
-        if record.levelno < logging.WARNING:
-            self._write(self._limit.due(now))
-            self._target.handle(record)
-            return
-        template = record.name, record.levelno, record.msg
-        try:
-            kind: Hashable = (template, _words(record))
-        except Exception:  # noqa: BLE001  an argument that can't be written must not end the work
-            kind = template
-        if len(self._limit) >= MAX_KINDS and kind not in self._limit:
-            kind = template
-        self._write(self._limit.offer(kind, record, now))
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Write what was held back for long enough, and return whether to write the record as well."""
+        with self._lock:
+            now = self._clock()
+            passes = record.levelno < logging.WARNING or self._is_first(record, now + self._interval)
+            due = {kind: held for kind, held in self._held.items() if now >= held.until}
+            for kind, held in due.items():
+                del self._held[kind]
+                if held.latest is not None:
+                    self._held[kind] = _Held(now + self._interval)
+            self._write(due.values())
+            return passes
 
     def flush(self) -> None:
-        """Write what is held back."""
-        self.acquire()
-        try:
-            self._write(self._limit.flush())
-        finally:
-            self.release()
-        self._target.flush()
+        """Write what is held back, however short."""
+        with self._lock:
+            held, self._held = self._held, {}
+            self._write(held.values())
 
-    def _write(self, through: list[tuple[logging.LogRecord, int]]) -> None:
-        for record, more in through:
-            told = copy.copy(record)
-            vars(told)["more"] = more
-            self._target.handle(told)
+    def _is_first(self, record: logging.LogRecord, until: float) -> bool:
+        """Return whether there was no record of the kind lately; if there was, hold this one back."""
+        kind = self._kind_of(record)
+        held = self._held.get(kind)
+        if held is None:
+            self._held[kind] = _Held(until)
+            return True
+        held.latest = record
+        held.count += 1
+        return False
+
+    def _kind_of(self, record: logging.LogRecord) -> Hashable:
+        template = record.name, record.levelno, record.msg
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        try:
+            words = tuple(str(argument) for argument in arguments if not isinstance(argument, int | float))
+        except Exception:  # noqa: BLE001  an argument that can't be written must not end the work
+            return template
+        kind = template, words
+        return kind if len(self._held) < MAX_KINDS or kind in self._held else template
+
+    def _write(self, helds: Iterable[_Held]) -> None:
+        for held in helds:
+            if held.latest is not None:
+                vars(held.latest)["more"] = held.count - 1
+                self._emit(held.latest)
 
 
 class StderrHandler(logging.Handler):
-    """Writes records to a stream that may be slow or stuck; see `log_writer`.
+    """Writes records to a stream that may be slow or stuck (see `log_writer`), through a `RepeatFilter`.
+
+    `flush`, which logging itself calls when the process ends, also writes what the filter holds back.
 
     Args:
         stream: Where they go, by its descriptor; None drops all.
@@ -193,6 +152,8 @@ class StderrHandler(logging.Handler):
         super().__init__()
         self.setFormatter(formatter)
         self._writer = LineWriter(stream, self._format_notice, capacity=capacity)
+        self._repeats = RepeatFilter(self.emit)
+        self.addFilter(self._repeats)
 
     @property
     def dropped(self) -> int:
@@ -210,6 +171,7 @@ class StderrHandler(logging.Handler):
 
     def flush(self) -> None:
         """Wait a moment until everything is written."""
+        self._repeats.flush()
         self._writer.flush()
 
     def _format_notice(self, missing: int) -> str:
@@ -271,26 +233,21 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(log_format: Format, *, debug: bool) -> None:
     """Have everything that is logged in this process written to stderr, from INFO or DEBUG on.
 
-    Where stderr is closed, nothing that is opened later gets its number.
+    If stderr is closed, nothing that is opened later gets its number.
     """
     occupy_descriptors()
-    target = StderrHandler(sys.stderr, JsonFormatter() if log_format == "json" else TextFormatter())
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[LimitingHandler(target)])
+    handler = StderrHandler(sys.stderr, JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
 
 
 def log_lines_dropped() -> int:
     """Count the lines that were dropped since `configure_logging`, because stderr could not be written to."""
     handlers = logging.getLogger().handlers
-    return sum(handler.dropped for handler in handlers if isinstance(handler, LimitingHandler))
-
-
-def _words(record: logging.LogRecord) -> Hashable:
-    arguments = record.args if isinstance(record.args, tuple) else ()
-    return tuple(str(argument) for argument in arguments if not isinstance(argument, int | float))
+    return sum(handler.dropped for handler in handlers if isinstance(handler, StderrHandler))
 
 
 def _exception(record: logging.LogRecord) -> str:
-    """Tell type and place of the exception of a record; empty where there is none."""
+    """Return type and place of the exception of a record; empty if there is none."""
     if not record.exc_info or record.exc_info[1] is None:
         return ""
     exc = record.exc_info[1]

@@ -5,8 +5,10 @@ import io
 import itertools
 import json
 import logging
+import re
 import sys
 import tempfile
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +22,7 @@ from baseplate_events.event_publisher.telemetry.logs import (
     MAX_KINDS,
     Format,
     JsonFormatter,
-    LimitingHandler,
-    RepeatLimit,
+    RepeatFilter,
     StderrHandler,
     TextFormatter,
     configure_logging,
@@ -48,95 +49,122 @@ class Log:
     def __init__(self, formatter: logging.Formatter | None = None) -> None:
         self.clock = Clock()
         self.text = io.StringIO()
-        target = logging.StreamHandler(self.text)
-        target.setFormatter(formatter or TextFormatter())
-        self.handler = LimitingHandler(target, clock=self.clock, interval=_INTERVAL)
+        handler = logging.StreamHandler(self.text)
+        handler.setFormatter(formatter or TextFormatter())
+        self.repeats = RepeatFilter(handler.emit, clock=self.clock, interval=_INTERVAL)
+        handler.addFilter(self.repeats)
         self.logger = logging.Logger("publisher", logging.DEBUG)  # noqa: LOG001  one that no other test knows
-        self.logger.addHandler(self.handler)
+        self.logger.addHandler(handler)
 
     @property
     def lines(self) -> list[str]:
         """The messages so far."""
         return [line.split(" publisher: ", 1)[1] for line in self.text.getvalue().splitlines()]
 
+    @property
+    def held_back(self) -> int:
+        """How many more there were, by the lines so far."""
+        return sum(map(int, re.findall(r" \(and (\d+) more like it\)$", self.text.getvalue(), re.MULTILINE)))
+
 
 # --- the limit ---
 
 
-class LimitMachine(RuleBasedStateMachine):
-    """A limit against what is allowed: a few kinds, and times on both sides of the interval."""
+class RepeatMachine(RuleBasedStateMachine):
+    """A filter against its rules: a few kinds, and times on both sides of the interval."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.limit = RepeatLimit[int](_INTERVAL)
-        self.now = 0.0
-        self.offered: dict[str, list[int]] = {"a": [], "b": []}
-        self.through: list[tuple[float, str, int, int]] = []
+        self.clock = Clock()
+        self.repeats = RepeatFilter(self.write, clock=self.clock, interval=_INTERVAL)
+        self.given: dict[str, list[int]] = {"a": [], "b": []}
+        self.written: list[tuple[float, str, int, int]] = []
         self.number = 0
 
-    def take(self, given: list[tuple[int, int]]) -> None:
-        for item, more in given:
-            (kind,) = (kind for kind, items in self.offered.items() if item in items)
-            self.through.append((self.now, kind, item, more))
+    def write(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        (number,) = record.args
+        assert isinstance(number, int)
+        self.written.append((self.clock.now, record.msg, number, vars(record).get("more", 0)))
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 9.0, 10.0, 25.0]))
     def wait(self, seconds: float) -> None:
-        self.now += seconds
+        self.clock.now += seconds
 
     @rule(kind=st.sampled_from("ab"))
-    def offer(self, kind: str) -> None:
+    def warn(self, kind: str) -> None:
         self.number += 1
-        self.offered[kind].append(self.number)
-        quiet = all(when + _INTERVAL <= self.now for when, other, _, _ in self.through if other == kind)
-        given = self.limit.offer(kind, self.number, self.now)
-        self.take(given)
-        assert (self.number in [item for item, _ in given]) == quiet
+        self.given[kind].append(self.number)
+        quiet = all(when + _INTERVAL <= self.clock.now for when, other, _, _ in self.written if other == kind)
+        record = logging.LogRecord("publisher", logging.WARNING, "", 1, kind, (self.number,), None)
+        if self.repeats.filter(record):
+            self.write(record)
+        assert (self.number in [number for _, _, number, _ in self.written]) == quiet
 
     @rule()
-    def ask(self) -> None:
-        self.take(self.limit.due(self.now))
+    def inform(self) -> None:
+        assert self.repeats.filter(logging.LogRecord("publisher", logging.INFO, "", 1, "a", (0,), None))
 
     @rule()
     def flush(self) -> None:
-        self.take(self.limit.flush())
-        for kind, items in self.offered.items():
-            told = sum(1 + more for _, other, _, more in self.through if other == kind)
-            assert len(items) == told
-        self.through.clear()
-        self.offered = {"a": [], "b": []}
+        self.repeats.flush()
+        for kind, numbers in self.given.items():
+            counted = sum(1 + more for _, other, _, more in self.written if other == kind)
+            assert len(numbers) == counted
+        self.written.clear()
+        self.given = {"a": [], "b": []}
 
     @invariant()
     def none_is_counted_twice(self) -> None:
-        for kind, items in self.offered.items():
-            told = [(item, more) for _, other, item, more in self.through if other == kind]
-            assert len(items) >= sum(1 + more for _, more in told)
-            assert sorted({item for item, _ in told}) == [item for item, _ in told]
+        for kind, numbers in self.given.items():
+            written = [(number, more) for _, other, number, more in self.written if other == kind]
+            assert len(numbers) >= sum(1 + more for _, more in written)
+            assert sorted({number for number, _ in written}) == [number for number, _ in written]
 
     @invariant()
     def lines_of_a_kind_are_apart(self) -> None:
-        for kind in self.offered:
-            times = [when for when, other, _, _ in self.through if other == kind]
+        for kind in self.given:
+            times = [when for when, other, _, _ in self.written if other == kind]
             assert all(later - sooner >= _INTERVAL for sooner, later in itertools.pairwise(times))
 
 
-def test_a_limit_lets_one_through_and_counts_the_others() -> None:
-    """The first of a kind goes through, then one in an interval at most, and in the end all are counted."""
-    check_machine(LimitMachine)
+def test_one_record_is_written_and_the_others_are_counted() -> None:
+    """The first of a kind is written, then one in an interval at most, and in the end all are counted."""
+    check_machine(RepeatMachine)
 
 
 def test_quiet_kinds_are_forgotten() -> None:
     """Kinds of which nothing came lately take no memory."""
-    limit = RepeatLimit[int](_INTERVAL)
+    log = Log()
     for number in range(MAX_KINDS):
-        assert number not in limit
-        limit.offer(number, number, 0.0)
-        assert number in limit
-    assert MAX_KINDS == len(limit)
-    assert limit.due(_INTERVAL) == []
-    assert len(limit) == 0
+        log.logger.warning("it says %s", f"{number} reasons")
+    assert MAX_KINDS == log.repeats.kinds
+    log.clock.now += _INTERVAL
+    log.logger.info("read the configuration again")
+    assert log.repeats.kinds == 0
+    assert len(log.lines) == MAX_KINDS + 1
 
 
-# --- the handler ---
+def test_threads_lose_no_count() -> None:
+    """A record of any thread is written or counted, since a handler has no lock around its filters."""
+    log = Log()
+
+    def warn() -> None:
+        for number in range(2_000):
+            if number % 7 == 0:
+                log.clock.now += _INTERVAL / 3
+            log.logger.warning("again %d", number)
+
+    threads = [threading.Thread(target=warn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.repeats.flush()
+    assert len(threads) * 2_000 == len(log.lines) + log.held_back
+
+
+# --- records of the publisher ---
 
 
 @pytest.mark.parametrize(
@@ -190,12 +218,12 @@ def test_what_is_held_back_is_written_with_the_next_line() -> None:
 
 
 def test_nothing_is_held_back_at_the_end() -> None:
-    """`flush`, as logging calls it when the process ends, writes what is held back, once."""
+    """`flush` writes what is held back, once."""
     log = Log()
     for size in (1, 2):
         log.logger.error(_CANT_SEND, size, "not JSON", "dropped")
-    log.handler.flush()
-    log.handler.flush()
+    log.repeats.flush()
+    log.repeats.flush()
     assert [_CANT_SEND % (size, "not JSON", "dropped") for size in (1, 2)] == log.lines
 
 
@@ -220,10 +248,9 @@ def test_no_words_take_unbounded_memory(failures: list[tuple[str, int]]) -> None
             else (7, f"{number} reasons", "dropped")
         )
         log.logger.warning(template, *words)
-        assert log.handler.kinds <= MAX_KINDS + 2
-    log.handler.flush()
-    more = [line.rpartition(" (and ")[2].split()[0] for line in log.lines if line.endswith(" more like it)")]
-    assert len(failures) == len(log.lines) + sum(map(int, more))
+        assert log.repeats.kinds <= MAX_KINDS + 2
+    log.repeats.flush()
+    assert len(failures) == len(log.lines) + log.held_back
 
 
 # --- the formats ---
@@ -262,7 +289,7 @@ def test_text_is_one_line(text: str) -> None:
 
 
 def test_an_error_of_several_lines_is_one_line_of_text() -> None:
-    """The mistakes of a configuration are in one line, and what they have from a file is escaped."""
+    """The errors of a configuration are in one line, and what they have from a file is escaped."""
     error = ConfigurationError("first \x1b[2J", "second\u2028")
     record = logging.LogRecord("publisher", logging.ERROR, "", 1, "mistakes:\n%s", (error,), None)
     assert TextFormatter().format(record).endswith(r"mistakes: | first \x1b[2J | second\u2028")
@@ -294,7 +321,7 @@ def test_json_has_how_many_more_there_were() -> None:
     log = Log(JsonFormatter())
     for _ in range(4):
         log.logger.warning("again")
-    log.handler.flush()
+    log.repeats.flush()
     first, last = map(json.loads, log.text.getvalue().splitlines())
     assert "more" not in first
     assert last["more"] == 2
@@ -338,7 +365,7 @@ class Unprintable:
 def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...]) -> None:
     """Nothing is raised into the work, and nothing of the record is written, but that a line is missing."""
     with tempfile.TemporaryFile("w+") as stderr:
-        handler = LimitingHandler(StderrHandler(stderr, TextFormatter()))
+        handler = StderrHandler(stderr, TextFormatter())
         record = logging.LogRecord("publisher", logging.ERROR, "", 1, "%d events", arguments, None)
         handler.handle(record)
         assert handler.dropped == 1
@@ -348,7 +375,7 @@ def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
-def test_dropped_lines_are_told_in_the_format_of_the_log(formatter: logging.Formatter) -> None:
+def test_dropped_lines_are_reported_in_the_format_of_the_log(formatter: logging.Formatter) -> None:
     """The line with their number is one like any other."""
     with tempfile.TemporaryFile("w+") as stderr:
         handler = StderrHandler(stderr, formatter, capacity=400)
