@@ -45,6 +45,7 @@ NOT_FINITE: Final = {
 #: Characters that Apache's Python library writes raw, and that JSON has only in a string and escaped.
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
+_I32: Final = 8
 _STRUCT: Final = 12
 
 #: Wire types by their number in Thrift's protocols, as error messages name them.
@@ -53,7 +54,7 @@ _TYPE_NAMES: Final = {
     3: "an i8",
     4: "a double",
     6: "an i16",
-    8: "an i32",
+    _I32: "an i32",
     10: "an i64",
     11: "a str or bytes",
     _STRUCT: "a struct",
@@ -61,6 +62,13 @@ _TYPE_NAMES: Final = {
     14: "a set",
     15: "a list",
     16: "a UUID",
+}
+
+#: What a field of an enum takes, by type and by how generated code fails: `Kind[self.kind].value` looks up
+#: a name, although the compiler gives the field a member as its default; `self.kind.value` needs a member.
+_REMEDIES: Final[dict[tuple[int, type[Exception]], str]] = {
+    (_I32, KeyError): "; an enum takes the name of a member (a str) here, also in place of its default",
+    (_I32, AttributeError): "; an enum takes a member here",
 }
 
 #: How a generated `validate` names a field that is required and unset.
@@ -142,8 +150,9 @@ def _explain(steps: list[_Step], error: Exception) -> tuple[str, str]:
     elif isinstance(error, _NotJSONError):
         problem = str(error)
     else:
-        types = [step.types[step.done % len(step.types)] for step in steps if step.types]
-        problem = f"writing it as {_TYPE_NAMES[types[-1]]} raised {type(error).__name__}"
+        *_, wire_type = (step.types[step.done % len(step.types)] for step in steps if step.types)
+        remedy = _REMEDIES.get((wire_type, type(error)), "")
+        problem = f"writing it as {_TYPE_NAMES[wire_type]} raised {type(error).__name__}{remedy}"
     path = path.removeprefix(".")
     return (path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."), problem
 

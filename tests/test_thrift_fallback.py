@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -98,13 +98,40 @@ def test_an_unset_required_field_is_named() -> None:
         (PLAIN.Everything(by_tiny={1: 1, 2: None}), "by_tiny{1}", "writing it as an i16 raised TypeError"),
         (PLAIN.User(roles=["a", None]), "roles[1]", "writing it as a str or bytes raised TypeError"),
         (PLAIN.Everything(deep=[[5]]), "deep[0][0]", "writing it as a map raised TypeError"),
-        (SHAPES["enum"].Everything(kinds=["VOTE", 2]), "kinds[1]", "writing it as an i32 raised KeyError"),
-        (NEWER.Node(name="a", kind="VOTE"), "kind", "writing it as an i32 raised AttributeError"),
     ],
 )
 def test_the_problem_is_the_type_and_the_exception(struct: Struct, field: str, problem: str) -> None:
     """An error names the field, its type, and what writing it raised."""
     assert (field, problem) == (field_of(struct), problem_of(struct))
+
+
+ENUM: Any = SHAPES["enum"]
+
+
+@pytest.mark.parametrize(
+    ("struct", "field"),
+    [
+        (ENUM.Defaults(name="a", id=1), "kind"),  # the default that the compiler gives the field
+        (ENUM.Everything(kind=ENUM.Kind.REPORT), "kind"),
+        (ENUM.Everything(kind="secret"), "kind"),
+        (ENUM.Everything(kinds=["VOTE", 2]), "kinds[1]"),
+        (ENUM.Everything(by_kind={1: ENUM.Geo()}), "by_kind{0}"),
+    ],
+)
+def test_a_field_that_takes_names_of_an_enum_says_so(struct: Struct, field: str) -> None:
+    """Where a class takes the names of members, the remedy says so, and nothing of the event."""
+    assert field_of(struct) == field
+    assert problem_of(struct) == (
+        "writing it as an i32 raised KeyError; "
+        "an enum takes the name of a member (a str) here, also in place of its default"
+    )
+
+
+def test_a_field_that_takes_members_of_an_enum_says_so() -> None:
+    """Where a class takes the members themselves, the remedy says so."""
+    node = NEWER.Node(name="a", kind="VOTE")
+    assert field_of(node) == "kind"
+    assert problem_of(node) == ("writing it as an i32 raised AttributeError; an enum takes a member here")
 
 
 @pytest.mark.parametrize("schema", SHAPES.values(), ids=SHAPES)
@@ -113,6 +140,21 @@ def test_what_only_has_a_length_is_no_map(schema: ModuleType, value: object) -> 
     """A list where a map belongs is named itself, not its first key, in each shape."""
     struct = schema.Everything(by_tiny=value)
     assert ("by_tiny", "writing it as a map raised AttributeError") == (field_of(struct), problem_of(struct))
+
+
+def test_a_write_of_its_own_is_refused_by_its_field() -> None:
+    """A `write` by hand that takes what it holds for a map is refused by the field that it began."""
+
+    class Own:
+        labels = "a"
+
+        def write(self, oprot: Any) -> None:  # noqa: ANN401 - protocols are untyped
+            oprot.writeStructBegin("Own")
+            oprot.writeFieldBegin("labels", MAP, 1)
+            cast("Any", self.labels).items()
+
+    assert field_of(Own()) == "labels"
+    assert problem_of(Own()) == "writing it as a map raised AttributeError"
 
 
 @pytest.mark.parametrize("value", ["text", 5, None, b"", PLAIN.Event, object(), sys.stdout, [PLAIN.Event()]])

@@ -24,7 +24,7 @@ from baseplate_events.thrift_fallback import write_fallback
 from baseplate_events.thrift_json import is_compiled, write_struct
 from tests.support import strategies
 from tests.support.schema_samples import NEWER, PLAIN, SHAPES, Struct, everything, rich_event, small_event
-from tests.support.thrift_errors import field_of
+from tests.support.thrift_errors import field_of, problem_of
 from tests.support.thrift_strategies import I32, I64, LIST, MAP, STRING, UUID, thrift_schemas, thrift_structs
 
 if TYPE_CHECKING:
@@ -230,6 +230,7 @@ def plain(value: Any) -> object:  # noqa: ANN401 - a field of an untyped class
 
 def test_control_characters_are_escaped() -> None:
     """Control characters come out as C++ and Java write them, DEL and a slash as they are."""
+    check(PLAIN.Event(source=["a\x01", "b"]))
     struct = PLAIN.Event(source="\x00\x1f\n\x7f/é", action='\x08\x0c\r\t"\\')
     assert (
         r'{"1":{"str":"\u0000\u001f\n' + "\x7f/é" + r'"},"2":{"str":"\b\f\r\t\"\\"}}'
@@ -291,6 +292,7 @@ def test_keys_without_a_place_in_json_are_refused() -> None:
     struct = PLAIN.StructKeys(by_list={}, by_point={})
     assert apache(struct) == write_struct(struct)
     assert "by_list{0}" == field_of(PLAIN.StructKeys(by_list={(1, 2): "x"}))
+    assert "JSON has no place" in problem_of(PLAIN.StructKeys(by_list={(1, 2): "x"}))
     assert "by_point{0}" == field_of(PLAIN.StructKeys(by_point={PLAIN.FrozenPoint(x=1): 1}))
 
 
@@ -361,11 +363,18 @@ def test_a_write_that_gives_no_json_is_refused(raw: bytes) -> None:
     """Whatever a `write` does, what isn't JSON doesn't get out, alone or within another struct."""
     struct = _RAW(source=raw)
     assert "" == field_of(struct)
+    assert "its own write gives no JSON" in problem_of(struct)
     assert not is_compiled(_RAW)
     rich = rich_event()
     rich.event = struct
     with pytest.raises(EventNotSerializableError):
         write_struct(rich)
+
+
+@pytest.mark.parametrize("raw", [b"{}", b'{\r\n\t"a": 1}\n', '{"é":"\x7f"}'.encode()])
+def test_a_write_that_gives_json_is_kept(raw: bytes) -> None:
+    """What is JSON gets out as its `write` gives it, with its blanks."""
+    assert raw == write_struct(_RAW(source=raw))
 
 
 def test_a_changed_container_is_refused() -> None:
@@ -375,7 +384,9 @@ def test_a_changed_container_is_refused() -> None:
         def __len__(self) -> int:
             return 5
 
-    assert "user.roles" == field_of(PLAIN.RichEvent(user=PLAIN.User(roles=Shrinking("ab"))))
+    struct = PLAIN.RichEvent(user=PLAIN.User(roles=Shrinking("ab")))
+    assert "user.roles" == field_of(struct)
+    assert "its size changed" in problem_of(struct)
 
 
 def test_a_late_spec_is_taken_when_it_comes() -> None:
@@ -456,10 +467,16 @@ def test_a_number_by_its_looks_is_refused() -> None:
     """What formats like a double but gives no number is refused."""
 
     class Formatted:
-        def __format__(self, _spec: str) -> str:
-            return "1,000"
+        def __init__(self, text: str) -> None:
+            self.text = text
 
-    assert "ratio" == field_of(PLAIN.Everything(ratio=Formatted()))
+        def __format__(self, _spec: str) -> str:
+            return self.text
+
+    assert "ratio" == field_of(PLAIN.Everything(ratio=Formatted("1,000")))
+    assert "by_ratio{0}" == field_of(PLAIN.Everything(by_ratio={Formatted("é"): "x"}))
+    assert "" == field_of(PLAIN.Everything(by_ratio={Formatted('"'): "x"}))
+    check(PLAIN.Everything(by_ratio={Formatted("1,000"): "x"}))
 
 
 @pytest.mark.parametrize(
