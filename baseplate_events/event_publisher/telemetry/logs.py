@@ -44,7 +44,7 @@ FORMATS: Final[tuple[Format, ...]] = ("text", "json")
 REPEAT_INTERVAL: Final = 10.0
 
 #: Kinds that are kept at a time; words may come from the network, and memory is bounded. Records beyond that
-#: are of a kind if they have the same template.
+#: are of a kind if the same line of code logs them.
 MAX_KINDS: Final = 64
 
 #: Characters of a message as text: what a configuration with forty errors has.
@@ -85,7 +85,7 @@ class RepeatFilter(logging.Filter):
 
     @property
     def kinds(self) -> int:
-        """How many kinds are kept now; bounded by `MAX_KINDS` and the number of templates."""
+        """How many kinds are kept now; bounded by `MAX_KINDS` and the number of lines of code that log."""
         return len(self._held)
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -119,14 +119,15 @@ class RepeatFilter(logging.Filter):
         return False
 
     def _kind_of(self, record: logging.LogRecord) -> Hashable:
-        template = record.name, record.levelno, record.msg
+        place = record.name, record.levelno, record.lineno
+        kind: tuple[object, ...]
         arguments = record.args if isinstance(record.args, tuple) else ()
+        words = [argument for argument in arguments if not isinstance(argument, int | float)]
         try:
-            words = tuple(str(argument) for argument in arguments if not isinstance(argument, int | float))
-        except Exception:  # noqa: BLE001  an argument that can't be written must not end the work
-            return template
-        kind = template, words
-        return kind if len(self._held) < MAX_KINDS or kind in self._held else template
+            kind = (record.name, record.levelno, str(record.msg), *map(str, words))
+        except Exception:  # noqa: BLE001  what can't be written must not end the work
+            return place
+        return kind if len(self._held) < MAX_KINDS or kind in self._held else place
 
     def _write(self, helds: Iterable[_Held]) -> None:
         for held in helds:

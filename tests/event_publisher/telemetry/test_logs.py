@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import io
 import itertools
@@ -33,6 +34,7 @@ from tests.support.machines import check_machine
 from tests.support.strategies import hostile_texts, wall_times
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _INTERVAL = 10.0
@@ -65,6 +67,15 @@ class Log:
     def held_back(self) -> int:
         """How many more there were, by the lines so far."""
         return sum(map(int, re.findall(r" \(and (\d+) more like it\)$", self.text.getvalue(), re.MULTILINE)))
+
+
+@pytest.fixture
+def switch_often() -> Iterator[None]:
+    """Let threads take turns as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 # --- the limit ---
@@ -145,12 +156,21 @@ def test_quiet_kinds_are_forgotten() -> None:
     assert len(log.lines) == MAX_KINDS + 1
 
 
+def test_a_kind_stays_limited_when_there_are_too_many() -> None:
+    """Kinds beyond the bound don't let a record of a kept one through."""
+    log = Log()
+    for number in [*range(MAX_KINDS), *range(MAX_KINDS)]:
+        log.logger.warning("it says %s", f"{number} reasons")
+    assert MAX_KINDS == len(log.lines) == log.repeats.kinds
+
+
+@pytest.mark.usefixtures("switch_often")
 def test_threads_lose_no_count() -> None:
     """A record of any thread is written or counted, since a handler has no lock around its filters."""
     log = Log()
 
     def warn() -> None:
-        for number in range(2_000):
+        for number in range(5_000):
             if number % 7 == 0:
                 log.clock.now += _INTERVAL / 3
             log.logger.warning("again %d", number)
@@ -161,7 +181,17 @@ def test_threads_lose_no_count() -> None:
     for thread in threads:
         thread.join()
     log.repeats.flush()
-    assert len(threads) * 2_000 == len(log.lines) + log.held_back
+    assert len(threads) * 5_000 == len(log.lines) + log.held_back
+
+
+@pytest.mark.parametrize("message", [["a list"], {"a": "dict"}, ValueError("an error")])
+def test_a_message_may_be_any_object(message: object) -> None:
+    """What isn't a template is limited by its text."""
+    log = Log()
+    for _ in range(3):
+        log.logger.warning(copy.copy(message))
+    log.repeats.flush()
+    assert [str(message), f"{message} (and 1 more like it)"] == log.lines
 
 
 # --- records of the publisher ---
@@ -355,7 +385,9 @@ def test_everything_is_configured(
 
 
 class Unprintable:
-    """What fails when it is written."""
+    """What fails when it is written, and can't be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
         raise ValueError("no words")
