@@ -120,11 +120,10 @@ class RepeatFilter(logging.Filter):
 
     def _kind_of(self, record: logging.LogRecord) -> Hashable:
         place = record.name, record.levelno, record.lineno
-        kind: tuple[object, ...]
         arguments = record.args if isinstance(record.args, tuple) else ()
         words = [argument for argument in arguments if not isinstance(argument, int | float)]
         try:
-            kind = (record.name, record.levelno, str(record.msg), *map(str, words))
+            kind: Hashable = (record.name, record.levelno, str(record.msg), *map(str, words))
         except Exception:  # noqa: BLE001  what can't be written must not end the work
             return place
         return kind if len(self._held) < MAX_KINDS or kind in self._held else place
