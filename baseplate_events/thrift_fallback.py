@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: JSON's grammar of a number (RFC 8259, section 6).
-is_number: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+_is_number: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
 
 #: Texts of Python's floats and Decimals that aren't numbers, and what Apache's C++ and Java libraries write.
-NOT_FINITE: Final = {
+_NOT_FINITE: Final = {
     "nan": '"NaN"',
     "inf": '"Infinity"',
     "-inf": '"-Infinity"',
@@ -80,6 +80,31 @@ _MAX_PATH: Final = 300
 
 class _NotJSONError(Exception):
     """Raised if the output isn't JSON and can't be corrected; its text says why, without the value."""
+
+
+def number_text(value: object, form: str = "") -> str:
+    """Return the text of a number as Apache formats it.
+
+    Raises:
+        Exception: of any kind, if it has no such text; only `write_fallback` knows more then.
+    """
+    text = format(value, form)
+    if _is_number(text):
+        return text
+    raise ValueError
+
+
+def integer_text(value: Any, low: int, high: int) -> str:  # noqa: ANN401 - fields are untyped
+    """Return likewise the text of `value` in an integer field that takes `low` to `high`."""
+    if low <= value <= high:
+        return number_text(value)
+    raise ValueError
+
+
+def double_text(value: object) -> str:
+    """Return likewise the text of `value` in a double field; between quotes if that is NaN or an infinity."""
+    text = format(value, ".17g")
+    return text if _is_number(text) else _NOT_FINITE[text]
 
 
 def write_fallback(struct: Any) -> bytes:  # noqa: ANN401 - duck-typed on purpose
@@ -198,8 +223,8 @@ class _CorrectedProtocol:
         text = formatter.format(number)
         if self.context.escapeNum():
             text = f'"{text}"'
-        elif not is_number(text):
-            text = int.__repr__(number) if formatter == "{0}" else NOT_FINITE[text]
+        elif not _is_number(text):
+            text = int.__repr__(number) if formatter == "{0}" else double_text(number)
         self.trans.write(text.encode("ascii"))
         self.steps[-1].done += 1
 

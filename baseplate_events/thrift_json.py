@@ -30,7 +30,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple, cast
 
 from .errors import EventNotSerializableError
-from .thrift_fallback import NOT_FINITE, is_number, write_fallback
+from .thrift_fallback import double_text, integer_text, number_text, write_fallback
 
 #: Takes a struct, list, set or map and returns its JSON text.
 _Writer = Callable[[Any], str]
@@ -256,9 +256,9 @@ class _Source:
         self._names: dict[str, object] = {
             "S": encode_basestring,
             "B": _base64,
-            "I": _integer,
-            "D": _double,
-            "N": _number,
+            "I": integer_text,
+            "D": double_text,
+            "N": number_text,
             "W": _writers,
         }
 
@@ -377,25 +377,6 @@ class _Source:
         # Made of the numbers and identifiers of a spec, each of them checked: nothing foreign gets in.
         exec(compile(source, f"<TJSON writer of {title}>", "exec"), self._names)  # noqa: S102
         return cast("_Writer", self._names["write"])
-
-
-def _number(value: object, form: str = "") -> str:
-    """Return the text of a number as Apache formats it; raises if it isn't JSON."""
-    text = format(value, form)
-    if is_number(text):
-        return text
-    raise ValueError
-
-
-def _integer(value: Any, low: int, high: int) -> str:  # noqa: ANN401 - fields are untyped
-    if low <= value <= high:
-        return _number(value)
-    raise ValueError
-
-
-def _double(value: object) -> str:
-    text = format(value, ".17g")
-    return text if is_number(text) else NOT_FINITE[text]
 
 
 def _base64(value: Any) -> str:  # noqa: ANN401 - fields are untyped
