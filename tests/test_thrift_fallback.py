@@ -98,6 +98,7 @@ def test_an_unset_required_field_is_named() -> None:
         (PLAIN.Everything(by_tiny={1: 1, 2: None}), "by_tiny{1}", "writing it as an i16 raised TypeError"),
         (PLAIN.User(roles=["a", None]), "roles[1]", "writing it as a str or bytes raised TypeError"),
         (PLAIN.Everything(deep=[[5]]), "deep[0][0]", "writing it as a map raised TypeError"),
+        (PLAIN.Everything(ratios=[1.5, "1"]), "ratios[1]", "writing it as a double raised ValueError"),
     ],
 )
 def test_the_problem_is_the_type_and_the_exception(struct: Struct, field: str, problem: str) -> None:
