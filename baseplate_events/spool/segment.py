@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -172,7 +171,7 @@ class Segment:
         if self._write(self._fd, prefix + message) != whole:
             self.end()
             raise NotAppendedError
-        self._size = size  # other threads write it as well: `check` corrects it
+        self._size = size  # other threads write it as well: it is never too much, and `check` corrects it
 
     def send_each(self, messages: Iterator[bytes], sent: list[bytes]) -> bytes | None:
         """Append events, each before the next one is asked for, and add those that were to `sent`.
@@ -203,13 +202,14 @@ class Segment:
 
     def append(self, data: bytes) -> int:
         """Append whole records, whatever their size; return how many bytes were appended, 0 if it failed."""
+        size = self._size  # before the write: after it, `check` in another thread may count these bytes
         try:
             written = self._write(self._fd, data)
         except OSError as exc:
             if not self.refused(exc):
                 raise
             written = 0
-        self._size += written
+        self._size = size + written
         if written < len(data):
             self.end()
         return written
@@ -279,6 +279,7 @@ class Segment:
             self._directory.close(self._fd)
 
     def _is_there(self) -> bool:
+        known = self._size  # before the look: after it, another thread may have appended more
         try:
             status = self._directory.status(self._fd)
         except OSError:
@@ -287,9 +288,13 @@ class Segment:
         if (status.device, status.inode) != (self._device, self._inode):
             self._lost = True  # the number is another file's now
             return False
-        was_cut, self._size = status.size < self._size, status.size
-        return status.links > 0 and not was_cut  # what follows in a file that someone has cut isn't read
+        self._size = status.size
+        # What follows in a file that someone has cut isn't read.
+        return status.links > 0 and status.size >= known
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # made only in part, or the interpreter is ending
+        # Made only in part, or the interpreter is ending. Then even the names of modules may be gone.
+        try:  # noqa: SIM105
             self.discard()
+        except Exception:  # noqa: BLE001, S110
+            pass

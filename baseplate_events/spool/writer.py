@@ -21,7 +21,8 @@ Rules:
 6. After a refusal the next attempt comes when `FULL_PAUSE` or `UNAVAILABLE_PAUSE` is over. Until then the
    same refusal is repeated. If a segment should end, but no other can be started, what is left of it is used.
 7. Events of one thread are in order, by the names of their segments and in each of them: if threads start
-   segments at once, all go on with the one that was created last. Its name may be the first to be seen.
+   segments at once, all go on with the one that was created last. Its name may be the first to be seen. The
+   segment before it ends at that moment.
 """
 
 from __future__ import annotations
@@ -147,7 +148,10 @@ class SpoolWriter:
                     done += bisect_right(ends, written)
                     if written >= len(head):
                         counts = {}
-                segment = None
+                if segment is self.segment:
+                    segment = None
+                else:  # another thread has started the next one in the meantime
+                    segment, spare = self._current()
         except (EventQueueFullError, EventQueueUnavailableError) as error:
             error.events_put = done
             segment = spare = None  # whoever keeps the error must not keep their files open
@@ -180,9 +184,12 @@ class SpoolWriter:
         Returns:
             The segment, and the one that has some room left in case that none can be started.
         """
-        segment = self.segment
-        if segment is None or segment.check(self._clock()):
-            return segment, None
+        while True:
+            segment = self.segment
+            if segment is None or segment.check(self._clock()):
+                return segment, None
+            if segment is self.segment:
+                break  # else another thread has started the next one in the meantime
         if segment.ended:
             self.segment = None  # if none can be started, its file is closed nevertheless, and may be deleted
             return None, None
@@ -273,6 +280,10 @@ class SpoolWriter:
         current = self.segment
         if current is None or current.created < created:  # else another thread was faster
             self.segment = segment
+            if current is not None:
+                # A thread that has just looked at it may take it for the current one. But what it appended
+                # there would be delivered before its earlier events in this one.
+                current.end()
         return count
 
     def _translate(self, exc: OSError) -> EventQueueFullError | EventQueueUnavailableError:

@@ -9,6 +9,8 @@ Rules:
    hands.
 4. A number that has become another file's nevertheless, since a program closed what isn't its own, is neither
    used for long nor closed.
+5. `posix_ipc` is imported when the first queue is opened: free-threaded Python takes its lock back at that
+   import, which a service with a spool doesn't need.
 """
 
 from __future__ import annotations
@@ -101,12 +103,18 @@ def load() -> tuple[PosixIpc | None, str]:
     stubs nor an ignore that its type checker might call unused.
     """
     try:
-        ipc = cast("PosixIpc", importlib.import_module("posix_ipc"))
+        try:
+            module = importlib.import_module("posix_ipc")
+        except RuntimeWarning:
+            # Free-threaded Python warns when it takes its lock back, and the program has made warnings errors.
+            # Python warns once, and the package works.
+            module = importlib.import_module("posix_ipc")
     except ImportError as exc:
         return None, (
             f"the posix_ipc package can't be imported ({exc}); install it with `pip install posix_ipc`, "
             f"or use {_SPOOL_INSTEAD}"
         )
+    ipc = cast("PosixIpc", module)
     if not ipc.MESSAGE_QUEUES_SUPPORTED:
         return None, (
             "this operating system has no POSIX message queues; run on Linux or in a Linux container, "
@@ -115,16 +123,19 @@ def load() -> tuple[PosixIpc | None, str]:
     return ipc, ""
 
 
-#: The package, or None and why it can't be used.
-posix_ipc: PosixIpc | None
-why_not: str
-posix_ipc, why_not = load()
+#: The package, once it was needed.
+posix_ipc: PosixIpc | None = None
 
 
 def _require_posix_ipc(name: str) -> PosixIpc:
-    if posix_ipc is None:
-        raise EventQueueUnsupportedError(name, why_not)
-    return posix_ipc
+    global posix_ipc  # noqa: PLW0603 - it is imported once
+    ipc = posix_ipc
+    if ipc is None:
+        ipc, why_not = load()
+        if ipc is None:
+            raise EventQueueUnsupportedError(name, why_not)
+        posix_ipc = ipc
+    return ipc
 
 
 class Descriptor:
@@ -263,8 +274,11 @@ class Descriptor:
                     self._queue.close()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # made only in part, or the interpreter is ending
+        # Made only in part, or the interpreter is ending. Then even the names of modules may be gone.
+        try:  # noqa: SIM105
             self.close()
+        except Exception:  # noqa: BLE001, S110
+            pass
 
     def _unusable(self, exc: Exception) -> EventQueueUnavailableError:
         return EventQueueUnavailableError(self._name, f"its descriptor can't be used ({exc})")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.spool import segment as segment_module
 from baseplate_events.spool.format import EVENT, OVERHEAD, Encoder
 from baseplate_events.spool.segment import MAX_AGE, NotAppendedError, Segment
 from tests.support.spool_model.alone import HEADER, Alone, records_of
 from tests.support.spool_model.kernel import os_error
+
+if TYPE_CHECKING:
+    from baseplate_events.spool.segment import FileStatus
 
 START = len(HEADER.encode())
 
@@ -134,6 +140,45 @@ def test_check_learns_what_others_appended() -> None:
     assert segment.room(shared=True) == 1000 - START - 850 - OVERHEAD - 5
 
 
+def test_what_another_thread_appends_meanwhile_is_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may do so between the look at the file and the comparison with what was known."""
+    alone = Alone()
+    segment = alone.segment()
+    look = alone.directory.status
+
+    def status(fd: int) -> FileStatus:
+        found = look(fd)
+        segment.send(b"of another thread")
+        return found
+
+    monkeypatch.setattr(alone.directory, "status", status)
+    assert segment.check(alone.now)
+    assert not segment.ended
+
+
+@given(st.binary(min_size=1, max_size=100))
+def test_no_byte_is_counted_twice(data: bytes) -> None:
+    """Another thread may look at the file between a write and the sum."""
+    alone = Alone()
+    write = alone.directory.write
+    segment: Segment | None = None
+
+    def write_and_look(fd: int, data: bytes) -> int:
+        written = write(fd, data)
+        assert segment is not None
+        assert segment.check(alone.now)
+        return written
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alone.directory, "write", write_and_look)
+        segment = alone.segment()
+    assert segment.append(data) == len(data)
+    assert segment.size == len(alone.files()[0].data)
+    segment.send(data)
+    assert segment.size == len(alone.files()[0].data)
+    assert segment.check(alone.now)
+
+
 def test_one_thread_claims_it() -> None:
     """Of many threads, one starts the next; if it can't, another one tries."""
     segment = Alone().segment()
@@ -221,6 +266,19 @@ def test_it_is_closed_when_the_last_user_lets_go() -> None:
     assert alone.process.descriptors
     del send
     assert not alone.process.descriptors
+
+
+def test_it_is_silent_when_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the names of modules are None; pytest would report what `__del__` raises."""
+    alone = Alone()
+    segment = alone.segment()
+    for name in [name for name in vars(segment_module) if not name.startswith("__")]:
+        monkeypatch.setattr(segment_module, name, None)
+    with monkeypatch.context() as patch:
+        raised: list[object] = []
+        patch.setattr(sys, "unraisablehook", raised.append)
+        del segment
+        assert raised == []
 
 
 def test_it_can_be_discarded() -> None:

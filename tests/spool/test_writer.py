@@ -18,11 +18,12 @@ from baseplate_events.errors import (
 )
 from baseplate_events.spool import writer as writer_module
 from baseplate_events.spool.format import EVENT, REFUSALS, Header
-from baseplate_events.spool.segment import MAX_AGE
+from baseplate_events.spool.segment import MAX_AGE, NotAppendedError
 from baseplate_events.spool.writer import FULL_PAUSE, MIN_SEGMENT_SIZE, SEGMENTS, UNAVAILABLE_PAUSE
 from tests.support.spool_model.alone import Alone, records_of
 
 if TYPE_CHECKING:
+    from baseplate_events.spool.segment import FileStatus
     from baseplate_events.spool.writer import SpoolWriter
 
 #: Errors for which room is the remedy, with a word of it; and others.
@@ -126,6 +127,40 @@ def test_it_rotates_by_age() -> None:
         [(EVENT, b"third")],
     ]
     assert len(alone.process.descriptors) == 1
+
+
+def test_nothing_follows_in_a_segment_that_was_replaced() -> None:
+    """A thread that still takes it for the current one appends nothing there, behind what is in the next."""
+    alone = Alone()
+    writer = alone.writer()
+    writer.append([FIRST])
+    first = writer.segment
+    assert first is not None
+    alone.now += MAX_AGE
+    writer.append([b"second"])
+    with pytest.raises(NotAppendedError):
+        first.send(b"late")
+    assert payloads(alone) == [FIRST, b"second"]
+
+
+def test_a_segment_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that was looking at the old one while another thread replaced it goes on with the new one."""
+    alone = Alone()
+    writer = alone.writer()
+    writer.append([FIRST])
+    alone.now += MAX_AGE
+    look = alone.directory.status
+
+    def status(fd: int) -> FileStatus:
+        found = look(fd)
+        monkeypatch.undo()
+        writer.append([b"of another thread"])
+        return found
+
+    monkeypatch.setattr(alone.directory, "status", status)
+    writer.append([b"last"])
+    assert payloads(alone) == [FIRST, b"of another thread", b"last"]
+    assert len(alone.names) == 2
 
 
 def test_names_are_in_order_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:

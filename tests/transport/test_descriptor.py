@@ -23,7 +23,7 @@ from baseplate_events.errors import (
 )
 from baseplate_events.transport import descriptor as descriptor_module
 from baseplate_events.transport import limits as limits_module
-from baseplate_events.transport.limits import SPOOL_REMEDY
+from baseplate_events.transport.limits import SPOOL_REMEDY, QueueSize
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import run
 from tests.support.queues import (
@@ -212,7 +212,7 @@ class BrokenIpc:
     """A `posix_ipc` that fails in a given way."""
 
     def __init__(self, on_make: Exception, on_find: Exception) -> None:
-        real = descriptor_module.posix_ipc
+        real, _ = descriptor_module.load()
         assert real is not None
         self.MESSAGE_QUEUES_SUPPORTED = True
         self.O_CREX, self.O_NONBLOCK = real.O_CREX, real.O_NONBLOCK
@@ -237,13 +237,15 @@ class BrokenIpc:
 
 
 def _exists() -> Exception:
-    assert descriptor_module.posix_ipc is not None
-    return descriptor_module.posix_ipc.ExistentialError("A queue with the specified name already exists")
+    ipc, _ = descriptor_module.load()
+    assert ipc is not None
+    return ipc.ExistentialError("A queue with the specified name already exists")
 
 
 def _vague() -> Exception:
-    assert descriptor_module.posix_ipc is not None
-    return descriptor_module.posix_ipc.Error("Unable to initialize object")
+    ipc, _ = descriptor_module.load()
+    assert ipc is not None
+    return ipc.Error("Unable to initialize object")
 
 
 FAILURES: list[tuple[Exception, type[EventError], str]] = [
@@ -335,12 +337,58 @@ def test_a_host_without_queues_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (NoQueues(), f"no POSIX message queues; run on Linux or in a Linux container{spool}"),
     ):
         monkeypatch.setitem(sys.modules, "posix_ipc", module)
-        loaded, missing = descriptor_module.load()
-        monkeypatch.setattr(descriptor_module, "posix_ipc", loaded)
-        monkeypatch.setattr(descriptor_module, "why_not", missing)
+        monkeypatch.setattr(descriptor_module, "posix_ipc", None)
         for attempt in (reader, unlink_queue):
             with pytest.raises(EventQueueUnsupportedError, match=re.escape(words)):
                 attempt("/x")
+
+
+def test_it_is_silent_when_the_interpreter_ends(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the names of modules are None; pytest would report what `__del__` raises."""
+    descriptor = descriptor_module.make_queue(name, QueueSize(1, 1), mode=0o600, read=True)
+    assert isinstance(descriptor, descriptor_module.Descriptor)
+    fd = descriptor.fd
+    for each in [each for each in vars(descriptor_module) if not each.startswith("__")]:
+        monkeypatch.setattr(descriptor_module, each, None)
+    with monkeypatch.context() as patch:
+        raised: list[object] = []
+        patch.setattr(sys, "unraisablehook", raised.append)
+        del descriptor
+        assert raised == []
+    os.close(fd)
+
+
+def test_a_warning_at_the_import_of_posix_ipc_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Free-threaded Python warns there, once; here and in many programs warnings are errors."""
+    (tmp_path / "posix_ipc.py").write_text(
+        "import os, warnings\n"
+        f"fd = os.open({str(tmp_path / 'warned')!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n"
+        "first = not os.fstat(fd).st_size\n"
+        "os.write(fd, b'.')\n"
+        "os.close(fd)\n"
+        "if first:\n"
+        "    warnings.warn('the GIL has been enabled to load module posix_ipc', RuntimeWarning)\n"
+        "MESSAGE_QUEUES_SUPPORTED = True\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "posix_ipc", raising=False)
+    ipc, why_not = descriptor_module.load()
+    monkeypatch.delitem(sys.modules, "posix_ipc")
+    assert (ipc is not None, why_not) == (True, "")
+    assert (tmp_path / "warned").read_text() == ".."
+
+
+def test_posix_ipc_is_imported_for_a_queue_only(tmp_path: Path) -> None:
+    """A service with a spool doesn't need it: free-threaded Python would take its lock back."""
+    code = """
+import sys
+import baseplate_events
+baseplate_events.EventQueue("x", bytes, strict_size=True, spool_directory=sys.argv[1]).put(b"x")
+print("posix_ipc" in sys.modules)
+"""
+    assert run(sys.executable, "-c", code, tmp_path).check() == "False\n"
 
 
 def test_import_works_without_posix_ipc() -> None:
