@@ -106,8 +106,8 @@ def load() -> tuple[PosixIpc | None, str]:
         try:
             module = importlib.import_module("posix_ipc")
         except RuntimeWarning:
-            # Free-threaded Python warns when it takes its lock back, and the program has made warnings errors.
-            # Python warns once, and the package works.
+            # Free-threaded Python warns when it takes its lock back, and warnings are errors here. It warns
+            # once, and the package works.
             module = importlib.import_module("posix_ipc")
     except ImportError as exc:
         return None, (

@@ -27,6 +27,7 @@ SCENARIOS: Final = {
     "event_publisher/test_simulation.py",
     "event_publisher/test_survival.py",
     "event_publisher/test_unread_log.py",
+    "test_threads.py",
 }
 
 
