@@ -96,7 +96,10 @@ class _Counts:
         """Return all that were counted, by reason."""
         while not self.add_up():  # another thread does, or the code that a signal handler interrupts
             sums = self.sums
-            fresh = self.fresh.copy()
+            try:
+                fresh = self.fresh.copy()
+            except RuntimeError:  # free-threaded Python: another thread added a count at that moment
+                continue
             if self.sums is sums:
                 return sums.totals_with(fresh)
         return dict(self.sums.totals)
