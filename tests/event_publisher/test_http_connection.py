@@ -129,12 +129,12 @@ def test_addresses_that_drop_packets_only_delay_delivery(monkeypatch: pytest.Mon
         silent = [stack.enter_context(dropping()) for _ in range(4)]
         resolve_to(monkeypatch, [*silent, server.address])
         collector = stack.enter_context(
-            collector_for("http://events.test", timeout=0.1, deadline=0.25, addresses=book)
+            collector_for("http://events.test", timeout=0.3, deadline=0.75, addresses=book)
         )
         replies = [collector.post(REQUEST) for _ in range(4)]
         assert any(isinstance(reply, Response) for reply in replies), replies
         assert status_of(replies[-1]) == 200
-        another = stack.enter_context(collector_for("http://events.test", timeout=0.1, addresses=book))
+        another = stack.enter_context(collector_for("http://events.test", addresses=book))
         assert status_of(another.post(REQUEST)) == 200
 
 
@@ -148,7 +148,7 @@ def test_the_next_attempt_goes_to_another_address(
     with (
         FaultCollector([behaviour]) as bad,
         FaultCollector() as good,
-        collector_for("http://events.test", timeout=0.3) as collector,
+        collector_for("http://events.test", timeout=1.0) as collector,
     ):
         resolve_to(monkeypatch, [bad.address, good.address])
         first = collector.post(REQUEST)
