@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .counters import QueueCounters, RefusedEvents
 from .errors import (
     ConfigurationError,
     EventEmptyError,
@@ -16,7 +17,8 @@ from .errors import (
     EventQueueUnsupportedError,
     EventTooLargeError,
 )
-from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, ContextFactory, EventQueue
+from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, EventQueue
+from .framework import ContextFactory
 from .serializers import ThriftStruct, serialize_v2_event, serialize_v2j_event
 
 __version__ = "0.1.0"
@@ -38,6 +40,8 @@ __all__ = [
     "EventQueueUnavailableError",
     "EventQueueUnsupportedError",
     "EventTooLargeError",
+    "QueueCounters",
+    "RefusedEvents",
     "ThriftStruct",
     "__version__",
     "serialize_v2_event",

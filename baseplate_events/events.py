@@ -7,135 +7,65 @@ Rules:
 2. If `put` returns, the event is in the queue; if it raises an `EventError`, it isn't. After a `put_many`
    that failed, the first `events_put` events are.
 3. An error names the queue, sizes and types, and never holds or is chained to what an event contains.
-4. Reporting metrics can't fail the service.
+4. Reporting metrics and logging can't fail the service.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import os  # noqa: TC003 - for typing.get_type_hints, as the next
+from collections.abc import Callable, Iterable  # noqa: TC003
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from types import TracebackType  # noqa: TC003
+from typing import Generic, TypeVar
 
 from .errors import (
     EventEmptyError,
     EventError,
     EventNotSerializableError,
+    EventQueueClosedError,
     EventQueueFullError,
     EventQueueUnavailableError,
     EventTooLargeError,
 )
-from .refusals import RefusalCounts
-from .serializers import event_format_of
-from .spool import MIN_SPOOL_SIZE
-from .transport.posix import MAX_NAME_SIZE, MessageQueue, check_arguments
+from .observed_queue import ObservedQueue
+from .queue_log import RefusalLog, log_ignored, log_switched_off, log_unopened
+from .queue_settings import (
+    ENABLED_VARIABLE,
+    MAX_EVENT_SIZE,
+    MAX_QUEUE_SIZE,
+    MAX_SPOOL_SIZE,
+    SPOOL_VARIABLE,
+    EventQueueSettings,
+    QueueArguments,
+    check_serializer,
+    check_settings,
+    find_spool_directory,
+    find_switch,
+    parse_switch,
+)
+from .refusal_reasons import describe_failure, reason_of
+from .transport import Transport  # noqa: TC001
+from .transport.opening import open_transport
 from .transport.unopened import UnopenedTransport
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import TracebackType
-
-    from .spool.directory import SpoolDirectory
-    from .transport import Transport
-
-#: Bytes that a serialized event may have: the size of a message of the queue, for producers and the
-#: publisher. The original's value, as is the next.
-MAX_EVENT_SIZE = 102_400
-
-#: Events that a queue holds.
-MAX_QUEUE_SIZE = 10_000
-
-#: Bytes of undelivered events that a spool holds.
-MAX_SPOOL_SIZE = 1024 * 1024 * 1024
-
-#: Environment variable with the directory for the spools of services.
-SPOOL_VARIABLE = "EVENT_SPOOL_DIRECTORY"
-
-#: What the POSIX name of an event queue starts with; shared with the original's publisher.
-_PREFIX = "/events-"
-
-#: What a refusal is called in metrics.
-_REASONS: dict[type, str] = {
-    EventTooLargeError: "too_large",
-    EventQueueFullError: "full",
-    EventEmptyError: "empty",
-    EventNotSerializableError: "not_serializable",
-    EventQueueUnavailableError: "unavailable",
-}
+__all__ = [
+    "ENABLED_VARIABLE",
+    "MAX_EVENT_SIZE",
+    "MAX_QUEUE_SIZE",
+    "MAX_SPOOL_SIZE",
+    "SPOOL_VARIABLE",
+    "EventQueue",
+]
 
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
-class Gauge(Protocol):
-    """A value of a metrics client that goes up and down."""
-
-    def replace(self, new_value: float, /) -> object:
-        """Set the value."""
-        ...
-
-
-class Counter(Protocol):
-    """A value of a metrics client that is counted up."""
-
-    def increment(self, delta: float, /) -> object:
-        """Count up."""
-        ...
-
-
-class MetricsBatch(Protocol):
-    """The part of a metrics client that `report_runtime_metrics` uses."""
-
-    def counter(self, name: str, /) -> Counter:
-        """Give the counter of this name."""
-        ...
-
-    def gauge(self, name: str, /) -> Gauge:
-        """Give the gauge of this name."""
-        ...
-
-
-class ContextFactory(Protocol):
-    """What makes an attribute of a request's context, as the original's framework has it."""
-
-    def make_object_for_context(self, name: str, span: object, /) -> object:
-        """Make the attribute `name` for the request that `span` measures."""
-        ...
-
-    def report_runtime_metrics(self, batch: MetricsBatch, /) -> None:
-        """Report the state of the factory; called once in a while."""
-        ...
-
-
-class QueueArguments(NamedTuple):
-    """The arguments of an `EventQueue` that say what to open; `EventQueue` has their meaning.
-
-    Attributes:
-        posix_name: The name of its POSIX queue.
-        max_queue_size: Events that it holds.
-        max_event_size: Bytes that an event may have.
-        mode: Permission bits.
-        strict_size: Whether less than the full size is an error.
-        spool: Where its spool is to be; None for a POSIX queue.
-        max_spool_size: Bytes that its spool holds.
-        event_format: The `collector.version` that its events are for, or `unknown`.
-    """
-
-    posix_name: str
-    max_queue_size: int
-    max_event_size: int
-    mode: int
-    strict_size: bool
-    spool: SpoolDirectory | None
-    max_spool_size: int
-    event_format: str
-
-
-class EventQueue(Generic[T_contra]):
+class EventQueue(ObservedQueue, Generic[T_contra]):
     """A queue to transfer events to the publisher of this host, or of this pod.
 
-    It may be shared between threads, greenlets and forked workers. It can be given to the original's
-    framework by `add_to_context` and `configure_context`.
+    It may be shared between threads, greenlets and forked workers. It can be given to
+    baseplate.py's framework by `add_to_context` and `configure_context`.
 
     Events go through a POSIX message queue of the kernel or, with a `spool_directory`, through files in a
     directory that the service shares with the publisher. If the queue can't be opened, the constructor logs
@@ -160,6 +90,9 @@ class EventQueue(Generic[T_contra]):
             default is the environment variable EVENT_SPOOL_DIRECTORY; without either, a POSIX queue is used.
         max_spool_size: Bytes of undelivered events that the spool holds, 1 MiB or more. Each process that
             puts may exceed it by one segment (1/256 of it, at least 256 KiB) or one event, if that is larger.
+        enabled: False switches the queue off, for development: nothing is opened, `put` takes every event
+            and discards it without serializing it, and never fails; `counters` counts them. The default is
+            the environment variable EVENT_QUEUES_ENABLED (`on` or `off`), and without it True.
 
     Raises:
         ValueError: An argument is out of its bounds.
@@ -179,64 +112,64 @@ class EventQueue(Generic[T_contra]):
         strict_size: bool = False,
         spool_directory: str | os.PathLike[str] | None = None,
         max_spool_size: int = MAX_SPOOL_SIZE,
+        enabled: bool | None = None,
     ) -> None:
-        posix_name = _posix_name(name)
-        check_arguments(posix_name, max_queue_size, max_event_size, mode)
-        if not (math.isfinite(put_timeout) and put_timeout >= 0):
-            raise ValueError(f"put_timeout must be a finite number of seconds, 0 or more, not {put_timeout}")
-        if not max_spool_size >= MIN_SPOOL_SIZE:
-            raise ValueError(
-                f"max_spool_size must be {MIN_SPOOL_SIZE:,} bytes or more, not {max_spool_size:,}"
-            )
-        arguments = QueueArguments(
-            posix_name=posix_name,
+        settings = EventQueueSettings(
+            name=name,
             max_queue_size=max_queue_size,
             max_event_size=max_event_size,
+            put_timeout=put_timeout,
             mode=mode,
             strict_size=strict_size,
-            spool=_find_spool(name, spool_directory, mode),
+            spool_directory=find_spool_directory(spool_directory),
             max_spool_size=max_spool_size,
-            event_format=event_format_of(event_serializer),
+            enabled=find_switch(enabled),
         )
-        self._name = name
+        self._set_up(settings, event_serializer)
+
+    def _set_up(self, settings: EventQueueSettings, event_serializer: Callable[[T_contra], bytes]) -> None:
+        """Do what `__init__` does, which a copy in another process does with the same settings."""
+        arguments = check_settings(settings, event_serializer)
+        self._settings = settings
+        self._event_serializer = event_serializer
+        self._observe(settings.name)
         self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
-        self._max_event_size = max_event_size
-        self._put_timeout = put_timeout
+        self._max_event_size = settings.max_event_size
+        self._put_timeout = settings.put_timeout
         # Bytes up to which `put` tries the fast way; -1 from a wait in vain until a put finds room.
-        self._fast_limit = max_event_size
-        self._refusals = RefusalCounts()
-        self._reported: dict[str, int] = {}
+        self._fast_limit = settings.max_event_size
+        self._refusal_log = RefusalLog(settings.name, self._refusals)
+        self._taken = self._puts  # counts what the transport takes
+        self._fresh = self._taken.fresh
+        self._closed = False
         make = partial(self._open, arguments)
-        self._queue: Transport
+        if not settings.enabled:
+            self._switch_off()
+            return
         try:
             self._queue = make()
         except EventQueueUnavailableError as error:
-            if strict_size:
+            if settings.strict_size:
                 raise
-            _log_unopened(error)
+            log_unopened(error)
             self._queue = UnopenedTransport(error, make)
+
+    def _switch_off(self) -> None:
+        from .transport.discarding import (  # noqa: PLC0415 - production doesn't need it
+            DiscardingTransport,
+            serialize_nothing,
+        )
+
+        self._settings = self._settings._replace(enabled=False)
+        self._serialize = serialize_nothing
+        self._taken = self._discards
+        self._fresh = self._taken.fresh
+        self._queue = DiscardingTransport(self._name)
+        log_switched_off(self._name)
 
     def _open(self, arguments: QueueArguments) -> Transport:
         """Open what carries the bytes; the queue for tests has something in memory."""
-        if arguments.spool is None:
-            return MessageQueue(
-                arguments.posix_name,
-                max_messages=arguments.max_queue_size,
-                max_message_size=arguments.max_event_size,
-                mode=arguments.mode,
-                strict_size=arguments.strict_size,
-                read=False,
-            )
-        from .transport.spool import SpoolTransport  # noqa: PLC0415 - most services have a POSIX queue
-
-        arguments.spool.prepare()
-        return SpoolTransport(
-            arguments.spool,
-            arguments.event_format,
-            max_size=arguments.max_spool_size,
-            max_message_size=arguments.max_event_size,
-            refusals=self._refusals,
-        )
+        return open_transport(arguments, self._refusals)
 
     def put(self, event: T_contra) -> None:
         """Add an event to the queue.
@@ -264,16 +197,15 @@ class EventQueue(Generic[T_contra]):
             self._count(error)
             raise
         except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
-            problem = _describe(exc)
+            problem = describe_failure(exc)
         else:
             queue = self._queue
             channel = queue.channel  # held by this name as long as it is in use
-            full = False
             if (
                 type(message) is bytes
                 and message
                 and len(message) <= self._fast_limit
-                and ((now := monotonic()) < queue.trusted_until or queue.confirm(now))
+                and ((now := monotonic()) < queue.trusted_until or self._confirm(queue, now))
             ):
                 try:
                     channel.send(message)
@@ -282,13 +214,42 @@ class EventQueue(Generic[T_contra]):
                         raise
                     full = channel.is_full(exc)
                 else:
+                    self._fresh.append(None)
                     return
-            self._put_slowly(message, full=full)
+                self._put_slowly(message, full=full)
+                return
+            self._put_slowly(message, full=False)
             return
         # Outside of the handler: not to be chained to an error that may hold what is in the event.
         refusal = EventNotSerializableError("", problem)
         self._count(refusal)
         raise refusal
+
+    def _confirm(self, queue: Transport, now: float) -> bool:
+        """Do what isn't done for each put."""
+        self._taken.add_up()
+        return queue.confirm(now)
+
+    def try_put(self, event: T_contra) -> bool:
+        """Add an event to the queue as `put` does, but return whether that worked instead of raising.
+
+        What is refused is counted, and logged as a warning: at once for the first event, then at most once in
+        ten seconds, with the numbers and reasons since the last message.
+
+        Args:
+            event: The event to send. Its type depends on the serializer.
+
+        Returns:
+            Whether the event is in the queue, or was discarded by a queue that is switched off.
+        """
+        try:
+            self.put(event)
+        except EventError as error:
+            self._refusal_log.note(error)
+            return False
+        if self._refusal_log.pending:
+            self._refusal_log.recovered()
+        return True
 
     def put_many(self, events: Iterable[T_contra]) -> None:
         """Add events to the queue, in order, with as few system calls as possible.
@@ -318,7 +279,7 @@ class EventQueue(Generic[T_contra]):
         except EventError:
             raise
         except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
-            problem = _describe(exc)
+            problem = describe_failure(exc)
         else:
             return self._checked(message)
         # Outside of the handler, as in `put`.
@@ -347,11 +308,14 @@ class EventQueue(Generic[T_contra]):
                 queue.put(messages[0], timeout)
             else:
                 queue.put_many(messages, timeout)
-        except EventQueueFullError:
-            if timeout:
+        except EventError as error:
+            if len(messages) > 1:
+                self._taken.add(error.events_put)
+            if timeout and isinstance(error, EventQueueFullError):
                 # From now on no put takes the fast way, so that the first one that finds room comes by here.
                 self._fast_limit = -1
             raise
+        self._taken.add(len(messages))
         self._fast_limit = self._max_event_size
 
     def _checked(self, message: object) -> bytes:
@@ -367,26 +331,14 @@ class EventQueue(Generic[T_contra]):
         return message
 
     def _count(self, error: EventError, number: int = 1) -> None:
-        reason = "other"
-        for kind in type(error).__mro__:
-            if kind in _REASONS:
-                reason = _REASONS[kind]
-                break
-        self._refusals.count(reason, number)
+        self._refusals.count(reason_of(error), number)
         self._queue.trusted_until = 0.0  # so that the next put reports it, if the transport can
-
-    @property
-    def refused(self) -> dict[str, int]:
-        """How many events `put` and `put_many` have refused in this process, by reason.
-
-        The reasons are `too_large`, `full`, `empty`, `not_serializable`, `unavailable` and `other`; those
-        that never occurred are missing. A forked process starts without any.
-        """
-        return self._refusals.totals
 
     def close(self) -> None:
         """Close the queue; what is in it stays for the publisher. Closing again does nothing."""
+        self._closed = True
         self._queue.close()
+        self._refusal_log.close()
 
     def __enter__(self) -> EventQueue[T_contra]:
         return self
@@ -399,90 +351,45 @@ class EventQueue(Generic[T_contra]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name!r})"
 
-    def __call__(self, raw: str = "") -> EventQueue[T_contra]:  # noqa: ARG002 - the framework passes it
-        """Give the queue itself, whatever `raw` is: that makes it an item of `configure_context`."""
+    def __reduce__(self) -> tuple[object, ...]:
+        """Have a worker that gets this queue open it by name, with the same arguments.
+
+        So `spawn` and `forkserver` can send it. The worker's counters start at 0, and its environment doesn't
+        change which transport it uses. A subclass that has attributes of its own extends this.
+
+        Raises:
+            EventQueueClosedError: The queue was closed.
+            pickle.PicklingError: The serializer can't be sent; the message says what to do.
+        """
+        if self._closed:
+            raise EventQueueClosedError(self._queue.name)
+        check_serializer(self._name, self._event_serializer)
+        return type(self)._reopen, (self._settings, self._event_serializer)  # noqa: SLF001 - of this class
+
+    @classmethod
+    def _reopen(
+        cls, settings: EventQueueSettings, event_serializer: Callable[[T_contra], bytes]
+    ) -> EventQueue[T_contra]:
+        queue = cls.__new__(cls)
+        queue._set_up(settings, event_serializer)  # noqa: SLF001 - likewise
+        return queue
+
+    def __call__(self, raw: str = "") -> EventQueue[T_contra]:
+        """Return the queue itself, which makes it an item of `configure_context`.
+
+        Args:
+            raw: What the configuration says. `off` (or `false`, `no`, `0`) switches the queue off, as
+                `enabled=False` does; anything else is ignored.
+        """
+        if self.enabled and raw:
+            switch = parse_switch(raw)
+            if switch is None:
+                log_ignored(self._name)
+            elif not switch:
+                self._queue.close()
+                self._switch_off()
         return self
 
-    def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - as above
+    def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - the framework's
         """Give the queue itself, for the context of each request."""
         return self
-
-    def report_runtime_metrics(self, batch: MetricsBatch) -> None:
-        """Report how much is in the queue, how much it holds, and what was refused.
-
-        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, in events, or for a spool
-        `event_queue.NAME.spool_size` and `event_queue.NAME.spool_max_size`, in bytes; and as the counters
-        `event_queue.NAME.refused.REASON` with what came since the last report (see `refused`). Never raises;
-        what can't be reported is left out and logged for debugging.
-        """
-        try:
-            for reason, count in self.refused.items():
-                news = count - self._reported.get(reason, 0)
-                if news > 0:
-                    batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
-                self._reported[reason] = count
-            for gauge, value in self._queue.gauges().items():
-                batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
-            import logging  # noqa: PLC0415 - a slow import, as in message_queue
-
-            logging.getLogger(__name__).debug(
-                "Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__
-            )
-
-
-def _find_spool(name: str, directory: str | os.PathLike[str] | None, mode: int) -> SpoolDirectory | None:
-    """Return where the spool of a queue is to be, or None if there shall be none; raise a `ValueError`."""
-    if directory is None:
-        path = os.environ.get(SPOOL_VARIABLE, "").strip()
-        if not path:
-            return None
-    else:
-        path = os.fspath(directory)
-        if not path:
-            raise ValueError(
-                "spool_directory must be the path of a directory, not ''; leave it out for a POSIX queue"
-            )
-    from .spool.directory import SpoolDirectory  # noqa: PLC0415 - most services have a POSIX queue
-
-    try:
-        return SpoolDirectory(os.path.abspath(path), name, mode=mode)  # noqa: PTH100 - pathlib is slow to import
-    except ValueError as exc:
-        problem = f"{exc}; there is a spool because of spool_directory or the variable {SPOOL_VARIABLE}"
-        raise ValueError(problem) from None
-
-
-def _log_unopened(error: EventQueueUnavailableError) -> None:
-    import logging  # noqa: PLC0415 - a slow import, as in message_queue
-
-    logging.getLogger(__name__).error(
-        "Can't open an event queue; events are refused until that works: %s", error
-    )
-
-
-def _posix_name(name: str) -> str:
-    """Give the POSIX name of an event queue's queue, or a `ValueError` in terms of `name`."""
-    longest = MAX_NAME_SIZE - len(_PREFIX)
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:  # a lone surrogate
-        size = 0
-    if not 1 <= size <= longest or "/" in name or "\0" in name:
-        raise ValueError(
-            f"name must be 1 to {longest} bytes of UTF-8 without a slash or a NUL, such as 'v2', not {name!r}"
-        )
-    return _PREFIX + name
-
-
-def _describe(exc: Exception) -> str:
-    """Say what a serializer raised, and where, but not its message, which may hold what is in the event."""
-    traceback = exc.__traceback__
-    frames = 0
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-        frames += 1
-    where = ""
-    if traceback is not None and frames:  # the first frame is `put` itself; a serializer in C has no other
-        code = traceback.tb_frame.f_code
-        where = f" at {code.co_filename}:{traceback.tb_lineno} in {code.co_name}"
-    return f"{type(exc).__name__} in the event serializer{where}"

@@ -315,7 +315,7 @@ def test_after_a_wait_in_vain_none_waits_until_one_finds_room(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 puts into a dead queue cost one wait; each later time that it is full, one more."""
-    monkeypatch.setattr("baseplate_events.events.MessageQueue", WaitingQueue)
+    monkeypatch.setattr("baseplate_events.transport.opening.MessageQueue", WaitingQueue)
     WaitingQueue.waits = 0
     with in_kernel(name, put_timeout=0.05) as queue, reader(EVENTS + name) as other:
         for outage in range(3):
@@ -333,7 +333,7 @@ def test_after_a_wait_in_vain_none_waits_until_one_finds_room(
 
 def test_room_that_any_put_finds_ends_that(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One put is enough, also if the queue is full again after it."""
-    monkeypatch.setattr("baseplate_events.events.MessageQueue", WaitingQueue)
+    monkeypatch.setattr("baseplate_events.transport.opening.MessageQueue", WaitingQueue)
     WaitingQueue.waits = 0
     with in_kernel(name, put_timeout=0.05) as queue, reader(EVENTS + name) as other:
         queue.put_many([b"x"] * FEW)

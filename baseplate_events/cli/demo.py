@@ -210,6 +210,7 @@ def _flow(
         max_queue_size=_QUEUE_SIZE,
         max_event_size=_EVENT_SIZE,
         put_timeout=_PATIENCE,
+        enabled=True,
     )
     try:
         command = [

@@ -6,13 +6,12 @@ import base64
 import json
 import secrets
 import threading
+from types import TracebackType  # noqa: TC003 - for typing.get_type_hints
 from typing import TYPE_CHECKING, Final, cast, final
 
 from ..dev_collector import DevCollector, RejectedBatch
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ..dev_collector import AcceptedBatch
 
 #: Seconds that a test waits for events to arrive before it fails; only a failing test waits for so long.

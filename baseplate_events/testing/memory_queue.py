@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os  # noqa: TC003 - for typing.get_type_hints, as the next
+import pickle
 import threading
+from collections.abc import Callable, Iterable  # noqa: TC003
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import EventError, EventQueueClosedError, EventQueueFullError
-from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue, QueueArguments
+from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
+    from ..queue_settings import QueueArguments
     from ..transport import Channel, Transport
 
 T = TypeVar("T")
@@ -81,7 +84,7 @@ class _MemoryTransport:
     def full(self) -> EventQueueFullError:
         return EventQueueFullError(self.name, self._capacity)
 
-    def gauges(self) -> dict[str, float]:
+    def gauges(self) -> dict[str, int]:
         self._check_open()
         return {"depth": self._depth, "capacity": self._capacity}
 
@@ -114,6 +117,8 @@ class InMemoryEventQueue(EventQueue[T]):
         strict_size: Ignored: the queue always has its full size.
         spool_directory: Checked, and no more.
         max_spool_size: Checked, and no more.
+        enabled: False makes it discard events as a real queue does that is switched off. The environment is
+            ignored: the queue is switched on by default.
 
     Raises:
         ValueError: An argument is out of its bounds.
@@ -131,7 +136,9 @@ class InMemoryEventQueue(EventQueue[T]):
         strict_size: bool = False,
         spool_directory: str | os.PathLike[str] | None = None,
         max_spool_size: int = MAX_SPOOL_SIZE,
+        enabled: bool | None = None,
     ) -> None:
+        self._memory = _MemoryTransport("", 0, 0)  # of a queue that is switched off
         super().__init__(
             name,
             event_serializer,
@@ -142,13 +149,14 @@ class InMemoryEventQueue(EventQueue[T]):
             strict_size=strict_size,
             spool_directory=spool_directory,
             max_spool_size=max_spool_size,
+            enabled=enabled is not False,
         )
         self._events: list[T] = []
         self._errors: list[EventError] = []
         self._in_turn: threading.RLock = threading.RLock()  # a serializer may put another event
 
     def _open(self, arguments: QueueArguments) -> Transport:
-        self._memory: _MemoryTransport = _MemoryTransport(
+        self._memory = _MemoryTransport(
             arguments.posix_name, arguments.max_queue_size, arguments.max_event_size
         )
         return self._memory
@@ -173,7 +181,8 @@ class InMemoryEventQueue(EventQueue[T]):
             except EventError as error:
                 self._errors.append(error)
                 raise
-            self._events.append(event)
+            if self.enabled:
+                self._events.append(event)
 
     def put_many(self, events: Iterable[T]) -> None:
         """Add events to the queue, or raise what the real queue would; it never waits.
@@ -192,7 +201,8 @@ class InMemoryEventQueue(EventQueue[T]):
                 self._events += all_events[: error.events_put]
                 self._errors.append(error)
                 raise
-            self._events += all_events
+            if self.enabled:
+                self._events += all_events
 
     @property
     def events(self) -> list[T]:
@@ -241,6 +251,14 @@ class InMemoryEventQueue(EventQueue[T]):
             error: Such as `EventQueueRemovedError("/events-main", "it was removed and can't be made anew")`.
         """
         self._memory.failure = error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Raise a `pickle.PicklingError`: the events are in the memory of this process."""
+        raise pickle.PicklingError(
+            f"the {type(self).__name__} {self._name!r} can't be sent to another process: its events are in "
+            "the memory of this one; make it in the worker, or test workers with an "
+            "EventQueue(..., spool_directory=tmp_path)"
+        )
 
     def __enter__(self) -> InMemoryEventQueue[T]:
         return self

@@ -96,7 +96,7 @@ class Transport(Protocol):
         """Return the error for `Channel.is_full`."""
         ...
 
-    def gauges(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, int]:
         """Return what there is to measure: how much is in it, and how much it holds.
 
         Raises:

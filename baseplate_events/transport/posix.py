@@ -248,7 +248,7 @@ class MessageQueue:
         """Return the error for a full queue."""
         return EventQueueFullError(self._name, self.max_messages)
 
-    def gauges(self) -> dict[str, float]:
+    def gauges(self) -> dict[str, int]:
         """Return how many messages are in the queue, and how many it holds."""
         return {"depth": self.current_messages, "capacity": self.max_messages}
 

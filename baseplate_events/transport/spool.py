@@ -138,7 +138,7 @@ class SpoolTransport:
         """Return an error that is never needed: a segment can't know whether the spool is full."""
         return EventQueueFullError(self._name)
 
-    def gauges(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, int]:
         """Return the bytes in the spool that aren't delivered, and how many it holds."""
         try:
             return {"spool_size": self._writer.used(), "spool_max_size": self._max_size}

@@ -110,7 +110,7 @@ class UnopenedTransport:
         """Return an error that is never needed, as nothing was sent."""
         return EventQueueFullError(self.name)
 
-    def gauges(self) -> Mapping[str, float]:
+    def gauges(self) -> Mapping[str, int]:
         """Return nothing."""
         return {}
 

@@ -24,7 +24,16 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *("__init__", "_compat", "errors", "events", "refusals", "serializers", "thrift_fallback", "thrift_json"),
+    *("__init__", "_compat", "counters", "errors", "events", "forks", "framework", "observed_queue"),
+    *(
+        "queue_log",
+        "queue_settings",
+        "refusal_reasons",
+        "refusals",
+        "serializers",
+        "thrift_fallback",
+        "thrift_json",
+    ),
     *("spool", "transport"),
 )
 

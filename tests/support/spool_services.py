@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from baseplate_events import EventQueue
+from baseplate_events.events import MAX_SPOOL_SIZE
 from baseplate_events.transport.spool import SpoolTransport
 from tests.support.spool_reader import SpoolReader
 from tests.support.waiting import wait_until
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from baseplate_events.events import QueueArguments
+    from baseplate_events.queue_settings import QueueArguments
     from baseplate_events.spool.segment import FileStatus, OpenSpoolFolder, SpoolFolder
     from baseplate_events.transport import Transport
 
@@ -144,12 +145,14 @@ class WatchedQueue(EventQueue[bytes]):
         directory: Path,
         before: Callable[[str], object] = bool,
         after: Callable[[str], object] = bool,
-        **arguments: int,
+        max_spool_size: int = MAX_SPOOL_SIZE,
     ) -> None:
         self.directory: Final = directory
         self._before = before
         self._after = after
-        super().__init__(NAME, bytes, spool_directory=directory, strict_size=True, **arguments)
+        super().__init__(
+            NAME, bytes, spool_directory=directory, strict_size=True, max_spool_size=max_spool_size
+        )
 
     def _open(self, arguments: QueueArguments) -> Transport:
         real = arguments.spool
@@ -164,9 +167,9 @@ class WatchedQueue(EventQueue[bytes]):
         )
 
 
-def open_queue(directory: Path, **arguments: int) -> EventQueue[bytes]:
+def open_queue(directory: Path, *, mode: int = 0o600) -> EventQueue[bytes]:
     """Open a queue of bytes with a spool as a service does."""
-    return EventQueue(NAME, bytes, spool_directory=directory, strict_size=True, **arguments)
+    return EventQueue(NAME, bytes, spool_directory=directory, strict_size=True, mode=mode)
 
 
 @final

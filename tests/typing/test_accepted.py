@@ -29,6 +29,8 @@ from baseplate_events import (
     EventQueueUnavailableError,
     EventQueueUnsupportedError,
     EventTooLargeError,
+    QueueCounters,
+    RefusedEvents,
     ThriftStruct,
     serialize_v2_event,
     serialize_v2j_event,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import assert_type
 
-    from baseplate_events.events import Gauge, MetricsBatch
+    from baseplate_events.framework import Gauge, MetricsBatch
     from baseplate_events.pytest_plugin import EventQueueFactory
     from baseplate_events.serializers import DataclassInstance
 else:
@@ -223,6 +225,30 @@ class FrameworkBatch:
         """Give the gauge."""
         del name, tags
         return FrameworkGauge()
+
+
+def what_can_be_seen_of_a_queue(queue: EventQueue[Vote]) -> None:
+    """Counters are numbers by name, and what may be unknown says so."""
+    counters = queue.counters()
+    assert_type(counters, QueueCounters)
+    assert_type(counters.put, int)
+    assert_type(counters.refused, RefusedEvents)
+    assert_type(counters.refused.full, int)
+    assert_type(counters.refused.total, int)
+    assert_type(counters.since(counters), QueueCounters)
+    assert_type(counters.by_outcome(), dict[str, int])
+    assert_type(queue.depth, "int | None")
+    assert_type(queue.capacity, "int | None")
+    assert_type(queue.spool_size, "int | None")
+    assert_type(queue.spool_max_size, "int | None")
+    assert_type(queue.enabled, bool)
+    assert_type(queue.try_put(Vote(1)), bool)
+
+
+def queues_that_are_off(is_production: bool) -> None:
+    """A switch is a bool, or None for the environment's."""
+    EventQueue("main", serialize_v2_event, enabled=is_production)
+    EventQueue("main", serialize_v2_event, enabled=None)
 
 
 def queues_in_memory(make_event_queue: EventQueueFactory) -> None:

@@ -84,6 +84,7 @@ def other_events(clicks: EventQueue[Click], votes: EventQueue[Vote]) -> None:
     votes.put(Click(action="click"))  # type: ignore[arg-type]
     votes.put(Vote)  # type: ignore[arg-type]
     votes.put_many(Vote(1))  # type: ignore[arg-type]
+    votes.try_put("text")  # type: ignore[arg-type]
     votes.put_many(["text"])  # type: ignore[list-item]
 
 
@@ -144,6 +145,7 @@ def wrong_arguments() -> None:
     EventQueue("main", serialize_v2_event, put_timeout=None)  # type: ignore[arg-type]
     EventQueue("main", serialize_v2_event, spool_directory=b"/spool")  # type: ignore[arg-type]
     EventQueue("main", serialize_v2_event, max_spool_size="1 GiB")  # type: ignore[arg-type]
+    EventQueue("main", serialize_v2_event, enabled="off")  # type: ignore[arg-type]
     EventQueue("main")  # type: ignore[call-arg]
     EventQueue(b"main", serialize_v2_event)  # type: ignore[arg-type]
 
@@ -182,3 +184,6 @@ def not_what_they_seem(queue: EventQueue[Vote], error: EventTooLargeError) -> No
     _result: int = queue.put(Vote(1))  # type: ignore[assignment, func-returns-value]
     _factory: ContextFactory = serialize_v2_event  # type: ignore[assignment]
     _limit: int = error.limit  # type: ignore[assignment]
+    _depth: int = queue.depth  # type: ignore[assignment]
+    queue.counters().put = 1  # type: ignore[misc]
+    queue.counters().refused["full"]  # type: ignore[call-overload]

@@ -1,0 +1,90 @@
+"""What baseplate.py's framework and an `EventQueue` know of each other: contexts of requests, and metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Gauge(Protocol):
+    """A value of a metrics client that goes up and down."""
+
+    def replace(self, new_value: float, /) -> object:
+        """Set the value."""
+        ...
+
+
+class Counter(Protocol):
+    """A value of a metrics client that is counted up."""
+
+    def increment(self, delta: float, /) -> object:
+        """Count up."""
+        ...
+
+
+class MetricsBatch(Protocol):
+    """The part of a metrics client that `report_runtime_metrics` uses."""
+
+    def counter(self, name: str, /) -> Counter:
+        """Give the counter of this name."""
+        ...
+
+    def gauge(self, name: str, /) -> Gauge:
+        """Give the gauge of this name."""
+        ...
+
+
+class ContextFactory(Protocol):
+    """What makes an attribute of a request's context, as baseplate.py's framework has it."""
+
+    def make_object_for_context(self, name: str, span: object, /) -> object:
+        """Make the attribute `name` for the request that `span` measures."""
+        ...
+
+    def report_runtime_metrics(self, batch: MetricsBatch, /) -> None:
+        """Report the state of the factory; called once in a while."""
+        ...
+
+
+class MetricsReporter:
+    """Reports a queue to a metrics client; see `EventQueue.report_runtime_metrics`.
+
+    Args:
+        name: The name of the queue.
+    """
+
+    __slots__ = ("_name", "_reported")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reported: dict[str, int] = {}
+
+    def report(
+        self,
+        batch: MetricsBatch,
+        refused: Callable[[], Mapping[str, int]],
+        gauges: Callable[[], Mapping[str, float]],
+    ) -> None:
+        """Report what was refused since the last time, and how much is in the queue; never raises.
+
+        Args:
+            batch: The metrics client.
+            refused: Returns how many events were refused, by reason.
+            gauges: Returns what there is to measure.
+        """
+        try:
+            for reason, count in refused().items():
+                news = count - self._reported.get(reason, 0)
+                if news > 0:
+                    batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
+                self._reported[reason] = count
+            for gauge, value in gauges().items():
+                batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
+            import logging  # noqa: PLC0415 - a slow import, which most services don't need
+
+            logging.getLogger(__name__).debug(
+                "Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__
+            )

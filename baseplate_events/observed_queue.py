@@ -1,0 +1,81 @@
+"""What can be seen of an event queue: what became of its events, and how much is in it."""
+
+from __future__ import annotations
+
+from .counters import QueueCounters, RefusedEvents, Tally
+from .errors import EventError
+from .framework import MetricsBatch, MetricsReporter
+from .queue_settings import EventQueueSettings  # noqa: TC001 - for typing.get_type_hints, as the next
+from .refusals import RefusalCounts
+from .transport import Transport  # noqa: TC001
+
+
+class ObservedQueue:
+    """The part of an `EventQueue` that its service can look at."""
+
+    _queue: Transport
+    _settings: EventQueueSettings
+
+    def _observe(self, name: str) -> None:
+        self._name = name
+        self._refusals = RefusalCounts()
+        self._puts = Tally()
+        self._discards = Tally()
+        self._reporter = MetricsReporter(name)
+
+    def counters(self) -> QueueCounters:
+        """Return what became of the events that this process gave to the queue until now.
+
+        The counts are exact, with threads too, and never go down. A forked process starts without any.
+        """
+        return QueueCounters(self._puts.value, RefusedEvents(**self._refusals.totals), self._discards.value)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the queue is switched on; otherwise it discards all events."""
+        return self._settings.enabled
+
+    @property
+    def depth(self) -> int | None:
+        """Events in the POSIX queue now; None for a spool, and while the queue isn't open."""
+        return self._measure("depth")
+
+    @property
+    def capacity(self) -> int | None:
+        """Events that the POSIX queue really holds; None for a spool, and while the queue isn't open."""
+        return self._measure("capacity")
+
+    @property
+    def spool_size(self) -> int | None:
+        """Bytes in the spool that aren't delivered; None for a POSIX queue, and if it can't be read."""
+        return self._measure("spool_size")
+
+    @property
+    def spool_max_size(self) -> int | None:
+        """Bytes that the spool holds; None for a POSIX queue, and if it can't be read."""
+        return self._measure("spool_max_size")
+
+    def _measure(self, gauge: str) -> int | None:
+        try:
+            return self._queue.gauges().get(gauge)
+        except EventError:
+            return None
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How many events `put` and `put_many` have refused in this process, by reason.
+
+        The reasons are `too_large`, `full`, `empty`, `not_serializable`, `unavailable` and `other`; those
+        that never occurred are missing. A forked process starts without any.
+        """
+        return self._refusals.totals
+
+    def report_runtime_metrics(self, batch: MetricsBatch) -> None:
+        """Report how much is in the queue, how much it holds, and what was refused.
+
+        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, in events, or for a spool
+        `event_queue.NAME.spool_size` and `event_queue.NAME.spool_max_size`, in bytes; and as the counters
+        `event_queue.NAME.refused.REASON` with what came since the last report (see `refused`). Never raises;
+        what can't be reported is left out and logged for debugging.
+        """
+        self._reporter.report(batch, lambda: self.refused, self._queue.gauges)

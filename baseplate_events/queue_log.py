@@ -1,0 +1,129 @@
+"""What an event queue logs. Refused events are logged, but not each of them.
+
+Rules:
+
+1. The first refusal is logged at once; then there is one message in `PAUSE` seconds at most, which says how
+   many events were refused since the last one, and why.
+2. What isn't logged yet when the queue takes events again is logged by the first put after the pause.
+3. A message holds no traceback and nothing of an event. Logging can't fail a put, and no thread waits for
+   another one to log.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .forks import follow_forks
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from .errors import EventError, EventQueueUnavailableError
+    from .refusals import RefusalCounts
+
+#: Seconds between two messages, at least.
+PAUSE = 10.0
+
+
+class RefusalLog:
+    """Logs the refusals of one queue.
+
+    Args:
+        name: The name of the queue.
+        refusals: What counts them.
+        clock: Gives seconds that never step back.
+
+    Attributes:
+        pending: Whether there may be refusals that weren't logged.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_lock", "_logged", "_logged_at", "_name", "_refusals", "pending")
+
+    def __init__(self, name: str, refusals: RefusalCounts, clock: Callable[[], float] = monotonic) -> None:
+        self._name = name
+        self._refusals = refusals
+        self._clock = clock
+        self.restart()
+        follow_forks(self)
+
+    def restart(self) -> None:
+        """Start again, in a forked child, whose counts do as well."""
+        self._lock = threading.Lock()
+        self._logged: dict[str, int] = {}
+        self._logged_at: float | None = None
+        self.pending: bool = False
+
+    def note(self, error: EventError) -> None:
+        """Log that an event was refused just now, with all that weren't logged, if a message is due."""
+        self.pending = True
+        if self._is_due():
+            self._write(f", the last: {error}")
+
+    def recovered(self) -> None:
+        """Log what is left, as the queue takes events again, if a message is due."""
+        if self._is_due():
+            self._write("; it takes events again")
+
+    def close(self) -> None:
+        """Log what is left."""
+        if self.pending:
+            self._write("; it is closed", at_once=True)
+
+    def _is_due(self) -> bool:
+        return self._logged_at is None or self._clock() >= self._logged_at + PAUSE
+
+    def _write(self, ending: str, *, at_once: bool = False) -> None:
+        # A thread that has the lock logs for all, and for a signal handler that came in between.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not (at_once or self._is_due()):
+                return  # another thread was faster
+            before, now = self._logged_at, self._clock()
+            self.pending = False
+            totals = self._refusals.totals
+            news = {reason: count - self._logged.get(reason, 0) for reason, count in totals.items()}
+            self._logged, self._logged_at = totals, now
+            if any(news.values()):
+                self._log(news, None if before is None else now - before, ending)
+        except Exception:  # noqa: BLE001, S110 - a handler of the service's logging may raise anything
+            pass
+        finally:
+            self._lock.release()
+
+    def _log(self, news: dict[str, int], seconds: float | None, ending: str) -> None:
+        count = sum(news.values())
+        _logger().warning(
+            "Event queue %s refused %s%s (%s)%s",
+            self._name,
+            "1 event" if count == 1 else f"{count:,} events",
+            "" if seconds is None else f" in {seconds:,.0f} s",
+            ", ".join(f"{number:,} {reason}" for reason, number in news.items() if number),
+            ending,
+        )
+
+
+def log_unopened(error: EventQueueUnavailableError) -> None:
+    """Log that a queue couldn't be opened, and why."""
+    _logger().error("Can't open an event queue; events are refused until that works: %s", error)
+
+
+def log_switched_off(name: str) -> None:
+    """Log that a queue is switched off."""
+    _logger().info("Event queue %s is switched off: its events are discarded", name)
+
+
+def log_ignored(name: str) -> None:
+    """Log that the configuration says something else than `on` or `off`."""
+    _logger().warning(
+        "The configuration has a value for event queue %s that is neither on nor off, and is ignored", name
+    )
+
+
+def _logger() -> logging.Logger:
+    import logging  # noqa: PLC0415 - a slow import; most services have nothing to log
+
+    return logging.getLogger(__name__)
