@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BENCHMARKS: Final = {
     "serialize": ("serialize", "run"),
     "put": ("put", "run"),
+    "refused": ("refused", "run"),
     "spool-put": ("spool_put", "run"),
     "spool-writers": ("spool_writers", "run"),
     "publisher": ("publisher", "run_publisher"),
@@ -46,8 +47,9 @@ _DISTRIBUTIONS: Final = ("baseplate", "thrift", "thrift-unofficial", "posix_ipc"
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run benchmarks and print their reports; return the exit status."""
-    # What is measured as a POSIX queue must be one.
+    # What is measured as a POSIX queue must be one, and switched on.
     os.environ.pop("EVENT_SPOOL_DIRECTORY", None)
+    os.environ.pop("EVENT_QUEUES_ENABLED", None)
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
         description="Measure this package beside the original. A target that is missed is no error.",

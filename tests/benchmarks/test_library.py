@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import footprint, latency, put, serialize
+from benchmarks import footprint, latency, put, refused, serialize
 from benchmarks.__main__ import BENCHMARKS, describe_machine, main
 from benchmarks.distributions import installed
 from benchmarks.report import Line, Report, Target, number
@@ -192,3 +192,11 @@ def test_each_benchmark_runs(run: Callable[[Scale], Report | list[Report]]) -> N
         # What is told over something else can be less than nothing where little is measured.
         assert all(math.isfinite(line.ours) for line in report.lines)
         assert str(report)
+
+
+def test_refused_events_are_measured() -> None:
+    """For both transports and each way to handle a refusal there is a figure."""
+    table = refused.run(Scale.TINY)
+    assert len(table.rows) == 6
+    assert all(float(row[1].replace(",", "")) > 0 for row in table.rows)
+    assert len(table.targets) == 2
