@@ -19,7 +19,7 @@ from .errors import (
 )
 from .events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, EventQueue
 from .framework import ContextFactory
-from .serializers import ThriftStruct, serialize_v2_event, serialize_v2j_event
+from .serializers import ThriftStruct, json_serializer, serialize_v2_event, serialize_v2j_event
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "RefusedEvents",
     "ThriftStruct",
     "__version__",
+    "json_serializer",
     "serialize_v2_event",
     "serialize_v2j_event",
 ]

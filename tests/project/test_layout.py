@@ -34,6 +34,7 @@ LIBRARY: Final = (
         "thrift_fallback",
         "thrift_json",
     ),
+    *("json_forms", "json_reference", "json_shapes", "json_source", "json_writer"),
     *("spool", "transport"),
 )
 

@@ -1,0 +1,209 @@
+"""Events to JSON, by a writer for each class.
+
+Rules:
+
+1. The output is that of `json.dumps(..., ensure_ascii=False, separators=(",", ":"))` on the event with its
+   objects as dicts, and is one JSON value, whatever other threads change meanwhile.
+2. These writers only take what they know, and raise on anything else, whatever suits. The event is then
+   written once more by `json_reference`, which is slow and names the field of an error.
+
+How it works: `JsonWriters` maps classes to functions. A class with known fields has a function of its own,
+which `json_source` compiles. So have the keys of dicts that come again and again, as those of events do.
+"""
+
+from __future__ import annotations
+
+import json.encoder
+from json.encoder import JSONEncoder, encode_basestring
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .json_forms import Array, Members, Scalar, form_of, key_text
+from .json_shapes import StandIn
+from .json_source import JsonWriter, compile_keys, compile_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .json_forms import JsonForm
+
+#: Classes whose writers are kept. Only a program that makes classes without end would reach it; it then
+#: starts over rather than holding on to all of them.
+_MAX_WRITERS: Final = 4096
+
+#: Members of a dict that gets a writer of its own.
+_MAX_MEMBERS: Final = 64
+
+#: How often the same keys must come for that, and how many such writers there are at most. What clients send
+#: may choose the keys of an event, so compiling must have a bound.
+_REPEATS: Final = 8
+_MAX_COMPILED: Final = 256
+
+#: Sets of keys that are counted at the same time.
+_MAX_COUNTED: Final = 256
+
+#: Items of an array from which on it is worthwhile to look at their types first.
+_MANY: Final = 8
+
+_ONLY_STR: Final = frozenset({str})
+
+#: What the encoder of `json` writes as these writers do, and in less time.
+_FLAT: Final = frozenset({str, int, float, bool, type(None)})
+
+
+class JsonWriters(dict[type, "JsonWriter"]):
+    """The writer of each class, made when it is first asked for.
+
+    Safe to use from any thread: two may make the writer of a class at once, and either will do. A writer
+    raises anything at all for what it can't write.
+
+    Args:
+        default: Takes a value that JSON has no form for and returns what to write instead.
+    """
+
+    def __init__(self, default: Callable[[Any], object] | None = None) -> None:
+        super().__init__()
+        self._default = default
+        self._containers = _container_writers(self)
+
+    def __missing__(self, cls: type) -> JsonWriter:
+        form = form_of(cls)
+        if form is None:
+            # Not kept: the class may be registered as a mapping later.
+            return _replacing(self._default or _refuse, self)
+        writer = self._writer_of(form, cls)
+        if len(self) >= _MAX_WRITERS:
+            self.clear()
+        self[cls] = writer
+        return writer
+
+    def _writer_of(self, form: JsonForm, cls: type) -> JsonWriter:
+        containers = self._containers
+        if isinstance(form, Scalar):
+            return form.text
+        if isinstance(form, Array):
+            return containers.write_array
+        if isinstance(form, Members):
+            items, write_items = form.items, containers.write_items
+            return containers.write_dict if cls is dict else lambda value: write_items(items(value))
+        if isinstance(form, StandIn):
+            return _replacing(form.replace, self)
+        if len({*form.names}) < len(form.names):
+            raise _UnknownValueError
+        return compile_shape(form, self, cls.__name__)
+
+
+class _UnknownValueError(Exception):
+    """Raised for what these writers leave to the reference."""
+
+
+def _refuse(_: object) -> object:
+    raise _UnknownValueError
+
+
+def _replacing(replace: Callable[[Any], object], writers: JsonWriters) -> JsonWriter:
+    """Return the writer of a class whose instances are replaced."""
+
+    def write(value: object) -> str:
+        value = replace(value)
+        return writers[type(value)](value)
+
+    return write
+
+
+class _ContainerWriters(NamedTuple):
+    """The writers of arrays and mappings.
+
+    Attributes:
+        write_array: Writes a list, tuple or set.
+        write_dict: Writes a dict.
+        write_items: Writes an object, given the keys and values of a mapping.
+    """
+
+    write_array: JsonWriter
+    write_dict: JsonWriter
+    write_items: JsonWriter
+
+
+def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901 - closures are fast
+    """Return the writers of containers, given the writer of each class."""
+    quote = encode_basestring
+    compiled: dict[tuple[object, ...], JsonWriter] = {(): _write_empty}
+    counts: dict[tuple[object, ...], int] = {}
+    containers: dict[str, JsonWriter] = {}
+
+    def write_array(value: Any) -> str:  # noqa: ANN401 - any class
+        if len(value) >= _MANY:
+            value = [*value]  # which no other thread changes
+            kinds = {*map(type, value)}
+            if kinds <= _FLAT:
+                return _encode_flat(value)
+            if len(kinds) == 1:
+                write = writers[kinds.pop()]
+                return f"[{','.join([write(item) for item in value])}]"
+        texts = [quote(item) if type(item) is str else writers[type(item)](item) for item in value]
+        return f"[{','.join(texts)}]"
+
+    def write_dict(value: Any) -> str:  # noqa: ANN401 - any class
+        keys = tuple(value)
+        write = compiled.get(keys)
+        if write is not None:
+            return write(value)
+        if _ONLY_STR.issuperset(map(type, keys)):
+            if len(keys) <= _MAX_MEMBERS and len(compiled) < _MAX_COMPILED:
+                count(keys, value)
+            if _FLAT.issuperset(map(type, value.values())):
+                return _encode_flat(value)
+        return write_items(value.items())
+
+    def write_items(pairs: Any) -> str:  # noqa: ANN401 - any iterable
+        items: list[tuple[Any, object]] = [*pairs]
+        keys: list[object] = [key for key, _ in items]
+        if not _ONLY_STR.issuperset(map(type, keys)):
+            named = {key_text(key): item for key, item in items}
+            if len(named) < len(items):
+                raise _UnknownValueError
+            items = [*named.items()]
+        texts = [
+            f"{quote(key)}:{quote(item) if type(item) is str else writers[type(item)](item)}"
+            for key, item in items
+        ]
+        return f"{{{','.join(texts)}}}"
+
+    def count(keys: tuple[Any, ...], value: dict[Any, object]) -> None:
+        """Compile a writer for these keys if they come often."""
+        times = counts.get(keys, 0) + 1
+        if times < _REPEATS:
+            if len(counts) >= _MAX_COUNTED:
+                counts.clear()
+            counts[keys] = times
+            return
+        counts.pop(keys, None)
+        sample = {**value}
+        if (*sample,) == keys:  # no other thread has changed it
+            compiled[keys] = compile_keys(sample, writers, containers)
+
+    containers |= {"dict": write_dict, "list": write_array, "tuple": write_array}
+    return _ContainerWriters(write_array, write_dict, write_items)
+
+
+def _write_empty(_: object) -> str:
+    return "{}"
+
+
+def _flat_encoder() -> Callable[[Any], str]:
+    """Return what writes containers that hold nothing but scalars."""
+    encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+    make: Callable[..., Callable[[object, int], Iterable[str]]] | None = getattr(
+        json.encoder, "c_make_encoder", None
+    )
+    try:
+        # What `JSONEncoder.encode` makes for each call.
+        encode = make and make(None, None, encode_basestring, None, ":", ",", False, False, False)
+    except TypeError:
+        encode = None
+    if encode is None:
+        return encoder.encode
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode_flat: Final = _flat_encoder()
