@@ -32,6 +32,7 @@ from baseplate_events import (
     QueueCounters,
     RefusedEvents,
     ThriftStruct,
+    json_serializer,
     serialize_v2_event,
     serialize_v2j_event,
 )
@@ -131,12 +132,16 @@ def constants_and_serializers() -> None:
 
 
 def json_events() -> None:
-    """Mappings, TypedDicts and instances of dataclasses are JSON events."""
+    """Mappings, TypedDicts and instances of dataclasses and NamedTuples are JSON events."""
     assert_type(serialize_v2j_event({"action": "click", "nested": [1, {"a": None}]}), bytes)
     assert_type(serialize_v2j_event(Click(action="click")), bytes)
     assert_type(serialize_v2j_event(OrderedDict(action="click")), bytes)
     assert_type(serialize_v2j_event(Vote(1)), bytes)
     assert_type(serialize_v2j_event(FrozenVote(1)), bytes)
+    assert_type(serialize_v2j_event(Point(1)), bytes)
+    assert_type(json_serializer(default=str)(Vote(1)), bytes)
+    votes: Callable[[Vote], bytes] = json_serializer()
+    assert_type(votes(Vote(1)), bytes)
 
 
 def thrift_events() -> None:

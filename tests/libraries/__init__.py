@@ -1,0 +1,1 @@
+"""JSON events of classes from other libraries."""

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, cast
+
+import attrs
+import msgspec
+import pydantic
+import pydantic.dataclasses
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events import EventNotSerializableError, serialize_v2j_event
+from baseplate_events.json_reference import write_reference
+from tests.support import strategies, typed_events
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.support.typed_events import Pair
+
+T = TypeVar("T")
+
+
+def make_attrs(fields: Sequence[tuple[str, object]], values: Sequence[object]) -> object:
+    """Make an instance of an attrs class."""
+    specs = {name: attrs.field(type=cast("Any", annotation)) for name, annotation in fields}
+    made = attrs.make_class("Made", specs, slots=len(fields) % 2 == 0)(*values)
+    return cast("object", made)
+
+
+def make_struct(fields: Sequence[tuple[str, object]], values: Sequence[object]) -> object:
+    """Make an instance of a struct of msgspec."""
+    made = msgspec.defstruct("Made", cast("Any", [(name, Any) for name, _ in fields]))
+    made.__annotations__ = dict(fields)
+    return made(*values)
+
+
+def make_model(fields: Sequence[tuple[str, object]], values: Sequence[object]) -> object:
+    """Make an instance of a pydantic model without validation; its names have no underscore at the front."""
+    named: dict[str, Any] = {name.lstrip("_"): value for (name, _), value in zip(fields, values, strict=True)}
+    specs: dict[str, Any] = dict.fromkeys(named, (Any, ...))
+    return cast("object", pydantic.create_model("Made", **specs).model_construct(**named))
+
+
+MAKERS = (typed_events.make_dataclass, typed_events.make_named_tuple, make_attrs, make_struct)
+
+
+def plain_json(value: object) -> bytes:
+    """Write what consists of JSON's own types."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def written(event: object) -> bytes:
+    """Serialize an event in both ways, whatever its type."""
+    data = serialize_v2j_event(cast("Any", event))
+    assert data == write_reference(event, None)
+    return data
+
+
+@given(pair=typed_events.events(MAKERS))
+def test_instances_are_their_dicts(pair: Pair) -> None:
+    """Instances of classes of all libraries within each other come out as the dicts with the same content."""
+    event, plain = pair
+    assert plain_json(plain) == written(event)
+
+
+@given(members=st.dictionaries(st.sampled_from(["a", "b", "user_id", "é"]), strategies.plain_values))
+def test_models_are_their_dicts(members: dict[str, object]) -> None:
+    """A pydantic model comes out as the dict of its fields."""
+    fields: list[tuple[str, object]] = [(name, object) for name in members]
+    assert plain_json(members) == written(make_model(fields, [*members.values()]))
+
+
+# --- names: those of the library's own encoder ---
+
+
+class Renamed(msgspec.Struct, rename="camel", tag="renamed", tag_field="kind", omit_defaults=True):
+    """A struct that its library writes with other names, and in part."""
+
+    user_id: int
+    some_tags: list[str] = msgspec.field(default_factory=list[str])
+    seen_at: int | msgspec.UnsetType = msgspec.UNSET
+    level: int = 3
+
+
+class Optionally(msgspec.Struct, tag=True):
+    """A struct whose fields may be unset, also the first."""
+
+    first: int | msgspec.UnsetType
+    last: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Odd(msgspec.Struct, rename={"value": "it's {a} é"}, tag=7):
+    """A struct with a name that must be escaped."""
+
+    value: int
+
+
+unset_or_int = st.just(msgspec.UNSET) | st.integers()
+
+
+@given(
+    event=st.one_of(
+        st.builds(
+            Renamed,
+            st.integers(),
+            st.lists(strategies.texts, max_size=2),
+            unset_or_int,
+            st.sampled_from([3, 4]),
+        ),
+        st.builds(Optionally, unset_or_int, st.just(msgspec.UNSET) | strategies.texts),
+        st.builds(Odd, st.integers()),
+    )
+)
+def test_structs_are_written_as_msgspec_does(event: msgspec.Struct) -> None:
+    """Names, tags, and what is left out for its default or as unset, are those of msgspec's own encoder."""
+    assert plain_json(msgspec.to_builtins(event)) == written(event)
+
+
+def test_structs_like_arrays_are_objects() -> None:
+    """A struct that is `array_like` is an object, as an event must be."""
+
+    class Pair(msgspec.Struct, array_like=True):
+        left: int
+        right: int
+
+    assert b'{"left":1,"right":2}' == written(Pair(1, 2))
+
+
+class Model(pydantic.BaseModel):
+    """A model with what is written otherwise than it is named."""
+
+    user_id: int = pydantic.Field(alias="userId")
+    name: str = pydantic.Field(serialization_alias="NAME")
+    secret: str = pydantic.Field("s", exclude=True)
+    _private: int = pydantic.PrivateAttr(1)
+
+    @pydantic.computed_field(alias="idTwice")  # type: ignore[prop-decorator]
+    @property
+    def twice(self) -> int:
+        """Twice the id."""
+        return 2 * self.user_id
+
+
+class AliasModel(Model, serialize_by_alias=True):
+    """A model that its library writes by its aliases."""
+
+
+class ExtraModel(AliasModel, extra="allow"):
+    """A model that keeps fields that it doesn't have."""
+
+
+class SerializerModel(Model):
+    """A model that writes a field in its own way."""
+
+    at: dt.datetime = dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc)
+
+    @pydantic.field_serializer("at")
+    def write_at(self, value: dt.datetime) -> int:
+        """Write a day."""
+        return value.day
+
+
+class AnnotatedModel(Model):
+    """A model with a field that is written in the way of its annotation."""
+
+    level: Annotated[int, pydantic.PlainSerializer(str)] = 5
+
+
+class Whole(pydantic.BaseModel):
+    """A model that writes itself."""
+
+    x: int
+
+    @pydantic.model_serializer
+    def write(self) -> dict[str, int]:
+        """Write it."""
+        return {"y": self.x}
+
+
+class Box(pydantic.BaseModel, Generic[T]):
+    """A generic model."""
+
+    item: T
+
+
+@given(
+    model=st.sampled_from([Model, AliasModel, ExtraModel, SerializerModel, AnnotatedModel]),
+    user_id=st.integers(-(2**60), 2**60),
+    name=strategies.texts,
+)
+def test_models_are_written_as_pydantic_does(model: type[Model], user_id: int, name: str) -> None:
+    """Names, computed fields, extras, serializers and what is left out are those of `model_dump_json`."""
+    event = model.model_validate({"userId": user_id, "name": name, "more": [user_id]})
+    assert json.loads(event.model_dump_json()) == json.loads(written(event))
+    assert plain_json(event.model_dump(mode="json")) == written(event)
+    box = Box[Model](item=event)
+    assert plain_json({"item": event.model_dump(mode="json")}) == written(box)
+
+
+def test_models_that_write_themselves() -> None:
+    """A model with a serializer of its own, or of a root, is what its library makes of it."""
+
+    class Numbers(pydantic.RootModel[list[int]]):
+        pass
+
+    class Names(pydantic.RootModel[dict[str, int]]):
+        pass
+
+    assert b'{"y":1}' == written(Whole(x=1))
+    assert b'{"a":1}' == written(Names({"a": 1}))
+    assert b'{"a":[1,2]}' == written({"a": Numbers([1, 2])})
+    with pytest.raises(EventNotSerializableError, match="got list"):
+        serialize_v2j_event(Numbers([1]))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 ends with Python 3.13")
+def test_models_of_the_first_pydantic() -> None:
+    """A model of `pydantic.v1` comes out by its names, without what is excluded."""
+    v1: Any = importlib.import_module("pydantic.v1")
+    fields: dict[str, Any] = {
+        "a": (int, v1.Field(1, alias="b")),
+        "c": (str, v1.Field("x", exclude=True)),
+    }
+    model: Any = v1.create_model("First", **fields)
+    assert b'{"a":5}' == written(model(b=5))
+
+
+def test_attrs_fields() -> None:
+    """Fields of attrs have their own names, also private ones and those that `__init__` leaves out."""
+
+    @attrs.frozen
+    class Base:
+        _hidden: int
+        named: str = attrs.field(alias="other", default="n")
+        derived: int = attrs.field(init=False, default=3)
+
+    @attrs.frozen
+    class Child(Base):
+        at: dt.date | None = None
+
+    event = Child(1, at=dt.date(2026, 1, 2))
+    assert plain_json({**attrs.asdict(event), "at": "2026-01-02"}) == written(event)
+
+
+def test_dataclasses_of_pydantic() -> None:
+    """A dataclass of pydantic is a dataclass, and may hold and be held by a plain one."""
+
+    @pydantic.dataclasses.dataclass
+    class Inner:
+        x: int
+
+    @dataclasses.dataclass
+    class Outer:
+        inner: Inner
+
+    assert b'{"inner":{"x":1}}' == written(Outer(Inner(1)))
+
+
+@pytest.mark.parametrize("value", [b"x", msgspec.Raw(b"1"), pydantic.SecretStr("secret")])
+def test_what_has_no_form_names_the_field(value: object) -> None:
+    """A field that can't be written is named as in JSON, whatever the class around it."""
+    event = Renamed(cast("Any", value))
+    for wrapped, path in ((event, "userId"), ({"a": [event]}, "a[0].userId")):
+        with pytest.raises(EventNotSerializableError) as caught:
+            serialize_v2j_event(wrapped)
+        assert path == caught.value.field
+        assert "secret" not in str(caught.value)
