@@ -56,10 +56,12 @@ class JsonShape(NamedTuple):
     Attributes:
         fields: The fields, in order.
         tag: The name and the value of a member that comes before them, if there is one.
+        is_tuple: Whether the instances are tuples of the fields.
     """
 
     fields: tuple[JsonField, ...]
     tag: tuple[str, str | int] | None = None
+    is_tuple: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -123,7 +125,8 @@ def _named_tuple(cls: type) -> JsonShape | None:
     if names is None or tuple not in cls.__mro__ or not hasattr(cls, "_asdict"):
         return None
     annotations = _annotations(cls)
-    return JsonShape(tuple(_field(name, name, annotations.get(name)) for name in names))
+    fields = tuple(_field(name, name, annotations.get(name)) for name in names)
+    return JsonShape(fields, is_tuple=True)
 
 
 def _struct(cls: type) -> JsonShape | None:
@@ -253,6 +256,9 @@ def _text(annotation: object) -> str:
         return annotation
     if isinstance(annotation, type):
         return annotation.__name__
+    forward: object = getattr(annotation, "__forward_arg__", None)
+    if isinstance(forward, str):
+        return forward
     # Others may have a `__str__` of their own.
     return str(annotation) if type(annotation).__module__ in {"typing", "types"} else ""
 

@@ -46,13 +46,17 @@ def compile_shape(shape: JsonShape, writers: Mapping[type, JsonWriter], title: s
     """
     names: dict[str, object] = {}
     reads: list[str] = []
+    if shape.is_tuple and shape.fields:
+        # Faster than an attribute of a NamedTuple.
+        reads.append(f"{', '.join(f'v{index}' for index in range(len(shape.fields)))}, = s")
     parts: list[tuple[str, str]] = []
     if shape.tag is not None:
         name, tag = shape.tag
         parts.append(("", _literal(f"{encode_basestring(name)}:{_tag_text(tag)}")))
     for index, field in enumerate(shape.fields):
         variable = f"v{index}"
-        reads.append(f"{variable} = {_attribute(field.attribute)}")
+        if not shape.is_tuple:
+            reads.append(f"{variable} = {_attribute(field.attribute)}")
         condition = ""
         if field.is_omitted is not None:
             names[f"O{index}"] = field.is_omitted

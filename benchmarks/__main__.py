@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: Module and function of each benchmark, in the order in which they run.
 BENCHMARKS: Final = {
     "serialize": ("serialize", "run"),
+    "typed-events": ("typed_events", "run"),
     "put": ("put", "run"),
     "refused": ("refused", "run"),
     "spool-put": ("spool_put", "run"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import footprint, latency, put, refused, serialize
+from benchmarks import footprint, latency, put, refused, serialize, typed_events
 from benchmarks.__main__ import BENCHMARKS, describe_machine, main
 from benchmarks.distributions import installed
 from benchmarks.report import Line, Report, Target, number
@@ -177,6 +177,14 @@ def test_the_command_prints_the_machine_and_the_reports(
     assert ["### quick", "### tiny", "### quick"] == titles
     assert output.startswith(f"- {describe_machine()[0][:10]}")
     assert "RLIMIT_MSGQUEUE" in output.partition("###")[0]
+
+
+def test_typed_events_are_measured() -> None:
+    """Each kind of event has a row, and so has what it is compared with."""
+    text = str(typed_events.run(Scale.TINY))
+    assert all(
+        f"| {name}" in text for name in ("dataclass,", "NamedTuple,", "dict, json.dumps", "dict, bare")
+    )
 
 
 @pytest.mark.parametrize(

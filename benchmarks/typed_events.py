@@ -1,0 +1,187 @@
+"""How long typed JSON events take to become bytes, beside `json.dumps` of the dict that is ready.
+
+An event has eight fields, one of them an object of three. Classes of libraries that aren't installed are left
+out, and so is orjson, which is only shown beside.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from baseplate_events import serialize_v2j_event
+from benchmarks.report import Table, Target, number
+from benchmarks.rounds import interleave, on_one_core, seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.scale import Scale
+
+#: Times that `json.dumps` of the ready dict should take what ours does.
+_BOUND: Final = 2.5
+
+#: Events of a round.
+_EVENTS: Final = 200
+
+_USER: Final = (123_450_001, "Zoë Łuk", True)
+_EVENT: Final = ("baseplate", "test", "posts", 1_700_000_000_000, "3a1f4f6e-0f6b-4a55-9a58-0f8c0a3d0001")
+
+
+@dataclass(slots=True)
+class User:
+    """The object within."""
+
+    id: int
+    name: str
+    logged_in: bool
+
+
+@dataclass(slots=True)
+class Visit:
+    """An event as a dataclass."""
+
+    source: str
+    action: str
+    noun: str
+    client_timestamp: int
+    uuid: str
+    user: User
+    score: float
+    title: str | None
+
+
+class NamedUser(NamedTuple):
+    """The object within a NamedTuple."""
+
+    id: int
+    name: str
+    logged_in: bool
+
+
+class NamedVisit(NamedTuple):
+    """An event as a NamedTuple."""
+
+    source: str
+    action: str
+    noun: str
+    client_timestamp: int
+    uuid: str
+    user: NamedUser
+    score: float
+    title: str | None
+
+
+def run(scale: Scale) -> Table:
+    """Measure events of each kind."""
+    rounds = scale.pick(full=100, quick=20, tiny=2)
+    visit = Visit(*_EVENT, User(*_USER), 0.875, None)
+    plain = asdict(visit)
+    events: dict[str, object] = {
+        "dataclass": visit,
+        "NamedTuple": NamedVisit(*_EVENT, NamedUser(*_USER), 0.875, None),
+        **_events_of_libraries(plain),
+        "dict": plain,
+    }
+    candidates: dict[str, Callable[[], float]] = {
+        f"{name}, serialize_v2j_event": _measuring(serialize_v2j_event, event)
+        for name, event in events.items()
+    }
+    candidates["dict, json.dumps"] = _measuring(_dumps, plain)
+    candidates["dict, bare JSONEncoder"] = _measuring(_encode, plain)
+    if importlib.util.find_spec("orjson") is not None:
+        orjson: Any = importlib.import_module("orjson")
+        candidates |= {
+            f"{name}, orjson": _measuring(orjson.dumps, events[name]) for name in ("dataclass", "dict")
+        }
+    for name, event in events.items():
+        if serialize_v2j_event(event) != _dumps(plain):  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            raise ValueError(f"the bytes of the {name} differ")
+    with on_one_core():
+        results = interleave(candidates, rounds)
+    dumps = results["dict, json.dumps"]
+    times = {name: statistics.median(values) for name, values in results.items()}
+    ratios = {
+        name: statistics.median(theirs / ours for theirs, ours in zip(dumps, values, strict=True))
+        for name, values in results.items()
+    }
+    bare = statistics.median(
+        theirs / ours
+        for theirs, ours in zip(
+            results["dict, bare JSONEncoder"], results["dict, serialize_v2j_event"], strict=True
+        )
+    )
+    return Table(
+        f"Serialize a typed JSON event, {len(_dumps(plain))} bytes",
+        ("", "µs", "times json.dumps"),
+        tuple((name, number(times[name]), f"{number(ratio)}x") for name, ratio in ratios.items()),
+        (
+            *(
+                Target(
+                    f"{name}, times json.dumps of its dict", ratios[f"{name}, serialize_v2j_event"], _BOUND
+                )
+                for name in ("dataclass", "msgspec struct")
+                if name in events
+            ),
+            Target("dict, times a bare JSONEncoder", bare, 1.0),
+        ),
+        (
+            "`json.dumps` gets the ready dict, `ensure_ascii=False` and the shortest separators.",
+            "A bare `JSONEncoder`, made before, is what wrote dicts until there were compiled writers.",
+            "Ratios are medians of those of each round. CPU time.",
+        ),
+    )
+
+
+def _dumps(event: object) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+_encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _encode(event: object) -> bytes:
+    return _encoder.encode(event).encode()
+
+
+def _measuring(serialize: Callable[[Any], bytes], event: object) -> Callable[[], float]:
+    return partial(_measure, serialize, event)
+
+
+def _measure(serialize: Callable[[Any], bytes], event: object) -> float:
+    return seconds_of(serialize, [event] * _EVENTS) * 1e6
+
+
+def _events_of_libraries(plain: dict[str, Any]) -> dict[str, object]:
+    """Return the event as an instance of a class of each library that is installed."""
+    user: dict[str, Any] = plain["user"]
+    types: dict[str, Any] = dict(Visit.__annotations__)
+    events: dict[str, object] = {}
+    if importlib.util.find_spec("msgspec") is not None:
+        msgspec: Any = importlib.import_module("msgspec")
+        inner = msgspec.defstruct("StructUser", [*User.__annotations__.items()])
+        outer = msgspec.defstruct("StructVisit", [*types.items()])
+        events["msgspec struct"] = outer(**{**plain, "user": inner(**user)})
+    if importlib.util.find_spec("attrs") is not None:
+        attrs: Any = importlib.import_module("attrs")
+        inner = attrs.make_class("AttrsUser", {name: attrs.field(type=t) for name, t in _types(User).items()})
+        outer = attrs.make_class("AttrsVisit", {name: attrs.field(type=t) for name, t in types.items()})
+        events["attrs class"] = outer(**{**plain, "user": inner(**user)})
+    if importlib.util.find_spec("pydantic") is not None:
+        pydantic: Any = importlib.import_module("pydantic")
+        inner = pydantic.create_model("ModelUser", **{name: (t, ...) for name, t in _types(User).items()})
+        known = {"str": str, "int": int, "float": float, "str | None": "str | None"}
+        outer = pydantic.create_model(
+            "ModelVisit", **{name: (known.get(t, Any), ...) for name, t in types.items()}
+        )
+        events["pydantic model"] = outer(**{**plain, "user": inner(**user)})
+    return events
+
+
+def _types(cls: type) -> dict[str, Any]:
+    known = {"str": str, "int": int, "bool": bool}
+    return {name: known[text] for name, text in cls.__annotations__.items()}
