@@ -58,6 +58,10 @@ __all__ = [
     "EventQueue",
 ]
 
+#: The bytes at the ends of a JSON object, which every event is.
+_OPENS = ord("{")
+_CLOSES = ord("}")
+
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -184,7 +188,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             EventTooLargeError: The serialized event is too large.
             EventQueueFullError: The queue is full. Events are not being published fast enough.
             EventEmptyError: The event serialized to nothing.
-            EventNotSerializableError: The event can't be serialized.
+            EventNotSerializableError: The event can't be serialized, or what the serializer returned doesn't
+                begin and end as a JSON object does.
             EventQueueClosedError: The queue was closed.
             EventQueueRemovedError: The queue was removed and can't be recreated.
             EventQueuePermissionError: The queue was recreated by a user who doesn't let this process in.
@@ -204,6 +209,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             if (
                 type(message) is bytes
                 and message
+                and message[0] == _OPENS
+                and message[-1] == _CLOSES
                 and len(message) <= self._fast_limit
                 and ((now := monotonic()) < queue.trusted_until or self._confirm(queue, now))
             ):
@@ -325,6 +332,12 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             raise EventNotSerializableError("", problem)
         if not message:
             raise EventEmptyError
+        if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):
+            problem = (
+                "the event serializer must return a JSON object, which the formats 2 and 2j are made of, but "
+                "what it returned doesn't begin with { and end with }"
+            )
+            raise EventNotSerializableError("", problem)
         if len(message) > self._max_event_size:
             limit = self._queue.max_message_size or self._max_event_size
             raise EventTooLargeError(len(message), min(self._max_event_size, limit))
@@ -393,3 +406,9 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
     def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - the framework's
         """Give the queue itself, for the context of each request."""
         return self
+
+
+def _may_be_object(message: bytes) -> bool:
+    """Look at both ends of a message, behind the blanks that JSON may have there."""
+    text = message.strip(b" \t\r\n")
+    return text[:1] == b"{" and text[-1:] == b"}"

@@ -29,7 +29,7 @@ from baseplate_events import (
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import IMPORTING, run
-from tests.support.queues import EVENTS, FEW, SMALL, drain, fresh_event_name, outlast_trust, reader
+from tests.support.queues import EVENTS, FEW, SMALL, drain, event_of, fresh_event_name, outlast_trust, reader
 from tests.support.strategies import texts
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_what_is_put_is_what_the_serializer_made(events: list[tuple[str, int]]) 
     """The publisher's side gets exactly the serialized events, each at once, in order."""
 
     def serialize(event: tuple[str, int]) -> bytes:
-        return json.dumps(event).encode()
+        return json.dumps({"event": event}).encode()
 
     with fresh_event_name() as name:
         queue = EventQueue(name, serialize, max_queue_size=FEW, max_event_size=1_024)
@@ -73,7 +73,9 @@ def test_what_is_put_is_what_the_serializer_made(events: list[tuple[str, int]]) 
             assert [serialize(event) for event in events] == drain(other)
 
 
-@given(st.lists(st.integers(0, SMALL + 5), max_size=3 * FEW), st.integers(1, SMALL), st.booleans())
+@given(
+    st.lists(st.just(0) | st.integers(2, SMALL + 5), max_size=3 * FEW), st.integers(2, SMALL), st.booleans()
+)
 def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted: bool) -> None:
     """Of events of any sizes, those are in the queue that fit, and each other has its error."""
     with (
@@ -83,7 +85,7 @@ def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted:
     ):
         expected: list[bytes] = []
         for size in sizes:
-            event = b"e" * size
+            event = event_of(size)
             if not trusted:
                 outlast_trust()
             if size == 0:
@@ -103,7 +105,7 @@ def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted:
         assert expected == drain(other)
 
 
-@given(st.integers(1, SMALL), st.integers(1, SMALL))
+@given(st.integers(1, SMALL), st.integers(2, SMALL))
 def test_the_limit_asked_for_holds_in_a_larger_queue(limit: int, size: int) -> None:
     """A queue that exists with larger messages takes no event beyond the size asked for."""
     with (
@@ -112,10 +114,10 @@ def test_the_limit_asked_for_holds_in_a_larger_queue(limit: int, size: int) -> N
         EventQueue(name, same, max_queue_size=1, max_event_size=limit) as queue,
     ):
         if size <= limit:
-            queue.put(b"e" * size)
+            queue.put(event_of(size))
         else:
             with pytest.raises(EventTooLargeError) as caught:
-                queue.put(b"e" * size)
+                queue.put(event_of(size))
             assert (size, limit) == (caught.value.size, caught.value.limit)
 
 
@@ -171,7 +173,7 @@ def test_an_event_error_of_the_serializer_is_kept(name: str, error: EventError) 
     """An error of the serializer that is an `EventError` is raised as it is."""
     with small_queue(name, fail_with(error)) as queue:
         with pytest.raises(EventError) as caught:
-            queue.put(b"x")
+            queue.put(b"{x}")
         assert error is caught.value
 
 
@@ -179,18 +181,45 @@ def test_an_event_error_of_the_serializer_is_kept(name: str, error: EventError) 
 def test_the_end_of_the_program_is_not_held_up(name: str, error: BaseException) -> None:
     """KeyboardInterrupt and SystemExit pass through a put."""
     with small_queue(name, fail_with(error)) as queue, pytest.raises(type(error)):
-        queue.put(b"x")
+        queue.put(b"{x}")
 
 
-@pytest.mark.parametrize("result", [None, SECRET, 4111, bytearray(SECRET.encode()), memoryview(b"x"), [b"x"]])
+@pytest.mark.parametrize(
+    "result", [None, SECRET, 4111, bytearray(SECRET.encode()), memoryview(b"{x}"), [b"{x}"]]
+)
 def test_a_serializer_that_gives_no_bytes_is_told(name: str, result: object) -> None:
     """What isn't bytes is refused by its type, without its value."""
     with small_queue(name, lambda _event: cast("bytes", result)) as queue:
         for _ in range(2):
             with pytest.raises(EventNotSerializableError) as caught:
-                queue.put(b"x")
+                queue.put(b"{x}")
             assert f"must return bytes, not {type(result).__name__}" in str(caught.value)
             assert SECRET not in str(caught.value)
+
+
+@given(
+    st.binary(min_size=1, max_size=SMALL) | st.text("{} \t\n[]1", min_size=1, max_size=6).map(str.encode),
+    st.booleans(),
+)
+def test_what_cannot_be_an_object_is_refused(message: bytes, several: bool) -> None:
+    """A serializer must return what begins and ends as a JSON object does, but for blanks around it."""
+    blanks = b" \t\r\n"
+    inner = message.strip(blanks)
+    may_be_object = inner.startswith(b"{") and inner.endswith(b"}")
+    with fresh_event_name() as name, small_queue(name) as queue, publisher_side(name) as other:
+        put: Callable[[], None] = (
+            (lambda: queue.put_many([message])) if several else (lambda: queue.put(message))
+        )
+        if may_be_object:
+            put()
+            assert [message] == drain(other)
+            assert {} == queue.refused
+            return
+        with pytest.raises(EventNotSerializableError, match="must return a JSON object") as caught:
+            put()
+        assert "" == caught.value.field
+        assert {"not_serializable": 1} == queue.refused
+        assert [] == drain(other)
 
 
 @pytest.mark.parametrize("raised", [TimeoutError, LookupError])
@@ -199,7 +228,7 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
 ) -> None:
     """An exception that comes when the event is sent comes out, and the event isn't sent again."""
     with small_queue(name) as queue:
-        queue.put(b"first")
+        queue.put(b"{first}")
         inner = queue._queue  # pyright: ignore[reportPrivateUsage]
         assert isinstance(inner, MessageQueue)
         inner.trusted_until = float("inf")
@@ -211,9 +240,9 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
 
         inner.channel.send = send
         with pytest.raises(raised):
-            queue.put(b"once")
+            queue.put(b"{once}")
         with publisher_side(name) as other:
-            assert drain(other) == [b"first", b"once"]
+            assert drain(other) == [b"{first}", b"{once}"]
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -221,27 +250,27 @@ def test_a_removed_queue_is_found_again(name: str, trusted: bool) -> None:
     """After its queue was removed, a put goes to the queue of that name, which it makes if need be."""
     with small_queue(name) as queue:
         for _ in range(3):
-            queue.put(b"before")
+            queue.put(b"{before}")
             unlink_queue(EVENTS + name)
             with publisher_side(name) as other:
                 if not trusted:
                     outlast_trust()
-                    queue.put(b"after")
-                    assert drain(other) == [b"after"]
+                    queue.put(b"{after}")
+                    assert drain(other) == [b"{after}"]
                 queue._queue.trusted_until = 0.0  # pyright: ignore[reportPrivateUsage]
             unlink_queue(EVENTS + name)
-            queue.put(b"alone")
+            queue.put(b"{alone}")
             with publisher_side(name) as other:
-                assert drain(other) == [b"alone"]
+                assert drain(other) == [b"{alone}"]
 
 
 def test_put_waits_only_if_asked(name: str) -> None:
     """With a `put_timeout`, a put on a full queue waits for room, and gives up in time."""
     with small_queue(name, put_timeout=0.01) as queue:
         for _ in range(FEW):
-            queue.put(b"x")
+            queue.put(b"{x}")
         with pytest.raises(EventQueueFullError):
-            queue.put(b"x")
+            queue.put(b"{x}")
 
 
 def test_a_closed_queue_says_so(name: str) -> None:
@@ -249,11 +278,11 @@ def test_a_closed_queue_says_so(name: str) -> None:
     queue = small_queue(name)
     with queue as entered:
         assert queue is entered
-        queue.put(b"x")
+        queue.put(b"{x}")
     queue.close()
     for _ in range(2):
         with pytest.raises(EventQueueClosedError):
-            queue.put(b"x")
+            queue.put(b"{x}")
         outlast_trust()
 
 
@@ -282,7 +311,7 @@ def test_unusual_names_work(name: str) -> None:
         pytest.skip("somebody uses this name")
     try:
         with small_queue(name) as queue:
-            queue.put(b"x")
+            queue.put(b"{x}")
             assert f"EventQueue({name!r})" == repr(queue)
     finally:
         unlink_queue(EVENTS + name)
@@ -309,7 +338,7 @@ def test_a_queue_of_a_supertype_serves_for_a_subtype(name: str) -> None:
     """A queue that takes objects is one that takes numbers, for a type checker; not the other way round."""
 
     def serialize(event: object) -> bytes:
-        return type(event).__name__.encode()
+        return b"{%b}" % type(event).__name__.encode()
 
     def put_number(queue: EventQueue[int]) -> None:
         queue.put(7)
@@ -321,7 +350,7 @@ def test_a_queue_of_a_supertype_serves_for_a_subtype(name: str) -> None:
         put_number(objects)
         numbers.put(True)
         assert wrong is objects
-        assert drain(other) == [b"int", b"bool"]
+        assert drain(other) == [b"{int}", b"{bool}"]
 
 
 class Metrics:
@@ -375,7 +404,7 @@ def test_depth_and_capacity_are_reported(count: int) -> None:
     with fresh_event_name() as name:
         with small_queue(name) as queue:
             for _ in range(count):
-                queue.put(b"x")
+                queue.put(b"{x}")
             metrics = Metrics()
             factory: ContextFactory = queue
             factory.report_runtime_metrics(metrics)
@@ -383,7 +412,7 @@ def test_depth_and_capacity_are_reported(count: int) -> None:
         assert expected == metrics.values
 
 
-@given(st.lists(st.sampled_from([b"", b"x" * (SMALL + 1), b"raise", b"x"]), max_size=2 * FEW))
+@given(st.lists(st.sampled_from([b"", event_of(SMALL + 1), b"raise", b"{x}"]), max_size=2 * FEW))
 def test_refusals_are_counted_by_reason_and_reported_once(messages: list[bytes]) -> None:
     """Whatever `put` raises is counted under its reason; reports together hold each refusal once."""
 
@@ -410,7 +439,7 @@ def test_refusals_are_counted_by_reason_and_reported_once(messages: list[bytes])
                 queue.report_runtime_metrics(metrics)
             assert expected == queue.refused
         with pytest.raises(EventQueueClosedError):
-            queue.put(b"x")
+            queue.put(b"{x}")
         assert queue.refused["unavailable"] == 1
     start = f"event_queue.{name}.refused."
     reported = {key.removeprefix(start): value for key, value in metrics.values.items() if start in key}
@@ -449,14 +478,14 @@ def test_forked_workers_share_a_queue(workers: int) -> None:
                 status = 1
                 try:
                     for number in range(10):
-                        queue.put(b"%d %d" % (worker, number))
+                        queue.put(b"{%d %d}" % (worker, number))
                     status = 0
                 finally:
                     os._exit(status)
             children.append(pid)
         got = [other.get(60.0) for _ in range(10 * workers)]
         assert [0] * workers == [os.waitpid(pid, 0)[1] for pid in children]
-        assert Counted(b"%d %d" % (w, n) for w in range(workers) for n in range(10)) == Counted(got)
+        assert Counted(b"{%d %d}" % (w, n) for w in range(workers) for n in range(10)) == Counted(got)
         queue.close()
 
 

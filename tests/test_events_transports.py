@@ -37,6 +37,7 @@ from tests.support.queues import (
     FEW,
     SMALL,
     drain,
+    event_of,
     fresh_event_name,
     open_files,
     outlast_trust,
@@ -53,7 +54,8 @@ UNWRITABLE = b"fail"
 
 #: What is put, at times.
 MIXED = st.lists(
-    st.sampled_from([b"a", b"bb", b"x" * SMALL, b"", UNWRITABLE, b"x" * (SMALL + 1)]), max_size=FEW + 2
+    st.sampled_from([b"{a}", b"{bb}", event_of(SMALL), b"", UNWRITABLE, event_of(SMALL + 1)]),
+    max_size=FEW + 2,
 )
 
 
@@ -98,20 +100,20 @@ def test_the_argument_or_the_variable_chooses_the_spool(
         EventQueue(name, serialize) as by_variable,
         EventQueue(name, serialize, spool_directory=other) as by_argument,
     ):
-        by_variable.put(b"one")
-        by_argument.put(b"other")
-    assert [b"one"] == read_events(one / f"events-{name}")
-    assert [b"other"] == read_events(other / f"events-{name}")
+        by_variable.put(b"{one}")
+        by_argument.put(b"{other}")
+    assert [b"{one}"] == read_events(one / f"events-{name}")
+    assert [b"{other}"] == read_events(other / f"events-{name}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(SPOOL_VARIABLE, "one")
     with EventQueue(name, serialize) as relative:
         monkeypatch.chdir(elsewhere)
-        relative.put(b"two")
-    assert [b"one", b"two"] == read_events(one / f"events-{name}")
+        relative.put(b"{two}")
+    assert [b"{one}", b"{two}"] == read_events(one / f"events-{name}")
     monkeypatch.setenv(SPOOL_VARIABLE, "")
     with in_kernel(name) as queue, reader(EVENTS + name) as other_side:
-        queue.put(b"three")
-        assert [b"three"] == drain(other_side)
+        queue.put(b"{three}")
+        assert [b"{three}"] == drain(other_side)
 
 
 def test_the_format_of_the_serializer_is_in_the_header(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_the_gauges_of_a_spool_are_bytes(tmp_path: Path) -> None:
     with in_spool(tmp_path) as queue:
         queue.report_runtime_metrics(Batch())
         assert {"event_queue.main.spool_size": 0, "event_queue.main.spool_max_size": 2**30} == found
-        queue.put(b"x")
+        queue.put(b"{x}")
         queue.report_runtime_metrics(Batch())
         assert found["event_queue.main.spool_size"] > 0
 
@@ -200,9 +202,9 @@ def test_each_put_is_in_the_spool_or_reported_there(
             names: dict[type[EventError], str] = {EventTooLargeError: "too_large", EventEmptyError: "empty"}
             refused[names.get(error, "not_serializable")] += 1
             assert dict(refused) == queue.refused
-        queue.put(b"last")
+        queue.put(b"{last}")
     assert refused == read_refusals(folder / "events-main")
-    assert [*(event for event in events if not expected_error(event)), b"last"] == read_events(
+    assert [*(event for event in events if not expected_error(event)), b"{last}"] == read_events(
         folder / "events-main"
     )
 
@@ -279,8 +281,8 @@ def test_many_are_put_into_a_spool_in_one_write(
     folder = tmp_path_factory.mktemp("spool")
     with in_spool(folder) as queue:
         put = list(chain(*(batch[: check_put_many(queue, batch, 100)] for batch in batches)))
-        queue.put(b"last")
-    assert [*put, b"last"] == read_events(folder / "events-main")
+        queue.put(b"{last}")
+    assert [*put, b"{last}"] == read_events(folder / "events-main")
     assert sum(queue.refused.values()) == read_refusals(folder / "events-main").total()
 
 
@@ -288,7 +290,7 @@ def test_a_generator_that_fails_puts_nothing(name: str) -> None:
     """What it raises is the caller's."""
 
     def events() -> Iterable[bytes]:
-        yield b"a"
+        yield b"{a}"
         raise LookupError
 
     with in_kernel(name) as queue, reader(EVENTS + name) as other:
@@ -321,12 +323,12 @@ def test_after_a_wait_in_vain_none_waits_until_one_finds_room(
         for outage in range(3):
             for _ in range(FEW):
                 outlast_trust()
-                queue.put(b"x")
+                queue.put(b"{x}")
             for _ in range(200):
                 with pytest.raises(EventQueueFullError):
-                    queue.put(b"x")
+                    queue.put(b"{x}")
             with pytest.raises(EventQueueFullError):
-                queue.put_many([b"x", b"y"])
+                queue.put_many([b"{x}", b"{y}"])
             assert outage + 1 == WaitingQueue.waits
             assert FEW == len(drain(other))
 
@@ -336,15 +338,15 @@ def test_room_that_any_put_finds_ends_that(name: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("baseplate_events.transport.opening.MessageQueue", WaitingQueue)
     WaitingQueue.waits = 0
     with in_kernel(name, put_timeout=0.05) as queue, reader(EVENTS + name) as other:
-        queue.put_many([b"x"] * FEW)
+        queue.put_many([b"{x}"] * FEW)
         waits = WaitingQueue.waits
         for count in range(1, 4):
             for _ in range(2):
                 with pytest.raises(EventQueueFullError):
-                    queue.put(b"x")
+                    queue.put(b"{x}")
             assert waits + count == WaitingQueue.waits
-            assert other.get() == b"x"
-            queue.put(b"x")
+            assert other.get() == b"{x}"
+            queue.put(b"{x}")
 
 
 # --- what can't be opened yet ---
@@ -359,18 +361,18 @@ def test_a_service_starts_without_its_queue(
     queue = in_spool(missing)
     for _ in range(3):
         with pytest.raises(EventQueueUnavailableError, match="mount the volume"):
-            queue.put(b"x")
+            queue.put(b"{x}")
     with pytest.raises(EventQueueUnavailableError):
-        queue.put_many([b"x", b"y"])
+        queue.put_many([b"{x}", b"{y}"])
     assert {"unavailable": 5} == queue.refused
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "mount the volume" in record.getMessage()
     queue.report_runtime_metrics(None)  # type: ignore[arg-type]
     missing.mkdir()
-    queue.put(b"x")
+    queue.put(b"{x}")
     assert {"unavailable": 5} == read_refusals(missing / "events-main")
-    assert [b"x"] == read_events(missing / "events-main")
+    assert [b"{x}"] == read_events(missing / "events-main")
 
 
 def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
@@ -387,5 +389,5 @@ def test_a_queue_that_was_closed_before_it_could_be_opened_says_so(tmp_path: Pat
     queue.close()
     (tmp_path / "volume").mkdir()
     with pytest.raises(EventQueueClosedError):
-        queue.put(b"x")
+        queue.put(b"{x}")
     assert [] == list((tmp_path / "volume").iterdir())

@@ -31,7 +31,7 @@ def test_collects(event_collector):
 def test_that_fails(make_event_queue):
     queue = make_event_queue(serialize_v2j_event)
     try:
-        queue.put({{"tags": {{1, 2}}}})
+        queue.put({{"tags": b"one"}})
     except EventError:
         pass
     assert len(queue.events) == 1

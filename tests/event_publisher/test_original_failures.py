@@ -62,7 +62,7 @@ from tests.support.publishers import (
     put_all,
     small_queue,
 )
-from tests.support.queues import as_user, drain, needs_root
+from tests.support.queues import as_user, drain, event_of, needs_root
 from tests.support.simulated_publisher import make_delivery, make_event
 from tests.support.waiting import PATIENCE
 
@@ -409,9 +409,9 @@ def test_select_with_a_descriptor_above_1023(name: str, tmp_path: Path) -> None:
 def test_a_queue_made_smaller_by_somebody_else_is_a_bare_value_error(name: str) -> None:
     """An event that the smaller queue doesn't take is an `EventTooLargeError` that says the limit."""
     with small_queue(name, max_message_size=16), small_producer(name) as producer:
-        producer.put(b"x" * 16)
+        producer.put(event_of(16))
         with pytest.raises(EventTooLargeError) as caught:
-            producer.put(b"x" * 17)
+            producer.put(event_of(17))
         assert (caught.value.size, caught.value.limit) == (17, 16)
 
 
@@ -567,9 +567,9 @@ def test_no_drop_counter_no_queue_depth_and_no_health(name: str, tmp_path: Path)
         ):
             lines.update(statsd.recv(65_536).decode().split("\n"))
     with small_producer(name, max_queue_size=1) as producer:
-        producer.put(b"x")
+        producer.put(b"{}")
         with pytest.raises(EventError):
-            producer.put(b"x")
+            producer.put(b"{}")
         with pytest.raises(EventError):
             producer.put(b"")
         assert sum(producer.refused.values()) == 2

@@ -24,6 +24,7 @@ from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 from baseplate_events.event_publisher.spool_reader.watch import SpoolWatch
 from baseplate_events.event_publisher.spool_source import SpoolSource
 from baseplate_events.spool.directory import SpoolDirectory
+from tests.support.queues import event_of
 from tests.support.spool_directories import fresh_place
 from tests.support.timeline import Timeline
 
@@ -122,11 +123,11 @@ def test_what_comes_during_an_outage_is_forced_onto_the_disk(tmp_path: Path, sta
     source = SpoolSource(reader, relay, ledger, clock=lambda: now, sync_pause=PAUSE)
     queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=tmp_path, strict_size=True))
 
-    queue.put(b"first")
+    queue.put(b"{first}")
     (segment,) = (tmp_path / "events-v2").glob("*.segment")
     run = source.read(10, 10)
     source.enter(EnteredBatch((1, 0), len(run.events), run.spans))
-    for event in (b"second", b"third"):
+    for event in (b"{second}", b"{third}"):
         queue.put(event)
         assert not source.read(10, 0).events
         assert source.work_at <= now + PAUSE
@@ -134,7 +135,7 @@ def test_what_comes_during_an_outage_is_forced_onto_the_disk(tmp_path: Path, sta
         source.work(now)
         assert files.synced == segment.stat().st_size
     source.finish((1, 0))
-    assert source.read(10, 100).events == [b"second", b"third"]
+    assert source.read(10, 100).events == [b"{second}", b"{third}"]
     assert not source.read(10, 100).events
     now += PAUSE
     source.work(now)
@@ -197,7 +198,7 @@ def test_what_is_relayed_goes_behind_what_an_earlier_run_relayed(tmp_path: Path,
     source = source_of(tmp_path, ReaderFolder(directory), directory, stack)
     source.recover(Timeline(accept).delivery, 0.0)
     queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=tmp_path, strict_size=True))
-    queue.put_many([bytes(1_000)] * len(left))
+    queue.put_many([event_of(1_000)] * len(left))
     handed_out = set[bytes]()
     while source.is_behind:
         handed_out.update(source.read(10, 10**6).events)
@@ -369,11 +370,11 @@ def test_what_the_disk_neither_kept_nor_takes_goes_next(
     directory.prepare()
     source = source_of(tmp_path, FailingFolder(directory), directory, stack)
     queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=tmp_path, strict_size=True))
-    queue.put(b"1")
-    assert source.read(10, 10).events == [b"1"]
+    queue.put(b"{1}")
+    assert source.read(10, 10).events == [b"{1}"]
     assert source.read(10, 10).events == []
-    queue.put(b"2")
+    queue.put(b"{2}")
     monkeypatch.setattr(source.relay, "append", take_nothing)
     source.work(0.0)
     assert source.may_be_more
-    assert source.read(10, 10).events == [b"2"]
+    assert source.read(10, 10).events == [b"{2}"]

@@ -43,13 +43,13 @@ def main(name: str, patch: str) -> None:
 
     assert monkey.is_module_patched("threading")
     for number in range(capacity):
-        queue.put(b"first %d" % number)
+        queue.put(b"{first %d}" % number)
 
     finished: list[int] = []
 
     def produce(producer: int) -> None:
         for number in range(EVENTS):
-            queue.put(b"%d %d" % (producer, number))
+            queue.put(b"{%d %d}" % (producer, number))
         finished.append(producer)
 
     producers = [threading.Thread(target=produce, args=(producer,)) for producer in range(PRODUCERS)]
@@ -67,11 +67,11 @@ def main(name: str, patch: str) -> None:
         assert reader.get() is None
     for producer in producers:
         producer.join()
-    expected = {b"%d %d" % (p, n) for p in range(PRODUCERS) for n in range(EVENTS)}
-    assert expected | {b"first %d" % number for number in range(capacity)} == set(got)
+    expected = {b"{%d %d}" % (p, n) for p in range(PRODUCERS) for n in range(EVENTS)}
+    assert expected | {b"{first %d}" % number for number in range(capacity)} == set(got)
     for p in range(PRODUCERS):  # each greenlet's events are in its order
-        mine = [message for message in got if message.startswith(b"%d " % p)]
-        assert [b"%d %d" % (p, n) for n in range(EVENTS)] == mine
+        mine = [message for message in got if message.startswith(b"{%d }" % p)]
+        assert [b"{%d %d}" % (p, n) for n in range(EVENTS)] == mine
     print("nothing lost")  # noqa: T201 - for the test
     queue.close()
 

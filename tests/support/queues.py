@@ -112,3 +112,8 @@ def bytes_of_queues(limit: int) -> Generator[None]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_MSGQUEUE, (soft, hard))
+
+
+def event_of(size: int) -> bytes:
+    """Make an event of this size: 2 bytes or more, or none at all."""
+    return b"{%b}" % (b"e" * (size - 2)) if size else b""

@@ -223,7 +223,7 @@ class Putters:
         number = 0
         try:
             while not self._over:
-                event = b"thread %d event %d %b" % (thread, number, b"." * (number * 37 % 300))
+                event = b"{thread %d event %d %b}" % (thread, number, b"." * (number * 37 % 300))
                 self._queue.put(event)
                 self.put[thread].append(event)
                 number += 1

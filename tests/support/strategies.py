@@ -451,6 +451,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 #: Events for `tests.test_testing.serialize`: what it returns as it is, and what it fails with.
 puttable_events: st.SearchStrategy[object] = st.one_of(
+    st.binary(max_size=10).map(lambda content: b"{%b}" % content),
     st.binary(max_size=12),
     st.sampled_from([None, "text", 7, bytearray(b"x"), memoryview(b"x")]),
     st.sampled_from(

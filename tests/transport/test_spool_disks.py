@@ -19,7 +19,7 @@ from baseplate_events.spool.directory import READER_LOCK
 from baseplate_events.spool.format import Header, SegmentParser
 from tests.support.commands import run
 from tests.support.disks import largest_file, mounted
-from tests.support.queues import needs_root, outlast_trust
+from tests.support.queues import event_of, needs_root, outlast_trust
 from tests.support.spool_reader import SpoolReader
 from tests.support.spool_services import (
     TINY,
@@ -62,7 +62,7 @@ class Attempts:
 
         Whoever keeps the error itself keeps the segment that was used, too, by the traceback.
         """
-        event = b"%d " % len(self.put) + EVENT
+        event = b"{%d %b}" % (len(self.put), EVENT)
         try:
             self.queue.put(event)
         except EventQueueFullError as error:
@@ -213,25 +213,25 @@ def test_a_lack_of_room_is_refused_with_its_reason(
             raise OSError(number, os.strerror(number))
 
     queue = WatchedQueue(tmp_path, fail)
-    queue.put(b"before")
+    queue.put(b"{before}")
     before = files(spool_of(tmp_path))
     failing.append(True)
     opened.clear()
     with pytest.raises(EventQueueFullError, match=re.escape(problem)):
-        queue.put(b"." * TINY)  # for which a segment has to start
+        queue.put(event_of(TINY))  # for which a segment has to start
     assert len(opened) == 1
     assert files(spool_of(tmp_path)) == before
     failing.clear()
 
     def put() -> bool:
         with contextlib.suppress(EventQueueFullError):
-            queue.put(b"after")
+            queue.put(b"{after}")
             return True
         return False
 
     wait_until(put, "there is no room")
     queue.close()
-    assert [b"before", b"after"] == read_all(tmp_path)
+    assert [b"{before}", b"{after}"] == read_all(tmp_path)
 
 
 @needs_root
@@ -315,23 +315,23 @@ def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path, deleted: str) ->
 def test_a_folder_that_is_deleted_costs_nothing_that_was_read(tmp_path: Path) -> None:
     """A reader that has a segment open gets what was put up to the deletion, and what is put after it."""
     with open_queue(tmp_path) as queue:
-        queue.put(b"first")
+        queue.put(b"{first}")
         with SpoolReader(spool_of(tmp_path)) as reader:
             reader.read()
-            queue.put(b"second")
+            queue.put(b"{second}")
             shutil.rmtree(spool_of(tmp_path))
             outlast_trust()
-            queue.put(b"third")
+            queue.put(b"{third}")
             reader.read()
             queue.close()
-            assert [b"first", b"second", b"third"] == reader.drain()
+            assert [b"{first}", b"{second}", b"{third}"] == reader.drain()
             assert reader.vanished == 1
 
 
 def put_if_possible(queue: EventQueue[bytes]) -> bool:
     """Put an event, and return whether there was room."""
     try:
-        queue.put(b"x")
+        queue.put(b"{x}")
     except EventQueueFullError:
         return False
     return True
@@ -344,7 +344,7 @@ def test_a_service_starts_on_a_full_disk(tmp_path: Path) -> None:
     with mounted(disk, "-t", "tmpfs", "-o", "size=64k,nr_inodes=1", "none"):
         with EventQueue("test", bytes, spool_directory=disk, strict_size=True) as queue:
             with pytest.raises(EventQueueFullError, match="no space or no inodes left"):
-                queue.put(b"x")
+                queue.put(b"{x}")
             run("mount", "-o", "remount,nr_inodes=10", disk).check()
             wait_until(lambda: put_if_possible(queue), "there is no room", interval=0.001)
-        assert [b"x"] == read_all(disk)
+        assert [b"{x}"] == read_all(disk)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import baseplate_events.events
-from tests.support.queues import outlast_trust
+from tests.support.queues import event_of, outlast_trust
 from tests.support.spool_reader import SpoolReader
 from tests.support.spool_services import (
     STEPS,
@@ -51,11 +51,11 @@ def test_children_of_a_thread_put_while_others_do(tmp_path: Path) -> None:
         def run_child(child: int) -> None:
             def put(who: bytes) -> None:
                 for number in range(events):
-                    queue.put(b"child %d %b %d" % (child, who, number))
+                    queue.put(b"{child %d %b %d}" % (child, who, number))
 
-            thread = threading.Thread(target=put, args=(b"thread",))
+            thread = threading.Thread(target=put, args=(b"{thread}",))
             thread.start()
-            put(b"main")
+            put(b"{main}")
             thread.join()
 
         def fork_all() -> None:
@@ -70,9 +70,9 @@ def test_children_of_a_thread_put_while_others_do(tmp_path: Path) -> None:
             putters.wait_for_each(100)
     arrived = read_all(tmp_path)
     of_children = [
-        b"child %d %b %d" % (child, who, number)
+        b"{child %d %b %d}" % (child, who, number)
         for child in range(children)
-        for who in (b"thread", b"main")
+        for who in (b"{thread}", b"{main}")
         for number in range(events)
     ]
     assert Counter([*putters.all_put, *of_children]) == Counter(arrived)
@@ -118,7 +118,7 @@ def test_a_fork_that_bypasses_python(tmp_path: Path, fork: Callable[[], int]) ->
                 status = 1
                 try:
                     for number in range(events):
-                        queue.put(b"child %d %d" % (child, number))
+                        queue.put(b"{child %d %d}" % (child, number))
                     status = 0
                 finally:
                     os._exit(status)
@@ -131,29 +131,31 @@ def test_a_fork_that_bypasses_python(tmp_path: Path, fork: Callable[[], int]) ->
     os.close(go_on)
     assert len(steps) > 2, "forks are always at the same step"
     arrived = read_all(tmp_path)
-    of_children = [b"child %d %d" % (child, number) for child in range(children) for number in range(events)]
+    of_children = [
+        b"{child %d %d}" % (child, number) for child in range(children) for number in range(events)
+    ]
     assert Counter([*putters.all_put, *of_children]) == Counter(arrived)
 
 
 def test_a_forked_child_goes_on_in_the_segment_of_its_parent(tmp_path: Path) -> None:
     """Parent, child and grandchild append to one file, also after the others have closed it or ended."""
     with open_queue(tmp_path) as queue:
-        queue.put(b"parent")
+        queue.put(b"{parent}")
 
         def run_child() -> None:
-            queue.put(b"child")
-            check_exit(forked(lambda: queue.put(b"grandchild")))
-            queue.put(b"child again")
+            queue.put(b"{child}")
+            check_exit(forked(lambda: queue.put(b"{grandchild}")))
+            queue.put(b"{child again}")
 
         check_exit(forked(run_child))
-        queue.put(b"parent again")
+        queue.put(b"{parent again}")
         assert len(files_in(tmp_path)) == 1
         release, wait = os.pipe()[::-1]
 
         def run_orphan() -> None:
             os.close(release)
             os.read(wait, 1)  # until its parent has closed the queue
-            queue.put(b"orphan")
+            queue.put(b"{orphan}")
 
         orphan = forked(run_orphan)
         queue.close()
@@ -163,7 +165,14 @@ def test_a_forked_child_goes_on_in_the_segment_of_its_parent(tmp_path: Path) -> 
         os.close(wait)
         check_exit(orphan)
     arrived = read_all(tmp_path)
-    assert [b"parent", b"child", b"grandchild", b"child again", b"parent again", b"orphan"] == arrived
+    assert [
+        b"{parent}",
+        b"{child}",
+        b"{grandchild}",
+        b"{child again}",
+        b"{parent again}",
+        b"{orphan}",
+    ] == arrived
 
 
 # --- kills and stops, at each step ---
@@ -187,15 +196,15 @@ def test_a_kill_at_any_step_costs_no_event(tmp_path: Path, step: str, when: str)
 
     def run() -> None:
         queue = watch(tmp_path, when, kill)
-        for event in (b"0", b"1"):
+        for event in (b"{0}", b"{1}"):
             queue.put(event)
         armed.append(True)
-        queue.put(b"2" * TINY)  # which doesn't fit into the segment
+        queue.put(event_of(TINY))  # which doesn't fit into the segment
 
     child = forked(run)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    visible = [b"2" * TINY] if (step, when) == ("publish", "after") else []
-    assert [b"0", b"1", *visible] == read_all(tmp_path)
+    visible = [event_of(TINY)] if (step, when) == ("publish", "after") else []
+    assert [b"{0}", b"{1}", *visible] == read_all(tmp_path)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -211,9 +220,9 @@ def test_a_reader_during_a_stop_at_any_step_costs_no_event(tmp_path: Path, step:
 
     def run() -> None:
         queue = watch(tmp_path, when, stop)
-        queue.put(b"first")
+        queue.put(b"{first}")
         outlast_trust()
-        queue.put(b"second")
+        queue.put(b"{second}")
 
     open_queue(tmp_path).close()  # makes the folder
     child = forked(run)
@@ -223,7 +232,7 @@ def test_a_reader_during_a_stop_at_any_step_costs_no_event(tmp_path: Path, step:
         assert reader.removed == ((step, when) in {("create", "after"), ("lock", "before")})
         os.kill(child, signal.SIGCONT)
         check_exit(child)
-        assert [b"first", b"second"] == reader.drain()
+        assert [b"{first}", b"{second}"] == reader.drain()
         assert (reader.grown, reader.vanished) == (0, 0)
     assert files_in(tmp_path) == []
 
@@ -240,7 +249,7 @@ def test_a_put_at_any_line_of_a_put(tmp_path: Path, size: int) -> None:
     with open_queue(tmp_path) as queue, SpoolReader(spool_of(tmp_path)) as reader:
 
         def put_one(kind: bytes, number: int, size: int) -> None:
-            event = (b"%b %d " % (kind, number)).ljust(size, b".")
+            event = b"{%b}" % (b"%b %d " % (kind, number)).ljust(size - 2, b".")
             queue.put(event)
             put.append(event)
 
@@ -287,7 +296,7 @@ def test_a_put_in_a_signal_handler(tmp_path: Path) -> None:
 
         def handle(number: int, frame: FrameType | None) -> None:
             del number, frame
-            event = b"handler %d" % len(handled)
+            event = b"{handler %d}" % len(handled)
             queue.put(event)
             handled.append(event)
             if len(handled) < wanted:
@@ -297,7 +306,7 @@ def test_a_put_in_a_signal_handler(tmp_path: Path) -> None:
         try:
             signal.setitimer(signal.ITIMER_REAL, 1e-6)
             while len(handled) < wanted:
-                event = b"main %d" % len(put)
+                event = b"{main %d}" % len(put)
                 queue.put(event)
                 put.append(event)
         finally:
@@ -305,7 +314,7 @@ def test_a_put_in_a_signal_handler(tmp_path: Path) -> None:
             signal.signal(signal.SIGALRM, before)
     arrived = read_all(tmp_path)
     assert Counter([*put, *handled]) == Counter(arrived)
-    assert put == [event for event in arrived if event.startswith(b"main")]
+    assert put == [event for event in arrived if event.startswith(b"{main")]
 
 
 # --- descriptors that a program closes ---
@@ -362,14 +371,14 @@ def test_descriptors_are_closed_between_puts(tmp_path: Path) -> None:
     def run() -> None:
         (tmp_path / "spool").mkdir()
         with open_queue(tmp_path / "spool") as queue:
-            queue.put(b"before")
+            queue.put(b"{before}")
             os.closerange(3, 256)
             mine = reuse_numbers(tmp_path, 200)
             outlast_trust()
             for number in range(100):
-                queue.put(b"%d" % number)
+                queue.put(b"{%d}" % number)
         assert [0] * len(mine) == [os.fstat(fd).st_size for fd in mine]
-        assert [b"before", *(b"%d" % number for number in range(100))] == read_all(tmp_path / "spool")
+        assert [b"{before}", *(b"{%d}" % number for number in range(100))] == read_all(tmp_path / "spool")
 
     check_exit(forked(run))
 
@@ -380,12 +389,12 @@ def test_a_descriptor_that_is_closed_with_the_queue_was_its_own(tmp_path: Path) 
     def run() -> None:
         (tmp_path / "spool").mkdir()
         queue = open_queue(tmp_path / "spool")
-        queue.put(b"before")
+        queue.put(b"{before}")
         os.closerange(3, 256)
         mine = reuse_numbers(tmp_path, 200)
         queue.close()
         del queue
         assert [0] * len(mine) == [os.fstat(fd).st_size for fd in mine]
-        assert [b"before"] == read_all(tmp_path / "spool")
+        assert [b"{before}"] == read_all(tmp_path / "spool")
 
     check_exit(forked(run))

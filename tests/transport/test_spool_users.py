@@ -67,14 +67,14 @@ def test_a_user_without_privileges_has_a_spool_in_the_directory_of_root(
     directory.chmod(mode)
 
     def check() -> None:
-        put_all(directory, [b"first", b"second"])
-        assert [b"first", b"second"] == read_all(directory)
-        put_all(directory, [b"third"])
+        put_all(directory, [b"{first}", b"{second}"])
+        assert [b"{first}", b"{second}"] == read_all(directory)
+        put_all(directory, [b"{third}"])
 
     run_as(user, group, check)
     status = spool_of(directory).stat()
     assert (status.st_uid, status.st_mode & 0o7777) == (user, 0o700)
-    assert [b"third"] == read_all(directory)
+    assert [b"{third}"] == read_all(directory)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o2770])
@@ -85,27 +85,27 @@ def test_users_of_a_group_share_a_spool_whatever_their_umask(
     one, other, group = ids
     os.chown(directory, 0, group)
     directory.chmod(mode)
-    run_as(one, group, lambda: put_all(directory, [b"of one"], 0o660))
-    run_as(other, group, lambda: put_all(directory, [b"of other"], 0o660))
+    run_as(one, group, lambda: put_all(directory, [b"{of one}"], 0o660))
+    run_as(other, group, lambda: put_all(directory, [b"{of other}"], 0o660))
     assert spool_of(directory).stat().st_mode & 0o7777 == 0o2770
     assert {0o660} == {(spool_of(directory) / name).stat().st_mode & 0o7777 for name in files_in(directory)}
 
     def check() -> None:
         with SpoolReader(spool_of(directory)) as reader:
-            assert [b"of one", b"of other"] == reader.drain()
+            assert [b"{of one}", b"{of other}"] == reader.drain()
             assert files_in(directory) == []
 
     run_as(other, group, check)
-    run_as(one, group, lambda: put_all(directory, [b"again"], 0o660))
-    assert [b"again"] == read_all(directory)
+    run_as(one, group, lambda: put_all(directory, [b"{again}"], 0o660))
+    assert [b"{again}"] == read_all(directory)
 
 
 def test_what_is_planted_in_a_spool_holds_up_no_one(tmp_path: Path) -> None:
     """Links, pipes and folders with names of segments are neither read nor written, and events arrive."""
-    put_all(tmp_path, [b"first"])
+    put_all(tmp_path, [b"{first}"])
     folder = spool_of(tmp_path)
     other = tmp_path / "other"
-    other.write_bytes(b"not to be touched")
+    other.write_bytes(b"{not to be touched}")
     planted = {
         f"{'9' * 20}-{kind}.{suffix}" for kind in ("link", "pipe", "folder") for suffix in ("new", "segment")
     }
@@ -118,7 +118,7 @@ def test_what_is_planted_in_a_spool_holds_up_no_one(tmp_path: Path) -> None:
             (folder / name).mkdir()
     with SpoolReader(folder) as reader:
         reader.read()
-        put_all(tmp_path, [b"second"])
-        assert [b"first", b"second"] == reader.drain()
+        put_all(tmp_path, [b"{second}"])
+        assert [b"{first}", b"{second}"] == reader.drain()
     assert planted == set(files_in(tmp_path))
-    assert other.read_bytes() == b"not to be touched"
+    assert other.read_bytes() == b"{not to be touched}"

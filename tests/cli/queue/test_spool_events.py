@@ -108,10 +108,10 @@ def test_all_formats_are_read(folder: Path) -> None:
 def test_a_segment_that_a_service_has_open_stays(folder: Path) -> None:
     """What was printed of it isn't printed again, and what the service puts later is."""
     with open_queue(folder.parent) as service:
-        service.put(b"1")
-        assert lines_of(read(folder)) == [b"1"]
-        service.put(b"2")
-        assert lines_of(read(folder)) == [b"2"]
+        service.put(b"{1}")
+        assert lines_of(read(folder)) == [b"{1}"]
+        service.put(b"{2}")
+        assert lines_of(read(folder)) == [b"{2}"]
         assert len([name for name in names_in(folder) if name.endswith(".segment")]) == 1
 
 
@@ -191,13 +191,13 @@ def test_refusals_of_services_are_reported(folder: Path) -> None:
 def test_follow_prints_what_comes_until_a_signal(number: signal.Signals, folder: Path) -> None:
     """Events are printed as they come; a signal ends it with 0, and what was printed isn't left."""
     with reading(folder, "--follow") as running, open_queue(folder.parent) as service:
-        for event in (b"1", b"2"):
+        for event in (b"{1}", b"{2}"):
             service.put(event)
             assert line_of(running) == event + b"\n"
         running.send_signal(number)
         assert running.wait(PATIENCE) == 0
-        service.put(b"3")
-        assert what_is_left(folder, "unknown") == [b"3"]
+        service.put(b"{3}")
+        assert what_is_left(folder, "unknown") == [b"{3}"]
 
 
 def test_nothing_is_taken_for_a_reader_that_has_gone(folder: Path) -> None:

@@ -78,7 +78,7 @@ def test_nothing_is_removed_while_a_publisher_reads(folder: Path, words: tuple[s
 def test_a_segment_that_a_service_has_open_stays(folder: Path) -> None:
     """What it puts meanwhile could be lost; with `--force` the segment goes as well."""
     with open_queue(folder.parent) as service:
-        service.put(b"1")
+        service.put(b"{1}")
         with SpoolReader(folder) as reader:
             assert reader.read()
         result = unlink(folder.parent)
