@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 #: Takes a value and returns its JSON text.
 JsonWriter = Callable[[Any], str]
 
-#: How deep, and up to which size, the dicts within a sample are looked at.
-_MAX_SAMPLE_DEPTH: Final = 3
-_MAX_SAMPLE: Final = 32
+#: Members that the dicts within a sample may have together; to compile one takes some 40 µs.
+_MAX_MEMBERS_WITHIN: Final = 32
 
 #: How a value of a hinted type is written where it has exactly that type.
 _KNOWN: Final = {
@@ -72,8 +71,7 @@ def compile_keys(
     sample: Mapping[str, object],
     writers: Mapping[type, JsonWriter],
     containers: Mapping[str, JsonWriter],
-    *,
-    depth: int = _MAX_SAMPLE_DEPTH,
+    left: list[int] | None = None,
 ) -> JsonWriter:
     """Return the function that writes each dict that has the keys of a sample, in the same order.
 
@@ -81,8 +79,9 @@ def compile_keys(
         sample: A dict; the types of its values are hints, and so are the keys of dicts within.
         writers: The writer of each class.
         containers: The writers of some classes by their names.
-        depth: How deep the keys of dicts within count.
+        left: How many members dicts within may still have, which goes down with each.
     """
+    left = [_MAX_MEMBERS_WITHIN] if left is None else left
     names: dict[str, object] = {f"W_{name}": write for name, write in containers.items()}
     reads: list[str] = []
     parts: list[tuple[str, str]] = []
@@ -90,11 +89,10 @@ def compile_keys(
         variable = f"v{index}"
         hint = type(value).__name__
         reads.append(f"{variable} = s[{key!r}]")
-        if depth and type(value) is dict and _are_short(members := cast("dict[object, object]", value)):
+        if type(value) is dict and _are_few(members := {**cast("dict[Any, object]", value)}, left[0]):
+            left[0] -= len(members)
             names[f"K{index}"] = tuple(members)
-            names[f"N{index}"] = compile_keys(
-                cast("dict[str, object]", members), writers, containers, depth=depth - 1
-            )
+            names[f"N{index}"] = compile_keys(members, writers, containers, left)
             known = f"tuple({variable}) == K{index}"
             text = f"N{index}({variable}) if type({variable}) is dict and {known} else {_value('', variable)}"
         else:
@@ -103,8 +101,8 @@ def compile_keys(
     return _build(reads, parts, names, writers, "dict")
 
 
-def _are_short(sample: Mapping[object, object]) -> bool:
-    return 0 < len(sample) <= _MAX_SAMPLE and all(type(key) is str for key in sample)
+def _are_few(sample: Mapping[Any, object], limit: int) -> bool:
+    return 0 < len(sample) <= limit and all(type(key) is str for key in sample)
 
 
 def _attribute(name: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import enum
+import inspect
 import json
 import math
 import pickle
@@ -81,13 +82,29 @@ def test_dicts_that_come_again_are_the_same(
     keys: list[str], nested: list[str], values: list[object], last: object
 ) -> None:
     """A dict whose keys come again and again comes out as before, also with values of other types."""
-    serialize = json_serializer()
+    write = JsonWriters()[dict]
     for number in range(20):
         value = values[number % len(values)]
-        event = {**dict.fromkeys(keys, value), "n": dict.fromkeys(nested, value)}
-        assert plain_json(event) == serialize(event)
-    for event in ({**dict.fromkeys(keys, 1), "n": last}, {**dict.fromkeys(keys, last), "n": {"other": 1}}):
-        assert plain_json(event) == serialize(event)
+        event = {**dict.fromkeys(keys, value), "n": dict.fromkeys(nested, value), "i": {1: value}}
+        assert plain_json(event) == write(event).encode()
+    for event in (
+        {**dict.fromkeys(keys, 1), "n": last, "i": last},
+        {**dict.fromkeys(keys, last), "n": {**dict.fromkeys(nested, 1), "other": 1}, "i": {True: 1}},
+    ):
+        assert plain_json(event) == write(event).encode()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_known_fields_that_json_has_not(bad: float) -> None:
+    """A float that JSON hasn't is an error in fields of which a writer knows that they are floats, too."""
+
+    @dataclass
+    class Place:
+        latitude: float
+
+    for _ in range(20):
+        assert b'{"latitude":1.5}' == serialize_v2j_event({"latitude": 1.5}) == written(Place(1.5))
+    assert "latitude" == error_of({"latitude": bad}).field == error_of(Place(bad)).field
 
 
 @given(st.lists(st.none() | st.integers() | st.floats() | strategies.texts | st.booleans(), max_size=30))
@@ -111,9 +128,13 @@ def test_large_dicts(size: int, flat: bool) -> None:
 @given(st.sets(strategies.texts, max_size=20))
 def test_sets_are_arrays(items: set[str]) -> None:
     """A set is an array of its items, in any order."""
-    found = json.loads(serialize_v2j_event({"a": items, "b": frozenset(items)}))
+
+    class Tags(set[str]):
+        pass
+
+    found = json.loads(serialize_v2j_event({"a": items, "b": frozenset(items), "c": Tags(items)}))
     assert len(found["a"]) == len(items)
-    assert items == set(found["a"]) == set(found["b"])
+    assert items == set(found["a"]) == set(found["b"]) == set(found["c"])
 
 
 # --- names ---
@@ -165,9 +186,9 @@ def test_names_are_compared_as_text() -> None:
 def test_any_name_is_a_name(name: str) -> None:
     """A name of any characters is written as `json` writes it, also by a compiled writer."""
     name = name.encode(errors="replace").decode()
-    serialize = json_serializer()
+    write = JsonWriters()[dict]
     for _ in range(20):
-        assert plain_json({name: 1, "n": {name: "x"}}) == serialize({name: 1, "n": {name: "x"}})
+        assert plain_json({name: 1, "n": {name: "x"}}) == write({name: 1, "n": {name: "x"}}).encode()
 
 
 # --- values ---
@@ -421,6 +442,13 @@ def test_what_is_kept_has_a_bound() -> None:
         made = type("Made", (typed_events.Point,), {})
         assert '{"x":1,"label":"é"}' == writers[made](made(1))
     assert len(writers) <= 4_096
+    for number in range(600):
+        for _ in range(10):
+            assert f'{{"often{number}":1}}' == writers[dict]({f"often{number}": 1})
+    write: Any = writers[dict]
+    kept = inspect.getclosurevars(write).nonlocals
+    assert len(kept["compiled"]) == 256
+    assert len(inspect.getclosurevars(kept["count"]).nonlocals["counts"]) <= 256
 
 
 def test_libraries_are_not_imported() -> None:

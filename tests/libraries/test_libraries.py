@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from baseplate_events import EventNotSerializableError, serialize_v2j_event
 from baseplate_events.json_reference import write_reference
+from baseplate_events.json_writer import JsonWriters
 from tests.support import strategies, typed_events
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def plain_json(value: object) -> bytes:
 def written(event: object) -> bytes:
     """Serialize an event in both ways, whatever its type."""
     data = serialize_v2j_event(cast("Any", event))
-    assert data == write_reference(event, None)
+    assert data == write_reference(event, None) == JsonWriters()[type(event)](event).encode()
     return data
 
 
@@ -87,6 +88,7 @@ class Renamed(msgspec.Struct, rename="camel", tag="renamed", tag_field="kind", o
     some_tags: list[str] = msgspec.field(default_factory=list[str])
     seen_at: int | msgspec.UnsetType = msgspec.UNSET
     level: int = 3
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Optionally(msgspec.Struct, tag=True):
@@ -202,6 +204,19 @@ def test_models_are_written_as_pydantic_does(model: type[Model], user_id: int, n
     assert plain_json(event.model_dump(mode="json")) == written(event)
     box = Box[Model](item=event)
     assert plain_json({"item": event.model_dump(mode="json")}) == written(box)
+
+
+def test_names_of_models() -> None:
+    """A name that Python would normalize is read as it is; two fields of one name are an error."""
+    fields: dict[str, Any] = {"\ufb01": (int, 1)}
+    assert plain_json({"\ufb01": 1}) == written(pydantic.create_model("Ligature", **fields)())
+
+    class Twice(pydantic.BaseModel, serialize_by_alias=True):
+        a: int = pydantic.Field(1, serialization_alias="c")
+        b: int = pydantic.Field(1, serialization_alias="c")
+
+    with pytest.raises(EventNotSerializableError, match="same name"):
+        serialize_v2j_event(Twice())
 
 
 def test_models_that_write_themselves() -> None:
