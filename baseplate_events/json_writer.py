@@ -83,8 +83,7 @@ class JsonWriters(dict[type, "JsonWriter"]):
         if isinstance(form, Array):
             return containers.write_array
         if isinstance(form, Members):
-            items, write_items = form.items, containers.write_items
-            return containers.write_dict if cls is dict else lambda value: write_items(items(value))
+            return containers.write_dict if cls is dict else _of_mapping(form.items, containers.write_items)
         if isinstance(form, StandIn):
             return _replacing(form.replace, self)
         if len({*form.names}) < len(form.names):
@@ -106,6 +105,20 @@ def _replacing(replace: Callable[[Any], object], writers: JsonWriters) -> JsonWr
     def write(value: object) -> str:
         value = replace(value)
         return writers[type(value)](value)
+
+    return write
+
+
+def _of_mapping(
+    items: Callable[[Any], Iterable[tuple[object, object]]], write_items: JsonWriter
+) -> JsonWriter:
+    """Return the writer of a class of mappings, which may have a key twice."""
+
+    def write(value: object) -> str:
+        pairs = [*items(value)]
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise _UnknownValueError
+        return write_items(pairs)
 
     return write
 

@@ -11,11 +11,9 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .errors import EventError
-from .json_reference import write_reference
-from .json_writer import JsonWriters
 from .spool import UNKNOWN_FORMAT
 from .thrift_json import write_struct
 
@@ -100,7 +98,7 @@ def serialize_v2j_event(event: JsonEvent) -> bytes:
             return text.encode()
     except Exception:  # noqa: BLE001, S110 - the reference finds out what it is, or takes it
         pass
-    return write_reference(event, None)
+    return _write_slowly(event, None)
 
 
 class JsonSerializer:
@@ -115,6 +113,8 @@ class JsonSerializer:
     __slots__ = ("_default", "_writers")
 
     def __init__(self, default: Callable[[Any], object] | None) -> None:
+        from .json_writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
+
         self._default = default
         self._writers = JsonWriters(default)
 
@@ -128,7 +128,7 @@ class JsonSerializer:
             raise
         except Exception:  # noqa: BLE001, S110 - the reference finds out what it is, or takes it
             pass
-        return write_reference(event, self._default)
+        return _write_slowly(event, self._default)
 
     def __reduce__(self) -> tuple[type[JsonSerializer], tuple[object]]:
         return type(self), (self._default,)
@@ -147,7 +147,24 @@ def json_serializer(*, default: Callable[[Any], object] | None = None) -> JsonSe
     return JsonSerializer(default)
 
 
-_writers: Final = JsonWriters()
+def _write_slowly(event: object, default: Callable[[Any], object] | None) -> bytes:
+    from .json_reference import write_reference  # noqa: PLC0415 - most services never need it
+
+    return write_reference(event, default)
+
+
+class _WritersToImport(dict[type, Callable[[Any], str]]):
+    """Stands for the writers of `serialize_v2j_event` until the first event, when they are imported."""
+
+    def __missing__(self, cls: type) -> Callable[[Any], str]:
+        global _writers  # noqa: PLW0603 - so that no event after the first looks here
+        from .json_writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
+
+        _writers = JsonWriters()
+        return _writers[cls]
+
+
+_writers: dict[type, Callable[[Any], str]] = _WritersToImport()
 
 
 def event_format_of(serializer: object) -> str:

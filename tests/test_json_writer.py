@@ -182,6 +182,17 @@ def test_names_are_compared_as_text() -> None:
         assert "same name" in error_of({Same("b"): 1, Same("b"): 2}).problem
 
 
+def test_a_mapping_that_has_a_key_twice() -> None:
+    """A mapping that gives a key twice, as some of headers or forms do, is an error."""
+
+    class Form(dict[str, int]):
+        def items(self) -> Any:  # noqa: ANN401 - of another type than that of dict
+            return [("a", 1), ("a", 2)]
+
+    assert "same name" in error_of(Form(a=1)).problem
+    assert "form" == error_of({"form": Form(a=1)}).field
+
+
 @given(name=strategies.hostile_texts | st.text(st.sampled_from("\"'{}\\N\n\0\u2028é")))
 def test_any_name_is_a_name(name: str) -> None:
     """A name of any characters is written as `json` writes it, also by a compiled writer."""
@@ -452,10 +463,11 @@ def test_what_is_kept_has_a_bound() -> None:
 
 
 def test_libraries_are_not_imported() -> None:
-    """Serializing dicts imports no module that is slow to import."""
+    """Writers are imported for the first JSON event, and serializing dicts imports no slow module."""
     program = """
 import sys
 from baseplate_events.serializers import serialize_v2j_event
+assert not [name for name in sys.modules if name.startswith("baseplate_events.json_")]
 assert serialize_v2j_event({"a": [1, {"b": None}], "c": {1}}) == b'{"a":[1,{"b":null}],"c":[1]}'
 names = ["dataclasses", "inspect", "logging", "pathlib", "uuid", "decimal", "datetime"]
 print([name for name in names if name in sys.modules])
