@@ -166,6 +166,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
 
         self._settings = self._settings._replace(enabled=False)
         self._serialize = serialize_nothing
+        self._max_event_size = self._fast_limit = DiscardingTransport.max_message_size
         self._taken = self._discards
         self._fresh = self._taken.fresh
         self._queue = DiscardingTransport(self._name)

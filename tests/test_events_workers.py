@@ -52,21 +52,21 @@ def test_a_worker_puts_into_the_same_queue(method: str, transport: str, name: st
         ) as queue,
         CONTEXTS[method].Pool(1) as pool,
     ):
-        queue.put(b"parent")
-        worker, put, refused = pool.apply(put_all, (queue, [b"one", b"", b"two"]))
+        queue.put(b"{parent}")
+        worker, put, refused = pool.apply(put_all, (queue, [b"{one}", b"", b"{two}"]))
         assert worker != os.getpid()
         assert (2, 1) == (put, refused)
         assert (1, 0) == (queue.counters().put, queue.counters().refused.total)
         if transport == "spool":
-            assert [b"parent", b"one", b"two"] == read_events(tmp_path / f"events-{name}")
+            assert [b"{parent}", b"{one}", b"{two}"] == read_events(tmp_path / f"events-{name}")
         else:
             with reader(EVENTS + name) as other:
-                assert [b"parent", b"one", b"two"] == drain(other)
+                assert [b"{parent}", b"{one}", b"{two}"] == drain(other)
 
 
 @given(
     queue_size=st.integers(1, 65_536),
-    event_size=st.integers(1, 2**24),
+    event_size=st.integers(3, 2**24),
     timeout=st.sampled_from([0.0, 0.5, 1e9]),
     mode=st.sampled_from([0o600, 0o660]),
     spool_size=st.integers(MIN_SPOOL_SIZE, 2**40),
@@ -99,7 +99,7 @@ def test_all_arguments_go_along(
             assert settings_of(queue) == settings_of(other)
             assert type(other) is EventQueue
             other.close()
-        queue.put(b"x")  # its own descriptor is open
+        queue.put(b"{x}")  # its own descriptor is open
 
 
 def test_the_environment_of_the_worker_changes_nothing(
@@ -117,11 +117,11 @@ def test_the_environment_of_the_worker_changes_nothing(
     monkeypatch.setenv(SPOOL_VARIABLE, str(tmp_path / "there"))
     monkeypatch.setenv(ENABLED_VARIABLE, "off")
     with pickle.loads(sent) as queue, reader(EVENTS + name) as other:
-        queue.put(b"x")
-        assert [b"x"] == drain(other)
+        queue.put(b"{x}")
+        assert [b"{x}"] == drain(other)
     with pickle.loads(sent_too) as queue:
-        queue.put(b"y")
-    assert [b"y"] == read_events(tmp_path / "here" / f"events-{name}")
+        queue.put(b"{y}")
+    assert [b"{y}"] == read_events(tmp_path / "here" / f"events-{name}")
     assert [] == list((tmp_path / "there").iterdir())
 
 

@@ -83,7 +83,7 @@ def threads(job: Callable[[int], object]) -> Generator[Callable[[], bool]]:
 
 def event_of(thread: int, number: int) -> bytes:
     """Return an event that tells of which thread it is, and whether it is whole."""
-    return b"%d %d " % (thread, number) + b"abcdefghijklmnopqrstuvwxyz"[: number % 20]
+    return b"{%d %d %b}" % (thread, number, b"abcdefghijklmnopqrstuvwxyz"[: number % 20])
 
 
 def events_of_all(each: int = EACH) -> Counter[bytes]:
@@ -95,7 +95,7 @@ def check_order(arrived: Iterable[bytes]) -> None:
     """Check that the events of each thread are in order."""
     last = [-1] * THREADS
     for event in arrived:
-        thread, number = map(int, event.split(b" ")[:2])
+        thread, number = map(int, event[1:].split(b" ")[:2])
         assert number > last[thread], f"thread {thread}: event {number} came after event {last[thread]}"
         last[thread] = number
 
@@ -184,7 +184,7 @@ def test_refusals_are_counted_exactly(tmp_path: Path) -> None:
     queue = EventQueue("test", serialize, spool_directory=tmp_path, max_event_size=SMALL, strict_size=True)
     bad = (
         (b"", EventEmptyError),
-        (b"x" * (SMALL + 1), EventTooLargeError),
+        (b"{%b}" % (b"x" * SMALL), EventTooLargeError),
         (b"fail", EventNotSerializableError),
     )
 
@@ -195,13 +195,13 @@ def test_refusals_are_counted_exactly(tmp_path: Path) -> None:
                 queue.put(event)
             if number % 3 == 0:
                 with pytest.raises(EventTooLargeError):
-                    queue.put_many([b"x", bad[1][0], b"y"])
+                    queue.put_many([b"{x}", bad[1][0], b"{y}"])
             if number % 5 == 0:
                 queue.put(event_of(thread, number))
 
     with threads(put):
         pass
-    queue.put(b"last")
+    queue.put(b"{last}")
     queue.close()
     reasons = ("empty", "too_large", "not_serializable")
     expected = Counter(

@@ -65,7 +65,7 @@ def test_an_orphan_is_let_go(name: str) -> None:
         for _ in range(5):
             unlink_queue(name)
             outlast_trust()
-            queue.put(b"x")
+            queue.put(b"{x}")
             assert len(before) + 1 == len(open_files())
     assert before == open_files()
     queue = producer(name)
@@ -83,19 +83,19 @@ def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:
         try:
             assert number == foreign
             outlast_trust()
-            queue.put(b"x")
+            queue.put(b"{x}")
             assert queue.fileno() != foreign
-            assert drain(other) == [b"x"]
+            assert drain(other) == [b"{x}"]
             os.fstat(foreign)  # still open
             os.close(queue.fileno())
             outlast_trust()
-            queue.put(b"y")
+            queue.put(b"{y}")
             os.close(queue.fileno())
             another = os.open(os.devnull, os.O_RDONLY)
             assert queue.fileno() == another
             queue.close()
             os.close(another)  # it was still open
-            assert drain(other) == [b"y"]
+            assert drain(other) == [b"{y}"]
         finally:
             os.close(foreign)
 
@@ -112,7 +112,7 @@ def test_a_reader_that_lost_its_descriptor_says_so(name: str) -> None:
         queue.channel.try_send(b"x", 0)
     assert queue.removed
     with pytest.raises(EventQueueRemovedError):
-        queue.put(b"x")
+        queue.put(b"{x}")
 
 
 def test_too_many_open_files_are_told_apart(name: str) -> None:
@@ -128,7 +128,7 @@ def test_too_many_open_files_are_told_apart(name: str) -> None:
             for action in (
                 lambda: producer(name),
                 lambda: reader(other_name),
-                lambda: moving.put(b"x"),
+                lambda: moving.put(b"{x}"),
             ):
                 try:
                     action()
@@ -141,7 +141,7 @@ def test_too_many_open_files_are_told_apart(name: str) -> None:
         assert kinds == [type(error) for error in caught]
         for error in caught:
             assert "too many files open" in str(error)
-        moving.put(b"x")
+        moving.put(b"{x}")
 
 
 @settings(max_examples=40)
@@ -205,7 +205,7 @@ def test_a_queue_that_somebody_else_made_anew_is_refused(name: str) -> None:
     with reader(name), queue:
         for _ in range(2):
             with as_user(NOBODY), pytest.raises(EventQueuePermissionError):
-                queue.put(b"x")
+                queue.put(b"{x}")
 
 
 class BrokenIpc:
@@ -320,8 +320,8 @@ def test_a_producer_that_cannot_move_says_so_and_tries_again(
             patch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
             for _ in range(2):
                 with pytest.raises(EventQueueRemovedError, match=r"can't be made anew: .*Not enough memory"):
-                    queue.put(b"x")
-        queue.put(b"x")
+                    queue.put(b"{x}")
+        queue.put(b"{x}")
         assert queue.current_messages == 1
 
 
@@ -385,7 +385,7 @@ def test_posix_ipc_is_imported_for_a_queue_only(tmp_path: Path) -> None:
     code = """
 import sys
 import baseplate_events
-baseplate_events.EventQueue("x", bytes, strict_size=True, spool_directory=sys.argv[1]).put(b"x")
+baseplate_events.EventQueue("x", bytes, strict_size=True, spool_directory=sys.argv[1]).put(b"{x}")
 print("posix_ipc" in sys.modules)
 """
     assert run(sys.executable, "-c", code, tmp_path).check() == "False\n"
