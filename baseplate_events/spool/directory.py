@@ -250,14 +250,18 @@ class SpoolDirectory:
 
     def _make(self, path: str) -> None:
         """Make a folder in the directory, and that as well if it was deleted since it was prepared."""
-        try:
-            _mkdir(path)
-        except FileNotFoundError:
-            if self._directory_mode is None:
-                raise
-            if _mkdir(self._directory, self._directory_mode):
-                os.chmod(self._directory, self._directory_mode)  # noqa: PTH101 - as above
-            _mkdir(path)
+        for _ in range(_ATTEMPTS):
+            try:
+                _mkdir(path)
+            except FileNotFoundError:
+                if self._directory_mode is None:
+                    raise
+            else:
+                return
+            with contextlib.suppress(FileNotFoundError):  # it was deleted again at once
+                if _mkdir(self._directory, self._directory_mode):
+                    os.chmod(self._directory, self._directory_mode)  # noqa: PTH101 - as above
+        _mkdir(path)
 
     def _check_folder(self, descriptor: int) -> None:
         """Give the folder the permissions that it must have, or refuse it."""

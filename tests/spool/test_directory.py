@@ -332,6 +332,25 @@ def test_another_process_makes_the_folder_first(
     assert {"ours", "later", *(["theirs"] if used else [])} == names_in(folder_of(place))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_directory_that_is_deleted_again_at_once_is_made_again(
+    place: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever deletes it may come between any two steps."""
+    spool = spool_in(place, mode)
+    shutil.rmtree(place)
+    mkdir, deletions = os.mkdir, iter(range(3))
+
+    def make_in_vain(path: str, bits: int) -> None:
+        mkdir(path, bits)
+        if path == str(place) and next(deletions, None) is not None:
+            place.rmdir()
+
+    monkeypatch.setattr(os, "mkdir", make_in_vain)
+    write_file(spool, "ours")
+    assert {"ours"} == names_in(folder_of(place))
+
+
 def test_a_folder_that_cant_be_renamed_is_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the system comes through if it means a full disk."""
     spool = spool_in(place, SHARED)
