@@ -23,7 +23,6 @@ written as in the file and read by the same rules.
 from __future__ import annotations
 
 import configparser
-import difflib
 import os
 import re
 from functools import partial
@@ -62,6 +61,8 @@ if TYPE_CHECKING:
 _SHOWN_LENGTH: Final = 60
 #: Likeness from which a key counts as misspelt; a single edit of the shortest key, `key.name`, gives 0.87.
 _LIKENESS: Final = 0.8
+#: Likeness from which a section is suggested: difflib's default.
+_SECTION_LIKENESS: Final = 0.6
 #: Characters that a misspelt key has more than ours, at most, if ours is that of a secret.
 _SLIP: Final = 2
 #: Characters of a name of a section that a message shows.
@@ -219,10 +220,10 @@ class Section:
             if key in self._known or key in self._inherited:
                 continue
             likeness = 0.0 if key.startswith(prefixes) else _LIKENESS
-            nearest = difflib.get_close_matches(key, self._known, n=1, cutoff=likeness)
+            nearest = _find_nearest(key, self._known, likeness)
             if nearest:
                 self.mistake(
-                    self._name_of(key, nearest[0]), f"there is no such key; the nearest one is {nearest[0]}"
+                    self._name_of(key, nearest), f"there is no such key; the nearest one is {nearest}"
                 )
         if self._problems:
             raise ConfigurationError(*self._problems)
@@ -383,9 +384,16 @@ def _absence(name: str, sections: Sequence[str]) -> str:
     if not sections:
         return f"there is no section [{name}], nor any other"
     there = ", ".join(f"[{_shown_name(section)}]" for section in sections)
-    nearest = difflib.get_close_matches(name, sections, n=1)
-    advice = f"; the nearest is [{_shown_name(nearest[0])}]" if nearest else ""
+    nearest = _find_nearest(name, sections, _SECTION_LIKENESS)
+    advice = f"; the nearest is [{_shown_name(nearest)}]" if nearest else ""
     return f"there is no section [{name}]; there is {there}{advice}"
+
+
+def _find_nearest(name: str, names: Sequence[str], likeness: float) -> str:
+    """Return the most similar of `names`; an empty text if none is as similar as `likeness`, from 0 to 1."""
+    import difflib  # noqa: PLC0415 - most configurations hold no unknown name, and need no suggestion
+
+    return "".join(difflib.get_close_matches(name, names, n=1, cutoff=likeness))
 
 
 def _shown_name(section: object) -> str:
