@@ -37,7 +37,7 @@ from baseplate_events.event_publisher.ledger.file import LETTERS_NAME
 from baseplate_events.event_publisher.policy.backoff import Backoff
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable
 from baseplate_events.event_publisher.policy.wire import Request, Response
-from baseplate_events.event_publisher.telemetry.statsd import LOOKUP_PAUSE, Address, Client
+from baseplate_events.event_publisher.telemetry.statsd import LOOKUP_PAUSE, DatagramAddress, StatsdClient
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.fault_collector import (
     Behaviour,
@@ -450,29 +450,29 @@ def test_the_statsd_host_is_resolved_once_and_fatally(name: str, tmp_path: Path)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(PATIENCE)
-        answers: list[Address | OSError] = [
+        answers: list[DatagramAddress | OSError] = [
             OSError("not found"),
-            Address(socket.AF_INET, statsd.getsockname()),
+            DatagramAddress(socket.AF_INET, statsd.getsockname()),
         ]
         answered = [threading.Event(), threading.Event()]
 
-        def resolve(_host: str, _port: int) -> Address:
+        def resolve(_host: str, _port: int) -> DatagramAddress:
             answer = answers.pop(0)
             answered.pop(0).set()
             if isinstance(answer, OSError):
                 raise answer
             return answer
 
-        client = Client("", InternetEndpoint("statsd.test", 8125), resolve=resolve, clock=lambda: now)
+        client = StatsdClient("", InternetEndpoint("statsd.test", 8125), resolve=resolve, clock=lambda: now)
         with contextlib.closing(client):
             for lookup in answered.copy():
-                client.counter("early").increment()
+                client.send(counters={"early": 1})
                 assert lookup.wait(PATIENCE)
                 for thread in threading.enumerate():
                     if thread.name == "statsd-resolver":
                         thread.join(PATIENCE)
                 now += LOOKUP_PAUSE
-            client.counter("found").increment()
+            client.send(counters={"found": 1})
             while statsd.recv(100) != b"found:1|c":
                 pass
 

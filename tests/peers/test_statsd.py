@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.values import InternetEndpoint
-from baseplate_events.event_publisher.telemetry.statsd import Client
+from baseplate_events.event_publisher.telemetry.statsd import StatsdClient
 from tests.peers.daemons import Statsd, statsd
 from tests.support.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
 from tests.support.publishers import (
@@ -32,11 +32,19 @@ Value = TypeVar("Value")
 
 #: Few names, so that measurements meet.
 _names = st.sampled_from(["a", "b.c", "d_e-f"])
-_numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6).map(lambda number: round(number, 3))
-_counts = st.lists(st.tuples(_names, _numbers), max_size=8)
-_gauges = st.lists(st.tuples(_names, st.sampled_from(["set", "change"]), _numbers), max_size=8)
+_levels = st.integers(0, 10**6) | st.floats(0, 1e6).map(lambda number: round(number, 3))
 #: Seconds, in whole microseconds.
-_timings = st.lists(st.tuples(_names, st.integers(0, 10**9).map(lambda micros: micros / 10**6)), max_size=8)
+_spans = st.integers(0, 10**9).map(lambda micros: micros / 10**6)
+_reports = st.lists(
+    st.fixed_dictionaries(
+        {
+            "timers": st.dictionaries(_names, _spans),
+            "gauges": st.dictionaries(_names, _levels),
+            "counters": st.dictionaries(_names, st.integers(-(10**6), 10**6)),
+        }
+    ),
+    max_size=8,
+)
 
 _namespaces = (f"example{number}" for number in itertools.count())
 
@@ -49,41 +57,35 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Generator[Statsd]:
 
 
 @settings(max_examples=25)
-@given(counts=_counts, gauges=_gauges, timings=_timings)
+@given(reports=_reports)
 def test_the_daemon_reads_what_was_measured(
-    daemon: Statsd,
-    counts: list[tuple[str, float]],
-    gauges: list[tuple[str, str, float]],
-    timings: list[tuple[str, float]],
+    daemon: Statsd, reports: list[dict[str, dict[str, float]]]
 ) -> None:
     """Counters are the sums, gauges the last values and timers all samples of whatever was measured."""
     namespace = next(_namespaces)
-    client = Client(namespace, InternetEndpoint("127.0.0.1", daemon.port))
+    client = StatsdClient(namespace, InternetEndpoint("127.0.0.1", daemon.port))
     sums: dict[str, float] = {}
     levels: dict[str, float] = {}
     samples: dict[str, list[float]] = {}
-    for name, number in counts:
-        client.counter(f"counter.{name}").increment(number)
-        sums[f"{namespace}.counter.{name}"] = sums.get(f"{namespace}.counter.{name}", 0) + number
-    for name, operation, number in gauges:
-        gauge = client.gauge(f"gauge.{name}")
-        key = f"{namespace}.gauge.{name}"
-        if operation == "set":
-            gauge.replace(number)
-            levels[key] = number
-        else:
-            gauge.increment(number)
-            levels[key] = levels.get(key, 0) + number
-    for name, seconds in timings:
-        client.timer(f"timer.{name}").send(seconds)
-        samples.setdefault(f"{namespace}.timer.{name}", []).append(seconds * 1_000)
-    client.gauge("last").replace(1)
+    for report in reports:
+        # The daemon keeps its kinds apart; so do names here, for a reader of its answers.
+        timers, gauges, counters = (
+            {f"{kind}.{name}": number for name, number in report[kind].items()}
+            for kind in ("timers", "gauges", "counters")
+        )
+        client.send(timers=timers, gauges=gauges, counters=counters)
+        levels |= {f"{namespace}.{name}": level for name, level in gauges.items()}
+        for name, number in counters.items():
+            sums[f"{namespace}.{name}"] = sums.get(f"{namespace}.{name}", 0) + number
+        for name, seconds in timers.items():
+            samples.setdefault(f"{namespace}.{name}", []).append(seconds * 1_000)
+    client.send(gauges={"last": 1})
     client.close()
     # Datagrams of loopback keep their order.
     wait_until(lambda: f"{namespace}.last" in daemon.gauges(), "the last measurement doesn't come")
-    assert sums == pytest.approx(of(namespace + ".counter", daemon.counters()), abs=1e-6)
-    assert levels == pytest.approx(of(namespace + ".gauge", daemon.gauges()), abs=1e-6)
-    found = of(namespace + ".timer", daemon.timers())
+    assert sums == pytest.approx(of(f"{namespace}.counters", daemon.counters()), abs=1e-6)
+    assert levels == pytest.approx(of(f"{namespace}.gauges", daemon.gauges()), abs=1e-6)
+    found = of(f"{namespace}.timers", daemon.timers())
     assert samples.keys() == found.keys()
     for key, expected in samples.items():
         assert sorted(expected) == pytest.approx(sorted(found[key]))

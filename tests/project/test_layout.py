@@ -56,7 +56,6 @@ THIRD_PARTY: Final = {
     "posix_ipc": {"transport.descriptor"},
     "thrift": {"thrift_fallback", "cli.doctor.host"},  # the doctor only asks whether it can be imported
     "pytest": {"pytest_plugin"},
-    "typing_extensions": {"event_publisher.telemetry.statsd"},  # likewise
     UNKNOWN: {"__main__"},  # a command, by its name
 }
 

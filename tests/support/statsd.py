@@ -1,29 +1,24 @@
-"""The lines of statsd, read by a strict grammar, and values that no line can hold."""
+"""The lines of statsd, read by a strict grammar."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
-# The whole grammar of a line. Names have no empty part; a number is a plain decimal.
+# The grammar of a line. Names have no empty part; a number is a plain decimal.
 _LINE = re.compile(
     rb"(?P<name>[^.:|@#,=\s]+(?:\.[^.:|@#,=\s]+)*)"
-    rb"(?P<tags>(?:,[^:|@#,=\s]+=[^:|@#,=\s]+)*)"
-    rb":(?P<number>[+-]?[0-9]+(?:\.[0-9]+)?)"
-    rb"\|(?P<kind>c|ms|g|h)"
-    rb"(?:\|@(?P<rate>0\.[0-9]*[1-9]))?"
+    rb":(?P<number>-?[0-9]+(?:\.[0-9]+)?)"
+    rb"\|(?P<kind>ms|g|c)"
 )
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A line as a server reads it."""
 
     name: str
-    tags: tuple[tuple[str, str], ...]
     number: str
     kind: str
-    rate: float
 
 
 def parse_line(line: bytes) -> Line:
@@ -31,24 +26,5 @@ def parse_line(line: bytes) -> Line:
     match = _LINE.fullmatch(line)
     assert match is not None, line
     assert line.isascii()
-    pairs = [pair.partition("=") for pair in match["tags"].decode().split(",")[1:]]
-    return Line(
-        match["name"].decode(),
-        tuple((key, value) for key, _, value in pairs),
-        match["number"].decode(),
-        match["kind"].decode(),
-        float(match["rate"] or 1),
-    )
-
-
-class Rude:
-    """Raises whatever is done with it."""
-
-    def __str__(self) -> str:
-        raise RuntimeError("no")
-
-    def __float__(self) -> float:
-        raise RuntimeError("no")
-
-    def __neg__(self) -> Rude:
-        raise RuntimeError("no")
+    assert match["kind"] == b"c" or not match["number"].startswith(b"-"), "only a change can be negative"
+    return Line(match["name"].decode(), match["number"].decode(), match["kind"].decode())

@@ -90,11 +90,8 @@ finite_numbers = st.one_of(
     st.floats(-1_000, 1_000).map(lambda number: round(number, 3)),
 )
 
-#: What isn't a finite number at all.
-unwritable_numbers = st.sampled_from([float("nan"), float("inf"), float("-inf"), 10**400, -(10**400)])
-
-#: A few tags, keys from a tiny domain so that they collide.
-metric_tags = st.dictionaries(st.sampled_from("ab"), st.sampled_from(["x", "y", "1.5"]), max_size=2)
+#: What `metrics.namespace` may be.
+namespaces = st.from_regex(r"(?:(?![:|@#,=])[!-~])+", fullmatch=True)
 
 #: Names of environment variables.
 variable_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,6}", fullmatch=True)

@@ -1,8 +1,8 @@
-"""What the publisher tells others: statsd, the health endpoint, systemd. None of them can disturb delivery.
+"""What the publisher reports to statsd, the health endpoint and systemd. None of them can disturb delivery.
 
 The thread that decides calls `report` in each of its steps. All reports are taken from a `Snapshot`, which is
-made when somebody is to be told: every second for the health endpoint, every ten for the others, never
-where there is nobody.
+made when a report is due: every second for the health endpoint, every ten for the others, never if none of
+them is configured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..policy.outcome import Accepted, Misconfigured, Retryable
 from .health_server import HealthServer
 from .logs import log_lines_dropped
 from .snapshot import SNAPSHOT_INTERVAL, Attempts, Peak
-from .statsd import Client
+from .statsd import StatsdClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,11 @@ _REPORT_INTERVAL: Final = 10.0
 
 
 class Reporter:
-    """Tells others what the publisher is doing. Used by one thread.
+    """Reports what the publisher is doing. Used by one thread.
 
     Args:
         settings: `metrics.*` and `health.*`.
-        notifier: Tells systemd.
+        notifier: Notifies systemd.
         make_snapshot: Copies what the publisher is doing at a moment of the monotonic clock.
 
     Raises:
@@ -53,7 +53,7 @@ class Reporter:
         self.report_at: float = -math.inf
         self._notifier = notifier
         self._copy_state = make_snapshot
-        self._metrics = Client(
+        self._metrics = StatsdClient(
             metrics.namespace, metrics.endpoint, log_if_unconfigured=metrics.log_if_unconfigured
         )
         self._reports = metrics.endpoint is not None or metrics.log_if_unconfigured or notifier.listening
@@ -78,13 +78,13 @@ class Reporter:
         return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped())
 
     def _last_snapshot(self) -> Snapshot:
-        """Give what the health endpoint tells; called by its thread."""
+        """Return what the health endpoint shows; called by its thread."""
         if self._snapshot is None:
             raise AssertionError("the endpoint is started after the first snapshot")
         return self._snapshot
 
     def start(self, now: float) -> str | None:
-        """Begin to tell; return where the health endpoint is, or None."""
+        """Begin to report; return where the health endpoint is, or None."""
         self._snapshot = self._make_snapshot(now)
         if self._health is not None:
             self._health.start()
@@ -92,19 +92,19 @@ class Reporter:
         return None if self._health is None else str(self._health.endpoint)
 
     def record(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
-        """Tell of an attempt to send `count` events that ended at `now` and took so many seconds."""
+        """Record an attempt to send `count` events, which ended at `now` and took so many seconds."""
         self.attempts.record(outcome, seconds, now)
-        self._metrics.timer("post").send(seconds)
+        self._metrics.send(timers={"post": seconds})
         match outcome:
             case Accepted():
-                self._metrics.counter("sent").increment(count)
+                self._metrics.send(counters={"sent": count})
             case Retryable(from_collector=False) | Misconfigured(from_collector=False):
-                self._metrics.counter("error.io").increment()
+                self._metrics.send(counters={"error.io": 1})
             case _:
-                self._metrics.counter("error.http").increment()
+                self._metrics.send(counters={"error.http": 1})
 
     def report(self, now: float) -> None:
-        """Tell what is due."""
+        """Send the reports that are due."""
         self._notifier.alive()
         if now >= self.report_at:
             self._snapshot = snapshot = self._make_snapshot(now)
@@ -117,16 +117,16 @@ class Reporter:
         self.report_at = min(self.report_at, self._notifier.alive_at)
 
     def stopping(self, now: float) -> None:
-        """Tell that the publisher ends."""
+        """Report that the publisher is stopping."""
         self._notifier.stopping()
         self._snapshot = self._make_snapshot(now)
 
     def reloading(self) -> None:
-        """Tell that the publisher reads its configuration; `ready` follows."""
+        """Report that the publisher reloads its configuration; `ready` follows."""
         self._notifier.reloading()
 
     def ready(self) -> None:
-        """Tell that the publisher has read its configuration."""
+        """Report that the publisher has read its configuration."""
         self._notifier.ready()
 
     def finish(self, now: float) -> None:
@@ -167,17 +167,15 @@ class Reporter:
             fates |= _counts(snapshot.spool)
             levels |= {"spooled": books.spooled, **_levels(snapshot.spool, now)}
         self._highest = 0
-        with self._metrics.batch() as batch:
-            for name, level in levels.items():
-                if level is not None:
-                    batch.gauge(name).replace(level)
-            for name, count in fates.items():
-                batch.counter(name).increment(count - self._reported.get(name, 0))
+        self._metrics.send(
+            gauges={name: level for name, level in levels.items() if level is not None},
+            counters={name: count - self._reported.get(name, 0) for name, count in fates.items()},
+        )
         self._reported = fates
 
 
 def _counts(spool: SpoolLevel) -> dict[str, int]:
-    """Give the counters of a spool."""
+    """Return the counters of a spool."""
     return {
         "rekeyed": spool.rekeyed,
         "spool.torn": spool.torn_gaps,
@@ -187,7 +185,7 @@ def _counts(spool: SpoolLevel) -> dict[str, int]:
 
 
 def _levels(spool: SpoolLevel, now: float) -> dict[str, float | None]:
-    """Give the gauges of a spool; None for what isn't known."""
+    """Return the gauges of a spool; None for what isn't known."""
     return {
         "spool.size": spool.size,
         "spool.max_size": spool.max_size,

@@ -3,53 +3,134 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import socket
 import sys
+import tempfile
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.policy.accounting import Accounting
+from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Retryable
+from baseplate_events.event_publisher.spool_reader.findings import OwnFindings
+from baseplate_events.event_publisher.telemetry import reporter
 from baseplate_events.event_publisher.telemetry.logs import configure_logging
 from baseplate_events.event_publisher.telemetry.reporter import Reporter
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot, SpoolLevel
 from baseplate_events.event_publisher.telemetry.systemd import Notifier
 from tests.support.publishers import config_text
 from tests.support.statsd import parse_line
+from tests.support.strategies import durations, hostile_texts, namespaces, outcomes, snapshots
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     import pytest
 
 
+_EMPTY = Snapshot("main", "1.0", 0.0, 0.0, Accounting(), 0, 10, spool=SpoolLevel(size=0, max_size=10))
+
+
 @contextlib.contextmanager
 def reporting(
-    path: Path, make_snapshot: Callable[[float], Snapshot]
+    path: Path, make_snapshot: Callable[[float], Snapshot], namespace: str = ""
 ) -> Generator[tuple[Reporter, socket.socket]]:
-    """Give a reporter of these snapshots, and the statsd server that it reports to."""
+    """Return a reporter of these snapshots, and the statsd server that it reports to."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as statsd:
         statsd.bind(str(path / "statsd"))
         statsd.settimeout(PATIENCE)
         config_file = path / "config.ini"
-        config_file.write_text(config_text("main", "http://c.test", metrics__endpoint=str(path / "statsd")))
+        metrics = {"metrics__endpoint": str(path / "statsd"), "metrics__namespace": namespace}
+        config_file.write_text(config_text("main", "http://c.test", **metrics), "utf-8")
         telemetry = Reporter(load_settings(config_file, "main", {}), Notifier({}), make_snapshot)
         with contextlib.closing(telemetry):
             yield telemetry, statsd
 
 
-def receive_report(statsd: socket.socket) -> dict[str, str]:
-    """Receive what was reported, which was sent before the reporter returned, as numbers by their names."""
-    found: dict[str, str] = {}
+def receive_datagrams(statsd: socket.socket) -> list[bytes]:
+    """Receive what was reported, which was sent before the reporter returned."""
+    found: list[bytes] = []
     statsd.setblocking(False)
     with contextlib.suppress(BlockingIOError):
-        while data := statsd.recv(65_536):
-            found |= {line.name: line.number for line in map(parse_line, data.split(b"\n"))}
+        while True:
+            found.append(statsd.recv(65_536))
     return found
+
+
+def receive_report(statsd: socket.socket) -> dict[str, str]:
+    """Receive what was reported, as numbers by their names."""
+    lines = b"\n".join(receive_datagrams(statsd)).split(b"\n")
+    return {line.name: line.number for line in map(parse_line, lines)}
+
+
+def test_what_statsd_receives_is_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt is two datagrams, a timer and a counter. A report is one: gauges, then counters."""
+    books = Accounting(received=9, delivered=7, in_hand=2)
+    snapshot = Snapshot(
+        "main", "1.0", 0.0, 102.25, books, 3, 10, queue_highest=8, queue_full=2, oldest_at=99.9995
+    )
+    monkeypatch.setattr(reporter, "log_lines_dropped", lambda: 0)
+    with reporting(tmp_path, lambda _: snapshot, "app") as (telemetry, statsd):
+        telemetry.record(Accepted(200), 7, 0.010012344995629974, 100.0)
+        telemetry.record(Retryable("reset", from_collector=False), 7, 3.0, 100.0)
+        telemetry.record(Retryable("busy", from_collector=True), 7, 0.00005, 100.0)
+        assert receive_datagrams(statsd) == [
+            b"app.post:10.012344995629974|ms",
+            b"app.sent:7|c",
+            b"app.post:3000|ms",
+            b"app.error.io:1|c",
+            b"app.post:0.05|ms",
+            b"app.error.http:1|c",
+        ]
+        telemetry.report(102.25)
+        report = (
+            b"app.in_hand:2|g\napp.oldest.age:2.251|g\napp.transport.posix:1|g\napp.queue.depth:3|g\n"
+            b"app.queue.highest:8|g\napp.received:9|c\napp.recovered:0|c\napp.delivered:7|c\n"
+            b"app.dead_lettered:0|c\napp.returned:0|c\napp.dead_letters.dropped:0|c\n"
+            b"app.log_lines_dropped:0|c\napp.dropped.refused:0|c\napp.dropped.expired:0|c\n"
+            b"app.dropped.invalid:0|c\napp.dropped.oversize:0|c\napp.dropped.queue_full:0|c\n"
+            b"app.dropped.spool_lost:0|c\napp.queue.full:2|c"
+        )
+        assert [report] == receive_datagrams(statsd)
+
+
+@given(
+    namespaces | hostile_texts,
+    st.dictionaries(hostile_texts | st.just("full"), st.integers(1, 9), max_size=5),
+    snapshots(),
+    outcomes,
+    durations,
+)
+@example("a..b.", {"x:1|c\ny": 1, "": 2, "a.b": 3}, _EMPTY, Accepted(200), 0.1)
+def test_no_report_holds_a_malformed_line(
+    namespace: str, refused: dict[str, int], snapshot: Snapshot, outcome: Outcome, seconds: float
+) -> None:
+    """Whatever the configuration and services hold, lines are of the grammar, and no name is there twice."""
+    findings = OwnFindings()
+    findings.count_refusals(json.dumps(refused).encode())
+    if snapshot.spool is not None:
+        snapshot = replace(snapshot, spool=replace(snapshot.spool, refusals=findings.refusals))
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(ConfigurationError):
+        with reporting(Path(folder), lambda _: snapshot, namespace) as (telemetry, statsd):
+            telemetry.record(outcome, 1, seconds, snapshot.made_at)
+            telemetry.report(snapshot.made_at)
+            datagrams = receive_datagrams(statsd)
+        lines = [parse_line(line) for line in b"\n".join(datagrams).split(b"\n")]
+        numbers = {line.name: line.number for line in lines}
+        assert len(lines) == len(numbers)
+        prefix = lines[0].name.removesuffix("post")
+        if snapshot.spool is not None:
+            for reason, count in findings.refusals.items():
+                assert str(count) == numbers[f"{prefix}refused.{reason}"]
 
 
 def test_dropped_log_lines_go_to_statsd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

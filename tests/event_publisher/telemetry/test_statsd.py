@@ -4,12 +4,9 @@ import contextlib
 import errno
 import logging
 import math
-import os
 import socket
 import tempfile
 import threading
-from collections import Counter as Tally
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 from unittest import mock
@@ -24,17 +21,17 @@ from baseplate_events.event_publisher.telemetry.statsd import (
     LOG_INTERVAL,
     LOOKUP_INTERVAL,
     LOOKUP_PAUSE,
-    Address,
-    Client,
-    StatsdBatch,
+    DatagramAddress,
+    StatsdClient,
 )
 from baseplate_events.event_publisher.telemetry.statsd_lines import MAX_DATAGRAM_SIZE
 from tests.support.clocks import Clock
-from tests.support.statsd import Rude, parse_line
-from tests.support.strategies import metric_tags, unwritable_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
+
+_NOWHERE = DatagramAddress(socket.AF_UNIX, "/nowhere/at/all")
+_NAMED = InternetEndpoint("statsd.test", 8125)
 
 
 class Server:
@@ -43,6 +40,7 @@ class Server:
     def __init__(self, sock: socket.socket, endpoint: InternetEndpoint | UnixEndpoint) -> None:
         self.socket = sock
         self.endpoint = endpoint
+        self.address = DatagramAddress(sock.family, sock.getsockname())
         sock.settimeout(10)
 
     def receive(self) -> bytes:
@@ -87,183 +85,53 @@ def refuse(host: str, port: int) -> NoReturn:
 def test_a_server_receives_exactly_what_was_sent(
     serve: Callable[[], contextlib.AbstractContextManager[Server]],
 ) -> None:
-    """Each kind of metric arrives as its line, over UDP on both IP versions and over a Unix socket."""
-    with serve() as server:
-        clock = Clock()
-        client = Client("app.", server.endpoint, resolve=refuse, clock=clock)
-        client.counter("sent", {"queue": "v2"}).increment(3, sample_rate=0.5)
-        client.counter("sent").decrement()
-        with client.timer("post"):
-            clock.now += 0.25
-        client.gauge("depth").replace(7)
-        client.gauge("depth").replace(-7.5)
-        client.gauge("depth").increment(2)
-        client.gauge("depth").decrement(2)
-        client.gauge("depth").increment(-2)
-        client.gauge("depth").decrement(-2)
-        client.histogram("size").add_sample(1_000_000)
-        expected = [
-            b"app.sent,queue=v2:3|c|@0.5",
-            b"app.sent:-1|c",
+    """What one call sends arrives in one datagram, over UDP on both IP versions and over a Unix socket."""
+    with (
+        serve() as server,
+        contextlib.closing(StatsdClient("app", server.endpoint, resolve=refuse)) as client,
+    ):
+        client.send(timers={"post": 0.25})
+        client.send(counters={"sent": 3, "received": -1}, gauges={"queue.depth": 7}, timers={"post": 1})
+        client.send()
+        assert server.pending() == [
             b"app.post:250|ms",
-            b"app.depth:7|g",
-            b"app.depth:0|g\napp.depth:-7.5|g",
-            b"app.depth:+2|g",
-            b"app.depth:-2|g",
-            b"app.depth:-2|g",
-            b"app.depth:+2|g",
-            b"app.size:1000000|h",
+            b"app.post:1000|ms\napp.queue.depth:7|g\napp.sent:3|c\napp.received:-1|c",
         ]
-        assert expected == [server.receive() for _ in expected]
-        assert server.pending() == []
         assert client.dropped == 0
-        client.close()
 
 
-@given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(0, 1e6))
-def test_a_timer_reports_milliseconds(started: int, ticks: int, elapsed: float) -> None:
-    """A timer reports seconds as milliseconds to the digit, once for each start."""
-    clock = Clock()
-    with collected(clock) as (client, lines):
-        timer = client.timer("t")
-        timer.stop()
-        timer.send(elapsed)
-        clock.now = started / 2**20
-        timer.start(sample_rate=0.5)
-        clock.now = (started + ticks) / 2**20
-        timer.stop()
-        timer.stop()
-        direct, measured = (parse_line(line) for line in lines())
-    assert Decimal(repr(elapsed)).scaleb(3) == Decimal(direct.number)
-    assert Decimal(repr(ticks / 2**20)).scaleb(3) == Decimal(measured.number)
-    assert (direct.rate, measured.rate) == (1.0, 0.5)
-
-
-@contextlib.contextmanager
-def collected(clock: Clock | None = None) -> Generator[tuple[Client, CollectedLines]]:
-    """A client whose lines are logged instead of sent."""
-    handler = CollectedLines()
-    statsd.logger.addHandler(handler)
-    previous = statsd.logger.level
-    statsd.logger.setLevel(logging.DEBUG)
-    try:
-        yield Client("", None, clock=clock or Clock(), log_if_unconfigured=True), handler
-    finally:
-        statsd.logger.removeHandler(handler)
-        statsd.logger.setLevel(previous)
-
-
-class CollectedLines(logging.Handler):
-    """Keeps the lines that an unconfigured client logs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lines: list[bytes] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage().removeprefix("would send metric ").encode())
-
-    def __call__(self) -> list[bytes]:
-        lines, self._lines = self._lines, []
-        return lines
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("ab"), metric_tags, st.integers(-9, 9), st.sampled_from([1.0, 0.5])),
-        max_size=20,
-    )
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [("", b"a.b"), ("x", b"x.a.b"), ("x.y.", b"x.y.a.b"), (".x..y", b"x.y.a.b"), (".", b"a.b")],
 )
-def test_a_batch_sums_counters(changes: list[tuple[str, dict[str, str], int, float]]) -> None:
-    """A batch sends one line for each name, tags and rate of a counter, with the sum of its changes."""
-    expected: Tally[tuple[str, tuple[tuple[str, str], ...], float]] = Tally()
-    with collected() as (client, lines):
-        with client.batch() as batch:
-            for name, tags, delta, rate in changes:
-                batch.counter(name, tags).increment(delta, sample_rate=rate)
-                expected[name, tuple(tags.items()), rate] += delta
-        parsed = [parse_line(line) for line in lines()]
-    assert dict(expected) == {(line.name, line.tags, line.rate): int(line.number) for line in parsed}
-    assert len(expected) == len(parsed)
+def test_a_namespace_is_what_names_begin_with(namespace: str, name: bytes) -> None:
+    """Empty parts of a namespace are left out."""
+    with unix_server() as server, contextlib.closing(StatsdClient(namespace, server.endpoint)) as client:
+        client.send(gauges={"a.b": 1})
+        assert server.pending() == [name + b":1|g"]
 
 
-def test_a_batch_packs_datagrams_and_keeps_the_order() -> None:
-    """A batch sends few datagrams of at most the size, lines in their order, and is empty after it."""
-    with udp_server() as server:
-        client = Client("app", server.endpoint, resolve=refuse)
-        batch = client.batch()
-        batch.counter("total").increment()
-        for number in range(200):
-            batch.gauge(f"gauge{number}").replace(number)
-        batch.counter("total").increment(2)
-        batch.flush()
+def test_a_report_is_packed_and_keeps_its_order() -> None:
+    """Many lines go in few datagrams of at most the size, all from one port."""
+    gauges = {f"gauge{number}": number for number in range(200)}
+    with udp_server() as server, contextlib.closing(StatsdClient("app", server.endpoint)) as client:
+        client.send(gauges=gauges, counters={"total": 3})
+        sender = server.socket.recvfrom(0, socket.MSG_PEEK)[1]
         datagrams = server.pending()
-        batch.flush()
-        assert server.pending() == []
         assert all(len(datagram) <= MAX_DATAGRAM_SIZE for datagram in datagrams)
         lines = [line for datagram in datagrams for line in datagram.split(b"\n")]
         assert [b"app.gauge%d:%d|g" % (number, number) for number in range(200)] + [b"app.total:3|c"] == lines
         assert math.ceil((sum(map(len, lines)) + len(lines)) / (MAX_DATAGRAM_SIZE - 20)) >= len(datagrams)
-        client.close()
+        client.send(counters={"total": 1})
+        assert sender == server.socket.recvfrom(0, socket.MSG_PEEK)[1]
 
 
-@given(unwritable_numbers)
-def test_what_cannot_be_written_is_counted_and_spoils_nothing(number: float) -> None:
-    """A number that can't be written is dropped and counted, by itself, in a batch too."""
-    with udp_server() as server:
-        client = Client("", server.endpoint, resolve=refuse)
-        client.gauge("g").replace(number)
-        client.gauge("g").increment(number)
-        client.gauge("g").decrement(number)
-        client.timer("t").send(number)
-        client.histogram("h").add_sample(number)
-        client.counter("c").decrement(number)
-        client.counter("").increment()
-        with client.batch() as batch:
-            batch.counter("c").increment(number)
-            batch.counter("c").increment(2)
-            batch.gauge("g").replace(number)
-            batch.counter("large").increment(1e308)
-            batch.counter("large").increment(1e308)
-            batch.counter("mixed").increment(10**308)
-            batch.counter("mixed").increment(10**308)
-            batch.counter("mixed").increment(0.5)
-        assert client.dropped == 12
-        assert [parse_line(line).name for line in b"\n".join(server.pending()).split(b"\n")] == ["c"]
-        client.close()
-
-
-def fail(batch: StatsdBatch) -> NoReturn:
-    """Measure something, then fail."""
-    batch.gauge("b").replace(1)
-    raise ZeroDivisionError
-
-
-def test_a_batch_is_sent_though_its_block_fails() -> None:
-    """A block that raises sends what it gathered, and its exception goes on."""
-    with collected() as (client, lines):
-        with pytest.raises(ZeroDivisionError), client.batch() as batch:
-            fail(batch)
-        assert lines() == [b"b:1|g"]
-
-
-def test_rude_values_do_not_raise() -> None:
-    """Values of wrong types are dropped and counted by every metric."""
-    with udp_server() as server:
-        name: str = Rude()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        client = Client(name, server.endpoint, resolve=refuse)
-        rude: float = Rude()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-        with client.batch() as batch:
-            for metrics in (client, batch):
-                metrics.counter("c").increment(rude)
-                metrics.counter("c").decrement(rude)
-                metrics.gauge("g").replace(rude)
-                metrics.timer("t").send(rude)
-                metrics.histogram("h").add_sample(rude)
-                metrics.counter("c").increment(1, sample_rate=rude)
-        assert client.dropped == 10
-        assert server.pending() == [b"_.c:1|c", b"_.c:1|c"]
-        client.close()
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_no_finite_number_spoils_nothing(number: float) -> None:
+    """Only the lines of numbers that can't be written are missing."""
+    with unix_server() as server, contextlib.closing(StatsdClient("", server.endpoint)) as client:
+        client.send(timers={"t": number}, gauges={"g": number, "h": 1}, counters={"c": number, "d": 2})
+        assert server.pending() == [b"h:1|g\nd:2|c"]
 
 
 def test_without_an_endpoint_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,25 +141,63 @@ def test_without_an_endpoint_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError
 
     monkeypatch.setattr(socket, "socket", forbidden)
-    client = Client("app", None, resolve=refuse)
-    with client.batch() as batch:
-        batch.gauge("a").replace(1)
-    client.counter("a").increment()
+    client = StatsdClient("app", None, resolve=refuse)
+    client.send(gauges={"a": 1}, counters={"b": 1})
     client.close()
     assert client.dropped == 0
 
 
 def test_without_an_endpoint_lines_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Lines of a client without an endpoint go to the log at DEBUG if it was asked for."""
+    """Lines of a client without an endpoint are logged at DEBUG if that was asked for."""
     with caplog.at_level(logging.DEBUG, statsd.logger.name):
-        Client("app", None).gauge("a").replace(-1)
+        StatsdClient("app", None).send(gauges={"a": 1})
         assert caplog.messages == []
-        Client("app", None, log_if_unconfigured=True).gauge("a").replace(-1)
-    assert caplog.messages == ["would send metric app.a:0|g", "would send metric app.a:-1|g"]
+        StatsdClient("app", None, log_if_unconfigured=True).send(gauges={"a": 1, "b": 2})
+    assert caplog.messages == ["would send metric app.a:1|g", "would send metric app.b:2|g"]
     assert {record.levelno for record in caplog.records} == {logging.DEBUG}
 
 
+def test_with_an_endpoint_lines_are_sent_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """`log_if_unconfigured` changes nothing if there is an endpoint."""
+    with (
+        caplog.at_level(logging.DEBUG, statsd.logger.name),
+        unix_server() as server,
+        contextlib.closing(StatsdClient("", server.endpoint, log_if_unconfigured=True)) as client,
+    ):
+        client.send(gauges={"a": 1})
+        assert server.pending() == [b"a:1|g"]
+    assert caplog.messages == []
+
+
+def test_a_closed_client_has_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing frees the socket, whether there is one, none, or one that fails."""
+    opened: list[socket.socket] = []
+
+    class Noted(socket.socket):
+        def sendto(self, *arguments: object) -> int:
+            opened.append(self)
+            return super().sendto(*arguments)  # type: ignore[call-overload,no-any-return]
+
+        def close(self) -> None:
+            super().close()
+            raise OSError(errno.EBADF, "injected")
+
+    with unix_server() as server:
+        client = StatsdClient("", server.endpoint)
+        client.close()
+        monkeypatch.setattr(socket, "socket", Noted)
+        client.send(gauges={"a": 1})
+        client.close()
+        client.close()
+    assert [-1] == [sock.fileno() for sock in opened]
+
+
 # --- failures ---
+
+
+def count(client: StatsdClient, name: str) -> None:
+    """Send one line."""
+    client.send(counters={name: 1})
 
 
 def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -299,50 +205,53 @@ def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pyte
     clock = Clock()
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "statsd")
-        client = Client("", UnixEndpoint(path), clock=clock)
-        client.counter("missing").increment()
+        client = StatsdClient("", UnixEndpoint(path), clock=clock)
+        count(client, "missing")
         assert client.dropped == 1
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(path)
             sent = 0
             while client.dropped == 1:
-                client.counter("filling").increment()
+                count(client, "filling")
                 sent += 1
-            used = client._wire._socket  # pyright: ignore[reportPrivateUsage]
+            used = client._socket  # pyright: ignore[reportPrivateUsage]
             assert used is not None
             assert used.gettimeout() == 0
             server = Server(sock, UnixEndpoint(path))
             assert [b"filling:1|c"] * (sent - 1) == server.pending()
-            client.counter("after").increment()
+            count(client, "after")
             assert server.pending() == [b"after:1|c"]
-        client.counter("dead").increment()
+        count(client, "dead")
         assert client.dropped == 3
         Path(path).unlink()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(path)
-            client.counter("again").increment()
+            count(client, "again")
             assert Server(sock, UnixEndpoint(path)).pending() == [b"again:1|c"]
-        client.close()
-        assert len(caplog.messages) == 1
+        assert caplog.messages == [
+            f"metrics don't reach {path} ([Errno 2] No such file or directory); 1 lines dropped so far"
+        ]
         clock.now += LOG_INTERVAL
-        client.counter("gone").decrement()
-        client.counter("x" * 300_000).decrement()
-        assert len(caplog.messages) == 2
-        assert client.dropped == 5
+        client.send(gauges={"gone": 1, "with it": 2})
+        count(client, "x" * 300_000)
+        assert caplog.messages[1:] == [
+            f"metrics don't reach {path} ([Errno 111] Connection refused); 5 lines dropped so far"
+        ]
+        assert client.dropped == 6
         client.close()
 
 
 def test_a_closed_udp_port_raises_nothing() -> None:
-    """Lines to a port where nobody listens vanish, and the next server there receives what follows."""
+    """Lines to a port where no one listens vanish, and the next server there receives what follows."""
     with udp_server() as server:
         endpoint = server.endpoint
-    client = Client("", endpoint, resolve=refuse)
+    client = StatsdClient("", endpoint, resolve=refuse)
     for _ in range(3):
-        client.counter("a").increment()
+        count(client, "a")
     assert isinstance(endpoint, InternetEndpoint)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((endpoint.host, endpoint.port))
-        client.counter("b").increment()
+        count(client, "b")
         assert Server(sock, endpoint).receive() == b"b:1|c"
     client.close()
 
@@ -354,53 +263,70 @@ def test_a_closed_udp_port_raises_nothing() -> None:
     st.booleans(),
 )
 def test_no_error_of_a_socket_comes_through(code: int, opening: bool) -> None:
-    """Whatever opening or sending raises, the line is counted and a later one is sent."""
+    """Whatever opening or sending raises, the lines are counted and a later one is sent."""
 
     class Failing(socket.socket):
-        def sendto(self, *_: object) -> NoReturn:
+        def sendto(self, *arguments: object) -> int:
+            if failing:
+                raise OSError(code, "injected")
+            return super().sendto(*arguments)  # type: ignore[call-overload,no-any-return]
+
+    def open_socket(family: int, kind: int) -> socket.socket:
+        if opening and failing:
             raise OSError(code, "injected")
+        return socket_class(family, kind)
 
-    def unopened(*_: object) -> NoReturn:
-        raise OSError(code, "injected")
-
+    failing = True
+    socket_class = Failing
     with udp_server() as server, pytest.MonkeyPatch.context() as patch:
-        client = Client("", server.endpoint, resolve=refuse)
-        patch.setattr(socket, "socket", unopened if opening else Failing)
-        client.counter("a").increment()
-        with client.batch() as batch:
-            batch.gauge("g").replace(-1)
+        client = StatsdClient("", server.endpoint, resolve=refuse)
+        patch.setattr(socket, "socket", open_socket)
+        count(client, "a")
+        client.send(gauges={"g": 1, "h": 1})
         assert client.dropped == 3
-        patch.undo()
-        client.close()
-        client.counter("b").increment()
+        failing = False
+        count(client, "b")
         assert server.receive() == b"b:1|c"
+        assert client.dropped == 3
         client.close()
+
+
+def test_a_datagram_that_fails_costs_none_of_the_others() -> None:
+    """Of a report that needs several datagrams, those that can be sent are."""
+    with unix_server() as server, contextlib.closing(StatsdClient("", server.endpoint)) as client:
+        client.send(gauges={"a": 1, "x" * 300_000: 2, "b": 3})
+        assert server.pending() == [b"a:1|g", b"b:3|g"]
+        assert client.dropped == 1
 
 
 @pytest.mark.parametrize("path", ["/" + "x" * 200, "/nul\0", "/\udc80\ud800"])
 def test_an_impossible_path_raises_nothing(path: str) -> None:
     """A path that no socket can have drops lines."""
-    client = Client("", UnixEndpoint(path))
-    client.counter("a").increment()
+    client = StatsdClient("", UnixEndpoint(path))
+    count(client, "a")
     assert client.dropped == 1
     client.close()
 
 
-def nowhere(host: str, port: int) -> Address:
-    """A resolver whose address nobody listens at."""
-    assert (host, port) != ("", 0)
-    return Address(socket.AF_UNIX, "/nowhere/at/all")
+# --- names of hosts ---
+
+
+def join_lookups() -> None:
+    """Wait for the end of all lookups."""
+    for thread in threading.enumerate():
+        if thread.name == "statsd-resolver":
+            thread.join(30)
 
 
 class ScriptedResolver:
-    """Answers when it is told to; a lookup is over when its thread has ended."""
+    """Answers when it is allowed to; a lookup is over when its thread has ended."""
 
-    def __init__(self, answer: Address | Exception) -> None:
+    def __init__(self, answer: DatagramAddress | Exception) -> None:
         self.answer = answer
         self.allowed = threading.Event()
         self.threads: list[threading.Thread] = []
 
-    def __call__(self, host: str, port: int, /) -> Address:
+    def __call__(self, host: str, port: int, /) -> DatagramAddress:
         assert (host, port) == ("statsd.test", 8125)
         self.threads.append(threading.current_thread())
         assert self.allowed.wait(30)
@@ -411,45 +337,44 @@ class ScriptedResolver:
     def wait(self, lookups: int) -> None:
         """Let the lookup answer and wait for its end."""
         self.allowed.set()
-        for thread in threading.enumerate():
-            if thread.name == "statsd-resolver":
-                thread.join(30)
+        join_lookups()
         assert lookups == len(self.threads)
+        assert all(thread.daemon for thread in self.threads)
 
 
-def test_a_name_is_resolved_in_the_background_and_again() -> None:
-    """A resolver that hangs costs lines and no time; its answer is used for a minute, then asked for anew."""
+@pytest.mark.parametrize("move_to", [udp_server, lambda: udp_server(socket.AF_INET6), unix_server])
+def test_a_name_is_resolved_in_the_background_and_again(
+    move_to: Callable[[], contextlib.AbstractContextManager[Server]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A resolver that hangs costs lines and no time; its answer is used for a minute, then replaced."""
     clock = Clock()
-    with udp_server() as first, udp_server() as second:
-        addresses = [
-            Address(socket.AF_INET, (server.endpoint.host, server.endpoint.port))
-            for server in (first, second)
-            if isinstance(server.endpoint, InternetEndpoint)
-        ]
-        resolver = ScriptedResolver(addresses[0])
-        client = Client("", InternetEndpoint("statsd.test", 8125), resolve=resolver, clock=clock)
+    with udp_server() as first, move_to() as second:
+        resolver = ScriptedResolver(first.address)
+        client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
         for _ in range(3):
-            client.counter("early").increment()
+            count(client, "early")
             clock.now += LOOKUP_INTERVAL
         assert client.dropped == 3
+        assert caplog.messages == []
         resolver.wait(1)
-        client.counter("a").increment()
+        count(client, "a")
         clock.now += LOOKUP_INTERVAL - 1
-        client.counter("b").increment()
+        count(client, "b")
         assert [first.receive(), first.receive()] == [b"a:1|c", b"b:1|c"]
         resolver.allowed.clear()
-        resolver.answer = addresses[1]
+        resolver.answer = second.address
         clock.now += 1
-        client.counter("still").increment()
+        count(client, "still")
         assert first.receive() == b"still:1|c"
         resolver.wait(2)
-        client.counter("moved").increment()
+        count(client, "moved")
         assert second.receive() == b"moved:1|c"
         resolver.answer = OSError("injected")
         clock.now += LOOKUP_INTERVAL
-        client.counter("c").increment()
+        count(client, "c")
         resolver.wait(3)
-        client.counter("d").increment()
+        assert caplog.messages == ["metrics don't reach statsd.test:8125 (injected); 3 lines dropped so far"]
+        count(client, "d")
         assert [second.receive(), second.receive()] == [b"c:1|c", b"d:1|c"]
         assert first.pending() == []
         assert client.dropped == 3
@@ -463,145 +388,81 @@ def test_a_name_that_is_not_found_is_asked_for_again(
     """A failed lookup is logged and repeated after a pause, not before, and once it succeeds lines flow."""
     clock = Clock()
     resolver = ScriptedResolver(failure)
-    client = Client("", InternetEndpoint("statsd.test", 8125), resolve=resolver, clock=clock)
-    client.counter("a").increment()
+    client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
+    count(client, "a")
     resolver.wait(1)
-    client.counter("a").increment()
+    clock.now += LOOKUP_PAUSE - 1
+    count(client, "a")
     resolver.wait(1)
     assert len(caplog.messages) == 1
-    clock.now += LOOKUP_PAUSE
+    clock.now += 1
     resolver.allowed.clear()
     with udp_server() as server:
-        assert isinstance(server.endpoint, InternetEndpoint)
-        resolver.answer = Address(socket.AF_INET, (server.endpoint.host, server.endpoint.port))
-        client.counter("a").increment()
+        resolver.answer = server.address
+        count(client, "a")
         resolver.wait(2)
-        client.counter("b").increment()
+        count(client, "b")
         assert server.receive() == b"b:1|c"
     assert client.dropped == 3
     client.close()
 
 
 def test_an_address_that_fails_is_looked_up_soon() -> None:
-    """After an error of sending the name is asked for again as soon as the pause is over."""
+    """After an error of sending, the name is asked for again as soon as the pause is over."""
     clock = Clock()
-    resolver = ScriptedResolver(Address(socket.AF_UNIX, "/nowhere/at/all"))
-    client = Client("", InternetEndpoint("statsd.test", 8125), resolve=resolver, clock=clock)
-    client.counter("a").increment()
+    resolver = ScriptedResolver(_NOWHERE)
+    client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
+    count(client, "a")
     resolver.wait(1)
-    client.counter("a").increment()
-    resolver.wait(1)
-    clock.now += LOOKUP_PAUSE
-    client.counter("a").increment()
+    count(client, "a")
+    for _ in range(int(LOOKUP_PAUSE)):  # further errors don't put it off
+        resolver.wait(1)
+        clock.now += 1
+        count(client, "a")
     resolver.wait(2)
     client.close()
 
 
-def test_a_thread_that_cannot_be_started_costs_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_costs_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without a thread for the resolver the line is dropped, and one is asked for again after the pause."""
     clock = Clock()
-    resolver = ScriptedResolver(Address(socket.AF_UNIX, "/nowhere/at/all"))
-    client = Client("", InternetEndpoint("statsd.test", 8125), resolve=resolver, clock=clock)
+    resolver = ScriptedResolver(_NOWHERE)
+    client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
 
     def exhausted(_: threading.Thread) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", exhausted)
-        client.counter("a").increment()
+        count(client, "a")
     assert client.dropped == 1
+    assert ["can't start new thread" in message for message in caplog.messages] == [True]
+    count(client, "a")
+    resolver.wait(0)
     clock.now += LOOKUP_PAUSE
-    client.counter("a").increment()
+    count(client, "a")
     resolver.wait(1)
     client.close()
 
 
 @pytest.mark.parametrize("host", ["", "a" * 70, "a..b", "\udc80", "nul\0"])
 def test_an_impossible_host_raises_nothing(host: str) -> None:
-    """A host that can't be looked up drops lines; the system's resolver is asked in the background."""
-    client = Client("", InternetEndpoint(host, 8125), resolve=nowhere)
-    client.counter("a").increment()
-    for thread in threading.enumerate():
-        if thread.name == "statsd-resolver":
-            thread.join(30)
+    """A host that can't be looked up drops lines."""
+    client = StatsdClient("", InternetEndpoint(host, 8125), resolve=lambda _host, _port: _NOWHERE)
+    count(client, "a")
+    join_lookups()
     client.close()
 
 
 def test_localhost_is_ipv4_first() -> None:
-    """The system's resolver gives IPv4 where a name has both, as servers of the field listen there."""
+    """The system's resolver gives IPv4 if a name has both, as servers of the field listen there."""
     four = (socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.1", 8125))
     six = (socket.AF_INET6, socket.SOCK_DGRAM, 17, "", ("2001:db8::1", 8125, 0, 0))
     for found in ([four, six], [six, four]):
         with mock.patch.object(socket, "getaddrinfo", return_value=found):
-            assert statsd.resolve_host("both.test", 8125) == Address(socket.AF_INET, ("192.0.2.1", 8125))
+            assert statsd.resolve_host("both.test", 8125) == (socket.AF_INET, ("192.0.2.1", 8125))
     with mock.patch.object(socket, "getaddrinfo", return_value=[six]):
         assert statsd.resolve_host("six.test", 8125).family == socket.AF_INET6
-    assert statsd.resolve_host("localhost", 8125) == Address(socket.AF_INET, ("127.0.0.1", 8125))
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_worker_sends_though_a_thread_held_the_client() -> None:
-    """A child whose parent was in the middle of a send has a lock and a socket of its own."""
-    with udp_server() as server:
-        client = Client("", server.endpoint, resolve=refuse)
-        client.counter("before").increment()
-        held, release = threading.Event(), threading.Event()
-
-        def hold() -> None:
-            with client._wire._lock:  # pyright: ignore[reportPrivateUsage]
-                held.set()
-                release.wait(30)
-
-        holder = threading.Thread(target=hold)
-        holder.start()
-        assert held.wait(30)
-        child = os.fork()
-        if child == 0:
-            try:
-                client.counter("child").increment()
-                client.close()
-            finally:
-                os._exit(0)
-        try:
-            assert [server.receive(), server.receive()] == [b"before:1|c", b"child:1|c"]
-        finally:
-            release.set()
-            holder.join(30)
-            os.waitpid(child, 0)
-        client.counter("parent").increment()
-        assert server.receive() == b"parent:1|c"
-        client.close()
-
-
-def test_threads_share_a_client() -> None:
-    """Lines of many threads arrive whole and are all counted, sent or dropped."""
-    with unix_server() as server:
-        client = Client("", server.endpoint)
-        received: Tally[bytes] = Tally()
-
-        def send(number: int) -> None:
-            for _ in range(200):
-                client.counter(f"thread{number}").increment()
-
-        threads = [threading.Thread(target=send, args=[number]) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            received.update(server.pending())
-        received.update(server.pending())
-        assert set(received) <= {b"thread%d:1|c" % number for number in range(4)}
-        assert received.total() + client.dropped == 800
-        client.close()
-
-
-def test_the_framework_reports_gauges_through_a_batch() -> None:
-    """A batch serves where a framework reports `batch.gauge(name).replace(value)`."""
-
-    def report(values: Mapping[str, float], client: Client) -> None:
-        with client.batch() as batch:
-            for name, value in values.items():
-                batch.gauge(name).replace(value)
-
-    with collected() as (client, lines):
-        report({"a": 1, "b": 2.5}, client)
-        assert lines() == [b"a:1|g", b"b:2.5|g"]
+    assert statsd.resolve_host("localhost", 8125) == (socket.AF_INET, ("127.0.0.1", 8125))
