@@ -153,7 +153,7 @@ class StatsdClient:
                 self._warn(exc)
 
     def close(self) -> None:
-        """Close the socket, if one is open."""
+        """Close the socket, if one is open; a later line opens another."""
         used, self._socket = self._socket, None
         if used is not None:
             with contextlib.suppress(OSError):

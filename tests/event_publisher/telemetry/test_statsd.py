@@ -118,6 +118,7 @@ def test_a_report_is_packed_and_keeps_its_order() -> None:
         client.send(gauges=gauges, counters={"total": 3})
         sender = server.socket.recvfrom(0, socket.MSG_PEEK)[1]
         datagrams = server.pending()
+        assert MAX_DATAGRAM_SIZE == 1500 - 40 - 8 - 20
         assert all(len(datagram) <= MAX_DATAGRAM_SIZE for datagram in datagrams)
         lines = [line for datagram in datagrams for line in datagram.split(b"\n")]
         assert [b"app.gauge%d:%d|g" % (number, number) for number in range(200)] + [b"app.total:3|c"] == lines
@@ -167,6 +168,15 @@ def test_with_an_endpoint_lines_are_sent_and_not_logged(caplog: pytest.LogCaptur
         client.send(gauges={"a": 1})
         assert server.pending() == [b"a:1|g"]
     assert caplog.messages == []
+
+
+def test_a_closed_client_sends_again() -> None:
+    """A line after the end opens another socket."""
+    with unix_server() as server, contextlib.closing(StatsdClient("", server.endpoint)) as client:
+        for number in range(3):
+            client.send(gauges={"a": number})
+            client.close()
+        assert server.pending() == [b"a:0|g", b"a:1|g", b"a:2|g"]
 
 
 def test_a_closed_client_has_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,6 +454,21 @@ def test_a_thread_that_cannot_be_started_costs_a_line(
     clock.now += LOOKUP_PAUSE
     count(client, "a")
     resolver.wait(1)
+    client.close()
+
+
+def test_the_caller_resolves_no_name() -> None:
+    """A name that the system knows without asking a server goes to the resolver's thread as well."""
+    lookups: list[tuple[str, str]] = []
+
+    def resolve(host: str, _port: int) -> DatagramAddress:
+        lookups.append((host, threading.current_thread().name))
+        return _NOWHERE
+
+    client = StatsdClient("", InternetEndpoint("localhost", 8125), resolve=resolve)
+    count(client, "a")
+    join_lookups()
+    assert lookups == [("localhost", "statsd-resolver")]
     client.close()
 
 
