@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -33,8 +34,6 @@ from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-    import pytest
 
 
 _EMPTY = Snapshot("main", "1.0", 0.0, 0.0, Accounting(), 0, 10, spool=SpoolLevel(size=0, max_size=10))
@@ -131,6 +130,16 @@ def test_no_report_holds_a_malformed_line(
         if snapshot.spool is not None:
             for reason, count in findings.refusals.items():
                 assert str(count) == numbers[f"{prefix}refused.{reason}"]
+
+
+@pytest.mark.parametrize("character", ":|@#,= \t\x7fé")
+def test_a_namespace_that_would_break_lines_is_a_mistake(character: str, tmp_path: Path) -> None:
+    """The client relies on the configuration to refuse what the format gives a meaning."""
+    with (
+        pytest.raises(ConfigurationError, match=r"metrics\.namespace"),
+        reporting(tmp_path, lambda _: _EMPTY, f"a{character}b"),
+    ):
+        pass
 
 
 def test_dropped_log_lines_go_to_statsd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
