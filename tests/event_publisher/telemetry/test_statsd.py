@@ -220,13 +220,13 @@ def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pyte
         assert client.dropped == 1
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.bind(path)
+            used = client._socket  # pyright: ignore[reportPrivateUsage]
+            assert used is not None
+            assert used.gettimeout() == 0  # else the loop would hang
             sent = 0
             while client.dropped == 1:
                 count(client, "filling")
                 sent += 1
-            used = client._socket  # pyright: ignore[reportPrivateUsage]
-            assert used is not None
-            assert used.gettimeout() == 0
             server = Server(sock, UnixEndpoint(path))
             assert [b"filling:1|c"] * (sent - 1) == server.pending()
             count(client, "after")
