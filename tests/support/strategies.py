@@ -106,8 +106,10 @@ host_names = st.one_of(
 
 ports = st.integers(1, 65_535)
 
-#: Addresses of loopback.
-loopback_hosts = st.one_of(st.ip_addresses(network="127.0.0.0/8").map(str), st.just("::1"))
+#: Addresses at which something can listen, of loopback, of a network and of the whole host.
+listening_hosts = st.one_of(
+    st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "::"]), st.ip_addresses().map(str)
+)
 
 #: A unit of time, and its seconds as factor and divisor.
 _time_units = st.sampled_from(
@@ -165,7 +167,7 @@ def key_values(key: Option) -> st.SearchStrategy[tuple[str, object]]:
         paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
         values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
     elif key.kind == "bind":
-        addresses = st.builds(InternetEndpoint, loopback_hosts, ports)
+        addresses = st.builds(InternetEndpoint, listening_hosts, ports)
         paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
         values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
     elif key.kind == "proxy":
@@ -202,7 +204,14 @@ def broken_values(key: Option, secret: str) -> st.SearchStrategy[str]:
     elif key.kind == "endpoint":
         broken += ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200]
     elif key.kind == "bind":
-        broken += ["9102", "0.0.0.0:9102", "[::]:9102", "127.0.0.1", "health.test:9102", "http://[::1]:9102"]
+        broken += [
+            "9102",
+            "0.0.0.0",
+            ":::9102",
+            "[fe80::1%eth0]:9102",
+            "health.test:9102",
+            "http://[::1]:9102",
+        ]
     elif key.kind == "proxy":
         broken += ["proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"]
     elif key.kind == "mode":

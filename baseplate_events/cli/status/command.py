@@ -274,6 +274,4 @@ def _endpoint(text: str) -> Endpoint:
     try:
         return parse_bind(text)
     except MistakeError as exc:
-        raise argparse.ArgumentTypeError(
-            f"{text!a} {exc}; expected HOST:PORT of loopback, or a path"
-        ) from exc
+        raise argparse.ArgumentTypeError(f"{text!a} {exc}; expected ADDRESS:PORT, or a path") from exc

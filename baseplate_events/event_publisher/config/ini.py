@@ -196,8 +196,8 @@ class Section:
         return self._read(key, parse_endpoint, None, "HOST:PORT or the path of a Unix datagram socket")
 
     def bind(self, key: str) -> Endpoint | None:
-        """Read where to listen for this host alone; None where it isn't set."""
-        expected = "a port of this host alone, such as 127.0.0.1:9102, or the path of a Unix socket"
+        """Read where to listen; None where it isn't set."""
+        expected = "an address of this host and a port, such as 127.0.0.1:9102, or the path of a Unix socket"
         return self._read(key, parse_bind, None, expected)
 
     def names(self, key: str) -> frozenset[str]:

@@ -283,7 +283,7 @@ OPTIONS: Final = (
         "health.bind",
         "bind",
         "",
-        "Where `/healthz`, `/readyz` and `/metrics` are: `127.0.0.1:PORT` or a Unix socket's path; else off.",
+        "Where `/healthz`, `/readyz` and `/metrics` are: `ADDRESS:PORT` or a Unix socket's path; else off.",
     ),
     Option(
         "health.hosts",

@@ -205,7 +205,7 @@ class PublisherSettings:
             what one core takes from the queue while a collector takes 50 ms to answer).
         spool: Where events are safe until they are delivered, or None.
         dead_letters: Where events go that are given up, or None: then they are dropped.
-        health: Where the health endpoint listens, loopback or a Unix socket, or None: then there is none.
+        health: Where the health endpoint listens, an address or a Unix socket, or None: then there is none.
         health_hosts: Names that its requests may use for this host, in lower case, besides `localhost`
             (`health.hosts`, default none). Other names are those of web pages that try to read it.
     """

@@ -23,8 +23,6 @@ MAX_SOCKET_PATH: Final = 107
 _HOST_LENGTH: Final = 253
 _LABEL_LENGTH: Final = 63
 _HIGHEST_PORT: Final = 65_535
-#: The address `::1`, the only one of loopback in IPv6 (RFC 4291, 2.5.3); IPv4 has all of 127.0.0.0/8.
-_LOOPBACK_6: Final = bytes(15) + b"\x01"
 #: Permission bits: the owner may read and write; anybody may execute.
 _OWNER: Final = 0o600
 _EXECUTE: Final = 0o111
@@ -233,16 +231,17 @@ def parse_endpoint(text: str) -> Endpoint:
 
 
 def parse_bind(text: str) -> Endpoint:
-    """Read where to listen so that only this host gets through: a loopback address, or a path likewise.
+    """Read where to listen: an address of this host and a port, or the path of a Unix socket.
 
-    `localhost` is 127.0.0.1, whatever a file of hosts says.
+    A name isn't taken, since what it stands for can change between two starts; `localhost` is 127.0.0.1,
+    whatever a file of hosts says. `0.0.0.0` and `[::]` are all addresses of the host.
     """
     endpoint = parse_endpoint(text)
     if isinstance(endpoint, UnixEndpoint):
         return endpoint
     host = "127.0.0.1" if endpoint.host.lower() == "localhost" else endpoint.host
-    if not _is_loopback(host):
-        raise MistakeError("isn't an address of loopback: others than this host would get through")
+    if not (_is_address(socket.AF_INET, host) or _is_address(socket.AF_INET6, host)):
+        raise MistakeError("has a name in place of an address")
     return InternetEndpoint(host, endpoint.port)
 
 
@@ -326,12 +325,6 @@ def _check_host_name(host: str) -> None:
         len(label) <= _LABEL_LENGTH and _LABEL.fullmatch(label) for label in labels
     ):
         raise MistakeError("isn't a host name: letters, digits and hyphens between single dots")
-
-
-def _is_loopback(host: str) -> bool:
-    if _is_address(socket.AF_INET6, host):
-        return socket.inet_pton(socket.AF_INET6, host) == _LOOPBACK_6
-    return _is_address(socket.AF_INET, host) and host.startswith("127.")
 
 
 def _is_address(family: int, text: str) -> bool:

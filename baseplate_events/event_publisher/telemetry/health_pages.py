@@ -8,7 +8,8 @@ Rules:
 
 1. Each answer is the last of its connection. A request has no body, and a head of `MAX_HEAD` bytes at most.
    It names an address, `localhost` or a name that the operator lists; see `host_check`.
-2. No page holds the content of an event or a secret.
+2. No page holds the content of an event or a secret, also not what the collector wrote below its headers: an
+   operator may have them read by others than this host.
 """
 
 from __future__ import annotations

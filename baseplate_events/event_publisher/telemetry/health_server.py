@@ -1,4 +1,4 @@
-"""Serves the pages of `health_pages` to this host: one thread, few connections, nothing to wait for.
+"""Serves the pages of `health_pages`: one thread, few connections, nothing to wait for.
 
 Rules:
 
@@ -7,10 +7,12 @@ Rules:
    nothing can't keep others out.
 3. A connection lives `DEADLINE` seconds at most, whatever its client sends or reads.
 4. Connections are accepted `ACCEPT_INTERVAL` seconds apart, which bounds the time that clients can cost.
-5. It listens on loopback, or on a Unix socket that only the user of the publisher can open. A socket file
-   that nobody listens on was left by a crash, and is replaced.
-6. What a web page asks through a browser on this host isn't answered; see `host_check`. No browser gets at a
-   Unix socket, where any host may be named.
+5. It listens on the address that the operator chose, or on a Unix socket that only the publisher's user can
+   open. A socket file that nobody listens on was left by a crash, and is replaced. `[::]` takes IPv4 too.
+6. What a web page asks through a browser that reaches the address isn't answered; see `host_check`. No
+   browser gets at a Unix socket, where any host may be named.
+7. Rules 1 to 4 hold for any client. Where others than this host get through, they can keep scrapers out, but
+   neither disturb delivery nor take more than a bounded amount of time, memory and descriptors.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class HealthServer:
     """Listens from construction on, and answers between `start` and `close`.
 
     Args:
-        endpoint: Where to listen, loopback or a Unix socket; port 0 is any that is free.
+        endpoint: Where to listen, an address or a Unix socket; port 0 is any that is free.
         read_snapshot: Gives the last snapshot; called in the server's thread.
         hosts: Names that requests may use for this host, in lower case, besides `localhost`.
 
@@ -289,6 +291,9 @@ def _bound(family: int, address: tuple[str, int] | str) -> socket.socket:
             os.fchmod(listener.fileno(), _OWNER_ONLY)  # so that its file has this mode from the beginning
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Whatever net.ipv6.bindv6only says, so that [::] is the same everywhere.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(_BACKLOG)
         undo.pop_all()
@@ -314,6 +319,10 @@ def _remedy(exc: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return f"{said}; choose a port above 1023, or a folder that the publisher's user can write to"
         case errno.EADDRNOTAVAIL:
-            return f"{said}; this host has no such address: choose 127.0.0.1"
+            return f"{said}; this host has no such address: choose 127.0.0.1, or 0.0.0.0 for all"
+        case errno.EAFNOSUPPORT:
+            return f"{said}; this host has no IPv6: choose an IPv4 address, such as 0.0.0.0 for all"
+        case errno.EINVAL:
+            return f"{said}; an address of one link (fe80::) can't be used: choose another, or [::] for all"
         case _:
             return said

@@ -1,8 +1,9 @@
 """Whether a request to the health endpoint may come from whoever sent it, by the host that it names. Pure.
 
-A web page can make its own name stand for 127.0.0.1 (DNS rebinding). The browser of someone on this host then
-lets the page read what the endpoint answers, as if it were the page's own server. But the request names the
-page's host, and no page can have an address or `localhost` for its name.
+A web page can make its own name stand for 127.0.0.1, or for another address at which the endpoint listens
+(DNS rebinding). The browser of someone who reaches that address then lets the page read what the endpoint
+answers, as if it were the page's own server. But the request names the page's host, and no page can have an
+address or `localhost` for its name.
 
 Rules (RFC 9110, 7.2; RFC 9112, 3.2):
 

@@ -330,7 +330,7 @@ def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
         (str(config), "--queue-name", "v2"): "[event-publisher:v2] health.bind",
         (str(config),): "[event-publisher:main]",
         (str(tmp_path / "missing.ini"),): "missing.ini",
-        ("--health", "192.0.2.1:80"): "'192.0.2.1:80'",
+        ("--health", "a.test:80"): "'a.test:80'",
         ("--health", "127.0.0.1:80", "--interval", "0 seconds"): "'0 seconds'",
     }.items():
         result = status(*words)

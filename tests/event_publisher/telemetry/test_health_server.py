@@ -97,6 +97,40 @@ def test_pages_over_loopback(host: str) -> None:
                 assert response.read().endswith(b"\n")
 
 
+@pytest.mark.parametrize(
+    ("bound", "asked"),
+    [
+        ("0.0.0.0", ["127.0.0.1", "127.9.9.9"]),
+        ("::", ["::1", "127.0.0.1"]),
+        ("::ffff:127.0.0.1", ["127.0.0.1"]),
+    ],
+)
+def test_pages_over_every_address(bound: str, asked: list[str]) -> None:
+    """`0.0.0.0` is every IPv4 address of the host, and `[::]` every address, whatever the default is."""
+    with serving(InternetEndpoint(bound, 0)) as server:
+        assert isinstance(server.endpoint, InternetEndpoint)
+        for host in asked:
+            client = http.client.HTTPConnection(host, server.endpoint.port, timeout=PATIENCE)
+            with contextlib.closing(client):
+                client.request("GET", "/healthz")
+                assert client.getresponse().status == 200
+
+
+def test_a_publisher_in_a_network_is_scraped_by_its_address_alone() -> None:
+    """Where others than this host get through, a name that isn't listed is still answered with 421."""
+    with serving(InternetEndpoint("0.0.0.0", 0)) as server:
+        assert isinstance(server.endpoint, InternetEndpoint)
+        for host, status in {
+            "10.1.2.3:9102": 200,
+            "[fd00::7]:9102": 200,
+            "rebound.example:9102": 421,
+        }.items():
+            client = http.client.HTTPConnection("127.0.0.1", server.endpoint.port, timeout=PATIENCE)
+            with contextlib.closing(client):
+                client.request("GET", "/metrics", headers={"Host": host})
+                assert client.getresponse().status == status
+
+
 def test_readiness_is_that_of_the_last_snapshot() -> None:
     """Each answer is made from what the publisher was last seen doing."""
     seen = [snapshot("the disk is full"), snapshot()]
@@ -266,6 +300,8 @@ def test_a_place_to_listen_that_cannot_be_is_told_with_a_remedy(tmp_path: Path) 
         HealthServer(server.endpoint, snapshot)
     with pytest.raises(HealthError, match=r"choose 127\.0\.0\.1"):
         HealthServer(InternetEndpoint("192.0.2.1", 0), snapshot)
+    with pytest.raises(HealthError, match=r"choose .*\[::\] for all"):
+        HealthServer(InternetEndpoint("fe80::1", 0), snapshot)
 
 
 def test_closing_ends_connections_and_the_thread() -> None:
