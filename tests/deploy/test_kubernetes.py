@@ -6,26 +6,22 @@ import json
 import re
 import sys
 import sysconfig
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import pytest
 
 from baseplate_events.event_publisher.config.settings import load_settings
+from baseplate_events.event_publisher.config.values import InternetEndpoint
 from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE
 from baseplate_events.events import MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from baseplate_events.spool.writer import MIN_SEGMENT_SIZE, SEGMENTS
-from tests.deploy.containers import COLLECTOR
+from tests.deploy.containers import COLLECTOR, PYTHON
 from tests.deploy.guide import guide
 from tests.deploy.systems import DEPLOY
 from tests.support.commands import run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from baseplate_events.event_publisher.config.settings import PublisherSettings
     from tests.deploy.containers import Engine
 
@@ -233,37 +229,30 @@ def test_a_collector_that_is_down_takes_nothing_out_of_service(sidecar: Node) ->
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe"])
-def test_probes_ask_for_life(sidecar: Node, settings: PublisherSettings, probe: str) -> None:
-    """A probe succeeds if and only if /healthz of the configured address says 200."""
-    command = [argument.text for argument in sidecar[probe]["exec"]["command"].items()]
-    assert "/opt/event-publisher/bin/python" == command[0]
-    assert f"http://{settings.health}/healthz" in command[-1]
-    for status, expected in ((200, True), (503, False)):
-        with answering(status) as address:
-            arguments = [argument.replace(str(settings.health), address) for argument in command[1:]]
-            assert expected == (run(sys.executable, *arguments).status == 0)
+def test_probes_ask_for_life(sidecar: Node, probe: str) -> None:
+    """A probe is an HTTP request for /healthz at the port that is scraped."""
+    assert {"path": "/healthz", "port": "event-metrics"} == sidecar[probe]["httpGet"].value
 
 
-@contextmanager
-def answering(status: int) -> Generator[str]:
-    """Serve /healthz with this status, and give where."""
+def test_others_than_the_pod_reach_the_port(sidecar: Node, settings: PublisherSettings) -> None:
+    """The publisher listens on all addresses of the pod, at the port that has the name."""
+    assert settings.health == InternetEndpoint(
+        "0.0.0.0", sidecar["ports"].named("event-metrics")["containerPort"].number
+    )
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/healthz" else 404)
-            self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-            """Say nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+def test_prometheus_looks_for_the_port() -> None:
+    """The scrape configuration and the PodMonitor go by the name of the port."""
+    (scrape,) = read_yaml((DEPLOY / "prometheus" / "scrape.yml").read_text())
+    job = next(job for job in scrape["scrape_configs"].items() if "kubernetes_sd_configs" in job)
+    (kept,) = [
+        rule for rule in job["relabel_configs"].items() if "action" in rule and rule["action"].value == "keep"
+    ]
+    assert "event-metrics" == kept["regex"].text
+    (monitor,) = read_yaml((DEPLOY / "prometheus" / "pod-monitor.yaml").read_text())
+    assert "PodMonitor" == monitor["kind"].text
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"].items()
+    assert {"port": "event-metrics", "path": "/metrics"} == endpoint.value
 
 
 class Kubelet:
@@ -327,10 +316,21 @@ class Kubelet:
 
     def probe(self, container: Node, probe: str) -> bool:
         """Tell whether a probe of a container that runs succeeds."""
-        command = [argument.text for argument in container[probe]["exec"]["command"].items()]
-        name = f"pod-{container['name'].text}"
-        told = self._engine.run('docker exec "$@" && echo succeeded || true', name, *command)
-        return told.endswith("succeeded\n")
+        asked = container[probe]["httpGet"]
+        port = container["ports"].named(asked["port"].text)["containerPort"].number
+        return self.get(port, asked["path"].text) is not None
+
+    def get(self, port: int, path: str) -> str | None:
+        """Return a page as another host of the network gets it, by the pod's address; None for an error."""
+        url = "http://$(docker inspect --format '{{.NetworkSettings.IPAddress}}' pod):$1$2"
+        script = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=4).read().decode())"
+        told = self._engine.run(
+            f'docker exec collector {PYTHON} -c "$3" "{url}" && echo succeeded || true',
+            str(port),
+            path,
+            script,
+        )
+        return told.removesuffix("succeeded\n") if told.endswith("succeeded\n") else None
 
 
 def test_the_pod_works(
@@ -344,6 +344,9 @@ def test_the_pod_works(
     service = kubelet.start(pod["containers"].named("service"), "shop")
     engine.wait_for_more(service)
     assert kubelet.probe(sidecar, "livenessProbe")
+    metrics = kubelet.get(sidecar["ports"].named("event-metrics")["containerPort"].number, "/metrics")
+    assert metrics is not None
+    assert 'event_publisher_events_delivered_total{queue="v2"}' in metrics
     assert settings.spool is not None
     spool = f"{settings.spool.directory}/events-v2"
     folder = engine.run('docker exec "$1" stat --format="%u:%g %a" "$2"', publisher, spool)
