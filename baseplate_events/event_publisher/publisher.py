@@ -306,6 +306,9 @@ class EventPublisher:
         accounting, consumer = self.accounting, self._sources.consumer
         depth = None if isinstance(consumer, MissingQueue) else consumer.measure()
         transports = {name: name != "posix" or depth is not None for name in self._transports}
+        oldest_at = self._delivery.oldest_at
+        if oldest_at is None:
+            self._reporter.attempts.settle()
         return Snapshot(
             queue_name=self._settings.queue.name,
             version=__version__,
@@ -319,7 +322,7 @@ class EventPublisher:
             transports=transports,
             attempts=self._reporter.attempts.counts(),
             failures=self._delivery.failures,
-            oldest_at=self._delivery.oldest_at,
+            oldest_at=oldest_at,
             spool=None if self._source is None else self._source.level(now, self._clock.wall_time()),
             disk_error=self._delivery.disk_error,
             stopping=self._control.stops > 0,

@@ -76,6 +76,28 @@ def look_until(
     return looks[-1]
 
 
+def test_an_event_that_was_given_up_leaves_the_publisher_ready(
+    name: str, tmp_path: Path, endpoint: UnixEndpoint
+) -> None:
+    """Once a refused event is gone and nothing is left, the publisher is ready, without another batch."""
+    with (
+        small_queue(name) as queue,
+        FaultCollector([Respond(400), Respond(400), Respond(200), Respond(400)]) as collector,
+        publisher_process(
+            tmp_path, name, collector.url, health__bind=endpoint.path, batch__max_age="1 second"
+        ) as publisher,
+    ):
+        look_until(publisher, endpoint, lambda look: look.unready is None)
+        put_all(queue, make_events(2))
+        look = look_until(
+            publisher, endpoint, lambda look: status_of(look).delivered == 1 and look.unready is None
+        )
+        status = status_of(look)
+        assert (status.attempts["refused"], status.attempts["accepted"]) == (3, 1)
+        assert status.dropped["refused"] == 1
+        assert status.failing_for == 0
+
+
 def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEndpoint) -> None:
     """A publisher is ready at first, unready with the reason while nothing passes, and ready once it does."""
     events = make_events(20)

@@ -124,6 +124,7 @@ class Attempts:
         self._total = 0.0
         self._failing_since: float | None = None
         self._last_success_at: float | None = None
+        self._refused = False
 
     def record(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Count an attempt that ended at `now` and took so many seconds."""
@@ -137,6 +138,15 @@ class Attempts:
             self._failing_since = now
         if isinstance(outcome, Accepted):
             self._last_success_at = now
+        self._refused = isinstance(outcome, TooLarge | Refused)
+
+    def settle(self) -> None:
+        """Take note that nothing is left to deliver: what the collector refused last was given up.
+
+        Then that refusal was of the event alone, as others were accepted beside it. Other failures stay.
+        """
+        if self._refused:
+            self.last_error = self._failing_since = None
 
     def counts(self) -> AttemptCounts:
         """Give what was counted so far."""

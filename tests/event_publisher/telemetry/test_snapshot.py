@@ -81,6 +81,21 @@ def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
     assert (accepted[-1] if accepted else None) == counts.last_success_at
 
 
+@given(st.lists(outcomes, min_size=1))
+def test_a_refusal_is_no_trouble_once_nothing_is_left(ended: list[Outcome]) -> None:
+    """A refusal that was the last attempt ends with its event; every other failure stays one."""
+    counter = Attempts()
+    for now, outcome in enumerate(ended):
+        counter.record(outcome, 0.1, float(now))
+    before = counter.counts()
+    counter.settle()
+    if isinstance(ended[-1], TooLarge | Refused):
+        assert (counter.counts().last_error, counter.counts().failing_since) == (None, None)
+        assert counter.last_error is None
+    else:
+        assert counter.counts() == before
+
+
 @given(st.lists(st.tuples(outcomes, durations), min_size=1))
 def test_counts_that_were_given_never_change(attempts: list[tuple[Outcome, float]]) -> None:
     """What was given stays as it was, whatever is counted later."""
