@@ -1,0 +1,559 @@
+"""Real publishers in trouble: each trouble makes alerts fire, and then ends.
+
+A trouble is a generator that a `Scene` drives: it begins, yields again and again until its alerts have fired,
+and then ends what it began. All run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.server
+import itertools
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from baseplate_events import EventQueue
+from baseplate_events.errors import EventError
+from baseplate_events.transport.posix import MessageQueue
+from tests.deploy.prometheus import free_port
+from tests.support.commands import run
+from tests.support.disks import mounted
+from tests.support.publishers import (
+    MAX_MESSAGE_SIZE,
+    MAX_MESSAGES,
+    config_text,
+    put_into_spool,
+    spooled_files,
+)
+from tests.support.queues import fresh_event_name
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+    from tests.deploy.prometheus import Prometheus
+
+#: What makes a collector refuse the batch that it is in.
+POISON: Final = b"poison"
+
+#: Seconds between two events of a service.
+_PAUSE: Final = 0.05
+
+#: Seconds between two events of a service that has few.
+_RARELY: Final = 1.7
+
+#: The number of RLIMIT_MSGQUEUE on Linux; the module `resource` doesn't name it.
+_RLIMIT_MSGQUEUE: Final = 12
+
+#: Bytes of all POSIX queues of a user, by default.
+_STOCK_LIMIT: Final = 819_200
+
+#: The least that `spool.max_size` and `dead_letters.max_size` take.
+_SMALL_SPOOL: Final = "1000000"
+_FEW_LETTERS: Final = "100000"
+
+#: Bytes of events of which two don't fit into those letters.
+_LARGE: Final = 60_000
+
+Steps: TypeAlias = "Generator[None]"
+
+
+class Collector:
+    """A collector that answers as it is told to, on a free port of loopback.
+
+    Attributes:
+        status: What it answers.
+        refuses_poison: Whether it answers 400 to a batch that holds `POISON`.
+        delay: Seconds until it answers.
+        requests: How many requests it has read.
+    """
+
+    def __init__(self, status: int = 200) -> None:
+        self.status = status
+        self.refuses_poison = False
+        self.delay = 0.0
+        self.requests = 0
+        self._closing = threading.Event()
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = collector._answer(gzip.decompress(body))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self.url: Final = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def _answer(self, batch: bytes) -> int:
+        self.requests += 1
+        status = self.status
+        if status == http.HTTPStatus.OK and self.refuses_poison and POISON in batch:
+            status = http.HTTPStatus.BAD_REQUEST
+        self._closing.wait(self.delay)
+        return status
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Producer:
+    """A service that puts events until it is stopped, whatever comes of them.
+
+    Args:
+        put: Puts one.
+        events: What it puts.
+        pause: Seconds between two events.
+    """
+
+    def __init__(
+        self, put: Callable[[bytes], object], events: Iterable[bytes], *, pause: float = _PAUSE
+    ) -> None:
+        self._put = put
+        self._events = events
+        self._pause = pause
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for event in self._events:
+            with contextlib.suppress(EventError):
+                self._put(event)
+            if self._stopping.wait(self._pause):
+                return
+
+    def stop(self) -> None:
+        """Put no more."""
+        self._stopping.set()
+        self._thread.join()
+
+
+class Publisher:
+    """A publisher that can be killed and started again; Prometheus scrapes it from its first start on."""
+
+    def __init__(self, command: list[str], log: Path, port: int) -> None:
+        self._command = command
+        self._log = log
+        self.port: Final = port
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(self._command, stderr=log)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.process.kill()
+        self.process.wait()
+
+    def start(self) -> None:
+        """Start it again."""
+        self.process = self._start()
+
+    def wait_until_it_answers(self) -> None:
+        """Wait until its health endpoint listens."""
+
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_until(answers, self._log.read_text, process=self.process)
+
+
+class Scene:
+    """Where a trouble plays.
+
+    Args:
+        folder: An empty folder.
+        prometheus: What scrapes the publishers.
+        stack: What is closed in the end.
+
+    Attributes:
+        name: NAME of a queue that nobody else has.
+        folder: As given.
+        spool: The directory of the spool.
+        prometheus: As given.
+        stack: As given.
+        ports: Those of its publishers.
+        expected: The alerts that are to fire.
+        fired: Those that have, with what they said.
+    """
+
+    def __init__(
+        self, folder: Path, prometheus: Prometheus, stack: contextlib.ExitStack, expected: frozenset[str]
+    ) -> None:
+        self.name: str = stack.enter_context(fresh_event_name())
+        self.folder: Path = folder
+        self.spool: Path = folder / "spool"
+        self.prometheus: Prometheus = prometheus
+        self.stack: contextlib.ExitStack = stack
+        self.ports: set[int] = set()
+        self.expected: frozenset[str] = expected
+        self.fired: dict[str, list[str]] = {}
+        self._numbers = itertools.count()
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether an alert is still to fire."""
+        return not self.expected <= self.fired.keys()
+
+    def collector(self, status: int = 200) -> Collector:
+        """Start a collector."""
+        collector = Collector(status)
+        self.stack.callback(collector.close)
+        return collector
+
+    def publisher(
+        self,
+        collector: Collector,
+        *,
+        prefix: Iterable[str] = (),
+        options: Iterable[str] = (),
+        log: Path | None = None,
+        scraped: bool = True,
+        **overrides: str,
+    ) -> Publisher:
+        """Start a publisher of the queue.
+
+        Args:
+            collector: Where it delivers to.
+            prefix: A command that starts it.
+            options: More words of its command line.
+            log: Where its log goes.
+            scraped: Whether Prometheus finds it as on a host.
+            overrides: Values of its configuration, as for `config_text`.
+        """
+        port, number = free_port(), next(self._numbers)
+        self.ports.add(port)
+        config_file = self.folder / f"{number}.ini"
+        config_file.write_text(
+            config_text(self.name, collector.url, health__bind=f"127.0.0.1:{port}", **overrides)
+        )
+        words = ["-m", "baseplate_events.event_publisher", "--queue-name", self.name, str(config_file)]
+        command = [*prefix, sys.executable, *words, *options]
+        publisher = Publisher(command, log or self.folder / f"{number}.log", port)
+        self.stack.callback(publisher.kill)
+        if scraped:
+            self.prometheus.add_host(port)
+        return publisher
+
+    def service(self, *, max_event_size: int = MAX_MESSAGE_SIZE) -> EventQueue[bytes]:
+        """Open the spool as a service does."""
+        self.spool.mkdir(mode=0o700, exist_ok=True)
+        queue = EventQueue(self.name, bytes, spool_directory=self.spool, max_event_size=max_event_size)
+        self.stack.callback(queue.close)
+        return queue
+
+    def queue(self) -> MessageQueue:
+        """Open the POSIX queue as a service does, and make it if need be."""
+        posix_name = f"/events-{self.name}"
+        queue = MessageQueue(
+            posix_name, max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE, read=False
+        )
+        self.stack.callback(queue.close)
+        return queue
+
+    def produce(
+        self, put: Callable[[bytes], object], events: Iterable[bytes] | None = None, *, pause: float = _PAUSE
+    ) -> Producer:
+        """Have a service put events."""
+        producer = Producer(put, numbered() if events is None else events, pause=pause)
+        self.stack.callback(producer.stop)
+        return producer
+
+    def disk(self, *arguments: str | Path) -> Path:
+        """Mount a disk, and return where it is."""
+        path = self.folder / "disk"
+        self.stack.enter_context(mounted(path, *arguments))
+        return path
+
+
+def numbered(*, size: int = 0) -> Generator[bytes]:
+    """Give good events for ever."""
+    for number in itertools.count():
+        yield json.dumps({"id": number, "pad": "x" * size}).encode()
+
+
+def healthy(scene: Scene) -> Steps:
+    """A publisher with both transports delivers."""
+    collector = scene.collector()
+    publisher = scene.publisher(
+        collector, spool__directory=str(scene.spool), spool__max_size=_SMALL_SPOOL, scraped=False
+    )
+    scene.prometheus.set_pods(publisher.port)
+    publisher.wait_until_it_answers()
+    # So rarely that two looks in a row don't find something to deliver.
+    scene.produce(scene.queue().put, pause=_RARELY)
+    scene.produce(scene.service().put, pause=_RARELY)
+    while True:
+        yield
+
+
+def outage(scene: Scene) -> Steps:
+    """The collector answers 503, until the spool is full and then the queue."""
+    collector = scene.collector(503)
+    scene.publisher(collector, spool__directory=str(scene.spool), spool__max_size=_SMALL_SPOOL)
+    queue = scene.queue()
+    producer = scene.produce(queue.put, numbered(size=900), pause=0.001)
+    while scene.wants_more:
+        yield
+    producer.stop()
+    collector.status = 200
+
+
+def wrong_key(scene: Scene) -> Steps:
+    """The collector refuses the signature."""
+    collector = scene.collector(401)
+    scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
+    scene.service().put(b"{}")
+    while scene.wants_more:
+        yield
+    collector.status = 200
+
+
+def rejections(scene: Scene) -> Steps:
+    """The collector refuses events for good, more than the dead letters hold; so does a service's `put`."""
+    collector = scene.collector()
+    collector.refuses_poison = True
+    scene.publisher(
+        collector,
+        spool__directory=str(scene.spool),
+        queue__transport="spool",
+        max_event_size=str(_LARGE + 1_000),
+        dead_letters__max_size=_FEW_LETTERS,
+    )
+    service = scene.service(max_event_size=_LARGE + 1_000)
+    for number in range(3):
+        service.put(json.dumps({"id": number, POISON.decode(): "x" * _LARGE}).encode())
+        service.put(b"{}")
+    with contextlib.suppress(EventError):
+        service.put(b"x" * (2 * _LARGE))
+    while scene.wants_more:
+        service.put(b"{}")  # what is refused is given up only beside others that aren't
+        yield
+
+
+def damage(scene: Scene) -> Steps:
+    """A segment is of a later release, and another has bytes that are no event."""
+    collector = scene.collector()
+    scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
+    service = scene.service()
+    service.put(b"{}")
+    (segment,) = spooled_files(scene.spool, scene.name)
+    with segment.open("ab") as file:
+        file.write(b"\xffEVE" + bytes(100))
+    service.put(b"{}")
+    put_into_spool(scene.folder / "elsewhere", scene.name, [b"{}"])
+    (other,) = spooled_files(scene.folder / "elsewhere", scene.name)
+    later = segment.with_name(other.name)
+    header = b"event-segment 2 2j x "
+    other.write_bytes(b"%b%08x\n" % (header, zlib.crc32(header)))
+    other.rename(later)
+    while scene.wants_more:
+        yield
+    later.unlink()
+
+
+def another_batch(scene: Scene) -> Steps:
+    """A publisher is killed while it sends a batch, and an event of that can't be read again."""
+    collector = scene.collector(503)
+    publisher = scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
+    put_into_spool(scene.spool, scene.name, itertools.islice(numbered(), 5))
+    while not collector.requests:
+        yield
+    publisher.kill()
+    (segment,) = spooled_files(scene.spool, scene.name)
+    segment.write_bytes(segment.read_bytes().replace(b'"id": 3', b'"id": 4'))
+    collector.status = 200
+    publisher.start()
+    while scene.wants_more:
+        yield
+
+
+def no_spool(scene: Scene) -> Steps:
+    """An event is none, and there is no place for it; statsd is gone, and the log can't be written."""
+    collector = scene.collector()
+    statsd = scene.folder / "statsd"
+    events = itertools.chain(itertools.islice(numbered(), 100), (b"<no event>",), numbered())
+    publisher = scene.publisher(
+        collector,
+        options=["--debug"],
+        log=Path("/dev/full"),
+        metrics__namespace="test",
+        metrics__endpoint=str(statsd),
+    )
+    publisher.wait_until_it_answers()
+    producer = scene.produce(scene.queue().put, events)
+    while scene.wants_more:
+        yield
+    producer.stop()
+    server = scene.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    server.settimeout(_PAUSE)
+    server.bind(str(statsd))
+
+    def read(_: bytes) -> None:
+        with contextlib.suppress(TimeoutError):
+            server.recv(65_536)
+
+    scene.produce(read, itertools.repeat(b""), pause=0)
+
+
+def two_publishers(scene: Scene) -> Steps:
+    """A second publisher takes events from the queue."""
+    collector = scene.collector()
+    scene.publisher(collector)
+    second = scene.publisher(collector)
+    while scene.wants_more:
+        yield
+    scene.prometheus.remove_host(second.port)
+    second.kill()
+
+
+def down(scene: Scene) -> Steps:
+    """The publisher is gone."""
+    collector = scene.collector()
+    publisher = scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
+    publisher.wait_until_it_answers()
+    publisher.kill()
+    while scene.wants_more:
+        yield
+    publisher.start()
+
+
+def restarts(scene: Scene) -> Steps:
+    """The publisher is killed and started again and again."""
+    collector = scene.collector()
+    publisher = scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
+    query = f'event_publisher_uptime_seconds{{queue="{scene.name}"}} > 1'
+    while scene.wants_more:
+        if scene.prometheus.query(query):
+            publisher.kill()
+            publisher.start()
+            publisher.wait_until_it_answers()
+        yield
+
+
+def stuck(scene: Scene) -> Steps:
+    """The disk of the spool doesn't answer."""
+    image = scene.folder / "image"
+    with image.open("wb") as file:
+        file.truncate(16 * 2**20)
+    run("mkfs.ext4", "-q", image).check()
+    disk = scene.disk("-o", "loop", image)
+    publisher = scene.publisher(scene.collector(), spool__directory=str(disk), spool__max_size=_SMALL_SPOOL)
+    publisher.wait_until_it_answers()
+    queue = scene.queue()
+    run("fsfreeze", "--freeze", disk).check()
+    thaw = scene.stack.enter_context(contextlib.ExitStack())
+    thaw.callback(lambda: run("fsfreeze", "--unfreeze", disk).check())
+    queue.put(b"{}")
+    while scene.wants_more:
+        yield
+    thaw.close()
+
+
+def no_queue(scene: Scene) -> Steps:
+    """The POSIX queue can't be made."""
+    limits = f"--msgqueue=0:{_STOCK_LIMIT}"
+    publisher = scene.publisher(
+        scene.collector(), prefix=["prlimit", limits], spool__directory=str(scene.spool)
+    )
+    while scene.wants_more:
+        yield
+    resource.prlimit(publisher.process.pid, _RLIMIT_MSGQUEUE, (_STOCK_LIMIT, _STOCK_LIMIT))
+
+
+def slow_collector(scene: Scene) -> Steps:
+    """The collector takes its time, and events come faster."""
+    collector = scene.collector()
+    collector.delay = 0.7
+    scene.publisher(
+        collector, spool__directory=str(scene.spool), queue__transport="spool", batch__max_events="1"
+    )
+    producer = scene.produce(scene.service().put)
+    while scene.wants_more:
+        yield
+    producer.stop()
+    collector.delay = 0
+
+
+def full_disk(scene: Scene) -> Steps:
+    """The disk of the spool is full, and takes neither events nor dead letters."""
+    disk = scene.disk("-t", "tmpfs", "-o", "size=4m", "tmpfs")
+    scene.spool = disk / "spool"
+    collector = scene.collector(503)
+    collector.refuses_poison = True
+    scene.publisher(collector, spool__directory=str(scene.spool), spool__max_size=_SMALL_SPOOL)
+    put_into_spool(scene.spool, scene.name, [b'{"poison":1}', *itertools.islice(numbered(), 20)])
+    while not collector.requests:
+        yield
+    filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    scene.stack.callback(os.close, filler)
+
+    def fill(_: bytes) -> None:
+        with contextlib.suppress(OSError):
+            while os.write(filler, bytes(4_096)):
+                pass
+
+    producer = scene.produce(fill, itertools.repeat(b""), pause=0.01)
+    wait_until(lambda: os.statvfs(disk).f_bavail == 0, "the disk does not fill up")
+    collector.status = 200
+    while scene.wants_more:
+        yield
+    producer.stop()
+    os.truncate(disk / "filler", 0)
+
+
+#: Each trouble, and the alerts that it makes fire.
+TROUBLES: Final[dict[Callable[[Scene], Steps], frozenset[str]]] = {
+    healthy: frozenset(),
+    outage: frozenset(
+        {
+            "EventsNotDelivered",
+            "EventsLate",
+            "EventSpoolFillsUp",
+            "EventSpoolTakesNothing",
+            "EventQueueFillsUp",
+            "EventQueueWasFull",
+        }
+    ),
+    wrong_key: frozenset({"EventCollectorRejects", "EventsNotDelivered"}),
+    rejections: frozenset({"EventsDeadLettered", "DeadLettersDropped", "EventPutsRefused"}),
+    damage: frozenset({"EventSpoolTorn", "EventSegmentsSetAside"}),
+    another_batch: frozenset({"EventBatchesRekeyed", "EventSpoolTorn"}),
+    no_spool: frozenset({"EventsDropped", "EventPublisherStatsdLost", "EventPublisherLogLost"}),
+    two_publishers: frozenset({"EventPublisherTwice"}),
+    down: frozenset({"EventPublisherDown"}),
+    restarts: frozenset({"EventPublisherRestarts"}),
+    stuck: frozenset({"EventPublisherStuck"}),
+    no_queue: frozenset({"EventTransportMissing"}),
+    slow_collector: frozenset({"EventCollectorSlow", "EventSegmentStays"}),
+    full_disk: frozenset(
+        {"EventSpoolDiskFillsUp", "EventSpoolTakesNothing", "EventSpoolHampered", "EventPublisherNotReady"}
+    ),
+}
