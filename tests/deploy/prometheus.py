@@ -80,7 +80,7 @@ def quick(rules: str) -> str:
     rules = re.sub(r"\bfor: \w+", _FOR, rules)
     rules = rules.replace("[30m]", f"[{_LONG_WINDOW}]")
     rules = re.sub(r"\[\d+[mh]\]", f"[{_WINDOW}]", rules)
-    rules = re.sub(r"\boffset \d+[mh]", f"offset {_WINDOW}", rules)
+    rules = re.sub(r"(event_publisher_uptime_seconds <) \d+", rf"\1 {_WINDOW.removesuffix('s')}", rules)
     assert not re.search(r"\b\d+[mhd]\b", rules.partition("groups:")[2].replace("rate5m", ""))
     return rules
 
