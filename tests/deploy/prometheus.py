@@ -164,7 +164,7 @@ def _write_targets(path: Path, targets: list[tuple[dict[str, str], int]]) -> Non
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody has at this moment."""
+    """Return a port of loopback that is free at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.deploy.prometheus import POD, RULES, prepare, running
+from tests.deploy.scene import Scene
 from tests.deploy.systems import DEPLOY
-from tests.deploy.troubles import TROUBLES, Scene, healthy
+from tests.deploy.troubles import TROUBLES, healthy
 from tests.support.commands import run
 from tests.support.queues import needs_root
 from tests.support.tools import need_command

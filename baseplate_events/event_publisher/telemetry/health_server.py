@@ -8,7 +8,7 @@ Rules:
 3. A connection lives `DEADLINE` seconds at most, whatever its client sends or reads.
 4. Connections are accepted `ACCEPT_INTERVAL` seconds apart, which bounds the time that clients can cost.
 5. It listens on the address that the operator chose, or on a Unix socket that only the publisher's user can
-   open. A socket file that nobody listens on was left by a crash, and is replaced. `[::]` takes IPv4 too.
+   open. A socket file without a listener was left by a crash, and is replaced. `[::]` takes IPv4 too.
 6. What a web page asks through a browser that reaches the address isn't answered; see `host_check`. No
    browser gets at a Unix socket, where any host may be named.
 7. Rules 1 to 4 hold for any client. Where others than this host get through, they can keep scrapers out, but
