@@ -108,8 +108,9 @@ ports = st.integers(1, 65_535)
 
 #: Addresses at which something can listen, of loopback, of a network and of the whole host.
 listening_hosts = st.one_of(
-    st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "::"]), st.ip_addresses().map(str)
-)
+    st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "::"]),
+    st.ip_addresses().filter(lambda address: not address.is_multicast).map(str),
+).filter(lambda host: host != "255.255.255.255")
 
 #: A unit of time, and its seconds as factor and divisor.
 _time_units = st.sampled_from(
@@ -211,6 +212,9 @@ def broken_values(key: Option, secret: str) -> st.SearchStrategy[str]:
             "[fe80::1%eth0]:9102",
             "health.test:9102",
             "http://[::1]:9102",
+            "224.0.0.1:9102",
+            "[ff02::1]:9102",
+            "255.255.255.255:9102",
         ]
     elif key.kind == "proxy":
         broken += ["proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import ipaddress
 import os
 import re
 import socket
@@ -23,6 +24,8 @@ MAX_SOCKET_PATH: Final = 107
 _HOST_LENGTH: Final = 253
 _LABEL_LENGTH: Final = 63
 _HIGHEST_PORT: Final = 65_535
+#: The address of all hosts of a network, at which a socket can listen, and never hears of a connection.
+_BROADCAST: Final = "255.255.255.255"
 #: Permission bits: the owner may read and write; anybody may execute.
 _OWNER: Final = 0o600
 _EXECUTE: Final = 0o111
@@ -242,6 +245,8 @@ def parse_bind(text: str) -> Endpoint:
     host = "127.0.0.1" if endpoint.host.lower() == "localhost" else endpoint.host
     if not (_is_address(socket.AF_INET, host) or _is_address(socket.AF_INET6, host)):
         raise MistakeError("has a name in place of an address")
+    if ipaddress.ip_address(host).is_multicast or host == _BROADCAST:
+        raise MistakeError("has an address that no host has")
     return InternetEndpoint(host, endpoint.port)
 
 
