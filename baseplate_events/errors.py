@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import errno
 
+from ._words import counted
+
 #: What is wrong if the system has no more descriptors (EMFILE, ENFILE), and the remedy, for any queue.
 TOO_MANY_FILES = {
     errno.EMFILE: "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
@@ -79,8 +81,9 @@ class EventQueueFullError(EventError):
             return "The event queue is full."
         if self.problem is not None:
             return f"The event queue {self.name} is full: {self.problem}"
+        room = "" if self.capacity is None else f" ({counted(self.capacity, 'event')})"
         return (
-            f"The event queue {self.name} is full ({self.capacity} events): its event publisher isn't "
+            f"The event queue {self.name} is full{room}: its event publisher isn't "
             "running, or isn't getting through to the event collector"
         )
 

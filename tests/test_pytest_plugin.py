@@ -18,7 +18,7 @@ def test_puts(make_event_queue):
     queue = make_event_queue(serialize_v2j_event, name="clicks", max_queue_size=1)
     queue.put({{"action": "click"}})
     assert queue.only_event() == {{"action": "click"}}
-    assert repr(queue) == "<InMemoryEventQueue 'clicks', 1 events>"
+    assert repr(queue) == "<InMemoryEventQueue 'clicks', 1 event>"
 
 def test_is_apart(make_event_queue):
     one, other = make_event_queue(serialize_v2j_event), make_event_queue(serialize_v2j_event)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PACKAGE",
     "command",
-    "counted",
     "event_queue_name",
     "leave_stdout",
     "posix_queue_name",
@@ -56,11 +55,6 @@ def command_line(*words: str) -> str:
 def command(*words: str) -> str:
     """Write a command of this package likewise, in backquotes."""
     return f"`{command_line(*words)}`"
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things: `1 event`, `2,000 events`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def told(perform: Callable[[], int]) -> int:

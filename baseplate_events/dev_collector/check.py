@@ -18,6 +18,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from .._words import counted
 from ..event_publisher.policy.wire import sign
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def check_batch(
     try:
         length = _body_length(method, path, headers, max_size)
         if len(body) != length:
-            return RejectedBatch(400, f"the body ended after {len(body)} of {length} bytes")
+            return RejectedBatch(400, f"the body ended after {len(body):,} of {counted(length, 'byte')}")
         name, mac = _signature(headers)
         plain = _gunzip(body, max_size) if _encoding(headers) == "gzip" else body
         if len(plain) > max_size:
@@ -156,7 +157,7 @@ def _body_length(method: str, path: str, headers: Sequence[tuple[str, str]], max
     # gzip makes incompressible bytes a little larger, hence the room above max_size.
     limit = 2 * max_size + 1_024
     if int(declared) > limit:
-        raise _RefusalError(413, f"the body is larger than {limit} bytes as sent")
+        raise _RefusalError(413, f"the body is larger than {counted(limit, 'byte')} as sent")
     media_type = (_header(headers, "Content-Type", 415) or "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise _RefusalError(415, "Content-Type isn't application/json")
@@ -216,7 +217,7 @@ def _gunzip(data: bytes, max_size: int) -> bytes:
 
 
 def _too_large(max_size: int) -> RejectedBatch:
-    return RejectedBatch(413, f"the batch is larger than {max_size} bytes uncompressed")
+    return RejectedBatch(413, f"the batch is larger than {counted(max_size, 'byte')} uncompressed")
 
 
 def _split(plain: bytes, version: str) -> tuple[bytes, ...]:
@@ -234,7 +235,9 @@ def _split(plain: bytes, version: str) -> tuple[bytes, ...]:
         raise _RefusalError(400, 'a batch of version 2 is `{"1":{"lst":["rec",N,EVENT,...]}}`')
     events = _events(text, opening.end(), _V2_CLOSING)
     if len(events) != int(opening[1]):
-        raise _RefusalError(400, f"the batch says that it holds {opening[1]} events, but holds {len(events)}")
+        raise _RefusalError(
+            400, f"the batch says that it is of {opening[1]}, but it holds {counted(len(events), 'event')}"
+        )
     return events
 
 

@@ -21,6 +21,7 @@ import math
 import select
 from typing import TYPE_CHECKING, Final
 
+from .._words import Count
 from ..errors import EventError, EventQueueFullError
 from .missing_queue import MissingQueue
 
@@ -131,10 +132,20 @@ class EventSources:
         return self._spool is None or not self._control.stops or self._current_settings().shutdown_drain
 
     @property
+    def to_move(self) -> int:
+        """How many events of the queue a stopping publisher still moves into the spool."""
+        return self._to_move
+
+    @property
+    def ends_at(self) -> float:
+        """When the grace of a stopping publisher is over, by the monotonic clock."""
+        return self._control.stopped_at + self._current_settings().shutdown_grace
+
+    @property
     def requeue_at(self) -> float:
         """When a stopping publisher begins to put events back, by the monotonic clock."""
         grace = self._current_settings().shutdown_grace
-        return self._control.stopped_at + grace - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
+        return self.ends_at - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
 
     def requeue_unsent(self) -> None:
         """Put everything that is in memory only back into the queue, ahead of what is there."""
@@ -158,11 +169,9 @@ class EventSources:
         self._delivery.requeued(len(events) - lost, lost=lost)
         name = self.consumer.name
         if lost:
-            logger.error(
-                "lost %d events: they could not be delivered, and %s has no room for them", lost, name
-            )
+            logger.error("lost %s that could not be delivered: %s has no room", Count(lost, "event"), name)
         if len(events) > lost:
-            logger.warning("put %d events back into %s", len(events) - lost, name)
+            logger.warning("put %s back into %s", Count(len(events) - lost, "event"), name)
 
     def close(self) -> None:
         """Close the queue."""
@@ -255,4 +264,6 @@ class EventSources:
 
     def _log_rejected(self, rejected: list[tuple[int, Rejection]]) -> None:
         for size, rejection in rejected:
-            logger.error("can't send a message of %d bytes: %s; %s", size, rejection.reason, self.fate)
+            logger.error(
+                "can't send a message of %s: %s; %s", Count(size, "byte"), rejection.reason, self.fate
+            )

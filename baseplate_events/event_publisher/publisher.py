@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from .. import __version__
 from .._compat import assert_never
+from .._words import Count, counted
 from ..errors import EventError
 from .assembly import open_parts
 from .clock import SystemClock
@@ -34,6 +35,7 @@ from .missing_queue import MissingQueue
 from .policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .policy.poison import Action
 from .sender import Finished, Sender, TransportFactory
+from .stop_log import Left, StopLog
 from .telemetry.reporter import Reporter
 from .telemetry.snapshot import Snapshot, describe_failure
 from .telemetry.systemd import Notifier
@@ -49,9 +51,6 @@ if TYPE_CHECKING:
     from .sender import CollectorTransport
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-#: Seconds between two log lines of a publisher that is stopping about what is left.
-_PROGRESS_INTERVAL: Final = 2.0
 
 #: What services may put events into, by `queue.transport`.
 _TRANSPORTS: Final = {"posix": ("posix",), "spool": ("spool",), "both": ("posix", "spool")}
@@ -103,7 +102,7 @@ class EventPublisher:
             stack.callback(self._reporter.close)
             self._resources = stack.pop_all()
         self._stopping = False
-        self._log_progress_at = 0.0
+        self._stop_log = StopLog()
         self._disk_error: str | None = None
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
@@ -150,7 +149,7 @@ class EventPublisher:
         with self._resources:
             logger.info("publishing events from %s to %s", self._places(), self._settings.collector.url)
             if self.accounting.recovered:
-                logger.info("recovered %d events that were being delivered", self.accounting.recovered)
+                logger.info("recovered %s of unfinished batches", Count(self.accounting.recovered, "event"))
             health = self._reporter.start(self._clock.monotonic())
             if health is not None:
                 logger.info("health endpoint listening on %s", health)
@@ -159,8 +158,13 @@ class EventPublisher:
                     self._sleep()
             finally:
                 self._sources.requeue_unsent()
-                logger.info("stopped: %s", self.accounting)
+                logger.info("stopped: %s%s", self.accounting, self._left_in_spool())
                 self._reporter.finish(self._clock.monotonic())
+
+    def _left_in_spool(self) -> str:
+        if self._source is None:
+            return ""
+        return f"; {counted(self._source.backlog, 'byte')} left in the spool"
 
     def _places(self) -> str:
         """Say where events come from."""
@@ -185,13 +189,8 @@ class EventPublisher:
             self._stopping = True
             self._sources.begin_stop(now)
             self._reporter.stopping(now)
-        if stopping and now >= self._log_progress_at:
-            self._log_progress_at = now + _PROGRESS_INTERVAL
-            logger.info(
-                "stopping: %d events in hand, %d in the queue",
-                self.accounting.in_hand + self.accounting.spooled,
-                self._sources.consumer.depth,
-            )
+        if stopping and now >= self._stop_log.due_at:
+            self._log_stop(now)
         if self._control.reload_wanted:
             self._reload()
         if now >= self._sources.consumer.look_at:
@@ -212,6 +211,17 @@ class EventPublisher:
             or now >= self._sources.requeue_at
             or (nothing_to_come and self._nothing_left())
         )
+
+    def _log_stop(self, now: float) -> None:
+        """Log what is left to do before the end."""
+        accounting, sources, source = self.accounting, self._sources, self._source
+        left = Left(
+            requests=self._delivery.in_flight,
+            events=accounting.in_hand + accounting.spooled,
+            queued=sources.consumer.depth if source is None else sources.to_move,
+            spooled=None if source is None else source.backlog,
+        )
+        self._stop_log.write(left, now, drains=sources.may_send, ends_at=sources.ends_at)
 
     def _send(self, attempt: Attempt) -> None:
         """Give an attempt to the sender that was busy last, with the freshest connection, or to a new one."""
@@ -239,14 +249,17 @@ class EventPublisher:
             self._idle_senders.append(finished.sender)
         failures = self._delivery.failures
         count = len(finished.attempt.batch.events)
+        events = Count(count, "event")
         now = self._sources.ended_at = self._clock.monotonic()
         action = self._delivery.finish(finished.attempt, finished.outcome, now)
         self._reporter.record(finished.outcome, count, finished.seconds, now)
         match finished.outcome:
             case Accepted():
-                logger.debug("delivered %d events", count)
+                logger.debug("delivered %s", events)
                 if failures and not self._delivery.failures:
-                    logger.warning("the collector takes events again, after %d failed attempts", failures)
+                    logger.warning(
+                        "the collector takes events again, after %s", Count(failures, "failed attempt")
+                    )
             case TooLarge(reason=reason) | Refused(reason=reason):
                 if action is Action.GIVE_UP:
                     what = self._sources.fate
@@ -254,15 +267,15 @@ class EventPublisher:
                     what = "looking for the offender"
                 else:
                     what = "kept until it accepts others"
-                logger.error("the collector refuses %d events: %s; %s", count, reason, what)
+                logger.error("the collector refuses %s: %s; %s", events, reason, what)
             case Retryable() | Misconfigured() if action is Action.GIVE_UP:
                 logger.error(
-                    "gave %d events up: %s; %s", count, describe_failure(finished.outcome), self._sources.fate
+                    "gave up %s: %s; %s", events, describe_failure(finished.outcome), self._sources.fate
                 )
             case Retryable() | Misconfigured():
                 logger.warning(
-                    "can't deliver %d events: %s; next attempt in %.1f seconds",
-                    count,
+                    "can't deliver %s: %s; next attempt in %.1f seconds",
+                    events,
                     describe_failure(finished.outcome),
                     max(0.0, self._delivery.paused_until - now),
                 )
@@ -339,7 +352,7 @@ class EventPublisher:
         if wake_at is not None:
             times.append(wake_at)
         if self._control.stops:
-            times += [self._sources.requeue_at, self._log_progress_at]
+            times += [self._sources.requeue_at, self._stop_log.due_at]
         for descriptor, _ in self._clock.poll(poller, min(times) - now):
             self._sources.consumer.woken(descriptor)
         self._control.clear()

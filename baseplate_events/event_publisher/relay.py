@@ -17,6 +17,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from .._words import counted
 from ..errors import EventQueueFullError, EventQueueUnavailableError
 from ..refusals import RefusalCounts
 from ..spool.format import OVERHEAD, Header
@@ -181,7 +182,7 @@ class Relay:
             return None
         # Without numbers that change, since this is logged and shown whenever it changes.
         if self.max_size - used < largest:
-            return f"{self.path} is full: spool.max_size is {self.max_size:,} bytes"
+            return f"{self.path} is full: spool.max_size is {counted(self.max_size, 'byte')}"
         return f"the disk of {self.path} is full: it has too little room, or can't take another file"
 
     def _fail(self, problem: str) -> None:

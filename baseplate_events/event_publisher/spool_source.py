@@ -25,6 +25,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from .._words import Count
 from .policy.span import EventRun, Span, cut_spans, join_spans, records_size
 from .spool_reader.catalog import REASONS
 from .telemetry.snapshot import SpoolLevel
@@ -100,9 +101,9 @@ class SpoolSource:
             events = self._reader.load(entered.spans)
             if not events:
                 logger.error(
-                    "%d events that were being delivered can't be read from the spool again as they were; "
+                    "%s of an unfinished batch can't be read from the spool again as they were; "
                     "what is whole of them is sent again",
-                    entered.count,
+                    Count(entered.count, "event"),
                 )
                 self.ledger.replace(entered.order, ())
                 self.rekeyed += entered.count
@@ -232,6 +233,11 @@ class SpoolSource:
     def wait_time(self, max_pause: float) -> float:
         """Get ready to wait while `may_be_more` is False; see `SpoolReader.wait_time`."""
         return self._reader.wait_time(max_pause)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes in the spool that aren't delivered."""
+        return self._reader.status().backlog
 
     def level(self, now: float, wall_time: float) -> SpoolLevel:
         """Return how full the spool is, and what was found in it.

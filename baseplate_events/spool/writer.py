@@ -34,6 +34,7 @@ from bisect import bisect_right
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._words import counted
 from ..errors import TOO_MANY_FILES, EventQueueFullError, EventQueueUnavailableError
 from .format import IDENTITY_SIZE, NEW_SUFFIX, OVERHEAD, SEGMENT_SUFFIX, Encoder, Header
 from .segment import Segment
@@ -240,7 +241,7 @@ class SpoolWriter:
         used = opened.used()
         if used >= self.max_size:
             problem = (
-                f"it holds {used:,} of at most {self.max_size:,} bytes; its event publisher isn't "
+                f"it holds {used:,} of at most {counted(self.max_size, 'byte')}; its event publisher isn't "
                 "running, or isn't getting through to the event collector"
             )
             raise EventQueueFullError(self._directory.path, problem=problem)

@@ -9,6 +9,7 @@ import threading
 from types import TracebackType  # noqa: TC003 - for typing.get_type_hints
 from typing import TYPE_CHECKING, Final, cast, final
 
+from .._words import counted
 from ..dev_collector import DevCollector, RejectedBatch
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class EventCollector:
                 lambda: len(self._messages) >= events and len(self._refusals) >= refusals, timeout
             )
             if not came:
-                wanted = f"{events} events and {refusals} refusals" if refusals else f"{events} events"
+                wanted = counted(events, "event")
+                wanted += f" and {counted(refusals, 'refusal')}" if refusals else ""
                 raise AssertionError(f"expected {wanted} within {timeout} seconds: {self!r}")
             return self.events
 
@@ -148,10 +150,11 @@ class EventCollector:
 
     def __repr__(self) -> str:
         with self._changed:
-            parts = [self.url, f"{len(self._messages)} events"]
+            parts = [self.url, counted(len(self._messages), "event")]
             if self._refusals:
                 last = self._refusals[-1]
-                parts.append(f"{len(self._refusals)} refusals, the last {last.status}: {last.reason}")
+                count = counted(len(self._refusals), "refusal")
+                parts.append(f"{count}, the last {last.status}: {last.reason}")
         return f"<{type(self).__name__} {', '.join(parts)}>"
 
     def _take(self, batch: AcceptedBatch) -> RejectedBatch | None:

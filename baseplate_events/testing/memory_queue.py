@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable  # noqa: TC003
 from typing import TYPE_CHECKING, TypeVar
 
+from .._words import counted
 from ..errors import EventError, EventQueueClosedError, EventQueueFullError
 from ..events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, EventQueue
 
@@ -265,7 +266,7 @@ class InMemoryEventQueue(EventQueue[T]):
 
     def __repr__(self) -> str:
         with self._in_turn:
-            parts = [repr(self._name), f"{len(self._events)} events"]
+            parts = [repr(self._name), counted(len(self._events), "event")]
             if self._errors:
                 last = self._errors[-1]
                 parts.append(f"{len(self._errors)} refused, the last with {type(last).__name__}: {last}")

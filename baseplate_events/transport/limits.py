@@ -27,6 +27,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._compat import assert_never
+from .._words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,8 @@ class QueueSize(NamedTuple):
         return self.max_messages >= other.max_messages and self.max_message_size >= other.max_message_size
 
     def __str__(self) -> str:
-        messages = "1 event" if self.max_messages == 1 else f"{self.max_messages:,} events"
-        return f"{messages} of at most {self.max_message_size:,} bytes"
+        messages, size = counted(self.max_messages, "event"), counted(self.max_message_size, "byte")
+        return f"{messages} of at most {size}"
 
 
 class HostLimits(NamedTuple):
@@ -239,7 +240,9 @@ class Negotiation:
                     sysctls.append(f"{sysctl}={wanted}")
         rlimit = 0  # bytes that RLIMIT_MSGQUEUE needs; 0: it is no obstacle
         if limits.rlimit is not None and (is_charged_too_much or Refusal.BYTES in self._refusals):
-            causes.append(f"RLIMIT_MSGQUEUE is {limits.rlimit} bytes and the full size takes {charge}")
+            causes.append(
+                f"RLIMIT_MSGQUEUE is {counted(limits.rlimit, 'byte')} and the full size takes {charge:,}"
+            )
             rlimit = charge + limits.rlimit if self.crowded else charge
         if self.crowded:
             names = f" ({', '.join(neighbours)})" if neighbours else ""
@@ -280,8 +283,9 @@ def _recreation(depth: int, unlink: str) -> str:
     """Say how a queue gets another size, in sentences that follow another."""
     text = ". The queue keeps its size until it is removed"
     if depth:
-        events = "1 event" if depth == 1 else f"{depth:,} events"
-        text += f", but it holds {events}: let the publisher deliver what is in it first. Once"
+        text += (
+            f", but it holds {counted(depth, 'event')}: let the publisher deliver what is in it first. Once"
+        )
     else:
         text += ": once"
     return f"{text} it is empty, run `{unlink}`; services and publisher then recreate it"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher import publisher as publisher_module
+from baseplate_events.event_publisher import stop_log
 from baseplate_events.event_publisher.http_transport import HTTPTransport
 from baseplate_events.events import EventQueue
 from tests.support.fault_collector import (
@@ -184,7 +184,7 @@ def test_refused_content_is_counted_and_does_not_block_the_line(
         assert publisher.stop() == 0
         assert [1, 1, 1] == [len(events_of(request)) for request in server.requests[1:]]
         assert events_of(server.requests[2]) == [b'{"id": 2}']
-        assert f"refuses 1 events: {status}" in publisher.log
+        assert f"refuses 1 event: {status}" in publisher.log
         assert "kept until it accepts others" in publisher.log
         assert "2 events received = 1 delivered, 0 returned, 0 in hand, 1 dropped (refused)" in publisher.log
         assert "secret content" not in publisher.log
@@ -394,13 +394,18 @@ def test_an_internal_error_costs_no_event(
 def test_a_stop_that_takes_long_says_how_far_it_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It logs what is left, with what it has read from the spool among what is in hand."""
-    monkeypatch.setattr(publisher_module, "_PROGRESS_INTERVAL", 0.0)
+    """It logs what it does and what is left; what it has read from the spool is in memory."""
+    monkeypatch.setattr(stop_log, "_INTERVAL", 0.0)
     caplog.set_level(logging.INFO)
     with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
         queue.put(b"{}")
         drain_and_end(
             tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"), shutdown__grace="1 second"
         )
-    assert "stopping: 0 events in hand, 1 in the queue" in caplog.text
-    assert "stopping: 1 events in hand, 0 in the queue" in caplog.text
+    assert "stopping: delivering what is in the queue and the spool" in caplog.text
+    assert (
+        "stopping: 0 requests in flight, 0 events in memory, 1 event to move from the queue, 0 bytes"
+        in caplog.text
+    )
+    assert ", 1 event in memory, 0 events to move from the queue, 18 bytes in the spool left; " in caplog.text
+    assert "; 18 bytes left in the spool" in caplog.text

@@ -228,6 +228,6 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
                 process.kill()
     lines = [json.loads(line) for line in log.splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
-    refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 events")]
+    refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 event")]
     assert len(refusals) < 10
     assert 50 <= sum(1 + line.get("more", 0) for line in refusals) <= len(server.requests)

@@ -149,7 +149,7 @@ def test_one_poison_event_costs_one_dead_letter(name: str, tmp_path: Path) -> No
         put_all(queue, [*events[:77], poison, *events[77:]])
         assert publisher.stop() == 0
         assert sorted(events) == sorted(arrivals.events)
-        assert "1 dead letters" in publisher.log
+        assert "1 dead letter," in publisher.log
         assert "poison" not in publisher.log
     (letter,) = letters_in(letters, LETTERS_NAME)
     assert letter.event == poison

@@ -115,5 +115,5 @@ def test_the_last_line_is_read_by_who_begins_to_read_late(name: str, tmp_path: P
         with os.fdopen(reader, encoding="utf-8") as log:
             lines = log.read().splitlines()
         assert process.wait(PATIENCE) == 0
-    assert sum("delivered 1 events" in line for line in lines) == len(events)
+    assert sum("delivered 1 event" in line for line in lines) == len(events)
     assert " stopped: " in lines[-1]

@@ -24,7 +24,7 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *("__init__", "_compat", "counters", "errors", "events", "forks", "framework", "observed_queue"),
+    *("__init__", "_compat", "_words", "counters", "errors", "events", "forks", "framework", "observed_queue"),
     *(
         "queue_log",
         "queue_settings",
@@ -47,7 +47,7 @@ MAY_IMPORT: Final = {
     "dev_collector": (*LIBRARY, "dev_collector", "event_publisher.policy.wire"),
     "event_publisher": (*LIBRARY, "event_publisher"),
     # Of the spool only its format, which is pure.
-    "event_publisher.policy": ("event_publisher.policy", "errors", "_compat", "spool.format"),
+    "event_publisher.policy": ("event_publisher.policy", "errors", "_compat", "_words", "spool.format"),
     "cli": (*LIBRARY, "cli", "dev_collector", "event_publisher"),
 }
 

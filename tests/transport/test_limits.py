@@ -406,8 +406,8 @@ def test_the_words_of_an_explanation() -> None:
     )
     assert negotiation.explain(got, found=False, unlink=UNLINK) == (
         "it has room for 10 events of at most 8,192 bytes, instead of 10,000 events of at most 102,400 "
-        "bytes, because fs.mqueue.msg_max is 10, fs.mqueue.msgsize_max is 8192 and RLIMIT_MSGQUEUE is 819200 "
-        f"bytes and the full size takes {needed}. To lift that: {commands}{spool}"
+        "bytes, because fs.mqueue.msg_max is 10, fs.mqueue.msgsize_max is 8192 and RLIMIT_MSGQUEUE is "
+        f"819,200 bytes and the full size takes {needed:,}. To lift that: {commands}{spool}"
         "The queue keeps its size until it is removed: once it is empty, run `queue unlink /x`; services and "
         "publisher then recreate it"
     )
@@ -459,7 +459,7 @@ def test_the_command_has_the_name_of_a_copy(tmp_path: Path, commands: bool) -> N
     package = tmp_path / "acme" / "events"
     source = Path(limits_module.__file__).parents[1]
     (package / "transport").mkdir(parents=True)
-    for part in ("_compat.py", "transport/limits.py", *(["__main__.py"] if commands else [])):
+    for part in ("_compat.py", "_words.py", "transport/limits.py", *(["__main__.py"] if commands else [])):
         shutil.copy(source / part, package / part)
     code = "from acme.events.transport.limits import unlink_command; print(unlink_command('/events-v2'))"
     result = subprocess.run(
@@ -643,7 +643,7 @@ def test_strict_size_negotiates_nothing(name: str) -> None:
         with pytest.raises(EventQueueLimitError) as caught:
             MessageQueue(name, max_messages=2, max_message_size=1_000, strict_size=True)
         needed = QueueSize(2, 1_000).bytes_charged
-        assert f"RLIMIT_MSGQUEUE is 1000 bytes and the full size takes {needed}" in str(caught.value)
+        assert f"RLIMIT_MSGQUEUE is 1,000 bytes and the full size takes {needed:,}" in str(caught.value)
         assert f"`ulimit -q {needed}`" in str(caught.value)
         assert "unlink" not in str(caught.value)
         assert not unlink_queue(name)

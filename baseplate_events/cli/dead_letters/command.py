@@ -24,6 +24,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.foreign_text import MAX_FOREIGN
@@ -281,12 +282,12 @@ def _purge(arguments: argparse.Namespace, file: LetterFile) -> int:
             raise ConfigurationError(
                 "purge: there is no terminal to ask on; give --yes to delete without asking"
             )
-        sys.stderr.write(f"Delete {len(meant)} letters of {arguments.directory} for good? [y/N] ")
+        sys.stderr.write(f"Delete {counted(len(meant), 'letter')} of {arguments.directory} for good? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             say("nothing was deleted")
             return EXIT_FAILURE
-    report(f"deleted {file.purge(meant)} letters")
+    report(f"deleted {counted(file.purge(meant), 'letter')}")
     return 0
 
 
@@ -366,7 +367,7 @@ class _Replay:
     def report(self) -> None:
         """Write how many were put."""
         self._progress.close()
-        report(f"put {self._count} events on {self._transport.name}")
+        report(f"put {counted(self._count, 'event')} on {self._transport.name}")
 
     def _wait_and_put(self, event: bytes) -> bool:
         deadline = time.monotonic() + self._timeout

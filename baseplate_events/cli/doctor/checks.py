@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...transport.limits import Negotiation, QueueSize, Refusal
 from ..common import command_line
 from ..queue.info import group_name, user_name
@@ -101,8 +102,8 @@ def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str,
     charge, taken = wanted.bytes_charged, sum(neighbours.values())
     fields: dict[str, Field] = {"rlimit": limits.rlimit, "needed": charge, "neighbours": dict(neighbours)}
     if limits.rlimit is None:
-        return ok(Code.RLIMIT_NONE, name, f"no limit ({charge:,} bytes needed)", fields=fields)
-    found = f"{limits.rlimit:,} bytes for all queues of a user ({charge:,} needed)"
+        return ok(Code.RLIMIT_NONE, name, f"no limit ({counted(charge, 'byte')} needed)", fields=fields)
+    found = f"{counted(limits.rlimit, 'byte')} for all queues of a user ({charge:,} needed)"
     if neighbours:
         found += f"; other queues of this user take {taken:,} of them: {', '.join(neighbours)}"
     if taken + charge <= limits.rlimit:
@@ -191,7 +192,7 @@ def judge_queue_depth(info: QueueInfo) -> Check:
     """Judge how full a queue is."""
     name = "queue depth"
     fields: dict[str, Field] = {"queue": info.name, "depth": info.depth, "capacity": info.size.max_messages}
-    found = f"{info.depth:,} of {info.size.max_messages:,} events"
+    found = f"{info.depth:,} of {counted(info.size.max_messages, 'event')}"
     # A queue of a few events is full now and then.
     if info.depth < max(2, info.size.max_messages * _NEARLY_FULL):
         return ok(Code.QUEUE_HAS_ROOM, name, found, fields=fields)
@@ -322,12 +323,17 @@ def judge_secret(size: int) -> Check:
     """Judge the key's secret by its bytes alone."""
     name = "key"
     if size >= SHORTEST_SECRET:
-        return ok(Code.SECRET_LONG_ENOUGH, name, f"key.secret decodes to {size} bytes", fields={"size": size})
+        return ok(
+            Code.SECRET_LONG_ENOUGH,
+            name,
+            f"key.secret decodes to {counted(size, 'byte')}",
+            fields={"size": size},
+        )
     make = "openssl rand -base64 32"
     return warning(
         Code.SECRET_SHORT,
         name,
-        f"key.secret decodes to only {size} bytes; it can be guessed, or a part of it is missing",
+        f"key.secret decodes to only {counted(size, 'byte')}; it can be guessed, or a part of it is missing",
         f"see that all of it is there, or have a new one made with `{make}`",
         commands=(make,),
         fields={"size": size},
@@ -345,7 +351,7 @@ def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> 
         max_size: Bytes that the publisher may take in all.
     """
     fields: dict[str, Field] = {"key": key, "free": free, "used": used, "max_size": max_size}
-    found = f"{free:,} bytes free, {used:,} of {max_size:,} ({key}) in use"
+    found = f"{counted(free, 'byte')} free, {used:,} of {max_size:,} ({key}) in use"
     if free >= max_size - used:
         return ok(Code.SPACE_SUFFICIENT, name, found, fields=fields)
     advised = max(free + used, 0) // 2

@@ -7,8 +7,8 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...event_publisher.http_connection import TunnelError
-from ..common import counted
 from .findings import Code, ok, problem, warning
 
 if TYPE_CHECKING:

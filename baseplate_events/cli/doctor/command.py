@@ -17,13 +17,14 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...errors import ConfigurationError
 from ...event_publisher.access import inspect_file
 from ...event_publisher.config.settings import load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
-from ..common import command_line, counted, event_queue_name, leave_stdout, timeout
+from ..common import command_line, event_queue_name, leave_stdout, timeout
 from ..terminal import Colour, paint, printable, wants_colour
 from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped

@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...event_publisher.ledger.file import LETTERS_NAME, LedgerError, LedgerVersionError
 from ...event_publisher.ledger.letters import LetterFile
 from ...event_publisher.ledger.rows import DamagedLedgerError
-from ..common import command_line, counted
+from ..common import command_line
 from .findings import Code, Verdict, ok, problem, skipped, warning
 from .folders import check_folder, take_over_command
 
@@ -96,7 +97,7 @@ def _judge_letters(path: str, count: int, size: int) -> Check:
     return warning(
         Code.DEAD_LETTERS_KEPT,
         _LETTERS,
-        f"{counted(count, 'event')} that the collector refused, {size:,} bytes",
+        f"{counted(count, 'event')} that the collector refused, {counted(size, 'byte')}",
         f"see why: `{show}`; then replay or purge them",
         commands=(show,),
         fields=fields,

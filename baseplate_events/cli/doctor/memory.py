@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..._words import counted
 from .findings import Code, ok, warning
 
 if TYPE_CHECKING:
@@ -192,9 +193,10 @@ def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:
         "path": None if limit is None else limit.path,
     }
     if limit is None:
-        found = f"it is in memory, of which a full one takes {max_size:,} bytes; there is no limit"
+        found = f"it is in memory, of which a full one takes {counted(max_size, 'byte')}; there is no limit"
         return ok(Code.SPOOL_MEMORY_UNLIMITED, name, found, fields=fields)
-    found = f"it is in memory, of which a full one takes {max_size:,} of {limit.size:,} bytes ({limit.path})"
+    memory = counted(limit.size, "byte")
+    found = f"it is in memory, of which a full one takes {max_size:,} of {memory} ({limit.path})"
     if advised <= limit.size:
         return ok(Code.SPOOL_MEMORY_SUFFICIENT, name, found, fields=fields)
     fitting = max(0, limit.size - PROCESS_MEMORY)
@@ -224,8 +226,10 @@ def judge_memory(size: QueueSize, limit: MemoryLimit | None) -> Check:
         "path": None if limit is None else limit.path,
     }
     if limit is None:
-        return ok(Code.MEMORY_UNLIMITED, name, f"none (a full queue takes {full:,} bytes)", fields=fields)
-    found = f"{limit.size:,} bytes ({limit.path}); a full queue takes {full:,} of them"
+        return ok(
+            Code.MEMORY_UNLIMITED, name, f"none (a full queue takes {counted(full, 'byte')})", fields=fields
+        )
+    found = f"{counted(limit.size, 'byte')} ({limit.path}); a full queue takes {full:,} of them"
     if full + PROCESS_MEMORY <= limit.size:
         return ok(Code.MEMORY_SUFFICIENT, name, found, fields=fields)
     advised = full + PROCESS_MEMORY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ..status.command import UnreachableError, scrape
 from .findings import Code, ok, problem, skipped, warning
 
@@ -37,7 +38,7 @@ def check_publisher(health: Endpoint | None) -> Check:
         )
     if look.unready is None:
         delivered = look.number("events_delivered_total") or 0.0
-        found = f"it runs, and has delivered {delivered:,.0f} events"
+        found = f"it runs, and has delivered {counted(delivered, 'event')}"
         problems = list(look.by_label("spool_problem", "problem"))
         if problems:
             return warning(

@@ -15,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..._words import counted
 from ...errors import EventQueueUnavailableError
 from ...event_publisher.ledger.file import SPOOL_NAME
 from ...event_publisher.spool_reader.files import SegmentName
@@ -226,7 +227,7 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
         yield ok(Code.SEGMENTS_NONE, _SEGMENTS, "none: nothing waits on the disk")
     else:
         fields: dict[str, Field] = {"segments": len(segments), "bytes": info.backlog}
-        found = f"{len(segments):,}, {info.backlog:,} bytes that aren't delivered"
+        found = f"{len(segments):,}, {counted(info.backlog, 'byte')} that aren't delivered"
         yield ok(Code.SEGMENTS_WAITING, _SEGMENTS, found, fields=fields)
     take_over = take_over_command(info.path)
     look_after = (

@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...errors import EventQueueUnavailableError
 from ...event_publisher.exit_status import say
 from ...spool import problems
-from ..common import counted
 from ..terminal import format_table, printable
 from .info import MOUNT_COMMAND, inspect_queue
 from .spool import age
@@ -134,7 +134,7 @@ def _cells(row: _Row) -> tuple[str, ...]:
     if row.problem is not None:
         return name, where, printable(row.problem)
     if row.depth is not None:
-        return name, where, f"{row.depth:,} of {row.capacity or 0:,} events", "", ""
+        return name, where, f"{row.depth:,} of {counted(row.capacity or 0, 'event')}", "", ""
     oldest = "" if row.oldest_seconds is None else age(row.oldest_seconds)
     publisher = {True: "yes", False: "no", None: "unknown"}[row.publisher]
     return name, where, counted(row.backlog_bytes or 0, "byte"), oldest, publisher

@@ -6,13 +6,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from ..._words import counted
 from ...errors import ConfigurationError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.descriptor import find_queue
 from ...transport.posix import MessageQueue, unlink_queue
-from ..common import command, counted
+from ..common import command
 from ..terminal import format_table
 from . import transfer
 from .info import inspect_queue, user_name
@@ -49,9 +50,9 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
     share = info.depth * 100 // info.size.max_messages
     rows = (
         ("name", info.name),
-        ("depth", f"{info.depth:,} of {info.size.max_messages:,} events ({share} %)"),
-        ("event", f"at most {info.size.max_message_size:,} bytes"),
-        ("charged", f"{info.size.bytes_charged:,} bytes of its owner's RLIMIT_MSGQUEUE"),
+        ("depth", f"{info.depth:,} of {counted(info.size.max_messages, 'event')} ({share} %)"),
+        ("event", f"at most {counted(info.size.max_message_size, 'byte')}"),
+        ("charged", f"{counted(info.size.bytes_charged, 'byte')} of its owner's RLIMIT_MSGQUEUE"),
         ("owner", user_name(info.uid)),
         ("mode", f"{info.mode:04o}: {info.takers} may take events away"),
     )

@@ -7,6 +7,7 @@ import math
 import select
 from typing import TYPE_CHECKING, final
 
+from ..._words import counted
 from ...errors import EventError, EventQueueUnavailableError
 from ...event_publisher.exit_status import say
 from ...transport.descriptor import find_queue
@@ -102,7 +103,7 @@ class PosixSink:
             raise EventError("the queue was removed")
         if self._queue.try_send(event, 0):
             return ""
-        return f"the queue is full ({self._queue.size.max_messages:,} events)"
+        return f"the queue is full ({counted(self._queue.size.max_messages, 'event')})"
 
     def wait(self, seconds: float) -> None:
         """Wait for room."""

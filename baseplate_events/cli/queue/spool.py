@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, final
 
+from ..._words import counted
 from ...errors import ConfigurationError, EventQueueFullError, EventQueueUnavailableError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.standard_streams import report
@@ -18,7 +19,6 @@ from ...spool.file_systems import Suitability
 from ...spool.format import MAX_PAYLOAD
 from ...spool.permissions import SHARED
 from ...transport.spool import SpoolTransport
-from ..common import counted
 from ..terminal import format_table, printable
 from . import transfer
 from .info import group_name, user_name
@@ -69,7 +69,7 @@ def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
         return 0
     rows = [
         ("path", printable(info.path)),
-        ("backlog", f"{info.backlog:,} bytes"),
+        ("backlog", counted(info.backlog, "byte")),
         ("segments", _describe_segments(info, contents, oldest)),
         ("publisher", {True: "reads it", False: "none reads it", None: "unknown"}[info.has_reader]),
         ("refused", _list(contents.findings.refusals) or "no reports are there"),
@@ -175,7 +175,7 @@ class SpoolSink:
 def free_room(info: SpoolInfo) -> str:
     """Say how much room its file system has."""
     inodes = "" if info.free_inodes is None else f" and {info.free_inodes:,} inodes"
-    return f"{info.free_bytes:,} bytes{inodes} free"
+    return f"{counted(info.free_bytes, 'byte')}{inodes} free"
 
 
 def age(seconds: float) -> str:

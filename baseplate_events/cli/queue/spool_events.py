@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from ..._words import counted
 from ...errors import EventError, EventQueueUnavailableError
 from ...event_publisher.exit_status import say
 from ...event_publisher.ledger.file import SPOOL_NAME
@@ -27,7 +28,6 @@ from ...event_publisher.policy.span import EventRun, cut_spans, records_size
 from ...event_publisher.spool_reader.files import ReaderFolder
 from ...event_publisher.spool_reader.reader import SpoolReader
 from ...event_publisher.spool_reader.watch import SpoolWatch
-from ..common import counted
 from .spool_info import inspect_spool
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..._words import counted
 from ...errors import EventQueueUnavailableError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.ledger.file import JOURNAL, SPOOL_NAME
 from ...event_publisher.standard_streams import report
 from ...spool.open_directory import READER_LOCK
-from ..common import counted
 from .spool_events import own_spool
 from .spool_info import inspect_spool
 

@@ -19,10 +19,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, final
 
+from ..._words import counted
 from ...errors import ConfigurationError, EventError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.standard_streams import is_open, report
-from ..common import counted
 from ..terminal import event_for_terminal
 
 if TYPE_CHECKING:

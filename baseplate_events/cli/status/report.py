@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ..terminal import Colour, format_table, paint, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from ...event_publisher.telemetry.prometheus import Labels
 
@@ -229,7 +230,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
     if colour:
         said = paint(said, Colour.GREEN if status.ready else Colour.RED)
     rates = status.rates or {}
-    failing = f"for {_age(status.failing_for)}, {_count(status.failures)} attempts in a row"
+    failing = f"for {_age(status.failing_for)}, {_counted(status.failures, 'attempt')} in a row"
     transports = [name if up else f"{name} (not there yet)" for name, up in status.transports.items()]
     rows = [
         (
@@ -242,7 +243,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
         ("", ""),
         *([("in the queue", _in_the_queue(status))] if status.queue_depth is not None else []),
         *(_spool_rows(status) if status.spool_size is not None else []),
-        ("in memory", f"{_count(status.in_hand)} events"),
+        ("in memory", _counted(status.in_hand, "event")),
         ("oldest", f"{_age(status.oldest_age)}" if status.oldest_age else "nothing waits"),
         ("", ""),
         ("received", _count(status.received) + _rate(rates.get("received"))),
@@ -263,7 +264,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
 
 
 def _in_the_queue(status: Status) -> str:
-    text = _share(status.queue_depth, status.queue_capacity, _count)
+    text = _share(status.queue_depth, status.queue_capacity, "event")
     if status.queue_highest_depth:
         text += f", lately up to {_count(status.queue_highest_depth)}"
     return f"{text}, found full {_counted(status.queue_full, 'time')}" if status.queue_full else text
@@ -272,15 +273,15 @@ def _in_the_queue(status: Status) -> str:
 def _spool_rows(status: Status) -> list[tuple[str, str]]:
     """Give the rows on the spool: those of what is wrong only if it is."""
     inodes = "" if status.spool_free_inodes is None else f", {_counted(status.spool_free_inodes, 'inode')}"
-    torn = f"{_bytes(status.torn_bytes)} in {_counted(status.torn, 'place')}"
+    torn = f"{_counted(status.torn_bytes, 'byte')} in {_counted(status.torn, 'place')}"
     set_aside, refused = _counts(status.set_aside), _counts(status.refused)
-    held = f"paused, holds {_count(status.relay_held)} of the queue's events"
-    size = _share(status.spool_size, status.spool_max_size, _bytes)
+    held = f"paused, holds {_counted(status.relay_held, 'event')} of the queue"
+    size = _share(status.spool_size, status.spool_max_size, "byte")
     events = f"{_counted(status.spool_segments, 'segment')}, {_counted(status.spooled, 'event')} read"
     return [
         ("in the spool", f"{size}, {events}"),
         *([("oldest segment", _age(status.spool_oldest_age))] if status.spool_oldest_age else []),
-        ("free", f"{_bytes(status.spool_free_bytes)}{inodes}"),
+        ("free", f"{_counted(status.spool_free_bytes, 'byte')}{inodes}"),
         *([("set aside", f"{set_aside} (segments)")] if set_aside else []),
         *([("torn", torn)] if status.torn else []),
         *([("relay", held)] if status.relay_paused else []),
@@ -303,20 +304,12 @@ def _count(number: float | None) -> str:
 
 
 def _counted(number: float | None, noun: str) -> str:
-    return f"{_count(number)} {noun}{'' if number == 1 else 's'}"
+    return "-" if number is None else counted(number, noun)
 
 
-def _bytes(number: float | None) -> str:
-    if number is None:
-        return "-"
-    power = min(4, int(math.log(number, 1_024))) if number >= 1 else 0
-    digits = 1 if power else 0
-    return f"{number / 1_024**power:,.{digits}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
-
-
-def _share(part: float | None, whole: float | None, write: Callable[[float | None], str]) -> str:
+def _share(part: float | None, whole: float | None, noun: str) -> str:
     percent = f" ({part * 100 / whole:.0f} %)" if part is not None and whole else ""
-    return f"{write(part)} of {write(whole)}{percent}"
+    return f"{_count(part)} of {_counted(whole, noun)}{percent}"
 
 
 def _rate(rate: float | None) -> str:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from ..._words import counted
+
 
 class DropReason(enum.Enum):
     """Why an event is gone, or would be if there were no dead letters."""
@@ -116,10 +118,12 @@ class Accounting:
     def __str__(self) -> str:
         """One line for a log: every fate that an event had, and always those that matter most."""
         parts = [f"{self.delivered} delivered"]
-        parts += [f"{self.dead_lettered} dead letters"] if self.dead_lettered else []
+        parts += [counted(self.dead_lettered, "dead letter")] if self.dead_lettered else []
         parts += [f"{self.returned} returned", *([f"{self.spooled} spooled"] if self.spooled else [])]
         parts += [f"{self.in_hand} in hand"]
         parts += [f"{count} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
         recovered = f" ({self.recovered} of them recovered)" if self.recovered else ""
-        letters = f"; {self.letters_dropped} old dead letters made room" if self.letters_dropped else ""
-        return f"{self.received} events received{recovered} = {', '.join(parts)}{letters}"
+        letters = (
+            f"; {counted(self.letters_dropped, 'old dead letter')} made room" if self.letters_dropped else ""
+        )
+        return f"{counted(self.received, 'event')} received{recovered} = {', '.join(parts)}{letters}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
+from ..._words import counted
 from ..policy.outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class Snapshot:
         doing = "delivering" if unready is None else f"not delivering: {unready}"
         parts = [f"{self.accounting.delivered:,} delivered", f"{self.accounting.in_hand:,} in hand"]
         if self.spool is not None:
-            parts.append(f"{self.spool.size:,} bytes in the spool")
+            parts.append(f"{counted(self.spool.size, 'byte')} in the spool")
         if self.queue_depth is not None:
             parts.append(f"{self.queue_depth:,} in the queue")
         return f"{doing} ({', '.join(parts)})"

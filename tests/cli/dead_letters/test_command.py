@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baseplate_events.__main__ import main
+from baseplate_events._words import counted
 from baseplate_events.cli.dead_letters import command as command_module
 from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.ledger.file import LETTERS_NAME, LedgerError
@@ -155,7 +156,7 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
         said = replay(path, name)
         assert (1, told) == (said.status, said.err)
         assert [b"1", b"3"] == drain(queue)
-    assert Result(0, "deleted 1 letters\n", "") == call("dead-letters", "purge", path, "--yes")
+    assert Result(0, "deleted 1 letter\n", "") == call("dead-letters", "purge", path, "--yes")
     assert [] == events_written(path)
 
 
@@ -224,7 +225,7 @@ def test_replay_into_a_spool(events: list[bytes], by_variable: bool, mode: int) 
         else:
             words += ["--spool-directory", directory]
         said = call("dead-letters", *words)
-        assert Result(0, f"put {len(events)} events on {place.path}\n", "") == said
+        assert Result(0, f"put {counted(len(events), 'event')} on {place.path}\n", "") == said
         with SpoolReader(Path(place.path)) as found:
             assert events == found.drain()
         assert not events_written(place.path)
@@ -240,7 +241,7 @@ def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
     assert (2, "") == (said.status, said.out)
     assert "--max-spool-size must be 1048576 or more" in said.err
     said = call("dead-letters", *words, "--max-event-size", "1000")
-    assert (1, f"put 1 events on {place.path}\n") == (said.status, said.out)
+    assert (1, f"put 1 event on {place.path}\n") == (said.status, said.out)
     assert "letter 1 stays" in said.err
     (Path(place.path) / "ballast.segment").write_bytes(os.urandom(1_100_000))
     said = call("dead-letters", *words, "--max-spool-size", "1048576", "--timeout", "0 seconds")
@@ -297,7 +298,7 @@ def test_a_disk_that_fails_after_a_put_is_told(tmp_path: Path) -> None:
         error = LedgerError(path, "letters can't be deleted: disk I/O error")
         with mock.patch.object(LetterFile, "purge", side_effect=error):
             said = replay(path, name)
-        assert (1, f"put 1 events on /events-{name}\n") == (said.status, said.out)
+        assert (1, f"put 1 event on /events-{name}\n") == (said.status, said.out)
         assert "can't be deleted: disk I/O error" in said.err
         assert replay(path, name).status == 0
         assert [b"1", b"1", b"2"] == drain(queue)
@@ -478,7 +479,7 @@ def test_purge_deletes_what_is_older(ages: list[int], limit: int) -> None:
             fill(path, [b"%d" % age], now=1_000_000_000.0 - 86_400 * age)
         words = ["purge", path, "--yes", "--older-than", f"{limit} days"]
         gone = sum(age > limit for age in ages)
-        said = f"deleted {gone} letters\n" if gone else "nothing to delete\n"
+        said = f"deleted {counted(gone, 'letter')}\n" if gone else "nothing to delete\n"
         assert Result(0, said, "") == call("dead-letters", *words)
         assert [b"%d" % age for age in ages if age <= limit] == events_written(path)
 

@@ -55,7 +55,7 @@ def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
         "start the publisher; if it runs, run the doctor as its user, or restart it with health.bind as "
         "it is now",
     )
-    check_words(delivers, "it runs, and has delivered 1 events")
+    check_words(delivers, "it runs, and has delivered 1 event")
     check_words(
         fails,
         f"it isn't delivering: {fails.fields['reason']}",

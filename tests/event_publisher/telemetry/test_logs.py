@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from baseplate_events._words import Count
 from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.telemetry.logs import (
     FORMATS,
@@ -41,7 +42,7 @@ _INTERVAL = 10.0
 
 #: Lines of the publisher that repeat: template, arguments that stay, arguments that change.
 _CANT_DELIVER = "can't deliver %d events: %s; next attempt in %.1f seconds"
-_REFUSES = "the collector refuses %d events: %s; %s"
+_REFUSES = "the collector refuses %s: %s; %s"
 _CANT_SEND = "can't send a message of %d bytes: %s; %s"
 
 
@@ -203,8 +204,8 @@ def test_a_message_may_be_any_object(message: object) -> None:
         (_CANT_DELIVER, (7, "connection refused", 0.7), (9, "connection refused", 13.1)),
         (
             _REFUSES,
-            (64, "400 Bad Request", "looking for the offender"),
-            (32, "400 Bad Request", "looking for the offender"),
+            (Count(64, "event"), "400 Bad Request", "looking for the offender"),
+            (Count(1, "event"), "400 Bad Request", "looking for the offender"),
         ),
         (_CANT_SEND, (5, "not JSON", "dropped"), (8, "not JSON", "dropped")),
     ],
