@@ -7,6 +7,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from . import __version__
 from .event_publisher.standard_streams import run_command
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def _run(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}", description="Send events without waiting for the network."
     )
+    parser.add_argument("--version", action="version", version=f"{__package__} {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for name, (module, purpose) in _COMMANDS.items():
         subparser = subparsers.add_parser(name, help=purpose)

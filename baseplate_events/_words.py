@@ -9,6 +9,8 @@ Rules:
 
 from __future__ import annotations
 
+from typing import final
+
 
 def counted(number: float, noun: str) -> str:
     """Write a number of things: `1 event`, `2,000 events`, `1,024 bytes`; a fraction is rounded.
@@ -22,11 +24,12 @@ def counted(number: float, noun: str) -> str:
     return f"{text} {noun}{ending}"
 
 
+@final
 class Count(int):
     """A number of things as an argument of a log line: `%s` writes it as `counted` does.
 
-    The publisher's log writes lines that differ in numbers only once in ten seconds. It takes an argument for a
-    number by its type, so a text that begins with one won't do.
+    The publisher's log writes lines that differ in numbers only once in ten seconds. It takes an argument for
+    a number by its type, so a text that begins with one won't do.
     """
 
     noun: str

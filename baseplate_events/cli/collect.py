@@ -17,6 +17,7 @@ from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
 from ..event_publisher.exit_status import say
 from ..event_publisher.standard_streams import is_open
+from .common import hide_former
 from .terminal import event_for_terminal
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..dev_collector.check import AcceptedBatch
 
-#: Bytes that `--max-size` may be: a batch is held in memory several times while it is checked.
+#: Bytes that `--batch-max-size` may be: a batch is held in memory several times while it is checked.
 _LARGEST_MAX_SIZE: Final = 1 << 30
 
 #: Name of a key: what the X-Signature header can carry.
@@ -66,12 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="append the events to this file instead of writing to stdout"
     )
-    parser.add_argument(
+    size = parser.add_argument(
+        "--batch-max-size",
         "--max-size",
         metavar="BYTES",
         default=str(MAX_SIZE),
         help="largest batch, uncompressed (default: %(default)s)",
     )
+    hide_former(size, "--max-size")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -155,9 +158,11 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
         elif name in keys:
             problems.append(f"--key, number {number}: there is a key of this name already")
         keys[name] = secret
-    max_size: str = arguments.max_size
+    max_size: str = arguments.batch_max_size
     if not _is_number(max_size, 1, _LARGEST_MAX_SIZE):
-        problems.append(f"--max-size {max_size!a}: expected a number of bytes from 1 to {_LARGEST_MAX_SIZE}")
+        problems.append(
+            f"--batch-max-size {max_size!a}: expected a number of bytes from 1 to {_LARGEST_MAX_SIZE}"
+        )
     if problems:
         raise ConfigurationError(*problems)
     return _Settings(bare_host, int(port), keys, int(max_size))

@@ -25,6 +25,7 @@ __all__ = [
     "PACKAGE",
     "command",
     "event_queue_name",
+    "hide_former",
     "leave_stdout",
     "posix_queue_name",
     "span",
@@ -55,6 +56,11 @@ def command_line(*words: str) -> str:
 def command(*words: str) -> str:
     """Write a command of this package likewise, in backquotes."""
     return f"`{command_line(*words)}`"
+
+
+def hide_former(action: argparse.Action, *names: str) -> None:
+    """Let former names of an option go on working, but show them nowhere."""
+    action.option_strings = [name for name in action.option_strings if name not in names]
 
 
 def told(perform: Callable[[], int]) -> int:

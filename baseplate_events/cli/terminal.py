@@ -30,6 +30,7 @@ __all__ = [
     "Colour",
     "Progress",
     "event_for_terminal",
+    "format_age",
     "format_progress",
     "format_table",
     "paint",
@@ -119,7 +120,22 @@ def format_progress(label: str, done: int, total: int | None, seconds: float) ->
     if total is None:
         return f"{done:,} {label}{rate}"
     share = f", {done * 100 // total} %" if total > 0 else ""
-    return f"{done:,} of {total:,} {label}{share}{rate}"
+    left = ""
+    if seconds >= 1 and 0 < done < total:
+        left = f", {format_age((total - done) * seconds / done)} left"
+    return f"{done:,} of {total:,} {label}{share}{rate}{left}"
+
+
+def format_age(seconds: float) -> str:
+    """Write how long something takes or has taken, in two units at most: `5.0 s`, `3 min 20 s`, `2 d 4 h`."""
+    if seconds < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days:,} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 @final

@@ -12,9 +12,9 @@ import os
 import random
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from .. import __version__
 from ..errors import EventError
 from .access import inspect_file
 from .config.settings import load_settings
@@ -28,7 +28,12 @@ from .telemetry.systemd import Notifier
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .config.settings import PublisherSettings
+
 logger: logging.Logger = logging.getLogger(__name__)
+
+#: What `--version` writes: the package, under whatever name it is imported, and its release.
+_VERSION: Final = f"{(__package__ or '').rpartition('.')[0]} {__version__}"
 
 _EPILOG: Final = """\
 SIGTERM or SIGINT stops the publisher: it delivers what is in the spool and the queue until shutdown.grace is
@@ -44,10 +49,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = _EPILOG
     parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
-    parser.add_argument("--queue-name", default="main", metavar="NAME", help="default: main")
+    parser.add_argument(
+        "--queue-name",
+        metavar="NAME",
+        help="default: the only queue of the file, or main if it has several",
+    )
     parser.add_argument("--debug", action="store_true", help="log every batch")
     parser.add_argument("--log-format", choices=FORMATS, default=FORMATS[0], help="default: text")
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument("--version", action="version", version=_VERSION)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,12 +66,12 @@ def run(arguments: argparse.Namespace) -> int:
     Must be called from the main thread; SIGTERM, SIGINT and SIGHUP are handled from then on.
     """
     configure_logging(arguments.log_format, debug=arguments.debug)
-    load = partial(load_settings, arguments.config_file, arguments.queue_name, os.environ)
+    load = Loader(arguments.config_file, arguments.queue_name)
     try:
         if arguments.check:
-            load()
-            _warn_about_file(arguments.config_file, arguments.queue_name)
-            report(f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] is good")
+            name = load().queue.name
+            _warn_about_file(arguments.config_file, name)
+            report(f"{arguments.config_file}: [event-publisher:{name}] is good")
             return 0
         control = Control(time.monotonic)
         # Before anything that takes time: a spool's recovery can take minutes, and process 1 of a container
@@ -71,9 +81,23 @@ def run(arguments: argparse.Namespace) -> int:
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ), control=control)  # noqa: S311
     except EventError as exc:
         return failed(exc)
-    _warn_about_file(arguments.config_file, arguments.queue_name)
+    _warn_about_file(arguments.config_file, publisher.queue_name)
     publisher.run()
     return 0
+
+
+class Loader:
+    """Reads the settings, those of the same queue each time, whatever else comes into the file."""
+
+    def __init__(self, path: str, queue_name: str | None) -> None:
+        self._path = path
+        self._queue_name = queue_name
+
+    def __call__(self) -> PublisherSettings:
+        """Read the settings; raises a `ConfigurationError` with all mistakes."""
+        settings = load_settings(self._path, self._queue_name, os.environ)
+        self._queue_name = settings.queue.name
+        return settings
 
 
 def _warn_about_file(path: str, queue_name: str) -> None:

@@ -109,6 +109,11 @@ class EventPublisher:
         self._started_at = self._clock.monotonic()
 
     @property
+    def queue_name(self) -> str:
+        """The NAME of its queue."""
+        return self._settings.queue.name
+
+    @property
     def accounting(self) -> Accounting:
         """The fates of all events so far."""
         return self._delivery.accounting

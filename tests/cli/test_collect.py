@@ -98,8 +98,8 @@ def test_the_command_ends_when_nobody_reads() -> None:
 
 
 def test_the_command_bounds_the_size() -> None:
-    """--max-size is the bound on a batch."""
-    with collecting("--max-size", "20") as (_, url):
+    """--batch-max-size is the bound on a batch."""
+    with collecting("--batch-max-size", "20") as (_, url):
         assert post_to(url, sealed("/v2j", b'[{"a":"%s"}]' % (b"x" * 20)))[0] == 413
         assert post_to(url, sealed("/v2j", b'[{"a":"x"}]'))[0] == 200
 
@@ -122,8 +122,8 @@ def parse(*options: str) -> argparse.Namespace:
         (["--bind", "[localhost]:80"], "--bind '[localhost]:80': expected HOST:PORT"),
         (["--bind", "192.0.2.1:0"], "--bind: can't listen on 192.0.2.1, port 0: "),
         (["--bind", "a..b:0"], "--bind: can't listen on a..b, port 0: "),
-        (["--max-size", "0"], "--max-size '0': expected a number of bytes"),
-        (["--max-size", "1MB"], "--max-size '1MB': expected a number of bytes"),
+        (["--batch-max-size", "0"], "--batch-max-size '0': expected a number of bytes"),
+        (["--batch-max-size", "1MB"], "--batch-max-size '1MB': expected a number of bytes"),
         (["--output", "/nowhere/at/all"], "--output '/nowhere/at/all': can't be written: No such file"),
         (["--output", "\0"], "--output '\\x00': can't be written: ValueError"),
     ],
@@ -156,7 +156,7 @@ def test_an_option_that_cannot_be_used_is_one_line(
 def test_a_key_that_cannot_be_used_is_not_shown(key: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A mistake in a key is told by its number, without a word of it: any of them may be the secret."""
     # The size is wrong as well, so that the command doesn't run where the key is taken.
-    assert run(parse("--key", f"TestKey={SECRET}", "--key", key, "--max-size", "0")) == 2
+    assert run(parse("--key", f"TestKey={SECRET}", "--key", key, "--batch-max-size", "0")) == 2
     err = capfd.readouterr().err
     assert err.startswith("collect: --key, number 2: expected NAME=BASE64")
     assert err.count("\n") == 2
@@ -167,9 +167,14 @@ def test_a_key_that_cannot_be_used_is_not_shown(key: str, capfd: pytest.CaptureF
 def test_all_mistakes_are_told_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     """Each mistake has its line."""
     key = f"TestKey={SECRET}"
-    assert run(parse("--bind", "x", "--key", key, "--key", key, "--key", "y", "--max-size", "z")) == 2
+    assert run(parse("--bind", "x", "--key", key, "--key", key, "--key", "y", "--batch-max-size", "z")) == 2
     err = capfd.readouterr().err
-    assert [line.split()[1] for line in err.splitlines()] == ["--bind", "--key,", "--key,", "--max-size"]
+    assert [line.split()[1] for line in err.splitlines()] == [
+        "--bind",
+        "--key,",
+        "--key,",
+        "--batch-max-size",
+    ]
     assert "number 2: there is a key of this name already" in err
 
 

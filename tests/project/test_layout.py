@@ -41,7 +41,7 @@ LIBRARY: Final = (
 #: The parts of the package, and what of the package each may import. The longest name that fits counts.
 MAY_IMPORT: Final = {
     **dict.fromkeys(LIBRARY, LIBRARY),
-    "__main__": ("event_publisher.standard_streams",),
+    "__main__": ("__init__", "event_publisher.standard_streams"),
     "pytest_plugin": (*LIBRARY, "testing"),
     "testing": (*LIBRARY, "testing", "dev_collector"),
     "dev_collector": (*LIBRARY, "dev_collector", "event_publisher.policy.wire"),

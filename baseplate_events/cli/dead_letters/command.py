@@ -38,13 +38,15 @@ from ...spool.directory import SpoolDirectory
 from ...spool.permissions import PRIVATE, SHARED
 from ...transport.posix import MessageQueue
 from ...transport.spool import SpoolTransport
-from ..common import event_queue_name, span, told
+from ..common import event_queue_name, hide_former, span, told
 from ..terminal import Progress, event_for_terminal, printable
+from .place import find_letters, load_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
+    from ...event_publisher.config.settings import StoreSettings
     from ...event_publisher.ledger.letters import Letter
     from ...transport import Transport
 
@@ -58,10 +60,11 @@ _ROW: Final = "{:<8}  {:<24}  {:>6}  {:>8}  {}\n"
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 _EPILOG: Final = f"""\
-DIRECTORY is where the publisher keeps its dead letters: with a spool, the folder events-NAME in its
-spool.directory, or that itself if it has only one; otherwise its dead_letters.directory. It may also be the
-file itself, {SPOOL_NAME} or {LETTERS_NAME}. NUMBER is the number of a letter as `list` shows it; it stays the
-same for as long as the letter is there. Run this as the publisher's user.
+PATH is the publisher's INI file, with --queue-name NAME if it has several queues. Or it is the place where
+the publisher keeps its dead letters: with a spool, the folder events-NAME in its spool.directory, or that
+itself if it has only one; otherwise its dead_letters.directory; or the file itself, {SPOOL_NAME} or
+{LETTERS_NAME}. NUMBER is the number of a letter as `list` shows it; it stays the same while the letter is
+there. Run this as the publisher's user.
 """
 
 
@@ -78,7 +81,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(
             name, help=purpose, description=f"{purpose.capitalize()}.", epilog=_EPILOG
         )
-        action.add_argument("directory", metavar="DIRECTORY", help="where the dead letters are")
+        action.add_argument(
+            "path", metavar="PATH", help="the publisher's INI file, or where the dead letters are"
+        )
+        action.add_argument(
+            "--queue-name",
+            metavar="NAME",
+            type=event_queue_name,
+            help="the queue; default: the only one of the INI file, or main if it has several"
+            if perform is not _replay
+            else "put them on queue /events-NAME, or into the spool events-NAME; needed without an INI file, "
+            "whose only queue is the default",
+        )
         action.set_defaults(perform=perform)
         return action
 
@@ -98,17 +112,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     replay.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter (default: all)")
     replay.add_argument(
-        "--queue-name",
-        metavar="NAME",
-        type=event_queue_name,
-        required=True,
-        help="put them on queue /events-NAME, or into the spool events-NAME",
-    )
-    replay.add_argument(
         "--spool-directory",
         metavar="DIRECTORY",
-        help=f"put them into the spool in this directory (default: ${SPOOL_VARIABLE}; without either, on the "
-        "POSIX queue)",
+        help="put them into the spool in this directory (default: what the INI file says, or "
+        f"${SPOOL_VARIABLE}; without these, on the POSIX queue)",
     )
     replay.add_argument(
         "--timeout",
@@ -121,23 +128,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-queue-size",
         metavar="EVENTS",
         type=int,
-        default=MAX_QUEUE_SIZE,
-        help="events that the POSIX queue holds if it isn't there and is made (default: %(default)s)",
+        help="events that the POSIX queue holds if it isn't there and is made (default: that of the INI "
+        f"file, or {MAX_QUEUE_SIZE})",
     )
     replay.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=int,
-        default=MAX_EVENT_SIZE,
-        help="bytes that an event may have in a spool, or in a queue that is made (default: %(default)s)",
+        help="bytes that an event may have in a spool, or in a queue that is made (default: that of the INI "
+        f"file, or {MAX_EVENT_SIZE})",
     )
-    replay.add_argument(
+    size = replay.add_argument(
+        "--spool-max-size",
         "--max-spool-size",
         metavar="BYTES",
         type=int,
-        default=MAX_SPOOL_SIZE,
-        help="bytes of undelivered events that the spool holds (default: %(default)s)",
+        help="bytes of undelivered events that the spool holds (default: that of the INI file, or "
+        f"{MAX_SPOOL_SIZE})",
     )
+    hide_former(size, "--max-spool-size")
 
     purge = add("purge", _purge, "delete letters for good")
     purge.add_argument(
@@ -173,31 +182,12 @@ def run(arguments: argparse.Namespace) -> int:
     perform: Callable[[argparse.Namespace, LetterFile], int] = arguments.perform
 
     def open_and_perform() -> int:
-        with contextlib.closing(LetterFile(_find(arguments.directory))) as file:
+        path, name = arguments.path, arguments.queue_name
+        arguments.store = store = load_configuration(path, name, os.environ)
+        with contextlib.closing(LetterFile(find_letters(path, name, store))) as file:
             return perform(arguments, file)
 
     return told(open_and_perform)
-
-
-def _find(path: str) -> str:
-    """Return the file with the dead letters that a user means."""
-    if not os.path.lexists(path):
-        raise ConfigurationError(f"{path}: there is no such folder or file")
-    if not Path(path).is_dir():
-        return path
-    folder = Path(path)
-    places = (folder / SPOOL_NAME, folder / LETTERS_NAME, *sorted(folder.glob(f"events-*/{SPOOL_NAME}")))
-    found = [str(place) for place in places if place.exists()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigurationError(
-            f"{path} has the dead letters of several publishers: {', '.join(found)}; name one"
-        )
-    raise ConfigurationError(
-        f"{path} has no {SPOOL_NAME} and no {LETTERS_NAME}; name the folder events-NAME in the publisher's "
-        "spool.directory or, without a spool, its dead_letters.directory"
-    )
 
 
 def _list(arguments: argparse.Namespace, file: LetterFile) -> int:
@@ -252,7 +242,7 @@ def _show(arguments: argparse.Namespace, file: LetterFile) -> int:
 def _replay(arguments: argparse.Namespace, file: LetterFile) -> int:
     selection = _Selection(file, arguments.numbers)
     with contextlib.closing(_open_transport(arguments)) as transport:
-        replay = _Replay(transport, arguments.timeout)
+        replay = _Replay(transport, arguments.timeout, len(selection.numbers))
         handlers = {number: signal.signal(number, replay.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             numbers = takewhile(lambda _: not replay.stopped, selection.numbers)
@@ -282,7 +272,7 @@ def _purge(arguments: argparse.Namespace, file: LetterFile) -> int:
             raise ConfigurationError(
                 "purge: there is no terminal to ask on; give --yes to delete without asking"
             )
-        sys.stderr.write(f"Delete {counted(len(meant), 'letter')} of {arguments.directory} for good? [y/N] ")
+        sys.stderr.write(f"Delete {counted(len(meant), 'letter')} of {arguments.path} for good? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             say("nothing was deleted")
@@ -334,11 +324,11 @@ class _Replay:
         failed: Whether a letter didn't fit into the queue.
     """
 
-    def __init__(self, transport: Transport, timeout: float) -> None:
+    def __init__(self, transport: Transport, timeout: float, total: int) -> None:
         self._transport = transport
         self._timeout = timeout
         self._count = 0
-        self._progress = Progress(sys.stderr, "events put")
+        self._progress = Progress(sys.stderr, "events put", total)
         self.stopped = False
         self.failed = False
 
@@ -385,38 +375,48 @@ class _Replay:
 
 
 def _open_transport(arguments: argparse.Namespace) -> Transport:
-    name: str = arguments.queue_name
-    spool: str = arguments.spool_directory or os.environ.get(SPOOL_VARIABLE, "").strip()
+    store: StoreSettings | None = arguments.store
+    name: str | None = arguments.queue_name
+    spool: str = arguments.spool_directory or ""
+    queue_size, event_size, spool_size = MAX_QUEUE_SIZE, MAX_EVENT_SIZE, MAX_SPOOL_SIZE
+    if store is not None:
+        name, queue_size, event_size = store.queue.name, store.queue.max_size, store.queue.max_event_size
+        if store.spool is not None and store.queue.transport != "posix":
+            spool, spool_size = spool or store.spool.directory, store.spool.max_size
+    else:
+        spool = spool or os.environ.get(SPOOL_VARIABLE, "").strip()
+    if name is None:
+        raise ConfigurationError("replay: give --queue-name NAME, or the publisher's INI file as PATH")
+    queue_size = queue_size if arguments.max_queue_size is None else arguments.max_queue_size
+    event_size = event_size if arguments.max_event_size is None else arguments.max_event_size
+    spool_size = spool_size if arguments.spool_max_size is None else arguments.spool_max_size
     try:
         if spool:
-            return _open_spool(Path(spool).absolute(), name, arguments)
+            return _open_spool(Path(spool).absolute(), name, spool_size, event_size)
         return MessageQueue(
-            f"/events-{name}",
-            max_messages=arguments.max_queue_size,
-            max_message_size=arguments.max_event_size,
-            read=False,
+            f"/events-{name}", max_messages=queue_size, max_message_size=event_size, read=False
         )
     except ValueError as exc:
         raise ConfigurationError(f"replay: {exc}") from exc
 
 
-def _open_spool(directory: Path, name: str, arguments: argparse.Namespace) -> Transport:
+def _open_spool(directory: Path, name: str, max_size: int, max_event_size: int) -> Transport:
     """Open a spool that is there; whether it is shared with a group shows in its mode."""
     folder = directory / f"events-{name}"
     if not folder.is_dir():
         raise ConfigurationError(
             f"replay: there is no spool {folder}; name the directory of one that is read"
         )
-    if arguments.max_spool_size < MIN_SPOOL_SIZE:
-        raise ConfigurationError(f"replay: --max-spool-size must be {MIN_SPOOL_SIZE} or more")
+    if max_size < MIN_SPOOL_SIZE:
+        raise ConfigurationError(f"replay: --spool-max-size must be {MIN_SPOOL_SIZE} or more")
     mode = SHARED if folder.stat().st_mode & 0o020 else PRIVATE
     place = SpoolDirectory(str(directory), name, mode=mode)
     place.prepare()
     return SpoolTransport(
         place,
         UNKNOWN_FORMAT,
-        max_size=arguments.max_spool_size,
-        max_message_size=arguments.max_event_size,
+        max_size=max_size,
+        max_message_size=max_event_size,
         refusals=RefusalCounts(),
     )
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from ..._words import counted
 from ...errors import ConfigurationError
 from ...event_publisher.access import inspect_file
-from ...event_publisher.config.settings import load_settings
+from ...event_publisher.config.settings import find_queue_name, load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
     from ...event_publisher.config.settings import PublisherSettings
     from .findings import Check
-
-#: The queue of a configuration, where none is named; the publisher's default.
-_QUEUE_NAME: Final = "main"
 
 #: Columns of the table: the longest verdict, the longest name of a check, and two blanks after each.
 _VERDICT_WIDTH: Final = 9
@@ -69,7 +66,8 @@ apart.
 examples:
   %(prog)s                                what the limits of this host allow
   %(prog)s --queue-name v2                and the queue /events-v2
-  %(prog)s config.ini --queue-name v2     and all that its publisher needs
+  %(prog)s config.ini                     and all that its publisher needs
+  %(prog)s config.ini --queue-name v2     likewise, if the file has several queues
   %(prog)s config.ini --json | jq .verdict
 
 exit status: 0 where all is ok or only worth a warning; 1 for a problem; 2 for a mistake in the command line
@@ -91,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--queue-name",
         metavar="NAME",
         type=event_queue_name,
-        help=f"look at the queue /events-NAME (default with CONFIG: {_QUEUE_NAME})",
+        help="look at the queue /events-NAME (default: the only queue of CONFIG, or main if it has several)",
     )
     parser.add_argument(
         "--timeout",
@@ -192,7 +190,15 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         yield from check_process()
         yield from _check_transports(queue_name, None)
         return
-    queue_name = queue_name or _QUEUE_NAME
+    if queue_name is None:
+        try:
+            queue_name = find_queue_name(config_file)
+        except ConfigurationError as exc:
+            yield from check_process()
+            yield from _mistakes(exc, command_line("publish", "--check", config_file))
+            yield from check_queue(None, QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
+            yield from _skip()
+            return
     section = f"event-publisher:{queue_name}"
     environ = _Environment(os.environ)
     try:
@@ -202,8 +208,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)
         yield from _mistakes(exc, look_again)
         yield from check_queue(f"/events-{queue_name}", QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
-        for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
-            yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a configuration without mistakes")
+        yield from _skip()
         return
     yield from check_process(needs_queue=settings.queue.transport != "spool")
     yield ok(
@@ -222,6 +227,12 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     if settings.spool is None:  # otherwise they are in its ledger
         yield from check_dead_letters(settings.dead_letters)
     yield check_publisher(settings.health)
+
+
+def _skip() -> Iterator[Check]:
+    """Skip what can't be checked without a configuration."""
+    for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
+        yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a configuration without mistakes")
 
 
 def _check_transports(queue_name: str | None, settings: PublisherSettings | None) -> Iterator[Check]:

@@ -25,7 +25,7 @@ from ...errors import ConfigurationError
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...spool import MIN_SPOOL_SIZE
 from ...transport.posix import ALL_PERMISSIONS
-from ..common import posix_queue_name, span, told
+from ..common import hide_former, posix_queue_name, span, told
 from . import posix, spool
 from .listing import list_queues
 from .spool_place import SpoolPlace
@@ -101,13 +101,13 @@ _CREATE_EPILOG: Final = """\
 It takes the largest size that the host allows, as a service or a publisher would, says what it got and how to
 lift the limits. With --strict a smaller size is an error. A queue that is there keeps its size and mode.
 
-A spool is a folder, of one user or, with --mode 0660, shared by the group of the folder. The directory that
-it is in must exist. Its size is that of the services that write to it.
+A spool is a folder, of one user or, with --queue-mode 0660, shared by the group of the folder. The directory
+that it is in must exist. Its size is that of the services that write to it.
 
 examples:
   %(prog)s v2
-  %(prog)s v2 --max-messages 10 --max-event-size 8192 --mode 0660
-  %(prog)s v2 --spool-directory /var/spool/events --mode 0660
+  %(prog)s v2 --max-queue-size 10 --max-event-size 8192 --queue-mode 0660
+  %(prog)s v2 --spool-directory /var/spool/events --queue-mode 0660
 """
 
 _UNLINK_EPILOG: Final = """\
@@ -183,17 +183,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long a full queue is waited for (default: %(default)s)",
     )
 
-    write.add_argument(
+    size = write.add_argument(
+        "--spool-max-size",
         "--max-spool-size",
         metavar="BYTES",
         type=_spool_size,
         help=f"undelivered bytes beyond which a spool is full (default: {MAX_SPOOL_SIZE}, as for services)",
     )
+    hide_former(size, "--max-spool-size")
 
     create = add_named(
         "create", posix.create, spool.create, "make sure that a queue is there", _CREATE_EPILOG
     )
-    create.add_argument(
+    depth = create.add_argument(
+        "--max-queue-size",
         "--max-messages",
         metavar="EVENTS",
         type=_count,
@@ -205,9 +208,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         help=f"bytes that an event of a POSIX queue may have (default: {MAX_EVENT_SIZE})",
     )
-    create.add_argument(
-        "--mode", type=_mode, default="0600", help="its permissions in octal (default: %(default)s)"
+    hide_former(depth, "--max-messages")
+    mode = create.add_argument(
+        "--queue-mode",
+        "--mode",
+        metavar="MODE",
+        type=_mode,
+        default="0600",
+        help="its permissions in octal (default: %(default)s)",
     )
+    hide_former(mode, "--mode")
     create.add_argument("--strict", action="store_true", help="fail rather than take a smaller size")
 
     unlink = add_named("unlink", posix.unlink, unlink_spool, "remove a queue", _UNLINK_EPILOG)

@@ -80,9 +80,9 @@ def read(name: str, arguments: argparse.Namespace) -> int:
 
 def write(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `write`, and return the exit status."""
-    if arguments.max_spool_size is not None:
+    if arguments.spool_max_size is not None:
         raise ConfigurationError(
-            f"--max-spool-size: {name} is a POSIX queue, which keeps the size that it has"
+            f"--spool-max-size: {name} is a POSIX queue, which keeps the size that it has"
         )
     with transfer.open_input(arguments.file) as lines, open_queue(name, read=False) as queue:
         return transfer.write(PosixSink(queue), name, lines, arguments.timeout)
@@ -94,9 +94,9 @@ def create(name: str, arguments: argparse.Namespace) -> int:
     try:
         queue = MessageQueue(
             name,
-            max_messages=arguments.max_messages or MAX_QUEUE_SIZE,
+            max_messages=arguments.max_queue_size or MAX_QUEUE_SIZE,
             max_message_size=arguments.max_event_size or MAX_EVENT_SIZE,
-            mode=arguments.mode,
+            mode=arguments.queue_mode,
             strict_size=arguments.strict,
             read=False,
         )
@@ -108,8 +108,8 @@ def create(name: str, arguments: argparse.Namespace) -> int:
         return absent(name)
     verb = "was there already:" if was_there else "made:"
     report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
-    if was_there and info.mode != arguments.mode:
-        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.mode)}")
+    if was_there and info.mode != arguments.queue_mode:
+        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.queue_mode)}")
     return 0
 
 

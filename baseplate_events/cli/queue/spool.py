@@ -91,7 +91,7 @@ def read(place: SpoolPlace, arguments: argparse.Namespace) -> int:
 
 def write(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     """Perform the action `write`, and return the exit status."""
-    size: int = arguments.max_spool_size or MAX_SPOOL_SIZE
+    size: int = arguments.spool_max_size or MAX_SPOOL_SIZE
     with transfer.open_input(arguments.file) as lines:
         info = inspect_spool(place.path)
         if info is None:
@@ -107,14 +107,14 @@ def write(place: SpoolPlace, arguments: argparse.Namespace) -> int:
 
 def create(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     """Perform the action `create`, and return the exit status."""
-    for option in ("max_messages", "max_event_size", "strict"):
+    for option in ("max_queue_size", "max_event_size", "strict"):
         if getattr(arguments, option):
             raise ConfigurationError(
                 f"--{option.replace('_', '-')}: {place.path} is a spool, whose size each service gives "
                 "(max_spool_size); leave that out"
             )
     before = inspect_spool(place.path)
-    directory = place.at(arguments.mode if before is None else before.file_mode)
+    directory = place.at(arguments.queue_mode if before is None else before.file_mode)
     directory.prepare()
     info = inspect_spool(place.path)
     if info is None:
@@ -125,11 +125,11 @@ def create(place: SpoolPlace, arguments: argparse.Namespace) -> int:
         f"{info.path} {verb} a spool {sharing}, mode {info.mode:04o}, on {info.file_system or 'unknown'}, "
         f"{free_room(info)}"
     )
-    if before is not None and info.file_mode != arguments.mode:
+    if before is not None and info.file_mode != arguments.queue_mode:
         folder = shlex.quote(info.path)
         change = (
             f"chgrp GROUP {folder} && chmod 2770 {folder}"
-            if arguments.mode == SHARED
+            if arguments.queue_mode == SHARED
             else f"chmod 00700 {folder}"
         )
         say(f"it keeps its mode, which is changed with `{change}` as its owner")

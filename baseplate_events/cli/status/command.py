@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
 from ...errors import ConfigurationError, EventError
-from ...event_publisher.config.settings import load_health
 from ...event_publisher.config.values import InternetEndpoint, MistakeError, UnixEndpoint, parse_bind
 from ...event_publisher.exit_status import EXIT_FAILURE, failed
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.telemetry.prometheus import parse_samples
-from ..common import event_queue_name, span
+from ..common import event_queue_name, hide_former, span
 from ..terminal import printable, wants_colour
 from .report import Scrape, format_json, format_status, status_of
 
@@ -56,13 +55,13 @@ _OTHER_SCREEN: Final = "\x1b[?1049h"
 _OWN_SCREEN: Final = "\x1b[?1049l"
 
 _EPILOG: Final = """\
-The address is health.bind of the section [event-publisher:NAME] in CONFIG, or what --health says. Rates come
-from two looks, one --interval apart.
+The address is health.bind of the section [event-publisher:NAME] in CONFIG, or what --health-bind says. Rates
+come from two looks, one --interval apart; with --once from the publisher, over the last ten seconds.
 
 examples:
-  %(prog)s publisher.ini --queue-name v2                 on a terminal, until q or Ctrl-C
-  %(prog)s --health 127.0.0.1:9102 --once                one table
-  %(prog)s --health /run/events/health.sock | jq .ready
+  %(prog)s publisher.ini                                 on a terminal, until q or Ctrl-C
+  %(prog)s --health-bind 127.0.0.1:9102 --once           one table
+  %(prog)s --health-bind /run/events/health.sock | jq .ready
 
 exit status: 0 if events are being delivered; 1 if not, or if the publisher can't be reached; 2 for a mistake
 in the command line or the configuration
@@ -140,11 +139,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config_file", metavar="CONFIG", nargs="?", help="INI file with health.bind")
     parser.add_argument(
-        "--queue-name", metavar="NAME", type=event_queue_name, default="main", help="default: main"
+        "--queue-name",
+        metavar="NAME",
+        type=event_queue_name,
+        help="default: the only queue of CONFIG, or main if it has several",
     )
-    parser.add_argument(
-        "--health", metavar="ADDRESS", type=_endpoint, help="HOST:PORT or the path of a socket"
+    health = parser.add_argument(
+        "--health-bind",
+        "--health",
+        metavar="ADDRESS",
+        type=_endpoint,
+        help="HOST:PORT or the path of a socket; default: health.bind of CONFIG",
     )
+    hide_former(health, "--health")
     parser.add_argument(
         "--interval",
         metavar="SPAN",
@@ -183,15 +190,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
-    if arguments.health is not None:
-        endpoint: Endpoint | None = arguments.health
-    elif arguments.config_file is None:
-        raise ConfigurationError("expected a CONFIG that has health.bind, or --health ADDRESS")
-    else:
-        endpoint = load_health(arguments.config_file, arguments.queue_name, os.environ)
+    if arguments.health_bind is not None:
+        given: Endpoint = arguments.health_bind
+        return given
+    if arguments.config_file is None:
+        raise ConfigurationError("expected a CONFIG that has health.bind, or --health-bind ADDRESS")
+    # Only now: with an address, what reads a configuration needn't be imported.
+    from ...event_publisher.config.settings import find_queue_name, load_health  # noqa: PLC0415
+
+    name: str = arguments.queue_name or find_queue_name(arguments.config_file)
+    endpoint = load_health(arguments.config_file, name, os.environ)
     if endpoint is None:
         raise ConfigurationError(
-            f"{arguments.config_file}: [event-publisher:{arguments.queue_name}] health.bind: not set, so the "
+            f"{arguments.config_file}: [event-publisher:{name}] health.bind: not set, so the "
             "publisher can't be asked; set it to 127.0.0.1:9102, for example, and restart the publisher"
         )
     return endpoint

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
 from ...event_publisher.foreign_text import MAX_FOREIGN
-from ..terminal import Colour, format_table, paint, printable
+from ..terminal import Colour, format_age, format_table, paint, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -317,13 +317,4 @@ def _rate(rate: float | None) -> str:
 
 
 def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    if seconds < 60:  # noqa: PLR2004  a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return (
-        f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-    )
+    return "-" if seconds is None else format_age(seconds)

@@ -123,6 +123,11 @@ class Section:
         self._problems: list[str] = []
 
     @property
+    def name(self) -> str:
+        """Name of the section, without brackets."""
+        return self._name
+
+    @property
     def known(self) -> tuple[str, ...]:
         """The keys that were asked for, in that order."""
         return tuple(self._known)
@@ -290,10 +295,11 @@ def _show(raw: str) -> str:
 
 def read_section(
     path: str | os.PathLike[str],
-    name: str,
+    name: str | None,
     environ: Mapping[str, str],
     *,
     defaults: Mapping[str, str] | None = None,
+    family: str = "",
 ) -> Section:
     """Read a section of an INI file in UTF-8; see `parse_section`.
 
@@ -310,30 +316,33 @@ def read_section(
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         problem = f"can't be read ({reason}); expected an INI file"
     else:
-        return parse_section(text, name, environ, defaults=defaults, source=source)
+        return parse_section(text, name, environ, defaults=defaults, source=source, family=family)
     # Raised out here so that the error has no context: a decoding error holds the whole file.
     raise ConfigurationError(f"{source}: {problem}")
 
 
 def parse_section(
     text: str,
-    name: str,
+    name: str | None,
     environ: Mapping[str, str],
     *,
     defaults: Mapping[str, str] | None = None,
     source: str = "",
+    family: str = "",
 ) -> Section:
     """Find a section in the text of an INI file.
 
     Args:
         text: The file. `%` means nothing in it, and `[DEFAULT]` gives values to all sections.
-        name: Name of the section, without brackets.
+        name: Name of the section, without brackets; None for the only one of `family`.
         environ: See `Section`.
         defaults: See `Section`.
         source: Name of the file, for messages.
+        family: What the names of the sections begin with that a publisher has. Of several, the one that ends
+            in `main` is taken, which is the default of baseplate.py.
 
     Raises:
-        ConfigurationError: It can't be parsed, or has no such section.
+        ConfigurationError: It can't be parsed, has no such section, or has several and none is `main`.
     """
     parser = configparser.RawConfigParser()
     problems: list[str]
@@ -346,8 +355,13 @@ def parse_section(
     ) as exc:
         problems = _syntax_problems(exc)
     else:
-        problems = [] if parser.has_section(name) else [_absence(name, parser.sections())]
-    if problems:
+        if name is None:
+            name = _only_section(parser.sections(), family)
+        if name is None:
+            problems = [_choice(parser.sections(), family)]
+        else:
+            problems = [] if parser.has_section(name) else [_absence(name, parser.sections())]
+    if problems or name is None:
         # Raised out here so that the error has no context: a parsing error holds lines of the file.
         where = f"{source}: " if source else ""
         raise ConfigurationError(*(f"{where}{problem}" for problem in problems))
@@ -378,6 +392,20 @@ def _syntax_problems(
     if isinstance(error, configparser.MissingSectionHeaderError):
         return [f"line {error.lineno}: expected a section's header such as [event-publisher:main] before it"]
     return [f"line {line}: expected KEY = VALUE, or a section's header" for line, _ in error.errors]
+
+
+def _only_section(sections: Sequence[str], family: str) -> str | None:
+    """Return the section that is meant if none is named; None if it could be any of several."""
+    usual = f"{family}main"
+    there = [section for section in sections if section.startswith(family)]
+    if len(there) == 1:
+        return there[0]
+    return None if there and usual not in there else usual
+
+
+def _choice(sections: Sequence[str], family: str) -> str:
+    names = [_shown_name(section.removeprefix(family)) for section in sections if section.startswith(family)]
+    return f"there are {len(names)} queues in it; choose one with --queue-name: {', '.join(names)}"
 
 
 def _absence(name: str, sections: Sequence[str]) -> str:

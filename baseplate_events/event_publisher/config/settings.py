@@ -28,6 +28,9 @@ Transport: TypeAlias = Literal["posix", "spool", "both"]
 #: Bytes of the longest name of a queue: NAME_MAX of Linux, 255, less `events-`.
 MAX_QUEUE_NAME_SIZE: Final = 248
 
+#: What the name of a publisher's section begins with.
+_FAMILY: Final = "event-publisher:"
+
 _VERSIONS: Final[tuple[Version, ...]] = ("2", "2j")
 _SCHEMES: Final[tuple[Scheme, ...]] = ("https", "http")
 _TRANSPORTS: Final[tuple[Transport, ...]] = ("posix", "spool", "both")
@@ -226,31 +229,40 @@ class PublisherSettings:
     health_hosts: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where the events of a queue are, for those who look after them.
+
+    Attributes:
+        queue: The queue.
+        spool: The spool, or None.
+        dead_letters: The dead letters, or None.
+    """
+
+    queue: QueueSettings
+    spool: SpoolSettings | None
+    dead_letters: DeadLetterSettings | None
+
+
 def load_settings(
-    config_file: str | os.PathLike[str], queue_name: str, environ: Mapping[str, str]
+    config_file: str | os.PathLike[str], queue_name: str | None, environ: Mapping[str, str]
 ) -> PublisherSettings:
     """Read the settings of the publisher of a queue.
 
     Args:
         config_file: Path of an INI file in UTF-8.
-        queue_name: The NAME of the section `[event-publisher:NAME]` and of the queue `/events-NAME`.
+        queue_name: The NAME of the section `[event-publisher:NAME]` and of the queue `/events-NAME`; None for
+            the only one of the file, or `main` if there are several.
         environ: What `$NAME` and `${NAME}` in a value of the file stand for.
 
     Raises:
         ConfigurationError: With one line for each mistake of the file or the section.
     """
     defaults = {key.name: key.default for key in OPTIONS if key.default is not None}
-    section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
+    section = _read(config_file, queue_name, environ, defaults)
     spool = _spool(section, environ)
     settings = PublisherSettings(
-        queue=QueueSettings(
-            name=queue_name,
-            max_size=_integer(section, "max_queue_size"),
-            max_event_size=_integer(section, "max_event_size"),
-            mode=section.mode("queue.mode"),
-            # The first choice is the default.
-            transport=section.choice("queue.transport", _TRANSPORTS if spool is None else _TRANSPORTS[::-1]),
-        ),
+        queue=_queue(section, spool),
         collector=CollectorSettings(
             hostname=section.host("collector.hostname", scheme_key="collector.scheme"),
             version=section.choice("collector.version", _VERSIONS),
@@ -307,8 +319,37 @@ def load_settings(
     return settings
 
 
+def find_queue_name(config_file: str | os.PathLike[str]) -> str:
+    """Return the NAME of the queue that is meant if none is named; see `load_settings`.
+
+    Raises:
+        ConfigurationError: The file can't be read, has no section of a publisher, or several.
+    """
+    return _read(config_file, None, {}, {}).name.removeprefix(_FAMILY)
+
+
+def load_store(
+    config_file: str | os.PathLike[str], queue_name: str | None, environ: Mapping[str, str]
+) -> StoreSettings:
+    """Read where the events of a queue are, whatever else is in the section.
+
+    The arguments are those of `load_settings`.
+
+    Raises:
+        ConfigurationError: The section isn't there, or one of these settings is wrong.
+    """
+    defaults = {option.name: option.default for option in OPTIONS if option.default is not None}
+    section = _read(config_file, queue_name, environ, defaults)
+    for option in OPTIONS:
+        section.ignore(option.name)
+    spool = _spool(section, environ)
+    store = StoreSettings(_queue(section, spool), spool, _dead_letters(section, spool))
+    section.finish()
+    return store
+
+
 def load_health(
-    config_file: str | os.PathLike[str], queue_name: str, environ: Mapping[str, str]
+    config_file: str | os.PathLike[str], queue_name: str | None, environ: Mapping[str, str]
 ) -> Endpoint | None:
     """Read where the health endpoint of a queue's publisher listens, whatever else is in the section.
 
@@ -322,11 +363,32 @@ def load_health(
         ConfigurationError: The section isn't there, or its `health.bind` is wrong.
     """
     defaults = {"health.bind": ""}
-    section = read_section(config_file, f"event-publisher:{queue_name}", environ, defaults=defaults)
+    section = _read(config_file, queue_name, environ, defaults)
     endpoint = section.bind("health.bind")
     section.ignore("health.hosts")
     section.finish()
     return endpoint
+
+
+def _read(
+    config_file: str | os.PathLike[str],
+    queue_name: str | None,
+    environ: Mapping[str, str],
+    defaults: Mapping[str, str],
+) -> Section:
+    name = None if queue_name is None else f"{_FAMILY}{queue_name}"
+    return read_section(config_file, name, environ, defaults=defaults, family=_FAMILY)
+
+
+def _queue(section: Section, spool: SpoolSettings | None) -> QueueSettings:
+    return QueueSettings(
+        name=section.name.removeprefix(_FAMILY),
+        max_size=_integer(section, "max_queue_size"),
+        max_event_size=_integer(section, "max_event_size"),
+        mode=section.mode("queue.mode"),
+        # The first choice is the default.
+        transport=section.choice("queue.transport", _TRANSPORTS if spool is None else _TRANSPORTS[::-1]),
+    )
 
 
 def _span(section: Section, name: str) -> float:

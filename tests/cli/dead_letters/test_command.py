@@ -175,7 +175,7 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
         (["purge", "{path}", "--older-than", "-1 days"], "7 days"),
         (["purge", "{path}"], "--yes"),
         (["list", "{path}/nowhere"], "no such folder or file"),
-        (["list"], "DIRECTORY"),
+        (["list"], "PATH"),
         (["lost", "{path}"], "replay"),
         ([], "ACTION"),
     ],
@@ -195,7 +195,7 @@ def test_every_action_has_a_help_page(action: str) -> None:
     """`--help` of an action tells its arguments."""
     said = call("dead-letters", action, "--help")
     assert said.status == 0
-    assert "DIRECTORY" in said.out
+    assert "PATH" in said.out
 
 
 def test_replay_makes_the_queue_that_isnt_there(tmp_path: Path) -> None:
@@ -237,14 +237,14 @@ def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
     place.prepare()
     fill(tmp_path, [b"1" * 2_000, b"2"])
     words = ["replay", str(tmp_path), "--queue-name", "v2", "--spool-directory", str(tmp_path)]
-    said = call("dead-letters", *words, "--max-spool-size", "1000")
+    said = call("dead-letters", *words, "--spool-max-size", "1000")
     assert (2, "") == (said.status, said.out)
-    assert "--max-spool-size must be 1048576 or more" in said.err
+    assert "--spool-max-size must be 1048576 or more" in said.err
     said = call("dead-letters", *words, "--max-event-size", "1000")
     assert (1, f"put 1 event on {place.path}\n") == (said.status, said.out)
     assert "letter 1 stays" in said.err
     (Path(place.path) / "ballast.segment").write_bytes(os.urandom(1_100_000))
-    said = call("dead-letters", *words, "--max-spool-size", "1048576", "--timeout", "0 seconds")
+    said = call("dead-letters", *words, "--spool-max-size", "1048576", "--timeout", "0 seconds")
     assert (1, f"put 0 events on {place.path}\n") == (said.status, said.out)
     assert "full" in said.err
     assert [b"1" * 2_000] == events_written(tmp_path)
@@ -505,7 +505,7 @@ def test_replay_shows_its_progress_on_a_terminal(tmp_path: Path, monkeypatch: py
         words = ["replay", path, *replay_options(name, "500 milliseconds")]
         status, shown = _on_terminal(words, b"", monkeypatch)
     assert status == 1
-    assert f"\r{FEW} events put" in shown
+    assert f"\r{FEW} of {FEW + 1} events put" in shown
     assert "full" in shown
 
 

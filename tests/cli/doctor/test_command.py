@@ -139,16 +139,28 @@ def test_every_mistake_of_the_configuration_is_named(tmp_path: Path) -> None:
     assert table.status == 1
 
 
-@pytest.mark.parametrize("text", [None, "[event-publisher:other]\n", "no section"])
+@pytest.mark.parametrize(
+    "text", [None, "no section", "[other]\n", "[event-publisher:a]\n[event-publisher:b]\n"]
+)
 def test_a_file_that_is_none_is_a_problem(tmp_path: Path, text: str | None) -> None:
-    """A missing file, a missing section and a file that can't be parsed are named."""
+    """A missing file, one without a queue or with several, and one that can't be parsed are named."""
     path = tmp_path / "publisher.ini"
     if text is not None:
         path.write_text(text)
     table = doctor(str(path))
     assert table["configuration"].code is Code.CONFIGURATION_MISTAKE
     assert str(path) in table["configuration"].found
-    assert "/events-main" == table["queue"].fields["queue"]
+    assert table.status == 1
+    assert "RLIMIT_MSGQUEUE" in table.names
+
+
+def test_the_only_queue_of_a_file_needs_no_name(tmp_path: Path) -> None:
+    """The queue of the only section is looked at, and named in the command that looks again."""
+    path = tmp_path / "publisher.ini"
+    path.write_text("[other]\n\n[event-publisher:some]\n")
+    table = doctor(str(path))
+    assert "/events-some" == table["queue"].fields["queue"]
+    assert all("--queue-name some" in check.commands[0] for check in table.problems)
 
 
 def test_variables_are_named_set_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -479,7 +479,7 @@ def test_a_file_that_cant_be_read_is_a_mistake_of_usage(tmp_path: Path) -> None:
 def test_create_makes_what_was_asked_for_or_finds_it() -> None:
     """It says size and mode; a second call finds the queue as it is, and tells a mode that differs."""
     with fresh_name("/events-test-") as name:
-        words = ["queue", "create", name, "--max-messages", "3", "--max-event-size", "100"]
+        words = ["queue", "create", name, "--max-queue-size", "3", "--max-event-size", "100"]
         made = call(*words, "--mode", "0660", "--strict")
         assert (0, f"{name} made: 3 events of at most 100 bytes, mode 0660\n", "") == (
             made.status,
@@ -512,9 +512,9 @@ def test_create_takes_what_there_is_and_tells_the_remedy(capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     "words",
     [
-        ["--max-messages", "0"],
-        ["--max-messages", "x"],
-        ["--max-messages", "65537"],
+        ["--max-queue-size", "0"],
+        ["--max-queue-size", "x"],
+        ["--max-queue-size", "65537"],
         ["--mode", "9"],
         ["--mode", "7777"],
     ],

@@ -122,7 +122,7 @@ def test_a_full_spool_stops_write_with_the_line(tmp_path: Path) -> None:
     """It ends with 1, and all lines before the one that it names are in the spool."""
     queue("create", tmp_path).check()
     lines = [f"{number} ".ljust(200_000, "x") for number in range(10)]
-    words = ("--max-spool-size", str(MIN_SPOOL_SIZE), "--timeout", "0 seconds")
+    words = ("--spool-max-size", str(MIN_SPOOL_SIZE), "--timeout", "0 seconds")
     result = queue("write", tmp_path, *words, stdin="\n".join(lines))
     put = int(result.out.split()[1])
     assert result.status == 1
@@ -138,7 +138,7 @@ def test_write_waits_for_room(tmp_path: Path) -> None:
     lines = [f"{number} ".ljust(200_000, "x").encode() for number in range(12)]
     (tmp_path / "lines").write_bytes(b"\n".join(lines))
     command = [sys.executable, "-m", "baseplate_events", "queue", "write", NAME, str(tmp_path / "lines")]
-    words = ["--spool-directory", str(tmp_path), "--max-spool-size", str(MIN_SPOOL_SIZE)]
+    words = ["--spool-directory", str(tmp_path), "--spool-max-size", str(MIN_SPOOL_SIZE)]
     with subprocess.Popen([*command, *words]) as running, SpoolReader(spool_of(tmp_path)) as reader:
         wait_until(lambda: reader.read() >= 0 and running.poll() is not None, "it goes on waiting")
         assert (0, lines) == (running.returncode, reader.drain())
@@ -176,8 +176,8 @@ def test_write_can_be_interrupted(tmp_path: Path) -> None:
 
 def test_a_size_that_cant_be_is_a_mistake_of_usage(tmp_path: Path) -> None:
     """A spool has a least size, and a POSIX queue none that `write` could set."""
-    assert queue("write", tmp_path, "--max-spool-size", str(MIN_SPOOL_SIZE - 1)).status == 2
-    result = call("queue", "write", "/events-x", "--max-spool-size", str(MIN_SPOOL_SIZE))
+    assert queue("write", tmp_path, "--spool-max-size", str(MIN_SPOOL_SIZE - 1)).status == 2
+    result = call("queue", "write", "/events-x", "--spool-max-size", str(MIN_SPOOL_SIZE))
     assert result.status == 2
     assert "is a POSIX queue" in result.err
 
@@ -317,7 +317,7 @@ def test_what_is_written_into_a_shared_spool_is_for_its_group() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--mode", "0640"], ["--strict"], ["--max-messages", "5"], ["--max-event-size", "5"]]
+    "words", [["--mode", "0640"], ["--strict"], ["--max-queue-size", "5"], ["--max-event-size", "5"]]
 )
 def test_what_a_spool_cant_have_is_a_mistake_of_usage(words: list[str], tmp_path: Path) -> None:
     """It ends with 2, names it, and makes nothing."""

@@ -326,9 +326,9 @@ def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
     config = tmp_path / "publisher.ini"
     config.write_text(config_text("v2", "https://collector.test"))
     for words, named in {
-        (): "--health ADDRESS",
+        (): "--health-bind ADDRESS",
         (str(config), "--queue-name", "v2"): "[event-publisher:v2] health.bind",
-        (str(config),): "[event-publisher:main]",
+        (str(config),): "[event-publisher:v2] health.bind",
         (str(tmp_path / "missing.ini"),): "missing.ini",
         ("--health", "a.test:80"): "'a.test:80'",
         ("--health", "127.0.0.1:80", "--interval", "0 seconds"): "'0 seconds'",
