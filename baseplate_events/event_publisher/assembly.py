@@ -105,12 +105,12 @@ def _open_consumer(
     settings: PublisherSettings, open_queue: Callable[[], MessageQueue], now: float
 ) -> QueueConsumer | MissingQueue:
     """Open the queue that the settings want; with a spool, one that can't be made is no error."""
-    name = f"/events-{settings.queue.name}"
+    name, exclusive = f"/events-{settings.queue.name}", settings.queue.exclusive
     if settings.queue.transport == "posix":
-        return QueueConsumer(open_queue)
+        return QueueConsumer(open_queue, exclusive=exclusive)
     if settings.queue.transport == "spool":
         return MissingQueue(name, None, now)
-    missing = MissingQueue(name, lambda: QueueConsumer(open_queue), now)
+    missing = MissingQueue(name, lambda: QueueConsumer(open_queue, exclusive=exclusive), now)
     return missing if missing.found is None else missing.found
 
 

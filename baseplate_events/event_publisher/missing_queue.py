@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError, EventQueueUnavailableError
+from .queue_lock import QueueInUseError
 
 if TYPE_CHECKING:
     import select
@@ -29,6 +30,9 @@ class MissingQueue:
         open_queue: Makes the consumer, as soon as that works; None if no queue is wanted.
         now: Seconds of the monotonic clock.
 
+    Raises:
+        QueueInUseError: Another publisher has the queue, and `queue.exclusive` is set.
+
     Attributes:
         name: As given.
         capacity: No events.
@@ -37,6 +41,7 @@ class MissingQueue:
         found_empty: True.
         look_at: When `look` is to be called, in seconds of the monotonic clock.
         times_full: 0.
+        shared: False.
         found: The consumer, once there is one; use that from then on.
     """
 
@@ -48,11 +53,12 @@ class MissingQueue:
         self.found_empty: bool = True
         self.look_at: float = math.inf
         self.times_full: int = 0
+        self.shared: bool = False
         self.found: QueueConsumer | None = None
         self._open_queue = open_queue
         self._pause = _FIRST_PAUSE
         if open_queue is not None:
-            self.look(now)
+            self.look(now, starts=True)
 
     @property
     def depth(self) -> int:
@@ -67,13 +73,19 @@ class MissingQueue:
         """Return 0."""
         return 0
 
-    def look(self, now: float) -> bool:
-        """Try to open the queue, if one is wanted; return whether there is one now."""
+    def look(self, now: float, *, starts: bool = False) -> bool:
+        """Try to open the queue, if one is wanted; return whether there is one now.
+
+        Raises:
+            QueueInUseError: Another publisher has it, with `starts`; later that is a warning.
+        """
         if self._open_queue is None:
             return False
         try:
             self.found = self._open_queue()
         except EventError as exc:
+            if starts and isinstance(exc, QueueInUseError):
+                raise
             self.look_at = now + self._pause
             logger.warning(
                 "there is no POSIX queue, and only what is in the spool is delivered: %s; next attempt in "

@@ -29,6 +29,7 @@ from .._words import Count, counted
 from ..errors import EventError
 from .assembly import open_parts
 from .clock import SystemClock
+from .config.in_force import changed_options, reloaded, shown_values
 from .control import Control
 from .event_sources import EventSources
 from .missing_queue import MissingQueue
@@ -103,6 +104,7 @@ class EventPublisher:
             self._resources = stack.pop_all()
         self._stopping = False
         self._stop_log = StopLog()
+        self._waiting: list[str] = []  # options that were changed and need a restart
         self._disk_error: str | None = None
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
@@ -140,8 +142,8 @@ class EventPublisher:
         """Ask to read the settings again. Safe to call from a signal handler or another thread.
 
         What the senders use takes effect with the next attempt: `collector.*` but the version, `key.*`,
-        `compression.level` and `retry.codes`. The rest needs a restart. Settings with a mistake change
-        nothing, and the mistakes are logged.
+        `compression.level` and `retry.codes`; and so does `shutdown.*`. The rest needs a restart, and is
+        logged if it was changed. Settings with a mistake change nothing, and the mistakes are logged.
         """
         self._control.reload()
 
@@ -302,9 +304,16 @@ class EventPublisher:
         if fresh.collector.version != self._settings.collector.version:
             logger.error("collector.version needs a restart; going on with the old configuration")
             return
-        self._settings = fresh
+        taken, _ = changed_options(self._settings, fresh)
+        self._settings = reloaded(self._settings, fresh)
+        _, self._waiting = changed_options(self._settings, fresh)
         self._delivery.resume()  # whatever was wrong may have been corrected
-        logger.info("read the configuration again")
+        logger.info("read the configuration again: %s", _in_effect(taken))
+        if self._waiting:
+            logger.warning(
+                "changed options that need a restart: %s; going on with their old values",
+                ", ".join(self._waiting),
+            )
 
     def _log_disk_error(self) -> None:
         """Log when a disk begins to fail, fails in another way, or works again."""
@@ -345,6 +354,10 @@ class EventPublisher:
             disk_error=self._delivery.disk_error,
             stopping=self._control.stops > 0,
             metrics_dropped=self._reporter.metrics_dropped,
+            collector=self._settings.collector.url,
+            settings=shown_values(self._settings),
+            waiting=tuple(self._waiting),
+            queue_shared=consumer.shared,
         )
 
     def _sleep(self) -> None:
@@ -361,3 +374,10 @@ class EventPublisher:
         for descriptor, _ in self._clock.poll(poller, min(times) - now):
             self._sources.consumer.woken(descriptor)
         self._control.clear()
+
+
+def _in_effect(names: list[str]) -> str:
+    """Say which options took effect."""
+    return (
+        f"{', '.join(names)} took effect" if names else "nothing that takes effect without a restart changed"
+    )

@@ -7,6 +7,8 @@ Rules:
    yet may have been about to put.
 3. The system notifies of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
 4. A queue that was opened may have been removed before it was watched: it is looked at once more.
+5. The queue is locked against other publishers, see `queue_lock`. While another one has it, that is tried
+   again every `_SHARED_INTERVAL` seconds, so that a third one finds it locked when the first has gone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import EventError, EventQueueRemovedError
 from ..transport.posix import RETURN_PRIORITY
+from .queue_lock import QueueInUseError, describe_sharing, find_holder, lock_queue
 from .unlink_watch import UnlinkWatch
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ _LOOK_INTERVAL: Final = 1.0
 #: Seconds for which a removed queue is still received from, at least.
 _LINGER: Final = 5.0
 
+#: Seconds between two attempts to lock a queue that another publisher has locked.
+_SHARED_INTERVAL: Final = 5.0
+
 #: Queues of the name that an event which goes back tries, if each is removed before the event is in it.
 _FOLLOWED: Final = 5
 
@@ -44,6 +50,7 @@ class QueueConsumer:
 
     Args:
         open_queue: Opens the queue, or makes it; raises an `EventError` if it can't.
+        exclusive: Whether a queue that another publisher reads counts as one that can't be opened.
 
     Raises:
         EventError: The queue can't be opened.
@@ -52,11 +59,14 @@ class QueueConsumer:
         found_empty: Whether the last `receive` found that nothing was left in any queue.
         look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
         times_full: How often the queue was full when it was measured.
+        shared: Whether another publisher reads the queue.
     """
 
-    def __init__(self, open_queue: Callable[[], MessageQueue]) -> None:
-        self._open_queue = open_queue
-        self._queue: MessageQueue = open_queue()
+    def __init__(self, open_queue: Callable[[], MessageQueue], *, exclusive: bool = False) -> None:
+        self._open = open_queue
+        self._exclusive = exclusive
+        self.shared: bool = False
+        self._queue: MessageQueue = self._open_queue()
         self._watch: UnlinkWatch | None = None
         self._watch_queue()
         self._orphans: list[tuple[MessageQueue, float]] = []
@@ -156,6 +166,10 @@ class QueueConsumer:
                 self._orphans.remove((orphan, until))
         watching = self._watch is not None and self._watch.watching and followed is not False
         self.look_at = math.inf if watching and not self._orphans else now + _LOOK_INTERVAL
+        if self.shared and not followed:
+            self._try_lock()
+        if self.shared:
+            self.look_at = min(self.look_at, now + _SHARED_INTERVAL)
         if followed and self._queue.removed:
             self.look_at = -math.inf
         return followed is True
@@ -171,6 +185,28 @@ class QueueConsumer:
         self._queue = fresh
         self._watch_queue()
         return True
+
+    def _open_queue(self) -> MessageQueue:
+        """Open the queue and lock it."""
+        queue = self._open()
+        shared = not lock_queue(queue.fileno())
+        holder = find_holder(queue.fileno()) if shared else None
+        if shared and self._exclusive:
+            queue.close()
+            raise QueueInUseError(queue.name, holder)
+        if shared:
+            logger.warning(
+                "%s, so each gets some of the events; stop one of them, or set queue.exclusive",
+                describe_sharing(queue.name, holder),
+            )
+        self.shared = shared
+        return queue
+
+    def _try_lock(self) -> None:
+        """Lock the queue if the other publisher has ended."""
+        self.shared = not lock_queue(self._queue.fileno())
+        if not self.shared:
+            logger.warning("the other publisher that read %s has ended", self.name)
 
     def _watch_queue(self) -> None:
         """Watch the queue that has the name; whether it was removed before has to be looked at afterwards."""

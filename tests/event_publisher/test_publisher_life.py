@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -208,3 +209,47 @@ def test_without_a_free_thread_nothing_is_lost(
         simulation.run(60.0)
         assert publisher.accounting.delivered == 5
     assert "no thread for a sender: can't start new thread; raise the limit on processes" in caplog.text
+
+
+def test_a_reload_names_what_needs_a_restart(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What takes effect and what waits are named; what is in force and what waits is in the snapshot."""
+    caplog.set_level(logging.INFO)
+    simulation = Simulation(accept)
+    waits = "changed options that need a restart: batch.max_age; going on with their old values"
+    nothing = "nothing that takes effect without a restart changed"
+    with small_queue(name):
+        publisher = simulation.publisher(tmp_path, name)
+        config_file = tmp_path / f"{name}.ini"
+        text = config_file.read_text()
+        late = text.replace("batch.max_age = 20 milliseconds", "batch.max_age = 7 seconds")
+        steps = iter(
+            [
+                (late.replace("TestKey", "NewKey"), "key.name took effect", True),
+                (late.replace("TestKey", "NewKey"), nothing, True),
+                (text.replace("TestKey", "NewKey"), nothing, False),
+                (text, "key.name took effect", False),
+            ]
+        )
+        expected: list[tuple[str, bool]] = []
+
+        def act() -> None:
+            if expected:
+                effect, waiting = expected[-1]
+                snapshot = publisher.snapshot()
+                lines = [record.getMessage() for record in caplog.records]
+                assert f"read the configuration again: {effect}" in lines
+                assert (snapshot.waiting, waits in lines) == (("batch.max_age",) if waiting else (), waiting)
+                assert snapshot.settings["batch.max_age"] == 0.02
+                caplog.clear()
+            for changed, effect, waiting in steps:
+                config_file.write_text(changed)
+                expected.append((effect, waiting))
+                publisher.reload()
+                return
+            simulation.on_poll = lambda: None
+
+        simulation.on_poll = act
+        simulation.run(5.0)
+    assert len(expected) == 4

@@ -159,7 +159,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_INTERVAL,
         help=f"between two looks; default: {_INTERVAL}",
     )
-    parser.add_argument("--once", action="store_true", help="on a terminal, write one table and end")
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="look once, with the rates of the last ten seconds; on a terminal, write one table and end",
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON object, also on a terminal")
 
 
@@ -173,8 +177,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if terminal and not arguments.once and os.environ.get("TERM") != "dumb":
             return _watch(endpoint, arguments.interval)
-        before = scrape(endpoint)
-        time.sleep(arguments.interval)
+        before: Scrape | None = None
+        if not arguments.once:
+            before = scrape(endpoint)
+            time.sleep(arguments.interval)
         status = status_of(scrape(endpoint), before)
     except UnreachableError as exc:
         return failed(exc)

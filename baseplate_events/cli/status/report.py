@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http
 import json
 import math
 from dataclasses import dataclass
@@ -74,7 +75,16 @@ class Status:
         uptime: Seconds since its start.
         received: Events so far, likewise the other fates.
         dropped: Events that are gone, by reason.
-        rates: Events a second, `received` and `delivered`, and `attempts` a second; None without two looks.
+        rates: Events a second, `received` and `delivered`, and `attempts` a second: between two looks, or
+            over the publisher's last ten seconds; None if neither is known.
+        backlog: What waits to be delivered: bytes in the spool or, without one, events in queue and memory.
+        backlog_change: Its growth in a second, likewise.
+        backlog_time: Seconds until it is delivered at this rate; None if it doesn't shrink, or isn't known.
+        collector: Where batches are posted.
+        last_answer_status: HTTP status of the last response, None if there was none.
+        last_answer_age: Seconds since then.
+        restart_needed: Options that were changed in the file and need a restart.
+        queue_shared: Whether another publisher reads the same POSIX queue.
         transports: What services may put events into, and whether events can be taken from it.
         queue_depth: Events in the POSIX queue, None if there is none.
         queue_capacity: Events that it holds.
@@ -116,6 +126,14 @@ class Status:
     in_hand: float | None
     dropped: Mapping[str, float]
     rates: Mapping[str, float] | None
+    backlog: float | None
+    backlog_change: float | None
+    backlog_time: float | None
+    collector: str
+    last_answer_status: float | None
+    last_answer_age: float | None
+    restart_needed: Sequence[str]
+    queue_shared: bool
     transports: Mapping[str, bool]
     queue_depth: float | None
     queue_capacity: float | None
@@ -145,6 +163,10 @@ class Status:
 
 def status_of(look: Scrape, before: Scrape | None = None) -> Status:
     """Make a status of a look, and of one before it where there was one."""
+    rates = _rates(look, before)
+    backlog, change = _backlog(look), None
+    if rates is not None:
+        change = rates.pop("backlog", None)
     return Status(
         ready=look.unready is None,
         unready=look.unready,
@@ -159,7 +181,15 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
         spooled=look.number("events_spooled"),
         in_hand=look.number("events_in_hand"),
         dropped=look.by_label("events_dropped_total", "reason"),
-        rates=_rates(look, before),
+        rates=rates,
+        backlog=backlog,
+        backlog_change=change,
+        backlog_time=_time_left(backlog, change),
+        collector=look.label("collector_info", "url"),
+        last_answer_status=look.number("last_answer_status"),
+        last_answer_age=look.number("last_answer_age_seconds"),
+        restart_needed=list(look.by_label("restart_needed", "option")),
+        queue_shared=bool(look.number("queue_shared")),
         transports={name: bool(up) for name, up in look.by_label("transport_up", "transport").items()},
         queue_depth=look.number("queue_depth"),
         queue_capacity=look.number("queue_capacity"),
@@ -188,9 +218,24 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
     )
 
 
-def _rates(look: Scrape, before: Scrape | None) -> Mapping[str, float] | None:
+def _backlog(look: Scrape) -> float | None:
+    """Give what waits to be delivered, in bytes of the spool or, without one, events."""
+    size, in_memory = look.number("spool_size_bytes"), look.number("events_in_hand")
+    if size is not None or in_memory is None:
+        return size
+    return in_memory + (look.number("queue_depth") or 0)
+
+
+def _time_left(backlog: float | None, change: float | None) -> float | None:
+    """Give the seconds until nothing waits any more, at the current rate."""
+    if not backlog:
+        return backlog
+    return round(backlog / -change, 1) if change is not None and change < 0 else None
+
+
+def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
     if before is None:
-        return None
+        return look.by_label("recent_rate", "of") or None
     seconds = look.made_at - before.made_at
     if seconds <= 0:  # the publisher started anew, or did nothing meanwhile
         return None
@@ -204,6 +249,10 @@ def _rates(look: Scrape, before: Scrape | None) -> Mapping[str, float] | None:
     }
     if min(growth.values()) < 0:
         return None
+    level, former = _backlog(look), _backlog(before)
+    same = (look.number("spool_size_bytes") is None) == (before.number("spool_size_bytes") is None)
+    if same and level is not None and former is not None:
+        growth["backlog"] = level - former
     return {name: round(count / seconds, 3) for name, count in growth.items()}
 
 
@@ -239,17 +288,25 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
         ),
         ("state", said),
         *(("problem", _shown(problem)) for problem in status.problems),
+        *(
+            [("restart", f"needed for {_shown(', '.join(status.restart_needed))}")]
+            if status.restart_needed
+            else []
+        ),
         ("transport", _shown(" and ".join(transports)) or "-"),
+        ("collector", _collector(status)),
         ("", ""),
         *([("in the queue", _in_the_queue(status))] if status.queue_depth is not None else []),
         *(_spool_rows(status) if status.spool_size is not None else []),
         ("in memory", _counted(status.in_hand, "event")),
+        ("backlog", _in_words(status)),
         ("oldest", f"{_age(status.oldest_age)}" if status.oldest_age else "nothing waits"),
         ("", ""),
         ("received", _count(status.received) + _rate(rates.get("received"))),
         ("delivered", _count(status.delivered) + _rate(rates.get("delivered"))),
         ("dead letters", _count(status.dead_lettered)),
         ("dropped", _counts(status.dropped) or "0"),
+        ("refused", _refused(status)),
         *([("returned", _count(status.returned))] if status.returned else []),
         ("", ""),
         ("requests", (_counts(status.attempts) or "none") + _rate(rates.get("attempts"))),
@@ -263,8 +320,40 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
     return format_table(rows)
 
 
+def _collector(status: Status) -> str:
+    """Say where events go, and what that answered last."""
+    number = status.last_answer_status
+    if number is None:
+        return f"{_shown(status.collector) or '-'}, no answer yet"
+    phrase = http.HTTPStatus(int(number)).phrase if number in set(http.HTTPStatus) else ""
+    answer = f"{number:.0f} {phrase}".rstrip()
+    return f"{_shown(status.collector) or '-'}, last answer {answer} {_age(status.last_answer_age)} ago"
+
+
+def _in_words(status: Status) -> str:
+    """Say what waits to be delivered, and how long that takes."""
+    noun = "event" if status.spool_size is None else "byte"
+    if not status.backlog:
+        return "-" if status.backlog is None else "nothing waits"
+    text, change = _counted(status.backlog, noun), status.backlog_change
+    if status.backlog_time is not None:
+        return f"{text}, delivered in {_age(status.backlog_time)} at the current rate"
+    if change is None:
+        return text
+    return f"{text}, growing by {_counted(change, noun)} a second" if round(change) else f"{text}, steady"
+
+
+def _refused(status: Status) -> str:
+    """Say what services could not put."""
+    if status.spool_size is not None:
+        return f"{_counts(status.refused) or '0'} (by services)"
+    full = _counted(status.queue_full, "time")
+    return f"not known without a spool; the queue was found full {full}" if status.queue_full else "0 seen"
+
+
 def _in_the_queue(status: Status) -> str:
     text = _share(status.queue_depth, status.queue_capacity, "event")
+    text += ", which another publisher reads too" if status.queue_shared else ""
     if status.queue_highest_depth:
         text += f", lately up to {_count(status.queue_highest_depth)}"
     return f"{text}, found full {_counted(status.queue_full, 'time')}" if status.queue_full else text
@@ -274,7 +363,7 @@ def _spool_rows(status: Status) -> list[tuple[str, str]]:
     """Give the rows on the spool: those of what is wrong only if it is."""
     inodes = "" if status.spool_free_inodes is None else f", {_counted(status.spool_free_inodes, 'inode')}"
     torn = f"{_counted(status.torn_bytes, 'byte')} in {_counted(status.torn, 'place')}"
-    set_aside, refused = _counts(status.set_aside), _counts(status.refused)
+    set_aside = _counts(status.set_aside)
     held = f"paused, holds {_counted(status.relay_held, 'event')} of the queue"
     size = _share(status.spool_size, status.spool_max_size, "byte")
     events = f"{_counted(status.spool_segments, 'segment')}, {_counted(status.spooled, 'event')} read"
@@ -285,7 +374,6 @@ def _spool_rows(status: Status) -> list[tuple[str, str]]:
         *([("set aside", f"{set_aside} (segments)")] if set_aside else []),
         *([("torn", torn)] if status.torn else []),
         *([("relay", held)] if status.relay_paused else []),
-        *([("refused", f"{refused} (by services)")] if refused else []),
         *([("new keys", _counted(status.rekeyed, "event"))] if status.rekeyed else []),
     ]
 

@@ -56,6 +56,7 @@ class Option:
         meaning: What it is for, in words for an operator.
         minimum: The least that it can be, in seconds for a span; the bounds of other kinds are in `meaning`.
         maximum: The most that it can be, likewise.
+        reload: Whether a new value takes effect with SIGHUP; otherwise it needs a restart.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Option:
     meaning: str
     minimum: float = 0
     maximum: float = 0
+    reload: bool = False
 
     @property
     def bounds(self) -> str:
@@ -82,9 +84,16 @@ OPTIONS: Final = (
         "host",
         None,
         "The event collector's host, with its port unless it is the scheme's.",
+        reload=True,
     ),
     Option("collector.version", "choice", "2", "The format of the events: `2` for Thrift, `2j` for JSON."),
-    Option("collector.scheme", "choice", "https", "`https`, or `http` where the way is safe without it."),
+    Option(
+        "collector.scheme",
+        "choice",
+        "https",
+        "`https`, or `http` where the way is safe without it.",
+        reload=True,
+    ),
     Option(
         "collector.timeout",
         "span",
@@ -92,6 +101,7 @@ OPTIONS: Final = (
         "The longest that one connect, send or read may take.",
         _MILLISECOND,
         _HOUR,
+        reload=True,
     ),
     Option(
         "collector.deadline",
@@ -100,23 +110,30 @@ OPTIONS: Final = (
         "The longest that a whole attempt may take; at least `collector.timeout`.",
         _MILLISECOND,
         _HOUR,
+        reload=True,
     ),
     Option(
-        "collector.ca_file", "path", "", "A PEM file with the certificates to trust instead of the system's."
+        "collector.ca_file",
+        "path",
+        "",
+        "A PEM file with the certificates to trust instead of the system's.",
+        reload=True,
     ),
     Option(
         "collector.proxy",
         "proxy",
         "",
         "An HTTP proxy, `http://HOST:PORT`. Proxy variables of the environment mean nothing.",
+        reload=True,
     ),
     Option(
         "key.name",
         "text",
         None,
         "The key that signs batches: printable ASCII without blanks, commas and quotes.",
+        reload=True,
     ),
-    Option("key.secret", "base64", None, "The secret of that key in base64."),
+    Option("key.secret", "base64", None, "The secret of that key in base64.", reload=True),
     Option(
         "max_queue_size",
         "count",
@@ -146,6 +163,12 @@ OPTIONS: Final = (
         "Where events come from: `posix`, `spool` or `both`; by default `both` with a spool, else `posix`.",
     ),
     Option(
+        "queue.exclusive",
+        "boolean",
+        "false",
+        "Refuse to start while another publisher reads the same POSIX queue; otherwise that is a warning.",
+    ),
+    Option(
         "batch.max_size",
         "bytes",
         "512000",
@@ -169,6 +192,7 @@ OPTIONS: Final = (
         "The level of gzip: 1 is the fastest, 9 makes the smallest bodies.",
         1,
         9,
+        reload=True,
     ),
     Option(
         "retry.base",
@@ -191,6 +215,7 @@ OPTIONS: Final = (
         "statuses",
         "",
         "Statuses that are tried again besides those of the rules, separated by commas, such as `400, 404`.",
+        reload=True,
     ),
     Option(
         "retry.max_age",
@@ -251,12 +276,14 @@ OPTIONS: Final = (
         "The longest that the publisher still delivers once it is told to end.",
         0,
         _HOUR,
+        reload=True,
     ),
     Option(
         "shutdown.drain",
         "boolean",
         "true",
         "Whether a publisher with a spool sends what is in it before it ends; `false` if the spool stays.",
+        reload=True,
     ),
     Option(
         "metrics.namespace", "text", "", "What the names of all metrics begin with, without a dot at the end."

@@ -61,6 +61,7 @@ class QueueSettings:
         mode: Permissions of a queue or a spool that the publisher makes (`queue.mode`, default 0600: the
             original's 0644 lets any local user take events away).
         transport: Where events come from: the POSIX queue, what services write to the spool, or both.
+        exclusive: Whether the publisher needs the POSIX queue for itself alone (`queue.exclusive`).
     """
 
     name: str
@@ -68,6 +69,7 @@ class QueueSettings:
     max_event_size: int
     mode: int
     transport: Transport
+    exclusive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,7 @@ def _queue(section: Section, spool: SpoolSettings | None) -> QueueSettings:
         mode=section.mode("queue.mode"),
         # The first choice is the default.
         transport=section.choice("queue.transport", _TRANSPORTS if spool is None else _TRANSPORTS[::-1]),
+        exclusive=section.boolean("queue.exclusive"),
     )
 
 

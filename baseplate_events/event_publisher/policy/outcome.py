@@ -112,12 +112,14 @@ class Misconfigured:
         remedy: What to look at.
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
+        status: The HTTP status, or None where there was no response.
     """
 
     reason: str
     remedy: str
     from_collector: bool
     retry_after: float = 0.0
+    status: int | None = None
 
 
 #: What a reply means.
@@ -150,6 +152,7 @@ def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outc
             remedy=_REMEDIES.get(status, "check collector.scheme and collector.hostname"),
             from_collector=True,
             retry_after=retry_after(reply),
+            status=status,
         )
     return _retryable(reply, reason)
 

@@ -83,6 +83,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             one(since(snapshot.oldest_at) or 0),
         ),
         *_queue_metrics(snapshot, queue),
+        *_setting_metrics(snapshot, queue),
         *([] if snapshot.spool is None else _spool_metrics(snapshot.spool, queue, now)),
         Metric(
             "dead_letters_dropped_total",
@@ -95,6 +96,30 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "counter",
             "Requests to the collector, by how they ended.",
             by("result", {result.value: count for result, count in attempts.results.items()}),
+        ),
+        Metric(
+            "collector_info",
+            "gauge",
+            "1, with the address that batches are posted to.",
+            (Sample((*queue, ("url", printable(snapshot.collector, MAX_FOREIGN))), 1),),
+        ),
+        Metric(
+            "last_answer_status",
+            "gauge",
+            "HTTP status of the collector's last response; not there before the first.",
+            one(attempts.last_status),
+        ),
+        Metric(
+            "last_answer_age_seconds",
+            "gauge",
+            "Time since that response; not there before the first.",
+            one(since(attempts.last_answer_at)),
+        ),
+        Metric(
+            "recent_rate",
+            "gauge",
+            "Growth in a second over the last ten: of events, requests, and of what waits to be delivered.",
+            by("of", snapshot.rates),
         ),
         Metric(
             "attempt_seconds",
@@ -139,6 +164,35 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
     return [Metric(_PREFIX + metric.name, metric.kind, metric.meaning, metric.samples) for metric in metrics]
 
 
+def _setting_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
+    """Say what the publisher is set to."""
+    by = partial(_by, queue, "option")
+    texts = {name: value for name, value in snapshot.settings.items() if isinstance(value, str)}
+    return [
+        Metric(
+            "setting",
+            "gauge",
+            "Options that are numbers, seconds or 0 and 1, as they are in force.",
+            by({name: value for name, value in snapshot.settings.items() if not isinstance(value, str)}),
+        ),
+        Metric(
+            "setting_info",
+            "gauge",
+            "1 for each other option that is set, with the value in force.",
+            tuple(
+                Sample((*queue, ("option", name), ("value", printable(value, MAX_FOREIGN))), 1)
+                for name, value in texts.items()
+            ),
+        ),
+        Metric(
+            "restart_needed",
+            "gauge",
+            "1 for each option that was changed in the file and needs a restart.",
+            by(dict.fromkeys(snapshot.waiting, 1)),
+        ),
+    ]
+
+
 def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
     """Say how full the POSIX queue is, if there is one."""
     transports = {name: int(up) for name, up in snapshot.transports.items()}
@@ -153,6 +207,12 @@ def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
     if snapshot.queue_depth is not None:
         one = partial(_one, queue)
         metrics += [
+            Metric(
+                "queue_shared",
+                "gauge",
+                "Whether another publisher reads the same queue.",
+                one(int(snapshot.queue_shared)),
+            ),
             Metric("queue_depth", "gauge", "Events that wait in the queue.", one(snapshot.queue_depth)),
             Metric("queue_capacity", "gauge", "Events that the queue holds.", one(snapshot.queue_capacity)),
             Metric(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ..policy.outcome import Accepted, Misconfigured, Retryable
 from .health_server import HealthServer
 from .logs import log_lines_dropped
+from .rates import Rates
 from .snapshot import SNAPSHOT_INTERVAL, Attempts, Peak
 from .statsd import StatsdClient
 
@@ -61,6 +62,7 @@ class Reporter:
         self._reported: dict[str, int] = {}
         self._peak = Peak()  # of the queue's depth, for scrapers
         self._highest = 0  # depth of the queue since the last report to statsd
+        self._rates = Rates()
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
         if settings.health is not None:
@@ -75,7 +77,16 @@ class Reporter:
         snapshot = self._copy_state(now)
         self._highest = max(self._highest, snapshot.queue_highest)
         highest = self._peak.note(snapshot.queue_highest, now)
-        return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped())
+        rates = self._rates.note(
+            now,
+            {
+                "received": snapshot.accounting.received,
+                "delivered": snapshot.accounting.delivered,
+                "attempts": snapshot.attempts.seconds.count,
+                "backlog": snapshot.backlog,
+            },
+        )
+        return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped(), rates=rates)
 
     def _last_snapshot(self) -> Snapshot:
         """Return what the health endpoint shows; called by its thread."""

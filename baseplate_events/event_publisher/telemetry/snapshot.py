@@ -23,7 +23,7 @@ from ..._words import counted
 from ..policy.outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..policy.accounting import Accounting
 
@@ -83,6 +83,8 @@ class AttemptCounts:
         last_error: What the last attempt ran into, in words for an operator; None if it was accepted.
         failing_since: When the first of the failures in a row came, None where the last was none.
         last_success_at: When the last batch was accepted, None where none was.
+        last_status: HTTP status of the last response, None if there was none.
+        last_answer_at: When that came.
     """
 
     results: Mapping[Result, int]
@@ -90,6 +92,8 @@ class AttemptCounts:
     last_error: str | None
     failing_since: float | None
     last_success_at: float | None
+    last_status: int | None = None
+    last_answer_at: float | None = None
 
 
 class Peak:
@@ -126,6 +130,8 @@ class Attempts:
         self._failing_since: float | None = None
         self._last_success_at: float | None = None
         self._refused = False
+        self._last_status: int | None = None
+        self._last_answer_at: float | None = None
 
     def record(self, outcome: Outcome, seconds: float, now: float) -> None:
         """Count an attempt that ended at `now` and took so many seconds."""
@@ -140,6 +146,8 @@ class Attempts:
         if isinstance(outcome, Accepted):
             self._last_success_at = now
         self._refused = isinstance(outcome, TooLarge | Refused)
+        if outcome.status is not None:
+            self._last_status, self._last_answer_at = outcome.status, now
 
     def settle(self) -> None:
         """Take note that nothing is left to deliver: what the collector refused last was given up.
@@ -157,6 +165,8 @@ class Attempts:
             last_error=self.last_error,
             failing_since=self._failing_since,
             last_success_at=self._last_success_at,
+            last_status=self._last_status,
+            last_answer_at=self._last_answer_at,
         )
 
 
@@ -226,6 +236,11 @@ class Snapshot:
         stopping: Whether the publisher was told to stop.
         metrics_dropped: Lines for statsd that couldn't be sent.
         log_lines_dropped: Lines of the log that couldn't be written to stderr.
+        collector: Where batches are posted.
+        settings: The values of options that are in force, numbers or texts; see `config.in_force`.
+        waiting: Options that were changed in the file and need a restart.
+        queue_shared: Whether another publisher reads the same POSIX queue.
+        rates: What changes, in each second of the last ten: see `rates.Rates`.
     """
 
     queue_name: str
@@ -246,6 +261,18 @@ class Snapshot:
     stopping: bool = False
     metrics_dropped: int = 0
     log_lines_dropped: int = 0
+    collector: str = ""
+    settings: Mapping[str, float | str] = field(default_factory=dict[str, "float | str"])
+    waiting: Sequence[str] = ()
+    queue_shared: bool = False
+    rates: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def backlog(self) -> int:
+        """What waits to be delivered: bytes of the spool or, without one, events."""
+        if self.spool is not None:
+            return self.spool.size
+        return (self.queue_depth or 0) + self.accounting.in_hand
 
     def unready(self, now: float) -> str | None:
         """Tell why events aren't being delivered at `now`, in words for an operator; None where they are."""

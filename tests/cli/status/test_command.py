@@ -167,12 +167,66 @@ def test_there_are_no_rates_without_two_moments(count: int) -> None:
     assert status_of(look(anew), look(one)).rates is None
 
 
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(1, 10**4), st.booleans())
+def test_the_time_left_is_the_backlog_by_its_rate(
+    before: int, after: int, seconds: float, spooled: bool
+) -> None:
+    """What shrinks ends when its rate says; what grows or stays has no end; nothing is done at once."""
+
+    def seen(level: int, made_at: float) -> Snapshot:
+        books = Accounting(received=10**9, in_hand=level)
+        snapshot = a_snapshot(made_at=made_at)
+        if spooled:
+            return replace(snapshot, spool=SpoolLevel(level, 1))
+        return replace(snapshot, accounting=books, queue_depth=0)
+
+    found = status_of(look(seen(after, 1_000.0 + seconds)), look(seen(before, 1_000.0)))
+    assert (found.backlog, found.rates is None or "backlog" not in found.rates) == (after, True)
+    row = next(line for line in format_status(found, colour=False) if line.startswith("backlog"))
+    if after == 0:
+        assert (found.backlog_time, "nothing waits" in row) == (0, True)
+    elif after < before:
+        if (before - after) / seconds >= 0.01:  # rates are rounded
+            assert found.backlog_time == pytest.approx(after * seconds / (before - after), rel=0.1, abs=0.1)
+            assert "delivered in" in row
+    else:
+        assert found.backlog_time is None
+        assert ("growing by" in row) == (round((after - before) / seconds) > 0) or "steady" in row
+
+
+@given(snapshots(), st.floats(-1e6, 1e6))
+def test_one_look_has_the_rates_of_the_publisher(snapshot: Snapshot, change: float) -> None:
+    """Without a look before, rates and the time left are those that the publisher reports."""
+    found = status_of(look(replace(snapshot, rates={"received": 3.0, "delivered": 4.5, "backlog": change})))
+    assert found.rates == {"received": 3.0, "delivered": 4.5}
+    assert (found.backlog, found.backlog_change) == (snapshot.backlog, change)
+    if change < -1 and snapshot.backlog:
+        assert found.backlog_time == pytest.approx(snapshot.backlog / -change, abs=0.1)
+
+
+@given(snapshots(), st.lists(st.sampled_from(["batch.max_age", "retry.cap"]), unique=True), st.booleans())
+def test_a_status_says_where_events_go(snapshot: Snapshot, waiting: list[str], shared: bool) -> None:
+    """It has the collector and its last answer, options that need a restart, and another publisher."""
+    url = "https://events.example.com/v2"
+    snapshot = replace(snapshot, collector=url, waiting=waiting, queue_shared=shared)
+    found, attempts = status_of(look(snapshot)), snapshot.attempts
+    assert (found.collector, found.restart_needed) == (url, waiting)
+    assert found.last_answer_status == attempts.last_status
+    assert (found.last_answer_age is None) == (attempts.last_answer_at is None)
+    assert found.queue_shared == (shared and snapshot.queue_depth is not None)
+    text = "\n".join(format_status(found, colour=False))
+    assert url in text
+    assert ("no answer yet" in text) == (attempts.last_status is None)
+    assert all(name in text for name in waiting)
+    assert ("another publisher reads too" in text) == found.queue_shared
+
+
 def test_the_table_by_example() -> None:
     """The table of a publisher with a spool whose collector is out of order, as an operator sees it."""
     attempts = Attempts()
     for seconds, outcome in (
         (0.02, Accepted(200)),
-        (0.04, Retryable(reason="503 Busy", from_collector=True)),
+        (0.04, Retryable(reason="503 Busy", from_collector=True, status=503)),
     ):
         attempts.record(outcome, seconds, 86_400.0)
     first = Snapshot(
@@ -184,6 +238,8 @@ def test_the_table_by_example() -> None:
         queue_depth=0,
         queue_capacity=10_000,
         attempts=attempts.counts(),
+        collector="https://events.example.com/v2",
+        waiting=("batch.max_age", "retry.cap"),
     )
     books = Accounting(received=5_000, delivered=1_500, dead_lettered=1, spooled=3_400, in_hand=99)
     second = replace(
@@ -217,7 +273,9 @@ def test_the_table_by_example() -> None:
         "state           not delivering: 503 Busy",
         "problem         the disk is full",
         "problem         inotify is not available",
+        "restart         needed for batch.max_age, retry.cap",
         "transport       posix and spool",
+        "collector       https://events.example.com/v2, last answer 503 Service Unavailable 10.0 s ago",
         "",
         "in the queue    2,500 of 10,000 events (25 %), lately up to 9,000, found full 3 times",
         "in the spool    3,145,728 of 1,073,741,824 bytes (0 %), 5 segments, 3,400 events read",
@@ -226,14 +284,15 @@ def test_the_table_by_example() -> None:
         "set aside       1 newer (segments)",
         "torn            4,096 bytes in 2 places",
         "relay           paused, holds 1 event of the queue",
-        "refused         7 full (by services)",
         "in memory       99 events",
+        "backlog         3,145,728 bytes",
         "oldest          2 min 10 s",
         "",
         "received        5,000 (400.0 a second)",
         "delivered       1,500 (50.0 a second)",
         "dead letters    1",
         "dropped         0",
+        "refused         7 full (by services)",
         "",
         "requests        1 accepted, 1 retryable (0.0 a second)",
         "mean time       30.0 ms",

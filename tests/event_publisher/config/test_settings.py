@@ -65,6 +65,7 @@ _FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
     "max_event_size": lambda settings: settings.queue.max_event_size,
     "queue.mode": lambda settings: settings.queue.mode,
     "queue.transport": lambda settings: settings.queue.transport,
+    "queue.exclusive": lambda settings: settings.queue.exclusive,
     "batch.max_size": lambda settings: settings.batch.max_size,
     "batch.max_age": lambda settings: settings.batch.max_age,
     "batch.max_events": lambda settings: settings.batch.max_events,

@@ -1,0 +1,135 @@
+"""Two publishers on one POSIX queue: the second one warns, or is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.event_publisher.queue_consumer import QueueConsumer
+from baseplate_events.event_publisher.queue_lock import QueueInUseError, find_holder, lock_queue
+from baseplate_events.transport.posix import MessageQueue
+from tests.support.fault_collector import FaultCollector
+from tests.support.publishers import publisher_process, small_queue
+from tests.support.queues import fresh_name
+from tests.support.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.support.publishers import PublisherProcess
+
+
+def opened(name: str) -> MessageQueue:
+    """Open a tiny queue, or make it."""
+    return MessageQueue(name, max_messages=1, max_message_size=16)
+
+
+def is_shared(consumer: QueueConsumer) -> bool:
+    """Say whether another publisher reads the queue; a type checker doesn't know that this changes."""
+    return consumer.shared
+
+
+@given(st.lists(st.tuples(st.sampled_from(["lock", "close"]), st.integers(0, 2)), max_size=12))
+def test_one_at_most_has_the_lock(steps: list[tuple[str, int]]) -> None:
+    """Whoever locks gets the lock if no one else has it; closing gives it back; services never need it."""
+    with fresh_name() as name:
+        queues = [opened(name) for _ in range(3)]
+        holder: int | None = None
+        for deed, who in steps:
+            if deed == "lock":
+                assert lock_queue(queues[who].fileno()) == (holder in {None, who})
+                holder = who if holder is None else holder
+                assert find_holder(queues[1].fileno()) == os.getpid()
+            else:
+                queues[who].close()
+                queues[who] = opened(name)
+                holder = None if holder == who else holder
+        queues[0].put(b"x")
+        assert next(queues[2].drain()) == b"x"
+        for queue in queues:
+            queue.close()
+        opened(name).unlink()
+
+
+def test_what_cant_be_locked_is_nobodys() -> None:
+    """Where flock(2) doesn't work, no other publisher is noticed, and nothing fails."""
+    descriptor = os.open("/proc/self", os.O_PATH)
+    assert lock_queue(descriptor)
+    os.close(descriptor)
+    assert find_holder(1_000_000) is None
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_a_second_consumer_warns_or_is_refused(
+    exclusive: bool, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names the queue and the process; when the first has gone, the second takes the lock in its look."""
+    posix_name = f"/events-{name}"
+    first = QueueConsumer(lambda: opened(posix_name), exclusive=exclusive)
+    try:
+        assert not is_shared(first)
+        if exclusive:
+            with pytest.raises(QueueInUseError) as caught:
+                QueueConsumer(lambda: opened(posix_name), exclusive=True)
+            assert f"another publisher (process {os.getpid()}) reads {posix_name}" in str(caught.value)
+            first.close()
+            first = QueueConsumer(lambda: opened(posix_name), exclusive=True)
+            return
+        second = QueueConsumer(lambda: opened(posix_name))
+        assert is_shared(second)
+        assert f"another publisher (process {os.getpid()}) reads {posix_name}" in caplog.text
+        second.look(100.0)
+        assert is_shared(second)
+        assert second.look_at <= 105.0
+        first.close()
+        second.look(105.0)
+        assert not is_shared(second)
+        assert "has ended" in caplog.text
+        third = QueueConsumer(lambda: opened(posix_name))
+        assert is_shared(third)
+        third.close()
+        second.close()
+    finally:
+        first.close()
+        opened(posix_name).unlink()
+
+
+@pytest.mark.parametrize("spool", [False, True])
+@pytest.mark.parametrize("exclusive", ["true", "false"])
+def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Path) -> None:
+    """With `queue.exclusive` it ends with 1 and a line; otherwise both run. `kill -9` frees the queue."""
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with small_queue(name) as queue, FaultCollector() as server:
+
+        def publisher(folder: Path, exclusive: str) -> AbstractContextManager[PublisherProcess]:
+            overrides = {"queue__exclusive": exclusive}
+            if spool:
+                overrides["spool__directory"] = str(folder / "spool")
+            return publisher_process(folder, name, server.url, **overrides)
+
+        with publisher(folders[0], "false") as first:
+            first.wait_for_log("publishing events")
+            with publisher(folders[1], exclusive) as second:
+                if exclusive == "true":
+                    assert second.process.wait(PATIENCE) == 1
+                    lines = [line for line in second.log.splitlines() if "WARNING" not in line]
+                    assert len(lines) == 1
+                    assert f"(process {first.process.pid}) reads /events-{name} as well" in lines[0]
+                else:
+                    second.wait_for_log("publishing events")
+                    assert f"(process {first.process.pid}) reads /events-{name} as well" in second.log
+            assert "another publisher" not in first.log
+            first.process.kill()
+            first.process.wait(PATIENCE)
+        with publisher(folders[1], "true") as third:
+            third.wait_for_log("publishing events")
+            assert "another publisher" not in third.log
+            assert third.stop() == 0
+        assert queue.current_messages == 0
