@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from .. import __version__
 from ..errors import EventError
 from .access import inspect_file
+from .config.neighbours import check_neighbours
 from .config.settings import load_settings
 from .control import Control
 from .exit_status import failed
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.check:
             name = load().queue.name
+            check_neighbours(arguments.config_file, name, os.environ)
             _warn_about_file(arguments.config_file, name)
             report(f"{arguments.config_file}: [event-publisher:{name}] is good")
             return 0

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from ..._words import counted
 from ...errors import ConfigurationError
 from ...event_publisher.access import inspect_file
+from ...event_publisher.config.neighbours import check_neighbours
 from ...event_publisher.config.settings import find_queue_name, load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
@@ -203,6 +204,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     environ = _Environment(os.environ)
     try:
         settings = load_settings(config_file, queue_name, environ)
+        check_neighbours(config_file, queue_name, os.environ)
     except ConfigurationError as exc:
         yield from check_process()
         look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)

@@ -321,6 +321,17 @@ def read_section(
     raise ConfigurationError(f"{source}: {problem}")
 
 
+def section_names(path: str | os.PathLike[str], family: str) -> list[str]:
+    """Return the names of the sections that begin with `family`; none if the file can't be read or parsed."""
+    parser = configparser.RawConfigParser()
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123 - as below
+            parser.read_file(file)
+    except (OSError, ValueError, configparser.Error):
+        return []
+    return [name for name in parser.sections() if name.startswith(family)]
+
+
 def parse_section(
     text: str,
     name: str | None,

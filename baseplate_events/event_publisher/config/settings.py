@@ -29,7 +29,7 @@ Transport: TypeAlias = Literal["posix", "spool", "both"]
 MAX_QUEUE_NAME_SIZE: Final = 248
 
 #: What the name of a publisher's section begins with.
-_FAMILY: Final = "event-publisher:"
+SECTION_PREFIX: Final = "event-publisher:"
 
 _VERSIONS: Final[tuple[Version, ...]] = ("2", "2j")
 _SCHEMES: Final[tuple[Scheme, ...]] = ("https", "http")
@@ -327,7 +327,7 @@ def find_queue_name(config_file: str | os.PathLike[str]) -> str:
     Raises:
         ConfigurationError: The file can't be read, has no section of a publisher, or several.
     """
-    return _read(config_file, None, {}, {}).name.removeprefix(_FAMILY)
+    return _read(config_file, None, {}, {}).name.removeprefix(SECTION_PREFIX)
 
 
 def load_store(
@@ -378,13 +378,13 @@ def _read(
     environ: Mapping[str, str],
     defaults: Mapping[str, str],
 ) -> Section:
-    name = None if queue_name is None else f"{_FAMILY}{queue_name}"
-    return read_section(config_file, name, environ, defaults=defaults, family=_FAMILY)
+    name = None if queue_name is None else f"{SECTION_PREFIX}{queue_name}"
+    return read_section(config_file, name, environ, defaults=defaults, family=SECTION_PREFIX)
 
 
 def _queue(section: Section, spool: SpoolSettings | None) -> QueueSettings:
     return QueueSettings(
-        name=section.name.removeprefix(_FAMILY),
+        name=section.name.removeprefix(SECTION_PREFIX),
         max_size=_integer(section, "max_queue_size"),
         max_event_size=_integer(section, "max_event_size"),
         mode=section.mode("queue.mode"),
