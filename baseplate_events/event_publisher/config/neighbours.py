@@ -1,7 +1,7 @@
 """What doesn't go together in the sections of one INI file, of which each publisher reads only its own.
 
 Dead letters in the directory of spools would be taken for a part of them by whoever looks after those,
-deletes them, or adds up how much disk they take. Within a section that is a mistake in any case; see `settings`.
+deletes them, or adds up how much disk they take. Within a section that is a mistake anyway; see `settings`.
 """
 
 from __future__ import annotations

@@ -31,4 +31,4 @@ def test_what_was_before_the_window_is_forgotten(steps: list[float]) -> None:
         found = rates.note(now, {"n": 1_000})
         if now > 1.0 + WINDOW + 3.0:
             assert found == {"n": 0}
-        assert len(rates._looks) <= WINDOW / 0.5 + 2
+        assert len(rates._looks) <= WINDOW / 0.5 + 2  # pyright: ignore[reportPrivateUsage]
