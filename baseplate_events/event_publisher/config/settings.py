@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -445,6 +444,8 @@ def _ca_file(section: Section, name: str) -> str | None:
     path = section.text(name, pattern=r"[^\x00-\x1f\x7f]+", expected="the path of a PEM file")
     if not path:
         return None
+    import ssl  # noqa: PLC0415 - `status` reads a configuration too, and shouldn't take long
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(path)

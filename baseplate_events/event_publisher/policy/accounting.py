@@ -117,12 +117,12 @@ class Accounting:
 
     def __str__(self) -> str:
         """One line for a log: every fate that an event had, and always those that matter most."""
-        parts = [f"{self.delivered} delivered"]
+        parts = [f"{self.delivered:,} delivered"]
         parts += [counted(self.dead_lettered, "dead letter")] if self.dead_lettered else []
-        parts += [f"{self.returned} returned", *([f"{self.spooled} spooled"] if self.spooled else [])]
-        parts += [f"{self.in_hand} in hand"]
-        parts += [f"{count} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
-        recovered = f" ({self.recovered} of them recovered)" if self.recovered else ""
+        parts += [f"{self.returned:,} returned", *([f"{self.spooled:,} spooled"] if self.spooled else [])]
+        parts += [f"{self.in_hand:,} in hand"]
+        parts += [f"{count:,} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
+        recovered = f" ({self.recovered:,} of them recovered)" if self.recovered else ""
         letters = (
             f"; {counted(self.letters_dropped, 'old dead letter')} made room" if self.letters_dropped else ""
         )
