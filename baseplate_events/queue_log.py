@@ -15,6 +15,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from ._words import counted
 from .forks import follow_forks
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class RefusalLog:
         _logger().warning(
             "Event queue %s refused %s%s (%s)%s",
             self._name,
-            "1 event" if count == 1 else f"{count:,} events",
+            counted(count, "event"),
             "" if seconds is None else f" in {seconds:,.0f} s",
             ", ".join(f"{number:,} {reason}" for reason, number in news.items() if number),
             ending,

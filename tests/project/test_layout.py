@@ -24,17 +24,20 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *("__init__", "_compat", "_words", "counters", "errors", "events", "forks", "framework", "observed_queue"),
     *(
-        "queue_log",
-        "queue_settings",
-        "refusal_reasons",
-        "refusals",
-        "serializers",
-        "thrift_fallback",
-        "thrift_json",
+        "__init__",
+        "_compat",
+        "_words",
+        "counters",
+        "errors",
+        "events",
+        "forks",
+        "framework",
+        "observed_queue",
     ),
+    *("queue_log", "queue_settings", "refusal_reasons", "refusals", "serializers"),
     *("json_forms", "json_reference", "json_shapes", "json_source", "json_writer"),
+    *("thrift_fallback", "thrift_json"),
     *("spool", "transport"),
 )
 
