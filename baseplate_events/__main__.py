@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "queue": (".cli.queue.command", "look at the queues of this host, read, write, make and remove them"),
     "doctor": (".cli.doctor.command", "find out what keeps events from flowing, and what mends it"),
     "status": (".cli.status.command", "show what a running publisher is doing"),
+    "thrift-stubs": (".cli.thrift_stubs.command", "write type stubs for what the Thrift compiler generates"),
     "demo": (".cli.demo", "see events flow from a service to a collector, on this machine"),
 }
 

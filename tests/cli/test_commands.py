@@ -119,7 +119,7 @@ def test_the_demo_delivers_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["publish", "collect", "dead-letters", "queue", "doctor", "status", "demo"]
+    "command", ["publish", "collect", "dead-letters", "queue", "doctor", "status", "demo", "thrift-stubs"]
 )
 def test_every_command_has_a_help_page(command: str) -> None:
     """`--help` of each command describes it; the collector's says that it is for development."""

@@ -59,7 +59,7 @@ THIRD_PARTY: Final = {
     "posix_ipc": {"transport.descriptor"},
     "thrift": {"thrift_fallback", "cli.doctor.host"},  # the doctor only asks whether it can be imported
     "pytest": {"pytest_plugin"},
-    UNKNOWN: {"__main__"},  # a command, by its name
+    UNKNOWN: {"__main__", "cli.thrift_stubs.command"},  # a command by its name, and what a user names
 }
 
 #: What the policy may import of the standard library: nothing that reads a clock, waits, or does I/O.

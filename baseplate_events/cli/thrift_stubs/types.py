@@ -1,0 +1,129 @@
+"""Types of Thrift fields: read from a `thrift_spec`, which has everything but enums.
+
+In the spec an enum is an i32. Which enum it is, and whether a field holds its members or their names, is in
+the methods beside the spec (`source.py`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+
+if TYPE_CHECKING:
+    import enum
+    from collections.abc import Iterable, Sequence
+
+#: Wire types of Thrift's protocols, by their number.
+BOOL, I32, STRING, STRUCT, MAP, SET, LIST = 2, 8, 11, 12, 13, 14, 15
+
+#: Names of the Python types of wire types whose values are neither structs nor containers.
+_SCALARS: Final = {2: "bool", 3: "int", 4: "float", 6: "int", 8: "int", 10: "int", 11: "str", 16: "UUID"}
+
+
+class Scalar(NamedTuple):
+    """A type of Python, by its name; `Any` if it isn't known, `NoReturn` if it has no value."""
+
+    name: str
+
+
+class Reference(NamedTuple):
+    """A struct, or an enum whose members a field holds."""
+
+    cls: type
+
+
+class MemberNames(NamedTuple):
+    """The names of an enum's members, which compilers 0.14 to 0.18 keep in the fields of `py:enum` code."""
+
+    names: tuple[str, ...]
+
+
+class Container(NamedTuple):
+    """A list, set or map, by its name in Python, and the types of what is in it."""
+
+    name: str
+    items: tuple[Type, ...]
+
+
+Type: TypeAlias = "Scalar | Reference | MemberNames | Container"
+
+
+class Leaf(NamedTuple):
+    """What the methods of a class say about one i32 of a field.
+
+    Attributes:
+        enum: The enum that it stands for; None for a number.
+        by_name: Whether the field holds the names of the enum's members.
+    """
+
+    enum: type[enum.Enum] | None
+    by_name: bool = False
+
+
+#: How a map's key, a set's item and so on are written: without a struct, a list or a map in them.
+_NO_VALUE: Final = Scalar("NoReturn")
+
+
+class BadSpecError(ValueError):
+    """Raised if a `thrift_spec` isn't as the Thrift compiler makes it."""
+
+
+def read_type(wire_type: object, inner: object, leaves: Iterable[Leaf]) -> Type:
+    """Return the type of a field, or of what a container holds.
+
+    Args:
+        wire_type: Its number.
+        inner: What the spec has beside that.
+        leaves: What is known of each i32 in it, in the order of writing; if there are fewer, the others are
+            numbers.
+
+    Raises:
+        BadSpecError: The Thrift compiler makes no such spec.
+    """
+    return _read_type(wire_type, inner, deque(leaves))
+
+
+def _read_type(wire_type: object, inner: object, leaves: deque[Leaf]) -> Type:
+    if wire_type == STRUCT:
+        cls = _items(inner, 1)[0]
+        if not isinstance(cls, type):
+            raise BadSpecError
+        return Reference(cls)
+    if wire_type in (LIST, SET):
+        item_type, item_inner = _items(inner, 2)
+        item = _read_type(item_type, item_inner, leaves)
+        immutable = _is_immutable(inner, 2)
+        if wire_type == LIST:
+            return Container(
+                "tuple" if immutable else "list", (item, Scalar("...")) if immutable else (item,)
+            )
+        return Container("frozenset" if immutable else "set", (item,))
+    if wire_type == MAP:
+        key_type, key_inner, value_type, value_inner = _items(inner, 4)
+        key = _read_type(key_type, key_inner, leaves)
+        # TJSON has no place for such keys: only an empty map can be put.
+        key = _NO_VALUE if key_type in (STRUCT, LIST, SET, MAP) else key
+        return Container("dict", (key, _read_type(value_type, value_inner, leaves)))
+    if wire_type == STRING and inner == "BINARY":
+        return Scalar("bytes")
+    name = _SCALARS.get(wire_type) if isinstance(wire_type, int) else None
+    if name is None:
+        raise BadSpecError
+    leaf = leaves.popleft() if wire_type == I32 and leaves else Leaf(None)
+    if leaf.enum is None:
+        return Scalar(name)
+    return MemberNames(tuple(leaf.enum.__members__)) if leaf.by_name else Reference(leaf.enum)
+
+
+def _items(inner: object, size: int) -> Sequence[object]:
+    if not isinstance(inner, (tuple, list)):
+        raise BadSpecError
+    items = cast("Sequence[object]", inner)
+    if len(items) < size:
+        raise BadSpecError
+    return items[:size]
+
+
+def _is_immutable(inner: object, position: int) -> bool:
+    """Say whether a container has `python.immutable`; old specs have no place for that."""
+    return len(items := cast("Sequence[object]", inner)) > position and items[position] is True
