@@ -14,4 +14,8 @@ if TYPE_CHECKING:
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Collect a module of tests, or what says that it lacks a tool."""
-    return stand_in(not_installed("gevent", "gunicorn", "pyuwsgi", "uvicorn"), module_path, parent)
+    return stand_in(
+        not_installed("celery", "django", "fastapi", "flask", "gevent", "gunicorn", "pyuwsgi", "uvicorn"),
+        module_path,
+        parent,
+    )

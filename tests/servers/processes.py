@@ -14,14 +14,15 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast, final
 
 from tests.support.commands import IMPORTING
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from tests.support.spool_reader import SpoolReader
@@ -66,8 +67,7 @@ class Server:
         return self.log_file.read_text()
 
 
-@contextlib.contextmanager
-def serve(folder: Path, queue_name: str, module: str, *arguments: str) -> Generator[Server]:
+def serve(folder: Path, queue_name: str, module: str, *arguments: str) -> AbstractContextManager[Server]:
     """Run `python -m MODULE ARGUMENTS`, in which `{fd}` stands for a socket that listens on a free port.
 
     Args:
@@ -76,16 +76,33 @@ def serve(folder: Path, queue_name: str, module: str, *arguments: str) -> Genera
         module: The server.
         arguments: Its arguments; the application is among them.
     """
+    environ = {**os.environ, **IMPORTING, "EVENT_QUEUE": queue_name}
+    return serve_command(folder, [sys.executable, "-m", module, *arguments], environ, Path.cwd())
+
+
+@contextlib.contextmanager
+def serve_command(
+    folder: Path, command: Sequence[str], environ: Mapping[str, str], cwd: Path
+) -> Generator[Server]:
+    """Run a server; in its words and variables `{fd}` stands for a socket that listens on a free port.
+
+    Args:
+        folder: Where its log is written.
+        command: The server and its arguments.
+        environ: Its environment.
+        cwd: The folder that it runs in.
+    """
     log_file = folder / "server.log"
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log_file.open("wb") as log:
-        command = [argument.format(fd=listener.fileno()) for argument in arguments]
+        fd = str(listener.fileno())
         with subprocess.Popen(
-            [sys.executable, "-m", module, *command],
+            [word.replace("{fd}", fd) for word in command],
             stderr=log,
             stdout=log,
             pass_fds=[listener.fileno()],
             start_new_session=True,
-            env={**os.environ, **IMPORTING, "EVENT_QUEUE": queue_name},
+            env={name: value.replace("{fd}", fd) for name, value in environ.items()},
+            cwd=cwd,
         ) as process:
             port = int(listener.getsockname()[1])
             listener.close()  # the server has it: if it ends, connections are refused
