@@ -23,11 +23,14 @@ from baseplate_events import (
     EventTooLargeError,
     serialize_v2_event,
 )
+from baseplate_events.events import SPOOL_VARIABLE
 from tests.interop.original import Untyped, original
 from tests.support.commands import run
+from tests.support.documents import blocks
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import drain
 from tests.support.schema_samples import PLAIN
+from tests.support.spool_reader import SpoolReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -104,6 +107,23 @@ def test_queuing_events(name: str, posix_queue: MessageQueue) -> None:
         some_service_method(SimpleNamespace(), context)
     event_queue.close()
     assert list(map(serialize_v2_event, made)) == drain(posix_queue)
+
+
+def test_context_attributes_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example for the framework, as it stands in the README: both attributes put events."""
+    block = blocks("README.md", "python", heading="In a service")[2]
+    monkeypatch.setenv(SPOOL_VARIABLE, str(tmp_path))  # no other test has the queues of the example
+    baseplate = original("").Baseplate()
+    names = {"EventQueue": EventQueue, "serialize_v2_event": serialize_v2_event, "baseplate": baseplate}
+    exec(compile(block.text, "README.md", "exec"), names)
+    made = make_event()
+    with baseplate.server_context("my_handler") as context:
+        for queue, name in ((context.events_v2, "v2"), (context.events_production, "production")):
+            queue.put(made)
+            queue.close()
+            with SpoolReader(tmp_path / f"events-{name}") as reader:
+                reader.read()
+                assert [serialize_v2_event(made)] == reader.events
 
 
 def test_event_queue_takes_the_documented_arguments(name: str, posix_queue: MessageQueue) -> None:
