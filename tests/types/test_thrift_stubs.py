@@ -31,7 +31,8 @@ KINDS: Final = {
 VALIDATING: Final = ("plain", "slots", "enum")
 
 RIGHT: Final = """
-{imports}from typing_extensions import assert_type
+{imports}from collections.abc import Hashable
+from typing_extensions import assert_type
 
 from baseplate_events import EventQueue, ThriftStruct, serialize_v2_event
 from {module} import (
@@ -80,11 +81,14 @@ def read(event: Event, all_: Everything, path: FrozenPath, defaults: Defaults) -
     assert_type(defaults.count, "int | None")
     assert_type(FrozenPoint.read(None), FrozenPoint)
     event.source = "b"
+    _key: Hashable = path
     if Kind.VIEW:
         raise Refused(message="a")
 """
 
 WRONG: Final = """
+from collections.abc import Hashable
+
 from baseplate_events import EventQueue, serialize_v2_event
 from {module} import (
     Choice, Event, Everything, FrozenPath, FrozenPoint, Geo, Refused, RichEvent, StructKeys, Tree,
@@ -121,6 +125,7 @@ def change(event: Event, point: FrozenPoint) -> None:
     event.source = 1  # type: ignore[assignment]
     event.sauce = "a"  # type: ignore[attr-defined]
     point.x = 1  # type: ignore[misc]
+    _key: Hashable = event  # type: ignore[assignment]
 
 
 def put() -> None:
