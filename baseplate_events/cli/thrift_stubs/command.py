@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "modules",
         metavar="MODULE",
         nargs="+",
-        help="a module such as event_schemas.ttypes, or a package: then each ttypes and constants in it",
+        help="a module such as event_schemas.ttypes, or a package: each ttypes and constants in it",
     )
     parser.add_argument(
         "--output",
@@ -124,12 +123,22 @@ def _import(name: str) -> ModuleType:
 
 
 def _modules_with_types(module: ModuleType) -> Iterator[str]:
-    """Give the names of the modules with types in a package, at any depth; nothing for a module."""
-    for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
-        if info.ispkg:
-            yield from _modules_with_types(_import(info.name))
-        elif info.name.rpartition(".")[2] in _WITH_TYPES:
-            yield info.name
+    """Give the names of the modules with types in a package, at any depth; nothing for a module.
+
+    Raises:
+        ConfigurationError: It is a package that only holds other modules.
+    """
+    found: list[str] = []
+    for folder in map(Path, getattr(module, "__path__", ())):
+        for types in sorted(folder.rglob("ttypes.py")):
+            package = ".".join([module.__name__, *types.parent.relative_to(folder).parts])
+            # A service may have a file `constants.py` of its own, but not beside types.
+            found += [f"{package}.{name}" for name in _WITH_TYPES if types.with_name(f"{name}.py").exists()]
+    if not found and getattr(module, "__file__", None) is None:
+        raise ConfigurationError(
+            f"{module.__name__} is a folder without a module ttypes; expected one, at any depth"
+        )
+    yield from found
 
 
 def _stubs(schemas: Sequence[Schema], output: Path) -> dict[Path, str]:

@@ -28,7 +28,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield folder
     for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+        # A package without `__init__.py` has no file.
+        module = sys.modules[name]
+        if str(folder) in f"{getattr(module, '__file__', '')} {getattr(module, '__path__', '')}":
             del sys.modules[name]
 
 
@@ -71,6 +73,20 @@ def test_stubs_in_a_folder_of_their_own(sources: Path, event_schemas: str, tmp_p
         "event_schemas/event/ttypes.pyi",
     } == files(output)
     assert set() == files(sources)
+
+
+def test_packages_without_a_file(sources: Path, event_schemas: str, tmp_path: Path) -> None:
+    """Modules are found in folders without `__init__.py`, too, and constants only beside types."""
+    (sources / "event_schemas" / "__init__.py").unlink()
+    (sources / "event_schemas" / event_schemas.rpartition(".")[2] / "__init__.py").unlink()
+    (sources / "event_schemas" / "constants.py").write_text("MINE = 3\n")
+    assert 0 == stubs("event_schemas", output=tmp_path / "stubs").status
+    assert {
+        "event_schemas/__init__.pyi",
+        "event_schemas/event/__init__.pyi",
+        "event_schemas/event/ttypes.pyi",
+        "event_schemas/event/constants.pyi",
+    } == files(tmp_path / "stubs")
 
 
 def test_a_stub_hides_nothing_of_a_package(sources: Path, event_schemas: str, tmp_path: Path) -> None:
@@ -148,6 +164,7 @@ def test_constants_have_types(tmp_path: Path) -> None:
             "Odd has Iface, Client, Processor, which a stub would hide",
         ),
         ("_struct", "", "_struct: its source can't be read"),
+        ("folder", "", "folder is a folder without a module ttypes"),
     ],
 )
 def test_modules_that_cannot_be_used(
@@ -155,6 +172,7 @@ def test_modules_that_cannot_be_used(
 ) -> None:
     """Each is one line that names it, and nothing is written, not even for a good one."""
     (sources / "broken.py").write_text(text)
+    (sources / "folder").mkdir()
     output = tmp_path / "stubs"
     result = stubs("tests.schemas.newer", name, output=output)
     assert (2, "") == (result.status, result.out)
