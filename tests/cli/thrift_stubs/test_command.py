@@ -157,6 +157,10 @@ def test_constants_have_types(tmp_path: Path) -> None:
             "broken has Bad, which",
         ),
         ("broken", STRUCT.format("Bad").replace("()", "((1, 8),)"), "broken has Bad, which"),
+        ("broken", STRUCT.format("Bad").replace("()", "((1, 12, 'a', (3,), 0),)"), "broken has Bad, which"),
+        ("broken", STRUCT.format("Bad").replace("()", "((1, 13, 'a', (8,), 0),)"), "broken has Bad, which"),
+        ("broken", STRUCT.format("Bad").replace("()", "((1, 13, 'a', 8, 0),)"), "broken has Bad, which"),
+        ("broken", STRUCT.format("Bad").replace("()", "(('1', 8, 'a', 0, 0),)"), "broken has Bad, which"),
         ("broken", STRUCT.format("Bad").replace("()", "((1, 8, 'a', None, None),)"), "broken has Bad, which"),
         (
             "tests.schemas.names_plain.odd.Odd",
@@ -179,6 +183,69 @@ def test_modules_that_cannot_be_used(
     [line] = result.err.splitlines()
     assert expected in line
     assert not output.exists()
+
+
+#: A module as compiler 0.24 makes it with `enum,dynamic`, whose classes get their methods from elsewhere.
+LATER = """
+from enum import IntEnum
+from base import TBase
+
+class Kind(IntEnum):
+    VIEW = 1
+
+class Nothing(IntEnum):
+    pass
+
+class Event(TBase):
+    thrift_spec = None
+
+    def __init__(self, kind = None, number = None, frozen = None, ids = None, from_ = None, count = 3):
+        self.kind = kind
+
+    def __setattr__(self, name, value):
+        if name == "kind":
+            super().__setattr__(name, value if hasattr(value, 'value') or value is None else Kind(value))
+            return
+        super().__setattr__(name, value)
+
+Event.thrift_spec = (
+    None,
+    (1, 8, 'kind', None, None, ),
+    (2, 8, 'number', None, None, ),
+    (3, 15, 'frozen', (8, None, True), None, ),
+    (4, 14, 'ids', (16, None, True), None, ),
+    (5, 11, 'from', None, None, ),
+    (6, 10, 'count', None, 3, ),
+)
+"""
+
+
+def test_output_of_later_compilers(sources: Path, tmp_path: Path) -> None:
+    """Enums are found in what converts them, and containers that can't change are known."""
+    (sources / "base.py").write_text(STRUCT.format("TBase"))
+    (sources / "later.py").write_text(LATER)
+    result = stubs("later", output=tmp_path)
+    assert (0, f"{tmp_path / 'later.pyi'}\n") == (result.status, result.out)
+    text = (tmp_path / "later.pyi").read_text()
+    assert (
+        "def __init__(self, *, kind: Kind | None = None, number: int | None = None, "
+        "frozen: tuple[int, ...] | None = None, ids: frozenset[UUID] | None = None, "
+        "from_: str | None = None, count: int | None = ...) -> None: ..."
+    ) in text
+    assert "class Nothing(IntEnum):\n    ...\n" in text
+
+
+def test_a_folder_that_cannot_be_made(sources: Path, event_schemas: str, tmp_path: Path) -> None:
+    """A file in the place of a package's folder is named."""
+    del sources
+    (tmp_path / "event_schemas").touch()
+    result = stubs(event_schemas, output=tmp_path)
+    assert 2 == result.status
+    assert f"{tmp_path / 'event_schemas'}/__init__.pyi' can't be replaced: Not a directory" in result.err
+    result = stubs(event_schemas, output=Path("/proc/stubs"))
+    assert 2 == result.status
+    assert "--output: '/proc/stubs" in result.err
+    assert "can't be written" in result.err
 
 
 def test_every_bad_module_is_named(tmp_path: Path) -> None:
