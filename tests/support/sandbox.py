@@ -32,9 +32,13 @@ class Sandbox:
         self._enter = ("nsenter", f"--target={pid}", *namespaces)
         self._folder = folder
 
+    def command(self, folder: Path, *command: str) -> list[str]:
+        """Return what runs a command there, in a folder."""
+        return [*self._enter, "env", f"--chdir={folder}", *command]
+
     def run(self, *command: str) -> Result:
         """Run a command there, in the folder of the tests; `python` is their interpreter."""
-        return run(*self._enter, "env", f"--chdir={Path.cwd()}", *command, environ=with_python())
+        return run(*self.command(Path.cwd(), *command), environ=with_python())
 
     def set_up(self, *command: str) -> None:
         """Run a command there that can't fail; without it, the test lacks a tool."""
