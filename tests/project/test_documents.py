@@ -14,13 +14,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
-from baseplate_events import EventError, EventQueue, serialize_v2_event
+from baseplate_events import EventError, EventQueue, serialize_v2_event, serialize_v2j_event
 from baseplate_events.__main__ import _COMMANDS as COMMANDS  # pyright: ignore[reportPrivateUsage]
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.events import SPOOL_VARIABLE
@@ -33,11 +34,14 @@ from tests.support.spool_reader import SpoolReader
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+_RECIPES: Final = "tests/test_events_recipes.py"
+
 #: The Python blocks, by document, heading and number under it, and what runs them.
 PYTHON: Final = {
     ("README.md", "In a service", 1): "test_thrift_events",
     ("README.md", "In a service", 2): "test_json_events",
-    ("README.md", "In a service", 3): "tests/interop/test_documentation.py",  # needs the framework
+    ("README.md", "In a service", 3): "test_json_events",
+    ("README.md", "In a service", 4): "tests/interop/test_documentation.py",  # needs the framework
     ("docs/migrating.md", "In the code of a service", 1): "test_the_import_of_a_service",
     ("docs/migrating.md", "In the code of a service", 2): "test_the_clause_of_a_service",
     ("docs/services.md", "Frameworks and servers", 1): "tests/servers/test_guide.py",
@@ -49,6 +53,17 @@ PYTHON: Final = {
     ("docs/services.md", "gevent", 1): "tests/servers/test_guide.py",
     ("docs/services.md", "A spool instead of a POSIX queue", 1): "test_a_queue_with_a_spool",
     ("docs/services.md", "Testing a service", 1): "test_the_tests_of_a_service",
+    (
+        "docs/services.md",
+        "Refused events: count them, and log them rarely",
+        1,
+    ): "test_a_put_that_does_not_raise",
+    ("docs/services.md", "Counters, depth and capacity", 1): _RECIPES,
+    ("docs/services.md", "Counters, depth and capacity", 2): _RECIPES,
+    ("docs/services.md", "Counters, depth and capacity", 3): _RECIPES,
+    ("docs/services.md", "Hooks and sampling", 1): _RECIPES,
+    ("docs/services.md", "Hooks and sampling", 2): _RECIPES,
+    ("docs/services.md", "Worker processes", 1): _RECIPES,
 }
 
 _DEBIAN: Final = "tests/deploy/test_systemd.py"
@@ -77,6 +92,8 @@ CONSOLE: Final = {
     ("docs/operations.md", "POSIX queues in containers"): _CONTAINER,
     ("docs/operations.md", "Dead letters"): "needs a folder of the reader",
     ("docs/operations.md", "Health and metrics endpoint"): "needs the publisher of the reader",
+    ("docs/releasing.md", "Before"): ".ci/run, and an hour",
+    ("docs/releasing.md", "Release"): "tests/release/check.py builds",
     ("docs/services.md", "Flask"): _GUIDE,
     ("docs/services.md", "FastAPI"): _GUIDE,
     ("docs/services.md", "Django"): _GUIDE,
@@ -221,9 +238,24 @@ def test_thrift_events(spool: Path) -> None:
 
 
 def test_json_events(spool: Path) -> None:
-    """The click of the README is in the queue."""
-    execute(example("README.md", "In a service", 2))["clicks"].close()
+    """The click of the README is in the queue, and so is what the serializer with a default takes."""
+    names = execute(example("README.md", "In a service", 2))
+    names["clicks"].close()
     assert [{"action": "click", "client_timestamp": 1}] == arrived(spool, "clicks")
+    names = execute(example("README.md", "In a service", 3), **names)
+    with names["shares"] as shares:
+        shares.put({"share": Fraction(1, 4)})
+    assert [{"share": "0.25"}] == arrived(spool, "shares")
+
+
+def test_a_put_that_does_not_raise() -> None:
+    """The event is in the queue, or it isn't, and nothing else happens."""
+    queue = InMemoryEventQueue("v2", serialize_v2j_event, max_queue_size=1)
+    for _ in range(2):
+        execute(
+            example("docs/services.md", "Refused events: count them, and log them rarely", 1), queue=queue
+        )
+    assert (1, 1) == (len(queue.events), queue.counters().refused.full)
 
 
 def test_the_import_of_a_service() -> None:

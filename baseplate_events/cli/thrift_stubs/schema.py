@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
 from ...errors import ConfigurationError
 from .source import ClassSource
-from .types import BadSpecError, MemberNames, Scalar, Type, read_type
+from .types import BadSpecError, MemberNames, ScalarType, Type, read_type
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -188,7 +188,7 @@ def _read_fields(cls: type, spec: tuple[object, ...], source: ClassSource) -> tu
         raise BadSpecError
     fields: list[Field] = []
     for parameter in parameters:
-        name, found, default = types.get(parameter, ("", Scalar(scalars.get(parameter, "Any")), None))
+        name, found, default = types.get(parameter, ("", ScalarType(scalars.get(parameter, "Any")), None))
         required = source.is_required(parameter) or source.is_required(name)
         fields.append(Field(parameter, found, required, _default(found, default, required=required)))
     return tuple(fields)

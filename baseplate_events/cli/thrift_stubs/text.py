@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final, cast
 
 from .schema import ENUM_TABLES, Constant, Enum, Schema, Struct
-from .types import Container, MemberNames, Reference, Scalar, Type
+from .types import Container, MemberNames, Reference, ScalarType, Type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -127,7 +127,7 @@ class _StubWriter:
             yield f"    __hash__: {self._name('ClassVar')}[None]  # type: ignore[assignment]"
 
     def _type(self, found: Type) -> str:
-        if isinstance(found, Scalar):
+        if isinstance(found, ScalarType):
             return found.name if found.name == "..." else self._name(found.name)
         if isinstance(found, MemberNames):
             return f"{self._name('Literal')}[{', '.join(map(repr, found.names))}]"

@@ -20,7 +20,7 @@ BOOL, I32, STRING, STRUCT, MAP, SET, LIST = 2, 8, 11, 12, 13, 14, 15
 _SCALARS: Final = {2: "bool", 3: "int", 4: "float", 6: "int", 8: "int", 10: "int", 11: "str", 16: "UUID"}
 
 
-class Scalar(NamedTuple):
+class ScalarType(NamedTuple):
     """A type of Python, by its name; `Any` if it isn't known, `NoReturn` if it has no value."""
 
     name: str
@@ -45,7 +45,7 @@ class Container(NamedTuple):
     items: tuple[Type, ...]
 
 
-Type: TypeAlias = "Scalar | Reference | MemberNames | Container"
+Type: TypeAlias = "ScalarType | Reference | MemberNames | Container"
 
 
 class Leaf(NamedTuple):
@@ -61,7 +61,7 @@ class Leaf(NamedTuple):
 
 
 #: How a map's key, a set's item and so on are written: without a struct, a list or a map in them.
-_NO_VALUE: Final = Scalar("NoReturn")
+_NO_VALUE: Final = ScalarType("NoReturn")
 
 
 class BadSpecError(ValueError):
@@ -95,7 +95,7 @@ def _read_type(wire_type: object, inner: object, leaves: deque[Leaf]) -> Type:
         immutable = _is_immutable(inner, 2)
         if wire_type == LIST:
             return Container(
-                "tuple" if immutable else "list", (item, Scalar("...")) if immutable else (item,)
+                "tuple" if immutable else "list", (item, ScalarType("...")) if immutable else (item,)
             )
         return Container("frozenset" if immutable else "set", (item,))
     if wire_type == MAP:
@@ -105,13 +105,13 @@ def _read_type(wire_type: object, inner: object, leaves: deque[Leaf]) -> Type:
         key = _NO_VALUE if key_type in (STRUCT, LIST, SET, MAP) else key
         return Container("dict", (key, _read_type(value_type, value_inner, leaves)))
     if wire_type == STRING and inner == "BINARY":
-        return Scalar("bytes")
+        return ScalarType("bytes")
     name = _SCALARS.get(wire_type) if isinstance(wire_type, int) else None
     if name is None:
         raise BadSpecError
     leaf = leaves.popleft() if wire_type == I32 and leaves else Leaf(None)
     if leaf.enum is None:
-        return Scalar(name)
+        return ScalarType(name)
     return MemberNames(tuple(leaf.enum.__members__)) if leaf.by_name else Reference(leaf.enum)
 
 
