@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .counters import QueueCounters, RefusedEvents
+from .counting.counters import QueueCounters, RefusedEvents
 from .errors import (
     ConfigurationError,
     EventEmptyError,

@@ -19,6 +19,8 @@ from time import monotonic
 from types import TracebackType  # noqa: TC003
 from typing import Generic, TypeVar
 
+from .counting.reasons import describe_failure, reason_of
+from .counting.refusal_log import RefusalLog, log_ignored, log_switched_off, log_unopened
 from .errors import (
     EventEmptyError,
     EventError,
@@ -29,7 +31,6 @@ from .errors import (
     EventTooLargeError,
 )
 from .observed_queue import ObservedQueue
-from .queue_log import RefusalLog, log_ignored, log_switched_off, log_unopened
 from .queue_settings import (
     ENABLED_VARIABLE,
     MAX_EVENT_SIZE,
@@ -44,7 +45,6 @@ from .queue_settings import (
     find_switch,
     parse_switch,
 )
-from .refusal_reasons import describe_failure, reason_of
 from .transport import Transport  # noqa: TC001
 from .transport.opening import open_transport
 from .transport.unopened import UnopenedTransport

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .counters import QueueCounters, RefusedEvents, Tally
+from .counting.counters import QueueCounters, RefusedEvents, Tally
+from .counting.refusals import RefusalCounts
 from .errors import EventError
 from .framework import MetricsBatch, MetricsReporter
 from .queue_settings import EventQueueSettings  # noqa: TC001 - for typing.get_type_hints, as the next
-from .refusals import RefusalCounts
 from .transport import Transport  # noqa: TC001
 
 

@@ -113,7 +113,7 @@ class JsonSerializer:
     __slots__ = ("_default", "_writers")
 
     def __init__(self, default: Callable[[Any], object] | None) -> None:
-        from .json_writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
+        from .json_writer.writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
 
         self._default = default
         self._writers = JsonWriters(default)
@@ -148,7 +148,7 @@ def json_serializer(*, default: Callable[[Any], object] | None = None) -> JsonSe
 
 
 def _write_slowly(event: object, default: Callable[[Any], object] | None) -> bytes:
-    from .json_reference import write_reference  # noqa: PLC0415 - most services never need it
+    from .json_writer.reference import write_reference  # noqa: PLC0415 - most services never need it
 
     return write_reference(event, default)
 
@@ -158,7 +158,7 @@ class _WritersToImport(dict[type, Callable[[Any], str]]):
 
     def __missing__(self, cls: type) -> Callable[[Any], str]:
         global _writers  # noqa: PLW0603 - so that no event after the first looks here
-        from .json_writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
+        from .json_writer.writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
 
         _writers = JsonWriters()
         return _writers[cls]

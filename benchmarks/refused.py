@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from baseplate_events import EventError, EventQueue
-from baseplate_events.queue_log import RefusalLog
+from baseplate_events.counting.refusal_log import RefusalLog
 from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.transport.posix import MessageQueue
 from benchmarks.report import Table, Target, number

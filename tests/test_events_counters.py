@@ -251,7 +251,7 @@ def test_what_is_left_is_logged_when_events_are_put_again(
             assert not queue.try_put(b"")
         assert queue.try_put(b"{x}")
         assert len(caplog.messages) == 1
-        monkeypatch.setattr("baseplate_events.queue_log.PAUSE", 0.0)
+        monkeypatch.setattr("baseplate_events.counting.refusal_log.PAUSE", 0.0)
         assert queue.try_put(b"{x}")
         assert queue.try_put(b"{x}")
         assert caplog.messages[1:] == [

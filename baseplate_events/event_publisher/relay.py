@@ -18,8 +18,8 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from .._words import counted
+from ..counting.refusals import RefusalCounts
 from ..errors import EventQueueFullError, EventQueueUnavailableError
-from ..refusals import RefusalCounts
 from ..spool.format import OVERHEAD, Header
 from ..spool.writer import FULL_PAUSE, SpoolWriter
 from .policy.span import EventRun, Span, join_spans, records_size

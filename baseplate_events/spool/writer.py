@@ -42,7 +42,7 @@ from .segment import Segment
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..refusals import RefusalCounts
+    from ..counting.refusals import RefusalCounts
     from .segment import OpenSpoolFolder, SpoolFolder
 
 #: Seconds after which an attempt is made again when there was no room, and when there was another problem.

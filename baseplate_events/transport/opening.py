@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from .posix import MessageQueue
 
 if TYPE_CHECKING:
+    from ..counting.refusals import RefusalCounts
     from ..queue_settings import QueueArguments
-    from ..refusals import RefusalCounts
     from . import Transport
 
 

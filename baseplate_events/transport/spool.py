@@ -28,7 +28,7 @@ from .unopened import NO_CHANNEL
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ..refusals import RefusalCounts
+    from ..counting.refusals import RefusalCounts
     from ..spool.segment import SpoolFolder
     from . import Channel
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventNotSerializableError, serialize_v2j_event
-from baseplate_events.json_reference import write_reference
-from baseplate_events.json_writer import JsonWriters
+from baseplate_events.json_writer.reference import write_reference
+from baseplate_events.json_writer.writer import JsonWriters
 from tests.support import strategies, typed_events
 
 if TYPE_CHECKING:

@@ -24,21 +24,9 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *(
-        "__init__",
-        "_compat",
-        "_words",
-        "counters",
-        "errors",
-        "events",
-        "forks",
-        "framework",
-        "observed_queue",
-    ),
-    *("queue_log", "queue_settings", "refusal_reasons", "refusals", "serializers"),
-    *("json_forms", "json_reference", "json_shapes", "json_source", "json_writer"),
-    *("thrift_fallback", "thrift_json"),
-    *("spool", "transport"),
+    *("__init__", "_compat", "_words", "errors", "events", "framework", "observed_queue", "queue_settings"),
+    *("serializers", "thrift_fallback", "thrift_json"),
+    *("counting", "json_writer", "spool", "transport"),
 )
 
 #: The parts of the package, and what of the package each may import. The longest name that fits counts.

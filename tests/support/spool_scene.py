@@ -15,11 +15,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.event_publisher.policy.span import EventRun, Span, join_spans
 from baseplate_events.event_publisher.spool_reader.files import ReaderFolder
 from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 from baseplate_events.event_publisher.spool_reader.watch import SpoolWatch
-from baseplate_events.refusals import RefusalCounts
 from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.writer import SpoolWriter
 from tests.support import segment_model

@@ -16,7 +16,7 @@ from baseplate_events import (
     EventQueueUnavailableError,
     EventTooLargeError,
 )
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.directory import READER_LOCK, SpoolDirectory
 from baseplate_events.transport.spool import LOOK_PAUSE, UNREAD_LIMIT, SpoolTransport

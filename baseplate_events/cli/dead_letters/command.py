@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
+from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.foreign_text import MAX_FOREIGN
@@ -32,7 +33,6 @@ from ...event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
 from ...event_publisher.ledger.letters import DamagedLetterError, LetterFile
 from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
-from ...refusals import RefusalCounts
 from ...spool import MIN_SPOOL_SIZE, UNKNOWN_FORMAT
 from ...spool.directory import SpoolDirectory
 from ...spool.permissions import PRIVATE, SHARED

@@ -9,11 +9,11 @@ import time
 from typing import TYPE_CHECKING, final
 
 from ..._words import counted
+from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventQueueUnavailableError
 from ...event_publisher.exit_status import EXIT_FAILURE, say
 from ...event_publisher.standard_streams import report
 from ...events import MAX_SPOOL_SIZE
-from ...refusals import RefusalCounts
 from ...spool import UNKNOWN_FORMAT, problems
 from ...spool.file_systems import Suitability
 from ...spool.format import MAX_PAYLOAD

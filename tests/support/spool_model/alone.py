@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool.format import Encoder, Header, SegmentParser
 from baseplate_events.spool.segment import Segment
 from baseplate_events.spool.writer import SpoolWriter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool.segment import NotAppendedError
 
 from .files import OpenSimulatedDirectory, SimulatedDirectory

@@ -16,7 +16,7 @@ from .files import SimulatedDirectory
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from baseplate_events.refusals import RefusalCounts
+    from baseplate_events.counting.refusals import RefusalCounts
     from baseplate_events.spool.segment import SpoolFolder
 
     from .kernel import Process

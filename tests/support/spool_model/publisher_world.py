@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.event_publisher import relay as relay_module
 from baseplate_events.event_publisher.config import settings
 from baseplate_events.event_publisher.spool_reader import followed_segment
-from baseplate_events.refusals import RefusalCounts
 from baseplate_events.spool import writer as writer_module
 from baseplate_events.spool.format import EVENT, NEW_SUFFIX, SEGMENT_SUFFIX, Header, SegmentParser
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool import writer as writer_module
 from baseplate_events.spool.format import EVENT, MAX_HEADER, OVERHEAD, REFUSALS, Header, SegmentParser
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import QueueCounters, RefusedEvents
-from baseplate_events.counters import Tally
+from baseplate_events.counting.counters import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ import re
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from .errors import EventError, EventNotSerializableError
-from .json_forms import Array, Members, Scalar, form_of, key_text
-from .json_shapes import JsonShape, StandIn
+from ..errors import EventError, EventNotSerializableError
+from .forms import Array, Members, Scalar, form_of, key_text
+from .shapes import JsonShape, StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

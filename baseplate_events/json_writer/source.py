@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .json_shapes import JsonShape
+    from .shapes import JsonShape
 
 #: Takes a value and returns its JSON text.
 JsonWriter = Callable[[Any], str]

@@ -5,10 +5,10 @@ Rules:
 1. The output is that of `json.dumps(..., ensure_ascii=False, separators=(",", ":"))` on the event with its
    objects as dicts, and is one JSON value, whatever other threads change meanwhile.
 2. These writers only take what they know, and raise on anything else, whatever suits. The event is then
-   written once more by `json_reference`, which is slow and names the field of an error.
+   written once more by `reference`, which is slow and names the field of an error.
 
 How it works: `JsonWriters` maps classes to functions. A class with known fields has a function of its own,
-which `json_source` compiles. So have the keys of dicts that come again and again, as those of events do.
+which `source` compiles. So have the keys of dicts that come again and again, as those of events do.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import json.encoder
 from json.encoder import JSONEncoder, encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .json_forms import Array, Members, Scalar, form_of, key_text
-from .json_shapes import StandIn
-from .json_source import JsonWriter, compile_keys, compile_shape
+from .forms import Array, Members, Scalar, form_of, key_text
+from .shapes import StandIn
+from .source import JsonWriter, compile_keys, compile_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .json_forms import JsonForm
+    from .forms import JsonForm
 
 #: Classes whose writers are kept. Only a program that makes classes without end would reach it; it then
 #: starts over rather than holding on to all of them.

@@ -15,14 +15,14 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ._words import counted
+from .._words import counted
 from .forks import follow_forks
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-    from .errors import EventError, EventQueueUnavailableError
+    from ..errors import EventError, EventQueueUnavailableError
     from .refusals import RefusalCounts
 
 #: Seconds between two messages, at least.

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventError, EventNotSerializableError, json_serializer, serialize_v2j_event
-from baseplate_events.json_reference import write_reference
-from baseplate_events.json_writer import JsonWriters
+from baseplate_events.json_writer.reference import write_reference
+from baseplate_events.json_writer.writer import JsonWriters
 from baseplate_events.serializers import event_format_of
 from tests.support import strategies, typed_events
 from tests.support.commands import IMPORTING, run

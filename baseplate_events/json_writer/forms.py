@@ -16,7 +16,7 @@ from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
-from .json_shapes import JsonShape, StandIn, shape_of
+from .shapes import JsonShape, StandIn, shape_of
 
 
 class Scalar(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.refusals import RefusalCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

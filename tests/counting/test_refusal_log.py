@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventError, EventQueueFullError, EventTooLargeError
-from baseplate_events.queue_log import PAUSE, RefusalLog
-from baseplate_events.refusal_reasons import reason_of
-from baseplate_events.refusals import RefusalCounts
+from baseplate_events.counting.reasons import reason_of
+from baseplate_events.counting.refusal_log import PAUSE, RefusalLog
+from baseplate_events.counting.refusals import RefusalCounts
 from tests.support.clocks import Clock
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Events to JSON: mappings, dataclasses and what else is one object."""
