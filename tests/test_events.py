@@ -10,7 +10,7 @@ from collections import Counter as Counted
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import baseplate_events
@@ -29,6 +29,7 @@ from baseplate_events import (
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import IMPORTING, run
+from tests.support.examples import examples
 from tests.support.queues import EVENTS, FEW, SMALL, drain, event_of, fresh_event_name, outlast_trust, reader
 from tests.support.strategies import texts
 
@@ -465,7 +466,7 @@ def test_reporting_never_raises(name: str, caplog: pytest.LogCaptureFixture) -> 
     assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
 
 
-@settings(max_examples=5)
+@examples(5)
 @given(st.integers(1, 3))
 def test_forked_workers_share_a_queue(workers: int) -> None:
     """Workers that were forked after the queue was made put through it, and each event arrives once."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.settings import load_settings
@@ -27,6 +27,7 @@ from benchmarks.publisher import filesystem, run_publisher, run_spool
 from benchmarks.publisher_rig import config_text, speed
 from benchmarks.scale import Scale
 from benchmarks.varied_events import make_events
+from tests.support.examples import examples
 from tests.support.queues import fresh_name
 from tests.support.spools_written import read_events
 
@@ -106,7 +107,7 @@ def test_the_floor_compresses(body: bytes, level: int) -> None:
 
 
 @given(st.lists(st.sampled_from([1, 20, 5_000]), min_size=1, max_size=4))
-@settings(max_examples=10)
+@examples(10)
 @example([5_000, 1])  # more than the collector reads at a time
 def test_the_collector_takes_every_request(counts: list[int]) -> None:
     """Each request of a connection is answered with 200, and told of with its events and size, in order."""

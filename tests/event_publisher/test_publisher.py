@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher import stop_log
 from baseplate_events.event_publisher.http_transport import HTTPTransport
 from baseplate_events.events import EventQueue
+from tests.support.examples import examples
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
     Behaviour,
@@ -62,7 +63,7 @@ transient = st.sampled_from(
 )
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(script=st.lists(transient, max_size=6), count=st.integers(1, 60), concurrency=st.integers(1, 3))
 def test_every_event_arrives_whatever_fails_before(
     script: list[Behaviour], count: int, concurrency: int, tmp_path_factory: pytest.TempPathFactory

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.settings import load_settings
@@ -22,6 +22,7 @@ from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, R
 from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.event_publisher.sender import Sender
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
+from tests.support.examples import examples
 from tests.support.fault_collector import FaultCollector
 from tests.support.publishers import (
     MAX_MESSAGES,
@@ -165,7 +166,7 @@ def test_an_outage_of_a_day_in_no_time(name: str, tmp_path: Path) -> None:
     faults=st.lists(st.sampled_from([401, 408, 429, 500, 503, 302, None]), max_size=20),
     concurrency=st.integers(1, 3),
 )
-@settings(max_examples=25)
+@examples(25)
 def test_every_event_arrives_in_simulated_time(
     count: int, faults: list[int | None], concurrency: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

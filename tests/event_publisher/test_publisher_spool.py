@@ -9,13 +9,14 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventQueue, EventQueueFullError
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Response
 from baseplate_events.spool.format import MAX_HEADER
 from baseplate_events.transport.descriptor import find_queue
+from tests.support.examples import examples
 from tests.support.publishers import (
     MAX_MESSAGES,
     make_events,
@@ -103,7 +104,7 @@ def test_without_a_posix_queue_the_limit_of_the_relay_is_no_problem(name: str, t
     assert spool.paused is None
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["posix", "spool"]), st.integers(1, 10)), max_size=6),
     down_for=st.sampled_from([0.0, 5.0]),

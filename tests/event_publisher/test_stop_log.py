@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from baseplate_events import EventQueue
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply
 from baseplate_events.event_publisher.stop_log import Left, StopLog
+from tests.support.examples import examples
 from tests.support.fault_collector import FaultCollector, Hang
 from tests.support.publishers import (
     MAX_MESSAGES,
@@ -61,7 +62,7 @@ def test_a_line_has_all_that_is_left(
     assert said.endswith(f"; shutdown.grace ends in {max(0.0, now + grace - now):.1f} seconds")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(grace=st.floats(0, 3_600), step=st.floats(0.01, 5))
 def test_lines_come_often_at_first_and_are_bounded(
     caplog: pytest.LogCaptureFixture, grace: float, step: float

@@ -6,12 +6,13 @@ import itertools
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.values import InternetEndpoint
 from baseplate_events.event_publisher.telemetry.statsd import StatsdClient
 from tests.peers.daemons import Statsd, statsd
+from tests.support.examples import examples
 from tests.support.fault_collector import GARBAGE_STATUS_LINE, OK, FaultCollector, Respond
 from tests.support.publishers import (
     MAX_MESSAGES,
@@ -56,7 +57,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Generator[Statsd]:
         yield daemon
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(reports=_reports)
 def test_the_daemon_reads_what_was_measured(
     daemon: Statsd, reports: list[dict[str, dict[str, float]]]

@@ -67,6 +67,13 @@ def test_no_test_file_is_too_long() -> None:
     assert {file for file, lines in files.items() if lines > MAX_LINES} == set()
 
 
+def test_numbers_of_examples_follow_the_profile() -> None:
+    """No test has a fixed number of examples, so a long profile finds more in each (`support.examples`)."""
+    fixed = re.compile(r"max_examples=\d")
+    files = {name(file) for file in TESTS.rglob("*.py") if fixed.search(file.read_text())}
+    assert files == {"conftest.py"}
+
+
 def test_there_is_one_way_to_wait() -> None:
     """Nothing but `tests/support/waiting.py` defines `wait_until`, in the tests and in the benchmarks."""
     sources = [*TESTS.rglob("*.py"), *(TESTS.parent / "benchmarks").rglob("*.py")]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.errors import (
@@ -27,6 +27,7 @@ from baseplate_events.spool import file_systems
 from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED, DirectoryAccess, Fault
 from tests.support.commands import IMPORTING, run
+from tests.support.examples import examples
 from tests.support.queues import needs_root
 from tests.support.sandbox import sandbox
 from tests.support.spool_directories import (
@@ -178,7 +179,7 @@ identities = st.sampled_from([(0, (0,)), (0, (0, TEAM)), (USER, (USER,)), (USER,
 
 
 @needs_root
-@settings(max_examples=150)
+@examples(150)
 @given(
     identity=identities,
     owner=st.sampled_from([0, USER, OTHER]),

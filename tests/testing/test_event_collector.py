@@ -13,13 +13,14 @@ from configparser import RawConfigParser
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventQueue, serialize_v2j_event
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.pytest_plugin import event_collector
 from baseplate_events.testing import EventCollector
+from tests.support.examples import examples
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import fresh_event_name
 from tests.support.services import Clicks
@@ -61,7 +62,7 @@ def post(collector: EventCollector, events: list[bytes], secret: bytes | None = 
         connection.close()
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(st.lists(st.lists(json_objects, min_size=1, max_size=3), max_size=3))
 def test_what_is_sent_rightly_arrives(batches: list[list[dict[str, object]]]) -> None:
     """All events of batches that are signed arrive in order, as they were serialized and parsed."""
@@ -87,7 +88,7 @@ def test_what_is_not_signed_is_refused(event_collector: EventCollector) -> None:
     assert event_collector.refusals == []
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.one_of(st.none(), st.integers(-1, 700), st.sampled_from([299, 300, 599, 600])))
 def test_it_answers_as_told(status: int | None) -> None:
     """After `answer_with` a status that refuses, each batch gets it and isn't taken; after None it is."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.errors import (
@@ -26,6 +26,7 @@ from baseplate_events.transport import limits as limits_module
 from baseplate_events.transport.limits import SPOOL_REMEDY, QueueSize
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import run
+from tests.support.examples import examples
 from tests.support.queues import (
     NOBODY,
     as_user,
@@ -144,7 +145,7 @@ def test_too_many_open_files_are_told_apart(name: str) -> None:
         moving.put(b"{x}")
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(0, 0o777), st.integers(0, 0o777))
 def test_the_umask_does_not_weaken_the_mode(mode: int, umask: int) -> None:
     """A queue has exactly the permission bits asked for, whatever the umask."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from baseplate_events.errors import EventQueueLimitError
@@ -36,6 +36,7 @@ from baseplate_events.transport.limits import (
     unlink_command,
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.examples import examples
 from tests.support.queues import bytes_of_queues, drain, fresh_name, needs_root, open_files, producer, reader
 from tests.support.strategies import host_limits, queue_sizes
 
@@ -89,7 +90,7 @@ def test_charge_is_that_of_the_kernel(size: QueueSize) -> None:
 
 
 @needs_root
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(1, 10), st.integers(1, 8_192))
 def test_charge_is_what_this_kernel_takes(messages: int, message_size: int) -> None:
     """A queue can be made with exactly its charge as the limit, and not with one byte less."""
@@ -614,7 +615,7 @@ class Warnings(logging.Handler):
 
 
 @needs_root
-@settings(max_examples=30)
+@examples(30)
 @given(st.integers(2_000, 30_000), st.integers(2, 10), st.integers(1, 8_192))
 def test_two_queues_share_the_limit_of_a_user(limit: int, messages: int, message_size: int) -> None:
     """Two queues within a limit that is too small for both find room, and the second blames the first."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.__main__ import main
@@ -30,6 +30,7 @@ from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result, call
+from tests.support.examples import examples
 from tests.support.ledgers import NAME, events_written, fill, letter_file, letter_of, opened
 from tests.support.queues import FEW, SMALL, drain, fresh_name, reader
 from tests.support.spool_reader import SpoolReader
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
 #: Fewer examples, as each makes files.
-few = settings(max_examples=40)
+few = examples(40)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.doctor.checks import expected_size
@@ -29,6 +29,7 @@ from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result
 from tests.support.doctors import Table, check_words, configured, diagnose, doctor, sound
+from tests.support.examples import examples
 from tests.support.queues import NOBODY, as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.waiting import PATIENCE
 
@@ -154,7 +155,7 @@ def test_no_room_at_all_is_a_problem() -> None:
     st.integers(1, 20_000),
     st.integers(0, 10),
 )
-@settings(max_examples=25)
+@examples(25)
 def test_the_expected_size_is_what_the_kernel_gives(
     limit: int, max_messages: int, max_message_size: int, other: int
 ) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.common import command_line
@@ -17,6 +17,7 @@ from baseplate_events.event_publisher.config.settings import DeadLetterSettings
 from baseplate_events.event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
 from baseplate_events.event_publisher.ledger.rows import OVERHEAD
 from tests.support.doctors import check_words, diagnose, sound
+from tests.support.examples import examples
 from tests.support.ledgers import fill, letter_of, letters_in, opened
 from tests.support.queues import NOBODY, needs_root, unprivileged
 from tests.support.spool_directories import fresh_place
@@ -35,7 +36,7 @@ def look(folder: Path, name: str = SPOOL_NAME) -> dict[str, Check]:
     return {check.name: sound(check) for check in check_ledger(str(folder / name))}
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_dead_letters_are_counted_and_left_alone(events: list[bytes]) -> None:
     """Their number and bytes are those that the publisher bounds them by."""

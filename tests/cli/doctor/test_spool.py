@@ -8,7 +8,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.doctor import spool as spool_module
@@ -22,6 +22,7 @@ from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED
 from tests.support.disks import mounted
 from tests.support.doctors import check_words, sound, spool_of
+from tests.support.examples import examples
 from tests.support.ledgers import fill
 from tests.support.queues import NOBODY, needs_root, unprivileged
 from tests.support.spool_directories import (
@@ -129,7 +130,7 @@ def test_what_is_no_folder_is_a_problem(tmp_path: Path, make: Callable[[Path], N
 
 
 @needs_root
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.sampled_from(MODES),
     st.sampled_from([0, USER]),

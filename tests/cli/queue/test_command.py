@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.common import posix_queue_name
@@ -29,6 +29,7 @@ from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MessageQueue
 from tests.cli.queue.processes import line_of, process
 from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.strategies import json_events
 
@@ -108,7 +109,7 @@ def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Pat
 
 
 @given(st.integers(1, FEW), st.data())
-@settings(max_examples=15)
+@examples(15)
 def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> None:
     """The JSON has the queue's own numbers, and the table has them too."""
     depth = data.draw(st.integers(0, capacity))
@@ -176,7 +177,7 @@ def test_an_owner_without_a_name_is_told_by_number() -> None:
 
 
 @given(st.lists(json_events.filter(lambda event: len(event) <= SMALL), max_size=FEW), st.booleans())
-@settings(max_examples=30)
+@examples(30)
 def test_what_is_written_is_read_in_order(events: list[bytes], ended: bool) -> None:
     """`write` puts each line, `read` prints the same lines and leaves nothing; both end with 0."""
     with small_queue() as (name, queue), open_lines(events, ended=ended) as path:
@@ -202,7 +203,7 @@ def open_lines(events: list[bytes], *, ended: bool = True) -> Generator[str]:
 
 
 @given(st.lists(st.text("\n\r\v x{\x85é\x1b", min_size=1, max_size=9).map(str.encode), max_size=FEW))
-@settings(max_examples=30)
+@examples(30)
 def test_read_prints_each_event_as_one_line(events: list[bytes]) -> None:
     """Whatever is in them there are as many lines as events, and only line breaks are changed."""
     with small_queue() as (name, queue):
@@ -214,7 +215,7 @@ def test_read_prints_each_event_as_one_line(events: list[bytes]) -> None:
 
 
 @given(st.integers(1, FEW), st.integers(1, FEW + 2))
-@settings(max_examples=10)
+@examples(10)
 def test_count_leaves_the_rest(depth: int, count: int) -> None:
     """`--count N` takes N events, or all if there are fewer, and leaves the others in their order."""
     with small_queue() as (name, queue):
@@ -422,7 +423,7 @@ def test_write_waits_for_room() -> None:
 
 
 @given(st.integers(SMALL - 2, SMALL + 1_000))
-@settings(max_examples=15)
+@examples(15)
 def test_a_line_that_is_too_large_stops_write(size: int) -> None:
     """An event is put in full or not at all; the first that doesn't fit is told by its line."""
     event = b"x" * size

@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.queue import listing
 from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.queues import as_user, fresh_name, needs_root, producer
 from tests.support.spool_directories import USER, fresh_place
 from tests.support.spool_reader import SpoolReader
@@ -31,7 +32,7 @@ def queues(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
 
 
 @given(st.dictionaries(st.text("abé. ", min_size=1, max_size=5), st.integers(0, 3), max_size=4))
-@settings(max_examples=25)
+@examples(25)
 def test_all_spools_are_listed_with_what_is_in_them(spools: dict[str, int]) -> None:
     """Each has its name, its bytes and its age, and other files are left out."""
     with fresh_place() as place:

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.cli.queue.spool import age
@@ -22,6 +22,7 @@ from baseplate_events.events import SPOOL_VARIABLE
 from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.format import MAX_PAYLOAD
 from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.queues import as_user, needs_root
 from tests.support.spool_directories import TEAM, USER, as_member, fresh_place, mode_of, names_in
 from tests.support.spool_reader import SpoolReader
@@ -102,7 +103,7 @@ def test_a_missing_directory_may_be_a_volume(action: str, tmp_path: Path) -> Non
 
 
 @given(st.lists(json_events, max_size=8))
-@settings(max_examples=30)
+@examples(30)
 def test_what_is_written_is_in_the_spool_in_order(events: list[bytes]) -> None:
     """A reader gets the same events, `stat` reports their bytes, and the segment doesn't claim a format."""
     with fresh_place() as place:
@@ -190,7 +191,7 @@ segments = st.lists(st.tuples(st.sampled_from(["2", "2j", "unknown"]), st.none()
 
 
 @given(segments, st.integers(0, 2))
-@settings(max_examples=30)
+@examples(30)
 def test_stat_adds_up_what_the_segments_say(made: list[tuple[str, dict[str, int] | None]], odd: int) -> None:
     """Formats and refusals are those of all segments; one that can't be read is named."""
     with fresh_place() as place:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.__main__ import main
@@ -20,6 +20,7 @@ from baseplate_events.cli.queue.spool_place import SpoolPlace
 from baseplate_events.errors import EventError
 from tests.cli.queue.processes import line_of, process
 from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of, what_is_left
 from tests.support.spool_segments import write_segment
@@ -60,7 +61,7 @@ def reading(folder: Path, *words: str) -> Generator[subprocess.Popen[bytes]]:
 
 
 @given(st.lists(json_events, max_size=8))
-@settings(max_examples=20)
+@examples(20)
 def test_what_is_written_is_read_in_order(events: list[bytes]) -> None:
     """`read` prints what `write` put, and leaves no segment behind."""
     with fresh_place() as place:
@@ -75,7 +76,7 @@ def test_what_is_written_is_read_in_order(events: list[bytes]) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_each_event_is_delivered_or_printed_once(events: list[bytes], data: st.DataObject) -> None:
     """Whatever was delivered, or begun to be sent, before: what is printed and what is left is the rest."""
     numbers = st.integers(0, len(events))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.policy.journal import DeadLetter
 from tests.support.commands import call
+from tests.support.examples import examples
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of
 from tests.support.spool_reader import SpoolReader
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @given(st.lists(st.lists(st.binary(min_size=1, max_size=9), max_size=3), max_size=4), st.booleans())
-@settings(max_examples=30)
+@examples(30)
 def test_no_event_is_lost_unless_that_is_wanted(segments: list[list[bytes]], force: bool) -> None:
     """A spool goes just if none of its segments holds an event, or by `--force`, which counts them."""
     events = sum(map(len, segments))
@@ -122,7 +123,7 @@ def test_dead_letters_are_lost_as_well(folder: Path) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), st.data())
-@settings(max_examples=20)
+@examples(20)
 def test_what_was_delivered_isnt_lost(events: list[bytes], data: st.DataObject) -> None:
     """Only events that the ledger doesn't have as delivered count, those of a batch that was begun too."""
     delivered = data.draw(st.integers(0, len(events)))

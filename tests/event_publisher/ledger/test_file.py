@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import __version__
 from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE, LedgerVersionError
 from baseplate_events.event_publisher.ledger.letters import LetterFile
 from baseplate_events.event_publisher.ledger.rows import SCHEMA_VERSION
+from tests.support.examples import examples
 from tests.support.ledgers import (
     IDENTITIES,
     NAME,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 A, B, C = IDENTITIES
-few = settings(max_examples=60)
+few = examples(60)
 
 
 def _sqlite(folder: Path, script: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.ledger import ledger as ledger_module
@@ -20,6 +20,7 @@ from baseplate_events.event_publisher.ledger.file import LedgerError
 from baseplate_events.event_publisher.policy.span import Span
 from tests.support.clocks import Clock
 from tests.support.disks import largest_file
+from tests.support.examples import examples
 from tests.support.ledgers import (
     IDENTITIES,
     NAME,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 A, B, C = IDENTITIES
-few = settings(max_examples=60)
+few = examples(60)
 
 
 class FailingConnection(sqlite3.Connection):
@@ -140,7 +141,7 @@ ERRORS: Final = (
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.integers(0, 45), st.sampled_from(ERRORS), st.booleans(), st.booleans(), st.booleans())
 def test_a_failure_anywhere_loses_nothing(
     at: int, error: Exception, happens: bool, starts: bool, is_killed: bool

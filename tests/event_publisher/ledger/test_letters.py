@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.ledger.file import LedgerError
@@ -24,6 +24,7 @@ from baseplate_events.event_publisher.ledger.letters import (
 from baseplate_events.event_publisher.ledger.rows import OVERHEAD
 from baseplate_events.event_publisher.policy.journal import DeadLetter
 from baseplate_events.event_publisher.policy.span import Span
+from tests.support.examples import examples
 from tests.support.ledgers import (
     NAME,
     events_written,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-few = settings(max_examples=40)
+few = examples(40)
 
 
 def size_of(letter: DeadLetter) -> int:

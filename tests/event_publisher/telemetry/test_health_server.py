@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.values import Endpoint, InternetEndpoint, UnixEndpoint
@@ -25,6 +25,7 @@ from baseplate_events.event_publisher.telemetry.health_server import (
     HealthServer,
 )
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot
+from tests.support.examples import examples
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def test_readiness_is_that_of_the_last_snapshot() -> None:
         assert b"200 OK\r\n" in ask(server)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.lists(st.integers(1, 20), max_size=4), st.booleans())
 def test_a_request_in_pieces_is_one_request(server: HealthServer, cuts: list[int], half_closed: bool) -> None:
     """However a request is cut, and whether or not the client still could send, the answer is the same."""
@@ -155,7 +156,7 @@ def test_a_request_in_pieces_is_one_request(server: HealthServer, cuts: list[int
         assert read_all(client).endswith(b"\r\n\r\nready\n")
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(st.binary(max_size=200))
 def test_no_client_harms_the_server(server: HealthServer, junk: bytes) -> None:
     """Whatever a client sends before it leaves, the next one is answered."""
