@@ -16,6 +16,9 @@ from tests.support.spool_model.machine import Violation
 from tests.support.spool_model.publisher_mutants import MUTANTS, Mutant
 from tests.support.spool_model.publisher_scenes import SCENES, run_program, run_scene
 
+#: Processes are greenlets.
+pytestmark = pytest.mark.simulated
+
 #: Programs for each random example.
 RUNS = 2
 

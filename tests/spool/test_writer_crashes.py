@@ -13,6 +13,9 @@ from tests.support.spool_model.scenes import SCENES, large_setting
 from tests.support.spool_model.schedules import Chance, Exhaustive
 from tests.support.spool_model.world import Setting, World, explore, replay
 
+#: Processes are greenlets.
+pytestmark = pytest.mark.simulated
+
 #: Scenes of which there are several thousand schedules with two interruptions.
 LONG = {"two writers", "threads that rotate", "a child in the middle of a start", "a deleted directory"}
 

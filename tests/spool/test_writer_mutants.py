@@ -13,6 +13,9 @@ from tests.support.spool_model.scenes import SCENES
 from tests.support.spool_model.schedules import Exhaustive, Replay
 from tests.support.spool_model.world import World, explore
 
+#: Processes are greenlets.
+pytestmark = pytest.mark.simulated
+
 #: Schedules within which each is found.
 MOST = 3_000
 

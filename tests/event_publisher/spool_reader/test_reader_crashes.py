@@ -16,6 +16,9 @@ from tests.support.spool_model.scenes import SCENES, large_setting
 from tests.support.spool_model.schedules import Chance, Exhaustive
 from tests.support.spool_model.world import Setting, World, explore
 
+#: Processes are greenlets.
+pytestmark = pytest.mark.simulated
+
 #: Programs of a slow test: 3,000 by default, and more or less with the other profiles of hypothesis.
 MANY = 30 * settings().max_examples
 
