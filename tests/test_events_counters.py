@@ -319,7 +319,7 @@ def test_a_queue_that_is_off_takes_everything_and_counts(
         before = open_files()
         caplog.set_level(logging.INFO)
         queue = make(name, monkeypatch)
-        assert before == open_files()
+        assert open_files() <= before
         assert not queue.enabled
         for _ in range(3_000):
             queue.put(object())

@@ -114,4 +114,4 @@ def test_a_request_after_the_end_hits_nothing() -> None:
     control.close()
     control.stop()
     control.reload()
-    assert before == open_files()
+    assert open_files() <= before

@@ -92,7 +92,7 @@ def test_a_publisher_that_ended_leaves_nothing_open(name: str, tmp_path: Path) -
     """Afterwards it has no descriptors, and who still tells it to stop hits nobody else's."""
     before = open_files()
     publisher = drain_and_end(tmp_path, name, "http://localhost:1", spool__directory=str(tmp_path / "spool"))
-    assert before == open_files()
+    assert open_files() <= before
     publisher.stop()
     publisher.reload()
 

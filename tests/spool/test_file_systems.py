@@ -207,7 +207,7 @@ def directory(tmp_path: Path) -> Generator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     before = open_files()
     yield descriptor
-    assert before == open_files()
+    assert open_files() <= before
     assert [] == list(folder.iterdir())
     os.close(descriptor)
 

@@ -68,11 +68,11 @@ def test_an_orphan_is_let_go(name: str) -> None:
             outlast_trust()
             queue.put(b"{x}")
             assert len(before) + 1 == len(open_files())
-    assert before == open_files()
+    assert open_files() <= before
     queue = producer(name)
     del queue
     gc.collect()
-    assert before == open_files()
+    assert open_files() <= before
 
 
 def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:

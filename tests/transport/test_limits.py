@@ -579,7 +579,7 @@ def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
             )  # although the error holds what was alive when it was raised
         MessageQueue(name, max_messages=2, max_message_size=16, strict_size=True).close()
         assert drain(queue) == [b"x"]
-    assert before == open_files()
+    assert open_files() <= before
 
 
 @needs_root

@@ -579,7 +579,7 @@ def test_closing_in_the_middle_of_a_call_is_told(name: str, monkeypatch: pytest.
     outlast_trust()
     with pytest.raises(EventQueueClosedError):
         moving.put(b"x")
-    assert before == open_files()
+    assert open_files() <= before
 
 
 def test_a_producer_cannot_get(name: str) -> None:

@@ -30,7 +30,7 @@ def directory(tmp_path: Path) -> Generator[SpoolDirectory]:
     """A spool; nothing must be left open."""
     before = open_files()
     yield spool_in(tmp_path)
-    assert open_files() == before
+    assert open_files() <= before
 
 
 class Sleeps:

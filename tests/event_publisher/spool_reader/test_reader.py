@@ -332,7 +332,7 @@ class SpoolReading(RuleBasedStateMachine):
             self.scene.close()
             for each in self.patches:
                 each.stop()
-            assert open_files() == self.before
+            assert open_files() <= self.before
 
 
 TestSpoolReading = SpoolReading.TestCase

@@ -277,10 +277,10 @@ def test_a_spool_is_opened_by_one_publisher(tmp_path: Path) -> None:
     during = open_files()
     with pytest.raises(EventQueueUnavailableError, match="another event publisher"):
         open_reader()
-    assert open_files() == during
+    assert open_files() <= during
     assert reader.read(1, 1) == ([], ())
     reader.close()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
