@@ -38,6 +38,9 @@ _MAX_MEMBERS: Final = 64
 _REPEATS: Final = 8
 _MAX_COMPILED: Final = 256
 
+#: One in so many of the dicts without a writer is counted for that: most keys that don't come again aren't.
+_SAMPLE: Final = 4
+
 #: Sets of keys that are counted at the same time.
 _MAX_COUNTED: Final = 256
 
@@ -143,13 +146,14 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
     compiled: dict[tuple[object, ...], JsonWriter] = {(): _write_empty}
     counts: dict[tuple[object, ...], int] = {}
     containers: dict[str, JsonWriter] = {}
+    misses = 0  # dicts whose keys have no writer; threads may lose some
 
     def write_array(value: Any) -> str:  # noqa: ANN401 - any class
         if len(value) >= _MANY:
             value = [*value]  # which no other thread changes
+            if value and type(value[0]) in _FLAT and (text := _flat_text(value, "[", "{")):
+                return text
             kinds = {*map(type, value)}
-            if kinds <= _FLAT:
-                return _encode_flat(value)
             if len(kinds) == 1:
                 write = writers[kinds.pop()]
                 return f"[{','.join([write(item) for item in value])}]"
@@ -157,12 +161,18 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
         return f"[{','.join(texts)}]"
 
     def write_dict(value: Any) -> str:  # noqa: ANN401 - any class
+        nonlocal misses
+        if len(value) > _MAX_MEMBERS:
+            if _ONLY_STR.issuperset(map(type, value)) and (text := _flat_text(value, "{", "[")):
+                return text
+            return write_items(value.items())
         keys = tuple(value)
         write = compiled.get(keys)
         if write is not None:
             return write(value)
         if _ONLY_STR.issuperset(map(type, keys)):
-            if len(keys) <= _MAX_MEMBERS and len(compiled) < _MAX_COMPILED:
+            misses += 1
+            if not misses % _SAMPLE and len(compiled) < _MAX_COMPILED:
                 count(keys, value)
             if _FLAT.issuperset(map(type, value.values())):
                 return _encode_flat(value)
@@ -197,6 +207,22 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
 
     containers |= {"dict": write_dict, "list": write_array, "tuple": write_array}
     return _ContainerWriters(write_array, write_dict, write_items)
+
+
+def _flat_text(value: object, opening: str, other: str) -> str | None:
+    """Write a list or dict that holds nothing but scalars; None if it may hold containers.
+
+    Args:
+        value: The container; the keys of a dict are of type str.
+        opening: The bracket that it begins with.
+        other: The bracket of the other kind of container.
+    """
+    try:
+        text = _encode_flat(value)
+    except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
+        return None
+    # A bracket within a string counts too, but costs time only.
+    return text if text.count(opening) == 1 and other not in text else None
 
 
 def _write_empty(_: object) -> str:
