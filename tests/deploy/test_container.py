@@ -51,7 +51,13 @@ class Deployment:
         engine.run(publish.replace("collector.example.com", there))
         engine.run(serve)
         engine.wait_for_more("shop")
-        self.output = engine.run(look)
+        self.output = ""
+
+        def is_seen() -> bool:
+            self.output = engine.run(look)
+            return bool(json.loads(self.output.partition("\n")[0])["delivered"])
+
+        engine.wait("a rate is known", is_seen)  # the publisher takes it once a second
         self.service = serve.strip()
         (self.publisher,) = re.findall("(?m)^docker run .*--name event-publisher .*", publish)
 

@@ -70,7 +70,7 @@ def main(name: str, patch: str) -> None:
     expected = {b"{%d %d}" % (p, n) for p in range(PRODUCERS) for n in range(EVENTS)}
     assert expected | {b"{first %d}" % number for number in range(capacity)} == set(got)
     for p in range(PRODUCERS):  # each greenlet's events are in its order
-        mine = [message for message in got if message.startswith(b"{%d }" % p)]
+        mine = [message for message in got if message.startswith(b"{%d " % p)]
         assert [b"{%d %d}" % (p, n) for n in range(EVENTS)] == mine
     print("nothing lost")  # noqa: T201 - for the test
     queue.close()

@@ -167,7 +167,7 @@ def test_constants_have_types(tmp_path: Path) -> None:
             "",
             "Odd has Iface, Client, Processor, which a stub would hide",
         ),
-        ("_struct", "", "_struct: its source can't be read"),
+        ("posix_ipc", "", "posix_ipc: its source can't be read"),
         ("folder", "", "folder is a folder without a module ttypes"),
     ],
 )
