@@ -165,11 +165,13 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         )
 
         self._settings = self._settings._replace(enabled=False)
-        self._serialize = serialize_nothing
-        self._max_event_size = self._fast_limit = DiscardingTransport.max_message_size
+        # In this order: for what other threads are putting, there is a place at any moment.
+        self._max_event_size = max(self._max_event_size, DiscardingTransport.max_message_size)
+        self._fast_limit = self._max_event_size
         self._taken = self._discards
         self._fresh = self._taken.fresh
         self._queue = DiscardingTransport(self._name)
+        self._serialize = serialize_nothing
         log_switched_off(self._name)
 
     def _open(self, arguments: QueueArguments) -> Transport:
@@ -400,8 +402,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             if switch is None:
                 log_ignored(self._name)
             elif not switch:
-                self._queue.close()
-                self._switch_off()
+                self._switch_off()  # what was open closes once no thread uses it any more
         return self
 
     def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - the framework's

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from .counting.forks import follow_forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -55,10 +57,15 @@ class MetricsReporter:
         name: The name of the queue.
     """
 
-    __slots__ = ("_name", "_reported")
+    __slots__ = ("__weakref__", "_name", "_reported")
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.restart()
+        follow_forks(self)
+
+    def restart(self) -> None:
+        """Start again, in a forked child, whose counts do as well."""
         self._reported: dict[str, int] = {}
 
     def report(
@@ -76,7 +83,8 @@ class MetricsReporter:
         """
         try:
             for reason, count in refused().items():
-                news = count - self._reported.get(reason, 0)
+                before = self._reported.get(reason, 0)
+                news = count - before if count >= before else count  # a fork that Python didn't notice
                 if news > 0:
                     batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
                 self._reported[reason] = count

@@ -148,8 +148,10 @@ def find_spool_directory(directory: str | os.PathLike[str] | None) -> str | None
 def find_switch(enabled: bool | None) -> bool:
     """Return whether the argument, or else the environment, switches a queue on; both may be silent."""
     if enabled is not None:
+        if type(enabled) is not bool:
+            raise ValueError(f"enabled must be True, False or None, not {enabled!r}")
         return enabled
-    word = os.environ.get(ENABLED_VARIABLE, "")
+    word = os.environ.get(ENABLED_VARIABLE, "").strip()
     switch = parse_switch(word or "on")
     if switch is None:
         raise ValueError(f"the variable {ENABLED_VARIABLE} must be one of {', '.join(_SWITCH)}, not {word!r}")

@@ -177,7 +177,8 @@ def _explain(steps: list[_Step], error: Exception) -> tuple[str, str]:
     else:
         *_, wire_type = (step.types[step.done % len(step.types)] for step in steps if step.types)
         remedy = _REMEDIES.get((wire_type, type(error)), "")
-        problem = f"writing it as {_TYPE_NAMES[wire_type]} raised {type(error).__name__}{remedy}"
+        kind = _TYPE_NAMES.get(wire_type, "an unknown type")
+        problem = f"writing it as {kind} raised {type(error).__name__}{remedy}"
     path = path.removeprefix(".")
     return (path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."), problem
 

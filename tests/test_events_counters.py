@@ -308,6 +308,29 @@ def off_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> EventQueue[obje
     return InMemoryEventQueue(name, never, enabled=False)
 
 
+def test_an_event_that_is_being_put_at_that_moment_is_no_error(name: str) -> None:
+    """A configuration may switch a queue off while other threads put."""
+
+    def switch_off(event: bytes) -> bytes:
+        queue("off")
+        return event
+
+    queue = EventQueue(name, switch_off, max_queue_size=FEW, max_event_size=SMALL)
+    queue.put(b"{the first}")
+    queue.put(b"{the second}")
+    assert QueueCounters().refused == queue.counters().refused
+    assert not queue.enabled
+
+
+def test_only_a_bool_switches_a_queue_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word would be taken for the opposite; an empty variable is none."""
+    with pytest.raises(ValueError, match="True, False or None"):
+        EventQueue(name, serialize, enabled="off")  # type: ignore[arg-type]
+    monkeypatch.setenv(ENABLED_VARIABLE, " ")
+    with small(name) as queue:
+        assert queue.enabled
+
+
 @pytest.mark.parametrize("make", [off_by_argument, off_by_variable, off_by_configuration, off_in_memory])
 def test_a_queue_that_is_off_takes_everything_and_counts(
     make: Callable[[str, pytest.MonkeyPatch], EventQueue[object]],
@@ -374,7 +397,7 @@ def test_the_variable_takes_no_other_words(word: str) -> None:
     """A word that means neither is an error that names the variable, at the start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ENABLED_VARIABLE, word)
-        if word.strip().lower() in {"on", "true", "yes", "1", "off", "false", "no", "0"}:
+        if word.strip().lower() in {"", "on", "true", "yes", "1", "off", "false", "no", "0"}:
             return
         with pytest.raises(ValueError, match=f"{ENABLED_VARIABLE} must be one of on, true"):
             EventQueue("main", serialize)

@@ -302,7 +302,13 @@ class EventPublisher:
             logger.error("the configuration has mistakes; going on with the old one:\n%s", exc)
             return
         if fresh.collector.version != self._settings.collector.version:
-            logger.error("collector.version needs a restart; going on with the old configuration")
+            # A new key or host may be that of the new version only.
+            taken, waiting = changed_options(self._settings, fresh)
+            self._waiting = taken + waiting
+            logger.error(
+                "collector.version needs a restart; going on with the old values of all changed options: %s",
+                ", ".join(self._waiting),
+            )
             return
         taken, _ = changed_options(self._settings, fresh)
         self._settings = reloaded(self._settings, fresh)

@@ -166,7 +166,7 @@ class QueueConsumer:
                 self._orphans.remove((orphan, until))
         watching = self._watch is not None and self._watch.watching and followed is not False
         self.look_at = math.inf if watching and not self._orphans else now + _LOOK_INTERVAL
-        if self.shared and not followed:
+        if self.shared and not followed and not self._queue.removed:
             self._try_lock()
         if self.shared:
             self.look_at = min(self.look_at, now + _SHARED_INTERVAL)

@@ -165,8 +165,6 @@ _TEXTS: Final[dict[str, Callable[[Any], str]]] = {
 
 
 def _kind_of(cls: type) -> str | None:
-    """Return the first of the classes in `_MODULES` that a class is or inherits from."""
-    for base in cls.__mro__:
-        if _MODULES.get(base.__name__) == base.__module__:
-            return base.__name__
-    return None
+    """Return the first of the classes in `_MODULES` that a class is or inherits from; Enum before others."""
+    kinds = [base.__name__ for base in cls.__mro__ if _MODULES.get(base.__name__) == base.__module__]
+    return "Enum" if "Enum" in kinds else next(iter(kinds), None)

@@ -170,21 +170,29 @@ def _pydantic_model(cls: type) -> JsonShape | StandIn | None:
     decorators: Any = getattr(cls, "__pydantic_decorators__", None)
     if decorators is None or not hasattr(cls, "__pydantic_serializer__"):
         return _pydantic_v1_model(cls)
-    if isinstance(getattr(cls, "__dataclass_fields__", None), dict):
-        return None  # a dataclass of pydantic is one
-    if getattr(cls, "__pydantic_root_model__", False):
-        return StandIn(attrgetter("root"))
     # Releases before 2.10 have no other name for them.
     fields: Mapping[str, Any] | None = getattr(cls, "__pydantic_fields__", None)
     if fields is None:
         fields = cast("Mapping[str, Any]", getattr(cls, "model_fields", {}))
-    config: Mapping[str, object] = getattr(cls, "model_config", {})
+    is_dataclass = isinstance(getattr(cls, "__dataclass_fields__", None), dict)
+    config: Mapping[str, object] = getattr(cls, "__pydantic_config__" if is_dataclass else "model_config", {})
     computed: Mapping[str, Any] = decorators.computed_fields
     by_alias = bool(config.get("serialize_by_alias"))
-    if decorators.field_serializers or decorators.model_serializers or config.get("json_encoders"):
+    has_serializers = (
+        bool(decorators.field_serializers or decorators.model_serializers or config.get("json_encoders"))
+        or any(map(_is_special, fields.values()))
+        or any(_is_special(found.info) for found in computed.values())
+        or _has_functions(getattr(cls, "__pydantic_core_schema__", None))
+    )
+    if is_dataclass:
+        is_plain = not (
+            has_serializers or computed or by_alias or any(info.exclude for info in fields.values())
+        )
+        return None if is_plain else StandIn(_dump_dataclass)
+    if has_serializers:
         return StandIn(_dump)
-    if any(map(_is_special, fields.values())) or any(_is_special(found.info) for found in computed.values()):
-        return StandIn(_dump)
+    if getattr(cls, "__pydantic_root_model__", False):
+        return StandIn(attrgetter("root"))
     members = [
         _field(name, (info.serialization_alias if by_alias else None) or name, info.annotation)
         for name, info in fields.items()
@@ -207,8 +215,28 @@ def _is_special(info: Any) -> bool:  # noqa: ANN401 - pydantic's
     )
 
 
+def _has_functions(schema: object) -> bool:
+    """Say whether a serializer is anywhere in the schema of a class of pydantic, such as in an annotation."""
+    found = [schema]
+    while found:
+        item: Any = found.pop()
+        if isinstance(item, dict):
+            members = cast("dict[object, object]", item)
+            serialization: Any = members.get("serialization")
+            if isinstance(serialization, dict) and "function" in serialization:
+                return True
+            found += members.values()
+        elif isinstance(item, (list, tuple)):
+            found += cast("list[object]", item)
+    return False
+
+
 def _dump(model: Any) -> object:  # noqa: ANN401 - pydantic's
     return model.model_dump(mode="json")
+
+
+def _dump_dataclass(value: Any) -> object:  # noqa: ANN401 - pydantic's
+    return type(value).__pydantic_serializer__.to_python(value, mode="json")
 
 
 def _with_extras(fields: JsonShape, properties: JsonShape, model: Any) -> object:  # noqa: ANN401 - pydantic's

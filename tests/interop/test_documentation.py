@@ -111,7 +111,7 @@ def test_queuing_events(name: str, posix_queue: MessageQueue) -> None:
 
 def test_context_attributes_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example for the framework, as it stands in the README: both attributes put events."""
-    block = blocks("README.md", "python", heading="In a service")[2]
+    block = blocks("README.md", "python", heading="In a service")[3]
     monkeypatch.setenv(SPOOL_VARIABLE, str(tmp_path))  # no other test has the queues of the example
     baseplate = original("").Baseplate()
     names = {"EventQueue": EventQueue, "serialize_v2_event": serialize_v2_event, "baseplate": baseplate}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
+import decimal
 import enum
 import inspect
 import json
@@ -474,3 +475,12 @@ names = ["dataclasses", "inspect", "logging", "pathlib", "uuid", "decimal", "dat
 print([name for name in names if name in sys.modules.keys() - before])
 """
     assert "[]\n" == run(sys.executable, "-c", program, environ=IMPORTING).check()
+
+
+def test_members_of_any_enum_are_their_values() -> None:
+    """Also if its members are of another class that has a form."""
+
+    class Price(decimal.Decimal, enum.Enum):
+        LOW = "1.5"
+
+    assert b'{"price":"1.5"}' == serialize_v2j_event({"price": Price.LOW})

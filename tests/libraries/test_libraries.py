@@ -287,3 +287,48 @@ def test_what_has_no_form_names_the_field(value: object) -> None:
             serialize_v2j_event(wrapped)
         assert path == caught.value.field
         assert "secret" not in str(caught.value)
+
+
+def _mask(value: object) -> str:
+    del value
+    return "masked"
+
+
+Masked = Annotated[int, pydantic.PlainSerializer(_mask)]
+
+
+@pydantic.dataclasses.dataclass
+class _Hiding:
+    """Hides a field, and masks others."""
+
+    plain: int
+    password: str = pydantic.Field(default="secret", exclude=True)
+    masked: list[Masked] = dataclasses.field(default_factory=lambda: [1])
+
+
+class _Nested(pydantic.BaseModel):
+    """Masks what is in containers."""
+
+    items: list[Masked]
+    perhaps: Masked | None
+
+
+class _Root(pydantic.RootModel[dict[str, int]]):
+    """Has a serializer of its own."""
+
+    @pydantic.model_serializer
+    def _write(self) -> dict[str, str]:
+        return dict.fromkeys(self.root, "masked")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [_Hiding(1), _Nested(items=[1, 2], perhaps=3), _Root({"a": 1})],
+    ids=["dataclass", "model", "root"],
+)
+def test_what_pydantic_hides_stays_hidden(event: Any) -> None:  # noqa: ANN401 - three classes
+    """Fields that are left out, and serializers in annotations, count as they do for pydantic itself."""
+    expected: bytes = pydantic.TypeAdapter(type(event)).dump_json(event)
+    assert expected == written(event)
+    assert b"secret" not in expected
+    assert b"masked" in expected

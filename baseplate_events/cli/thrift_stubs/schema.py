@@ -145,7 +145,8 @@ def _read_class(module: ModuleType, node: ast.ClassDef) -> Struct | Enum | None:
         return None
     cls = cast("type[object]", found)
     if issubclass(cls, enum.Enum):
-        return Enum(cls.__name__, {name: int(member.value) for name, member in cls.__members__.items()}, True)
+        values = {name: member.value for name, member in cls.__members__.items()}
+        return Enum(cls.__name__, values, True) if all(isinstance(v, int) for v in values.values()) else None
     if all(isinstance(vars(cls).get(table), dict) for table in ENUM_TABLES):
         names = cast("dict[str, int]", vars(cls)["_NAMES_TO_VALUES"])
         return Enum(cls.__name__, dict(names), False)

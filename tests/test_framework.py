@@ -1,0 +1,69 @@
+"""What baseplate.py's framework gets to know of a queue."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from baseplate_events.framework import MetricsReporter
+
+
+class _Metrics:
+    """Adds up what is reported."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def counter(self, name: str) -> _Count:
+        return _Count(self.counts, name)
+
+    def gauge(self, name: str) -> _Count:
+        return _Count(self.counts, name)
+
+
+class _Count:
+    """A counter of a client."""
+
+    def __init__(self, counts: Counter[str], name: str) -> None:
+        self._counts = counts
+        self._name = name
+
+    def increment(self, delta: float) -> None:
+        self._counts[self._name] += int(delta)
+
+    def replace(self, new_value: float) -> None:
+        raise AssertionError(new_value)
+
+
+@given(st.lists(st.integers(0, 5), max_size=10), st.lists(st.integers(0, 5), max_size=10), st.booleans())
+def test_a_forked_child_reports_its_own_refusals(parent: list[int], child: list[int], noticed: bool) -> None:
+    """Its counts start at 0 again, and each refusal is in one report, also if it has more than the parent."""
+    reporter, metrics = MetricsReporter("v2"), _Metrics()
+    for total in itertools.accumulate(parent):
+        reporter.report(metrics, lambda: {"full": total}, dict)  # noqa: B023 - it is called at once
+    if noticed:
+        reporter.restart()
+    elif child and child[0] >= sum(parent):
+        return  # a fork in C that no one noticed, and no one can
+    for total in itertools.accumulate(child):
+        reporter.report(metrics, lambda: {"full": total}, dict)  # noqa: B023 - likewise
+    assert sum(parent) + sum(child) == metrics.counts["event_queue.v2.refused.full"]
+
+
+def test_a_fork_is_noticed() -> None:
+    """A child of `os.fork` has reported nothing."""
+    reporter, metrics = MetricsReporter("v2"), _Metrics()
+    reporter.report(metrics, lambda: {"full": 3}, dict)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            reporter.report(metrics, lambda: {"full": 4}, dict)
+            status = int(metrics.counts.total() != 7)
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
