@@ -236,7 +236,8 @@ def _dump(model: Any) -> object:  # noqa: ANN401 - pydantic's
 
 
 def _dump_dataclass(value: Any) -> object:  # noqa: ANN401 - pydantic's
-    return type(value).__pydantic_serializer__.to_python(value, mode="json")
+    serializer: Any = value.__pydantic_serializer__
+    return serializer.to_python(value, mode="json")
 
 
 def _with_extras(fields: JsonShape, properties: JsonShape, model: Any) -> object:  # noqa: ANN401 - pydantic's

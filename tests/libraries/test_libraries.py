@@ -328,7 +328,8 @@ class _Root(pydantic.RootModel[dict[str, int]]):
 )
 def test_what_pydantic_hides_stays_hidden(event: Any) -> None:  # noqa: ANN401 - three classes
     """Fields that are left out, and serializers in annotations, count as they do for pydantic itself."""
-    expected: bytes = pydantic.TypeAdapter(type(event)).dump_json(event)
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(cast("Any", type(event)))
+    expected = adapter.dump_json(event)
     assert expected == written(event)
     assert b"secret" not in expected
     assert b"masked" in expected
