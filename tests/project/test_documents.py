@@ -92,7 +92,7 @@ CONSOLE: Final = {
     ("docs/operations.md", "POSIX queues in containers"): _CONTAINER,
     ("docs/operations.md", "Dead letters"): "needs a folder of the reader",
     ("docs/operations.md", "Health and metrics endpoint"): "needs the publisher of the reader",
-    ("docs/releasing.md", "Before"): ".ci/run, and an hour",
+    ("docs/releasing.md", "Before"): ".ci/run, and the long runs",
     ("docs/releasing.md", "Release"): "built by tests/release/check.py",
     ("docs/services.md", "Flask"): _GUIDE,
     ("docs/services.md", "FastAPI"): _GUIDE,
