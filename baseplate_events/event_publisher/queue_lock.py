@@ -52,14 +52,15 @@ def lock_queue(descriptor: int) -> bool:
 def find_holder(descriptor: int) -> int | None:
     """Return the process that has locked a queue; None if that isn't known, as in another PID namespace."""
     try:
-        inode = os.fstat(descriptor).st_ino
+        status = os.fstat(descriptor)
         with open(_LOCKS, encoding="utf-8") as file:  # noqa: PTH123 - a special file
             lines = [line.split() for line in file]
     except OSError:
         return None
     # 1: FLOCK  ADVISORY  WRITE 1234 00:12:5678 0 EOF
+    queue = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     for _, kind, _, _, process, place, *_ in (line for line in lines if len(line) == 8):  # noqa: PLR2004
-        if kind == "FLOCK" and place.rpartition(":")[2] == str(inode) and int(process) > 0:
+        if kind == "FLOCK" and place == queue and int(process) > 0:
             return int(process)
     return None
 

@@ -92,6 +92,7 @@ class SpoolSource:
         self._sync_at = math.inf
         self._spans: dict[tuple[int, int], tuple[Span, ...]] = {}  # of batches that were entered
         self._moved: dict[bytes, _Moved] = {}  # events that the policy has, by the segment that they left
+        self._has_reported_damage = False
         self._unwritten = _NOTHING  # events of a segment that couldn't be rewritten, and go next
 
     def recover(self, delivery: Delivery, now: float) -> None:
@@ -155,6 +156,12 @@ class SpoolSource:
         if events is None and not any(self._reader.has(span.identity) for span in spans):
             logger.error("lost events that had failed: others deleted their segments of the spool")
             return ()
+        if events is None and not self._has_reported_damage:
+            self._has_reported_damage = True
+            logger.error(
+                "events that had failed can't be read from the spool again: a segment is damaged or the disk "
+                "fails. It is tried again; after a restart, what is whole of them is sent"
+            )
         return events
 
     def relay_events(self, events: Iterable[bytes], memory_left: int) -> tuple[int, EventRun]:

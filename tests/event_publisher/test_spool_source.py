@@ -331,7 +331,9 @@ def test_what_the_disk_did_not_keep_is_written_again(
         assert source.level(0.0, 0.0).size == 0
 
 
-def test_what_was_handed_out_can_be_loaded_again(tmp_path: Path, stack: ExitStack) -> None:
+def test_what_was_handed_out_can_be_loaded_again(
+    tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
     """As often as wanted, and after a failed sync; None if it is damaged, nothing if others deleted it."""
     directory = SpoolDirectory(str(tmp_path), "v2", mode=0o600)
     directory.prepare()
@@ -348,7 +350,9 @@ def test_what_was_handed_out_can_be_loaded_again(tmp_path: Path, stack: ExitStac
     assert source.load((2, 0)) == runs[1].events
     for segment in (tmp_path / "events-v2").glob("*.segment"):
         segment.write_bytes(segment.read_bytes().replace(b'"id":3', b'"id":4'))
-    assert source.load((2, 0)) is None
+    for _ in range(2):
+        assert source.load((2, 0)) is None
+    assert ["a segment is damaged" in record.message for record in caplog.records].count(True) == 1
     shutil.rmtree(tmp_path / "events-v2")
     assert source.load((2, 0)) is None, "no one knows what is in a folder that can't be listed"
     directory.prepare()
