@@ -90,7 +90,7 @@ def serialize_v2j_event(event: JsonEvent) -> bytes:
     Raises:
         EventNotSerializableError: if it holds what JSON can't carry: NaN or an infinity, a lone surrogate,
             a type without a JSON form (bytes, a timedelta, ...), two keys that become the same name, itself,
-            or nesting without end.
+            or endless nesting.
     """
     try:
         text = _writers[type(event)](event)

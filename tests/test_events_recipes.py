@@ -55,7 +55,7 @@ def run_recipe(text: str, **names: object) -> dict[str, object]:
 
 @pytest.fixture
 def queue() -> InMemoryEventQueue[Event]:
-    """Return a queue whose counters have something to tell, and whose service goes on."""
+    """Return a queue whose counters aren't 0, and whose service goes on."""
     queue: InMemoryEventQueue[Event] = InMemoryEventQueue("clicks", serialize_v2j_event)
     use(queue, put=3, refused=2)
     return queue

@@ -82,7 +82,7 @@ def threads(job: Callable[[int], object]) -> Generator[Callable[[], bool]]:
 
 
 def event_of(thread: int, number: int) -> bytes:
-    """Return an event that tells of which thread it is, and whether it is whole."""
+    """Return an event that names its thread, and shows whether it is whole."""
     return b"{%d %d %b}" % (thread, number, b"abcdefghijklmnopqrstuvwxyz"[: number % 20])
 
 

@@ -301,18 +301,17 @@ class EventPublisher:
         except EventError as exc:
             logger.error("the configuration has mistakes; going on with the old one:\n%s", exc)
             return
+        taken, waiting = changed_options(self._settings, fresh)
         if fresh.collector.version != self._settings.collector.version:
             # A new key or host may be that of the new version only.
-            taken, waiting = changed_options(self._settings, fresh)
             self._waiting = taken + waiting
             logger.error(
                 "collector.version needs a restart; going on with the old values of all changed options: %s",
                 ", ".join(self._waiting),
             )
             return
-        taken, _ = changed_options(self._settings, fresh)
         self._settings = reloaded(self._settings, fresh)
-        _, self._waiting = changed_options(self._settings, fresh)
+        self._waiting = waiting
         self._delivery.resume()  # whatever was wrong may have been corrected
         logger.info("read the configuration again: %s", _in_effect(taken))
         if self._waiting:

@@ -29,7 +29,7 @@ _MAX_DEPTH: Final = 10_000
 #: How often a value may be replaced before it is written.
 _MAX_REPLACEMENTS: Final = 100
 
-#: Keys that are shown in a path. Any other may be somebody's data, and is shown by its position.
+#: Keys that are shown in a path. Any other may be someone's data, and is shown by its position.
 _is_field_name: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}").fullmatch
 
 #: What an event may be, for errors.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .forms import JsonForm
 
-#: Classes whose writers are kept. Only a program that makes classes without end would reach it; it then
+#: Classes whose writers are kept. Only a program that keeps making classes would reach it; it then
 #: starts over rather than holding on to all of them.
 _MAX_WRITERS: Final = 4096
 

@@ -87,13 +87,17 @@ class Admission:
             return 0
         held = self._pending.held_memory
         allowed = max(self._max_memory - held, min(self._max_size, self._max_memory + self._max_size - held))
-        return allowed - self._pending.memory - self._batcher.size - self._rejections.size
+        return allowed - self._used
 
     @property
     def spare(self) -> int:
         """Bytes that a parked batch may take, beyond what is in memory."""
-        used = self._pending.held_memory + self._pending.memory + self._batcher.size + self._rejections.size
-        return self._max_memory + self._max_size - used
+        return self._max_memory + self._max_size - self._pending.held_memory - self._used
+
+    @property
+    def _used(self) -> int:
+        """Bytes in memory, without held events."""
+        return self._pending.memory + self._batcher.size + self._rejections.size
 
     def room(self, *, healthy: bool) -> int:
         """How many events from the queue there is a safe place for in memory, whatever their sizes.

@@ -219,8 +219,7 @@ class Delivery:
                 batch = self._batcher.batch(tuple(events), pending.opened_at, pending.spans)
                 return PendingBatch(pending.order, batch, pending.record, is_entered=True)
             if events is None:
-                pause = self._limit.backoff.pause_after(pending.record.failures)
-                self._pending.set_aside_until(pending, now + pause)
+                self._set_aside(pending, now)
             else:
                 self._lose(pending)
 
@@ -339,12 +338,16 @@ class Delivery:
     def _put_back(self, pending: PendingBatch, now: float) -> None:
         """Put a batch back in the line, or aside if it failed in a way that it may have caused."""
         if pending.record.failures:
-            pause = self._limit.backoff.pause_after(pending.record.failures)
-            self._pending.set_aside_until(pending, now + pause)
+            self._set_aside(pending, now)
         elif pending.record.is_part:
             self._pending.set_aside(pending)
         else:
             self._pending.put_back(pending)
+
+    def _set_aside(self, pending: PendingBatch | ParkedBatch, now: float) -> None:
+        """Let a batch wait for a time that grows with its failures."""
+        pause = self._limit.backoff.pause_after(pending.record.failures)
+        self._pending.set_aside_until(pending, now + pause)
 
     def _expire(self, attempt: Attempt, reason: str, status: int | None, now: float) -> bool:
         """Give up a batch that is older than `max_age`; return whether it was."""
