@@ -52,15 +52,15 @@ class BatchFormat:
     def pieces(self, events: tuple[bytes, ...]) -> Iterator[bytes]:
         """Put one or more events together to a body, given in pieces, so that it is never in memory whole.
 
-        Each piece but the last is of `_PIECE` bytes or little more than an event.
+        Each piece but the last has events of `_PIECE` bytes, and what its last event has beyond that.
         """
         lead = self.prefix + (b"%d," % len(events) if self.counted else b"")
+        ends = list(itertools.accumulate(map(len, events)))
         start = size = 0
-        for end, event in enumerate(events, 1):
-            size += len(event) + 1
-            if size >= _PIECE or end == len(events):
-                yield b"%b%b" % (lead, b",".join(events[start:end]))
-                lead, start, size = b",", end, 0
+        while start < len(events):
+            end = min(bisect.bisect_left(ends, size + _PIECE, start) + 1, len(events))
+            yield b"%b%b" % (lead, b",".join(events[start:end]))
+            lead, start, size = b",", end, ends[end - 1]
         yield self.suffix
 
     def join(self, events: tuple[bytes, ...]) -> bytes:
