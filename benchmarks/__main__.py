@@ -51,6 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     # What is measured as a POSIX queue must be one, and switched on.
     os.environ.pop("EVENT_SPOOL_DIRECTORY", None)
     os.environ.pop("EVENT_QUEUES_ENABLED", None)
+    # Without it, each start that is measured would compile the package.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
         description="Measure this package beside the original. A target that is missed is no error.",
