@@ -73,7 +73,8 @@ _GUIDE: Final = "tests/servers/test_guide.py"
 #: The headings with commands, and what runs them, or why nothing does. For all, the syntax is checked, and
 #: that commands of the package take the words.
 CONSOLE: Final = {
-    ("README.md", ""): ".ci/run",
+    ("README.md", ""): "the demo has tests of its own",
+    ("README.md", "Developing this package"): ".ci/run",
     ("README.md", "In a service"): "tests/types/test_documents.py",
     ("README.md", "In containers"): "docs/operations.md has them with more options, and those are run",
     ("README.md", "The event publisher"): "needs the collector of the reader",
