@@ -26,6 +26,7 @@ os.environ.pop("EVENT_SPOOL_DIRECTORY", None)
 # Machines that run tests are shared and noisy: no example has a deadline, so a slow one is not a failure.
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
+settings.register_profile("tenfold", parent=settings.get_profile("default"), max_examples=20_000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=25)
 profile = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 if "CI" in os.environ:
