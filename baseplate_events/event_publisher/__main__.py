@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from .. import __version__
-from ..errors import EventError
+from ..errors import ConfigurationError, EventError
 from .access import inspect_file
 from .config.neighbours import check_neighbours
 from .config.settings import load_settings
@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     except EventError as exc:
         return failed(exc)
     _warn_about_file(arguments.config_file, publisher.queue_name)
+    _warn_about_neighbours(arguments.config_file, publisher.queue_name)
     publisher.run()
     return 0
 
@@ -107,6 +108,15 @@ def _warn_about_file(path: str, queue_name: str) -> None:
     access = inspect_file(path, f"event-publisher:{queue_name}")
     for warning in access.warnings() if access is not None else ():
         logger.warning("%s", warning)
+
+
+def _warn_about_neighbours(path: str, queue_name: str) -> None:
+    """Log what `--check` refuses across sections: not to start would cost more than to start with it."""
+    try:
+        check_neighbours(path, queue_name, os.environ)
+    except ConfigurationError as exc:
+        for problem in exc.problems:
+            logger.warning("%s", problem)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ..transport.posix import MessageQueue
 from .access import inspect_queue_access
-from .config.settings import Sync
 from .missing_queue import MissingQueue
 from .policy.backoff import Backoff, ConcurrencyLimit
 from .policy.batching import FORMATS, Batcher
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .clock import Clock
-    from .config.settings import DeadLetterSettings, PublisherSettings, SpoolSettings
+    from .config.options import DeadLetterSettings, SpoolSettings
+    from .config.settings import PublisherSettings
     from .ledger.ledger import Ledger
     from .policy.backoff import RandomSource
     from .spool_source import SpoolSource
@@ -83,9 +83,9 @@ def open_parts(
                 max_age=settings.batch.max_age,
             ),
             ConcurrencyLimit(
-                Backoff(settings.retry.base, settings.retry.cap, random_source), settings.concurrency
+                Backoff(settings.retry.base, settings.retry.cap, random_source), settings.delivery.concurrency
             ),
-            concurrency=settings.concurrency,
+            concurrency=settings.delivery.concurrency,
             max_size=settings.batch.max_size,
             queue_capacity=consumer.capacity,
             queue_message_size=consumer.message_size,
@@ -151,7 +151,7 @@ def _open_source(
         settings.collector.version,
         spool.max_size,
         clock=clock.monotonic,
-        syncs=spool.sync is Sync.EVENT,
+        syncs=spool.sync == "event",
     )
     with contextlib.ExitStack() as opened:
         files = ReaderFolder(directory)
@@ -162,7 +162,7 @@ def _open_source(
             clock=clock.monotonic,
             wall_time=clock.wall_time,
             mode=settings.queue.mode,
-            sync=spool.sync is not Sync.NEVER,
+            sync=spool.sync != "never",
             max_letters_size=dead_letters.max_size,
             queue_name=settings.queue.name,
         )
@@ -177,7 +177,7 @@ def _open_source(
             only_writer=relay.writer if settings.queue.transport == "posix" else None,
         )
         opened.pop_all()
-    sync_pause = None if spool.sync is Sync.NEVER else settings.batch.max_age
+    sync_pause = None if spool.sync == "never" else settings.batch.max_age
     source = SpoolSource(reader, relay, ledger, clock=clock.monotonic, sync_pause=sync_pause)
     stack.callback(source.close)
     return source

@@ -129,7 +129,7 @@ class EventSources:
     @property
     def may_send(self) -> bool:
         """Whether attempts are started: without `shutdown.drain`, not after a stop."""
-        return self._spool is None or not self._control.stops or self._current_settings().shutdown_drain
+        return self._spool is None or not self._control.stops or self._current_settings().shutdown.drain
 
     @property
     def to_move(self) -> int:
@@ -139,12 +139,12 @@ class EventSources:
     @property
     def ends_at(self) -> float:
         """When the grace of a stopping publisher is over, by the monotonic clock."""
-        return self._control.stopped_at + self._current_settings().shutdown_grace
+        return self._control.stopped_at + self._current_settings().shutdown.grace
 
     @property
     def requeue_at(self) -> float:
         """When a stopping publisher begins to put events back, by the monotonic clock."""
-        grace = self._current_settings().shutdown_grace
+        grace = self._current_settings().shutdown.grace
         return self.ends_at - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
 
     def requeue_unsent(self) -> None:
@@ -154,7 +154,7 @@ class EventSources:
         if held is not None:
             self._delivery.accounting.receive(1)
             events.append(held)
-        grace = self._current_settings().shutdown_grace
+        grace = self._current_settings().shutdown.grace
         give_up_at = self._control.stopped_at + grace if self._control.stops == 1 else 0.0
         lost = 0
         for event in events:
@@ -181,7 +181,7 @@ class EventSources:
     def _is_draining(self) -> bool:
         """Whether there is time to take more, which there always is before a stop."""
         stopped_at = self._control.stopped_at if self._control.stops else math.inf
-        return self._clock.monotonic() < stopped_at + self._current_settings().shutdown_grace * _DRAIN_SHARE
+        return self._clock.monotonic() < stopped_at + self._current_settings().shutdown.grace * _DRAIN_SHARE
 
     def _may_receive(self) -> int:
         """How many events of the queue may be received now before other duties get their turn."""

@@ -113,7 +113,7 @@ class Sender(threading.Thread):
             FORMATS[settings.collector.version].pieces(attempt.batch.events),
             key_name=settings.key.name,
             secret=settings.key.secret.reveal(),
-            level=settings.compression_level,
+            level=settings.compression.level,
             wall_time=self._clock.wall_time(),
         )
         return classify(self._transport.post(request), settings.retry.codes)

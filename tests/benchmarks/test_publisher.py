@@ -191,7 +191,7 @@ def test_the_settings_are_what_was_asked_for(
     path = tmp_path_factory.mktemp("settings") / "publisher.ini"
     path.write_text(config_text("main", "localhost:1", depth, {"compression.level": str(level)}))
     found = load_settings(path, "main", {})
-    assert (level, depth) == (found.compression_level, found.queue.max_size)
+    assert (level, depth) == (found.compression.level, found.queue.max_size)
     assert "http://localhost:1/v2" == found.collector.url
     assert 512_000 == found.batch.max_size
 

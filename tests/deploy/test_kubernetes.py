@@ -171,7 +171,7 @@ def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
 
 def test_it_has_the_time_to_end(pod: Node, settings: PublisherSettings) -> None:
     """Half of the time to end is the service's."""
-    assert pod["terminationGracePeriodSeconds"].number / 2 > settings.shutdown_grace
+    assert pod["terminationGracePeriodSeconds"].number / 2 > settings.shutdown.grace
 
 
 def test_no_setting_of_the_kernel_is_needed(settings: PublisherSettings) -> None:
@@ -236,7 +236,7 @@ def test_probes_ask_for_life(sidecar: Node, probe: str) -> None:
 
 def test_others_than_the_pod_reach_the_port(sidecar: Node, settings: PublisherSettings) -> None:
     """The publisher listens on all addresses of the pod, at the port that has the name."""
-    assert settings.health == InternetEndpoint(
+    assert settings.health.bind == InternetEndpoint(
         "0.0.0.0", sidecar["ports"].named("event-metrics")["containerPort"].number
     )
 

@@ -595,7 +595,7 @@ def test_a_key_cannot_be_rotated_without_a_restart(name: str, tmp_path: Path) ->
 
 def test_gzip_level_9_in_the_only_thread(name: str, tmp_path: Path) -> None:
     """Draining, compressing and sending wait for each other in the original; here others go on."""
-    assert settings_of(tmp_path, name).compression_level < 9
+    assert settings_of(tmp_path, name).compression.level < 9
     events = make_events(4 * MAX_MESSAGES)
     settings = {"delivery__concurrency": "2", "batch__max_events": str(MAX_MESSAGES)}
     with (

@@ -14,8 +14,7 @@ import pytest
 from baseplate_events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from baseplate_events.cli.doctor.memory import PROCESS_MEMORY, message_memory
 from baseplate_events.event_publisher.__main__ import add_arguments, main
-from baseplate_events.event_publisher.config.options import OPTION_BY_NAME
-from baseplate_events.event_publisher.config.settings import SPOOL_VARIABLE
+from baseplate_events.event_publisher.config.options import OPTION_BY_NAME, SPOOL_VARIABLE
 from baseplate_events.event_publisher.config.values import parse_mode, parse_span
 from baseplate_events.event_publisher.exit_status import EXIT_USAGE
 from baseplate_events.transport.limits import QueueSize

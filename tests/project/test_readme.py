@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 import baseplate_events
 from baseplate_events import errors
-from baseplate_events.event_publisher.config.options import OPTIONS, Option
+from baseplate_events.event_publisher.config.options import OPTIONS
 
-README = Path(__file__).parents[2] / "README.md"
+if TYPE_CHECKING:
+    from baseplate_events.event_publisher.config.declare import Option
+
+FOLDER = Path(__file__).parents[2]
+README = FOLDER / "README.md"
 
 
-@pytest.mark.parametrize("key", OPTIONS, ids=lambda key: key.name)
-def test_every_key_is_in_the_table(key: Option) -> None:
-    """The table of the README has a row for each key, with its default and meaning."""
-    default = "required" if key.default is None else f"`{key.default}`" if key.default else ""
-    assert f"| `{key.name}` | {default} | {key.meaning} |" in README.read_text()
+def row(option: Option[Any]) -> str:
+    """Return an option's row of the table."""
+    default = "required" if option.default is None else f"`{option.default}`" if option.default else ""
+    return f"| `{option.name}` | {default} | {option.meaning} |"
+
+
+def test_the_table_is_that_of_the_options() -> None:
+    """The README's table is made of the declarations: if this fails, copy the rows from the message."""
+    expected = "\n".join(["| option | default | meaning |", "|---|---|---|", *map(row, OPTIONS)])
+    found = README.read_text().partition("| option | default |")
+    table = (found[1] + found[2]).partition("\n\n")[0]
+    assert table == expected, f"expected in {README.name}:\n{expected}"
+
+
+def test_operations_name_what_a_reload_applies() -> None:
+    """The options in the row on SIGHUP are those that a reload applies, except those that it excepts."""
+    text = (FOLDER / "docs" / "operations.md").read_text()
+    sentence = text.partition("| SIGHUP | ")[2].partition("immediately")[0]
+    excepted = set(re.findall("except `([a-z_.]+)`", sentence))
+    patterns = set(re.findall("`([a-z_.]+[*]?)`", sentence)) - excepted
+    assert patterns
+    named = {
+        option.name
+        for option in OPTIONS
+        for pattern in patterns
+        if option.name == pattern or (pattern.endswith("*") and option.name.startswith(pattern[:-1]))
+    }
+    assert named - excepted == {option.name for option in OPTIONS if option.reload}
 
 
 def test_every_exception_is_told() -> None:

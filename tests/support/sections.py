@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from baseplate_events.errors import ConfigurationError
+from baseplate_events.event_publisher.config.declare import Option
 from baseplate_events.event_publisher.config.ini import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from baseplate_events.event_publisher.config.declare import Kind
 
-def section(
-    environ: Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None, /, **values: str
-) -> Section:
+_T = TypeVar("_T")
+
+
+def section(environ: Mapping[str, str] | None = None, /, **values: str) -> Section:
     """Make a section named s from keys and values."""
-    return Section("s", values, environ or {}, defaults=defaults)
+    return Section("s", values, environ or {})
+
+
+def value(
+    read: Section, kind: Kind[_T], name: str = "k", *, default: str | None = None, secret: bool = False
+) -> _T:
+    """Read the value of an option."""
+    return read.read(Option(name, kind, default, "A meaning.", secret=secret))
 
 
 def problems(read: Section) -> tuple[str, ...]:

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from baseplate_events import errors
 from baseplate_events.cli.doctor.findings import Check, Code, Verdict
-from baseplate_events.event_publisher.config.settings import Sync
-from baseplate_events.event_publisher.config.values import InternetEndpoint, Secret, UnixEndpoint
+from baseplate_events.event_publisher.config.declare import BOOLEAN
+from baseplate_events.event_publisher.config.values import (
+    InternetEndpoint,
+    Secret,
+    UnixEndpoint,
+    parse_span,
+)
 from baseplate_events.event_publisher.policy.accounting import Accounting, DropReason
 from baseplate_events.event_publisher.policy.outcome import (
     Accepted,
@@ -26,7 +31,9 @@ from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapsh
 from baseplate_events.transport.limits import HARD_MAX_MESSAGE_SIZE, HARD_MAX_MESSAGES, HostLimits, QueueSize
 
 if TYPE_CHECKING:
-    from baseplate_events.event_publisher.config.options import Option
+    from typing import Any
+
+    from baseplate_events.event_publisher.config.declare import Option
 
 # --- common ---
 
@@ -140,96 +147,111 @@ def misspellings(draw: st.DrawFn, word: str) -> str:
     return word[:at] + ("" if kind == "missing" else letter) + word[at + (kind != "added") :]
 
 
-_CHOICES = {
-    "collector.version": ["2", "2j"],
-    "collector.scheme": ["http", "https"],
-    "spool.fsync": ["never", "batch", "event"],
-    "queue.transport": ["posix", "spool", "both"],
+def is_span(option: Option[Any]) -> bool:
+    """Say whether the values of an option are spans of time."""
+    return option.kind.expected.startswith("a number and its unit ")
+
+
+def bounds_of(option: Option[Any]) -> tuple[float, float]:
+    """Return the bounds that the messages of an option name; spans in seconds."""
+    low, high = option.kind.expected.split(" from ")[1].split(" to ")
+    if is_span(option):
+        return parse_span(low, 0, math.inf), parse_span(high, 0, math.inf)
+    return int(low), int(high)
+
+
+_HOSTS = st.builds("{}:{}".format, host_names, ports)
+_FOLDERS = st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True)
+_SOCKETS = st.builds(UnixEndpoint, _FOLDERS)
+
+
+def _same(texts: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[str, object]]:
+    return texts.map(lambda text: (text, text))
+
+
+#: Valid values of options without bounds: as they are written, and as they are read.
+_VALUES: dict[str, st.SearchStrategy[tuple[str, object]]] = {
+    "collector.hostname": _same(host_names | _HOSTS),
+    "collector.version": _same(st.sampled_from(["2", "2j"])),
+    "collector.scheme": _same(st.sampled_from(["http", "https"])),
+    "collector.proxy": _same(_HOSTS.map("http://{}".format)),
+    "key.name": _same(st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True)),
+    "key.secret": st.binary(min_size=1, max_size=64).map(
+        lambda secret: (b64encode(secret).decode(), Secret(secret))
+    ),
+    "queue.mode": st.sampled_from([0o600, 0o660, 0o666, 0o640]).map(lambda mode: (f"{mode:04o}", mode)),
+    "queue.transport": _same(st.sampled_from(["posix", "spool", "both"])),
+    "retry.codes": st.sets(st.integers(300, 599), min_size=1, max_size=5).map(
+        lambda codes: (", ".join(map(str, codes)), frozenset(codes))
+    ),
+    "spool.directory": _same(_FOLDERS),
+    "spool.fsync": _same(st.sampled_from(["never", "batch", "event"])),
+    "dead_letters.directory": _same(_FOLDERS),
+    "metrics.namespace": _same(st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True)),
+    "metrics.endpoint": (st.builds(InternetEndpoint, host_names, ports) | _SOCKETS).map(
+        lambda endpoint: (str(endpoint), endpoint)
+    ),
+    "health.bind": (st.builds(InternetEndpoint, listening_hosts, ports) | _SOCKETS).map(
+        lambda endpoint: (str(endpoint), endpoint)
+    ),
+    "health.hosts": st.lists(host_names.filter(lambda name: len(name) < 60), min_size=1, max_size=3).map(
+        lambda hosts: (", ".join(hosts), frozenset(map(str.lower, hosts)))
+    ),
 }
 
 
-def key_values(key: Option) -> st.SearchStrategy[tuple[str, object]]:
-    """A valid value of a key of the publisher: as it is written, and as it is read."""
-    hosts = st.builds("{}:{}".format, host_names, ports)
-    values: st.SearchStrategy[tuple[str, object]]
-    if key.kind == "span":
-        values = spans(minimum=key.minimum, maximum=key.maximum).map(lambda span: (span[0], span[1]))
-    elif key.kind in {"count", "bytes"}:
-        values = st.integers(int(key.minimum), int(key.maximum)).map(lambda number: (str(number), number))
-    elif key.kind == "base64":
-        data = st.binary(min_size=1, max_size=64)
-        values = data.map(lambda secret: (b64encode(secret).decode(), Secret(secret)))
-    elif key.kind == "boolean":
-        values = st.booleans().map(lambda value: (str(value), value))
-    elif key.kind == "mode":
-        values = st.sampled_from([0o600, 0o660, 0o666, 0o640]).map(lambda mode: (f"{mode:04o}", mode))
-    elif key.kind == "endpoint":
-        addresses = st.builds(InternetEndpoint, host_names, ports)
-        paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
-        values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
-    elif key.kind == "bind":
-        addresses = st.builds(InternetEndpoint, listening_hosts, ports)
-        paths = st.builds(UnixEndpoint, st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True))
-        values = st.one_of(addresses, paths).map(lambda endpoint: (str(endpoint), endpoint))
-    elif key.kind == "proxy":
-        values = hosts.map(lambda host: (f"http://{host}", f"http://{host}"))
-    elif key.kind == "host":
-        values = st.one_of(host_names, hosts).map(lambda host: (host, host))
-    elif key.kind == "choice":
-        words = _CHOICES[key.name]
-        values = st.sampled_from(words).map(lambda word: (word, word))
-    elif key.kind == "folder":
-        values = st.from_regex(r"(/[a-z]{1,9}){1,3}", fullmatch=True).map(lambda path: (path, path))
-    elif key.kind == "names":
-        names = st.lists(host_names.filter(lambda name: len(name) < 60), min_size=1, max_size=3)
-        values = names.map(lambda hosts: (", ".join(hosts), frozenset(map(str.lower, hosts))))
-    elif key.kind == "statuses":
-        numbers = st.sets(st.integers(300, 599), min_size=1, max_size=5)
-        values = numbers.map(lambda codes: (", ".join(map(str, codes)), frozenset(codes)))
-    else:
-        values = st.from_regex(r"[A-Za-z0-9._+-]{1,20}", fullmatch=True).map(lambda text: (text, text))
-    return values
+def option_values(option: Option[Any]) -> st.SearchStrategy[tuple[str, object]]:
+    """A valid value of an option of the publisher: as it is written, and as it is read."""
+    if option.name in _VALUES:
+        return _VALUES[option.name]
+    if option.kind is BOOLEAN:
+        return st.booleans().map(lambda value: (str(value), value))
+    low, high = bounds_of(option)
+    if is_span(option):
+        return spans(minimum=low, maximum=high).map(lambda span: (span[0], span[1]))
+    return st.integers(int(low), int(high)).map(lambda number: (str(number), number))
 
 
-def broken_values(key: Option, secret: str) -> st.SearchStrategy[str]:
-    """A value that a key of the publisher can't have; for a key with a secret, a damaged secret."""
+def broken_values(option: Option[Any], secret: str) -> st.SearchStrategy[str]:
+    """A value that an option of the publisher can't have; for one with a secret, a damaged secret."""
     broken = ["\x7f", "é è", "a b,c", "$UNSET_VARIABLE", "a${UNSET_VARIABLE}"]
-    if key.kind in {"count", "bytes"}:
-        broken += [str(int(key.minimum) - 1), str(int(key.maximum) + 1), "1.5", "1_0", "ten"]
-    elif key.kind == "span":
-        broken += ["3", "-1 seconds", "3 sec", "9999 days", "1e0 seconds"]
-    elif key.kind == "base64":
-        broken += [secret[:-1], "!!!!", "!" + secret, f"{secret[:8]} {secret[8:]}", secret + "="]
-    elif key.kind == "host":
-        broken += ["https://events.test", "user:password@events.test", "events.test/v2", "h:0", "::1", "a..b"]
-    elif key.kind == "endpoint":
-        broken += ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200]
-    elif key.kind == "bind":
-        broken += [
-            "9102",
-            "0.0.0.0",
-            ":::9102",
-            "[fe80::1%eth0]:9102",
-            "health.test:9102",
-            "http://[::1]:9102",
-            "224.0.0.1:9102",
-            "[ff02::1]:9102",
-            "255.255.255.255:9102",
-        ]
-    elif key.kind == "proxy":
-        broken += ["proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"]
-    elif key.kind == "mode":
-        broken += ["rw-------", "0400", "0777", "0o888", "66666"]
-    elif key.kind in {"boolean", "choice"}:
-        broken += ["yes", "1", "2J", "ftp", "HTTPS"]
-    elif key.kind == "path":
-        broken += ["/nowhere/at/all.pem", "/"]
-    elif key.kind == "folder":
-        broken += ["spool", "./spool", "~/spool"]
-    elif key.kind == "names":
-        broken += ["a.test:80", "a.test b.test", "a.test,", "http://a.test", "*", "[::1]"]
-    elif key.kind == "statuses":
-        broken += ["200", "600", "4", "400 404", "400,", "4O4"]
+    folder = ["spool", "./spool", "~/spool"]
+    words = ["yes", "1", "2J", "ftp", "HTTPS"]
+    impossible = {
+        "key.secret": [secret[:-1], "!!!!", "!" + secret, f"{secret[:8]} {secret[8:]}", secret + "="],
+        "collector.hostname": [
+            *("https://events.test", "user:password@events.test", "events.test/v2", "h:0", "::1", "a..b"),
+        ],
+        "collector.version": words,
+        "collector.scheme": words,
+        "collector.ca_file": ["/nowhere/at/all.pem", "/"],
+        "collector.proxy": [
+            *("proxy:3128", "https://proxy:3128", "http://proxy", "http://user:password@proxy:3128"),
+        ],
+        "queue.mode": ["rw-------", "0400", "0777", "0o888", "66666"],
+        "queue.transport": words,
+        "retry.codes": ["200", "600", "4", "400 404", "400,", "4O4"],
+        "spool.directory": folder,
+        "spool.fsync": words,
+        "dead_letters.directory": folder,
+        "metrics.endpoint": ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200],
+        "health.bind": [
+            *("9102", "0.0.0.0", ":::9102", "[fe80::1%eth0]:9102", "health.test:9102", "http://[::1]:9102"),
+            *("224.0.0.1:9102", "[ff02::1]:9102", "255.255.255.255:9102"),
+        ],
+        "health.hosts": ["a.test:80", "a.test b.test", "a.test,", "http://a.test", "*", "[::1]"],
+    }
+    if option.name in impossible:
+        broken += impossible[option.name]
+    elif option.kind is BOOLEAN:
+        broken += words
+    elif option.name not in _VALUES:
+        low, high = bounds_of(option)
+        broken += (
+            ["3", "-1 seconds", "3 sec", "9999 days", "1e0 seconds"]
+            if is_span(option)
+            else [str(int(low) - 1), str(int(high) + 1), "1.5", "1_0", "ten"]
+        )
     return st.sampled_from(broken)
 
 
@@ -333,9 +355,6 @@ spooled_events = st.one_of(
     st.integers(0, 300).map(bytes),
     st.sampled_from([b"event-spool 1 2\n", b"\0\0\0\1", b'{"1":{"i32":5}}']),
 )
-
-#: When a spool forces its events onto the disk.
-syncs = st.sampled_from(Sync)
 
 #: Chance that can be shrunk.
 chances = st.randoms(use_true_random=False)

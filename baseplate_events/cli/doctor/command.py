@@ -228,7 +228,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield check_metrics(settings.metrics.endpoint, timeout=patience)
     if settings.spool is None:  # otherwise they are in its ledger
         yield from check_dead_letters(settings.dead_letters)
-    yield check_publisher(settings.health)
+    yield check_publisher(settings.health.bind)
 
 
 def _skip() -> Iterator[Check]:
@@ -284,7 +284,7 @@ def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
                 Code.CONFIGURATION_MISTAKE,
                 "configuration",
                 line,
-                f"mend that; `{look_again}` looks at the configuration alone",
+                f"fix it; `{look_again}` checks the configuration alone",
                 commands=(look_again,),
             )
 

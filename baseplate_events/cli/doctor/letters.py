@@ -20,7 +20,7 @@ from .folders import check_folder, take_over_command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ...event_publisher.config.settings import DeadLetterSettings
+    from ...event_publisher.config.options import DeadLetterSettings
     from .findings import Check, Field
 
 _KEY: Final = "dead_letters.directory"

@@ -176,7 +176,7 @@ def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:
             _EMPTY_BATCHES[wanted.version],
             key_name=settings.key.name,
             secret=secret,
-            level=settings.compression_level,
+            level=settings.compression.level,
             wall_time=time.time(),
         )
         return collector.post(request)

@@ -1,1 +1,14 @@
-"""The publisher's configuration: an INI section becomes typed settings."""
+"""The publisher's configuration: a section of an INI file becomes typed settings.
+
+To add an option, declare it in `options`; then use it. Everything else follows from the declaration.
+
+| module | subject |
+|---|---|
+| `options` | every option, by group |
+| `settings` | the settings of a publisher, and what must hold between options |
+| `in_force` | the values in force, and what a reload changes |
+| `neighbours` | conflicts between the sections of a file |
+| `declare` | how an option is declared, and the kinds of values |
+| `ini`, `ini_lines` | files, sections and error messages |
+| `values` | texts to values |
+"""

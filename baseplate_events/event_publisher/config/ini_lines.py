@@ -1,6 +1,6 @@
-"""Where the keys of an INI file are, by line number, which `configparser` doesn't keep. Pure.
+"""Line numbers of the keys of an INI file, which `configparser` doesn't keep. Pure.
 
-A message can then name the line of a mistake instead of showing what is in it.
+With them a message can name the line of a mistake instead of showing it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ class Place:
     """Where a key is.
 
     Attributes:
-        line: The number of its line, from 1 on.
-        continued: The number of the first line that continues its value, since it is indented; None if there
-            is none.
+        line: The number of its line, from 1.
+        continued: The number of the first indented line that continues its value, or None.
     """
 
     line: int
@@ -34,11 +33,11 @@ class Place:
 def find_keys(text: str) -> Mapping[tuple[str, str], Place]:
     """Find the keys of an INI file that `configparser.RawConfigParser` has parsed.
 
-    A line continues the value before it if it is indented further than the line of the key. Comments and
-    empty lines between them don't end the value.
+    A line that is indented further than the key's continues its value. Comments and empty lines between them
+    don't end the value.
 
     Args:
-        text: The file.
+        text: The text of the file.
 
     Returns:
         The place of each key, by section and key; keys are in lower case.

@@ -1,7 +1,7 @@
-"""What doesn't go together in the sections of one INI file, of which each publisher reads only its own.
+"""Conflicts between the sections of one INI file, of which each publisher reads only its own.
 
-Dead letters in the directory of spools would be taken for a part of them by whoever looks after those,
-deletes them, or adds up how much disk they take. Within a section that is a mistake anyway; see `settings`.
+Dead letters must not be in the directory for spools: whoever inspects or deletes spools, or adds up their
+size, would take them for a part of one. Within a section this is a mistake anyway; see `settings`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from .settings import SECTION_PREFIX, load_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SPOOL, _LETTERS = "spool.directory", "dead_letters.directory"
+
 
 def check_neighbours(
     config_file: str | os.PathLike[str], queue_name: str, environ: Mapping[str, str]
 ) -> None:
     """Compare the folders of a section with those of the others in its file.
 
-    Sections that have mistakes of their own are left out.
+    Sections with mistakes of their own are left out. So is a file that is a pipe: it can be read only once.
 
     Args:
         config_file: Path of the INI file.
@@ -30,47 +32,47 @@ def check_neighbours(
         environ: The environment variables.
 
     Raises:
-        ConfigurationError: Dead letters and spools aren't apart, with one line for each case.
+        ConfigurationError: A folder for dead letters is, contains or is in a directory for spools, with one
+            line for each case; or the file can no longer be read.
     """
-    ours = f"{SECTION_PREFIX}{queue_name}"
-    folders = {
-        name: _folders(config_file, name, environ) for name in section_names(config_file, SECTION_PREFIX)
-    }
-    own_spool, own_letters = folders.get(ours, (None, None))
+    if not os.path.isfile(config_file):  # noqa: PTH113 - takes whatever names a file
+        return
+    names = [name.removeprefix(SECTION_PREFIX) for name in section_names(config_file, SECTION_PREFIX)]
+    folders = {name: _folders(config_file, name, environ) for name in names}
+    own = folders.pop(queue_name, {})
     problems: list[str] = []
-    for name, (spool, letters) in folders.items():
-        if name == ours:
-            continue
-        if own_letters is not None and spool is not None and (how := _overlap(own_letters, spool)):
-            problems.append(
-                f"{os.fspath(config_file)}: [{ours}] dead_letters.directory: {own_letters!a} {how} the "
-                f"spool.directory of [{name}], {spool!a}; give dead letters a folder of their own"
-            )
-        if own_spool is not None and letters is not None and (how := _overlap(own_spool, letters)):
-            problems.append(
-                f"{os.fspath(config_file)}: [{ours}] spool.directory: {own_spool!a} {how} the "
-                f"dead_letters.directory of [{name}], {letters!a}; give dead letters a folder of their own"
-            )
+    for name, theirs in folders.items():
+        for option, other in ((_LETTERS, _SPOOL), (_SPOOL, _LETTERS)):
+            ours, neighbour = own.get(option, ""), theirs.get(other, "")
+            if how := _overlap(ours, neighbour):
+                problems.append(
+                    f"{os.fspath(config_file)}: [{SECTION_PREFIX}{queue_name}] {option}: {ours!a} {how} the "
+                    f"{other} of [{SECTION_PREFIX}{name}], {neighbour!a}; "
+                    "give dead letters a folder of their own"
+                )
     if problems:
         raise ConfigurationError(*problems)
 
 
 def _folders(
-    config_file: str | os.PathLike[str], name: str, environ: Mapping[str, str]
-) -> tuple[str | None, str | None]:
-    """Return the directory of spools and that of dead letters, as a section sets them."""
+    config_file: str | os.PathLike[str], queue_name: str, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the folders that a section has, by option."""
     try:
-        store = load_store(config_file, name.removeprefix(SECTION_PREFIX), environ)
+        store = load_store(config_file, queue_name, environ)
     except ConfigurationError:
-        return None, None
-    return (
-        None if store.spool is None else store.spool.directory,
-        None if store.dead_letters is None else store.dead_letters.directory,
-    )
+        return {}
+    folders = {
+        _SPOOL: store.spool and store.spool.directory,
+        _LETTERS: store.dead_letters and store.dead_letters.directory,
+    }
+    return {option: folder for option, folder in folders.items() if folder}
 
 
 def _overlap(one: str, other: str) -> str:
-    """Say how a folder lies in another, whatever links and dots name them; empty if they are apart."""
+    """Return how a folder lies in another, after links and dots; empty if they are apart or one isn't set."""
+    if not (one and other):
+        return ""
     first, second = _parts(one), _parts(other)
     if first == second:
         return "is"

@@ -1,323 +1,389 @@
-"""The keys of the section `[event-publisher:NAME]`: the one table of what an operator can set.
+"""Every option of the section `[event-publisher:NAME]`, declared once, in groups.
 
-`load_settings` reads each default and numeric bound from here, and the documentation is made from it.
+The README's table lists them in this order. Defaults that baseplate.py has are baseplate.py's, except
+`queue.mode`: with its 0644 any local user can take events away.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from .values import format_span
+from .declare import (
+    BIND,
+    BOOLEAN,
+    CA_FILE,
+    ENDPOINT,
+    FOLDER,
+    HOST_NAMES,
+    MODE,
+    PROXY,
+    SECRET,
+    STATUSES,
+    Group,
+    Option,
+    choice,
+    host,
+    integer,
+    option,
+    optional,
+    span,
+    text,
+)
 
-Kind: TypeAlias = Literal[
-    "host",
-    "choice",
-    "span",
-    "path",
-    "folder",
-    "statuses",
-    "proxy",
-    "text",
-    "base64",
-    "count",
-    "bytes",
-    "mode",
-    "endpoint",
-    "bind",
-    "names",
-    "boolean",
-]
+if TYPE_CHECKING:
+    from .values import Endpoint, Secret
 
-#: Bytes that the wire puts around the events of a batch, at most: 23 and the digits of their number.
+Version: TypeAlias = Literal["2", "2j"]
+Scheme: TypeAlias = Literal["https", "http"]
+Transport: TypeAlias = Literal["posix", "spool", "both"]
+#: When written events are forced to disk.
+Sync: TypeAlias = Literal["never", "batch", "event"]
+
+#: Environment variable with the directory for spools, for services and publishers.
+SPOOL_VARIABLE: Final = "EVENT_SPOOL_DIRECTORY"
+
+#: Bytes that the wire format adds to the events of a batch, at most: 23 and the digits of their number.
 BATCH_WRAPPER_SIZE: Final = 64
-#: Seconds: the bounds of most spans. Less than a millisecond is none, more than an hour is surely a mistake.
-_MILLISECOND: Final = 0.001
+
 _HOUR: Final = 3_600.0
 _YEAR: Final = 366 * 24 * _HOUR
-#: Bytes: a disk of today's largest.
+#: Most spans. Below a millisecond nothing is measured; more than an hour is surely a mistake.
+_SPAN: Final = span(0.001, _HOUR)
+#: Bytes of the largest disks of today.
 _LARGEST_SPOOL: Final = 1 << 45
-#: Bounds of a queue whose maker has CAP_SYS_RESOURCE: HARD_MSGMAX and HARD_MSGSIZEMAX of mq_overview(7).
+#: Bounds of a queue whose creator has CAP_SYS_RESOURCE: HARD_MSGMAX and HARD_MSGSIZEMAX of mq_overview(7).
 _HARD_MSGMAX: Final = 65_536
 _HARD_MSGSIZEMAX: Final = 16_777_216
-#: Bytes of the largest body: four of the largest events; a publisher holds a few bodies in memory.
+#: Bytes of the largest body: four of the largest events, because a publisher holds a few bodies in memory.
 _MAX_BODY: Final = 4 * _HARD_MSGSIZEMAX
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
-    """A key of the section.
+class CollectorSettings(Group):
+    """The event collector."""
+
+    hostname: str = option(
+        "collector.hostname",
+        host("collector.scheme"),
+        None,
+        "Host of the event collector, with its port unless that is the default of the scheme.",
+        reload=True,
+    )
+    version: Version = option(
+        "collector.version", choice("2", "2j"), "2", "Format of the events: `2` for Thrift, `2j` for JSON."
+    )
+    scheme: Scheme = option(
+        "collector.scheme",
+        choice("https", "http"),
+        "https",
+        "`https`, or `http` if the network path to the collector is trusted.",
+        reload=True,
+    )
+    timeout: float = option(
+        "collector.timeout", _SPAN, "3 seconds", "Time limit for each connect, send or read.", reload=True
+    )
+    # Without it, a response that trickles in could occupy a sender indefinitely. Three timeouts.
+    deadline: float = option(
+        "collector.deadline",
+        _SPAN,
+        "10 seconds",
+        "Time limit for a whole attempt; at least `collector.timeout`.",
+        reload=True,
+    )
+    ca_file: str | None = optional(
+        "collector.ca_file",
+        CA_FILE,
+        "PEM file with the certificates to trust instead of the system's.",
+        reload=True,
+    )
+    proxy: str | None = optional(
+        "collector.proxy",
+        PROXY,
+        "HTTP proxy, `http://HOST:PORT`. Proxy variables of the environment are ignored.",
+        reload=True,
+    )
+
+    @property
+    def url(self) -> str:
+        """Where batches are posted."""
+        return f"{self.scheme}://{self.hostname}/v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings(Group):
+    """The key that signs batches."""
+
+    # Secret as well: a mistake may put the secret here.
+    name: str = option(
+        "key.name",
+        text(r"""(?:(?![,"'])[!-~])+""", "the key's name: printable ASCII without blanks, commas and quotes"),
+        None,
+        "Name of the key that signs batches: printable ASCII without blanks, commas and quotes.",
+        reload=True,
+        secret=True,
+    )
+    secret: Secret = option(
+        "key.secret", SECRET, None, "Secret of that key, in base64.", reload=True, secret=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings(Group):
+    """Where events come from.
 
     Attributes:
-        name: The key as it is written.
-        kind: What its value is. A span is written `500 milliseconds`, a host may have a port.
-        default: The default as it would be written; None where the key has to be there, empty where it is
-            left out and nothing stands for it.
-        meaning: What it is for, in words for an operator.
-        minimum: The least that it can be, in seconds for a span; the bounds of other kinds are in `meaning`.
-        maximum: The most that it can be, likewise.
-        reload: Whether a new value takes effect with SIGHUP; otherwise it needs a restart.
+        name: The NAME of the section, of the queue `/events-NAME` and of the spool `events-NAME`.
     """
 
     name: str
-    kind: Kind
-    default: str | None
-    meaning: str
-    minimum: float = 0
-    maximum: float = 0
-    reload: bool = False
-
-    @property
-    def bounds(self) -> str:
-        """The bounds in words, such as `1 millisecond to 1 hour`; empty where the kind has none."""
-        if self.kind == "span":
-            return f"{format_span(self.minimum)} to {format_span(self.maximum)}"
-        if self.kind in {"count", "bytes"}:
-            return f"{self.minimum:,} to {self.maximum:,}"
-        return ""
-
-
-#: Every key, in the order of the documentation. Defaults that the original had are the original's.
-OPTIONS: Final = (
-    Option(
-        "collector.hostname",
-        "host",
-        None,
-        "The event collector's host, with its port unless it is the scheme's.",
-        reload=True,
-    ),
-    Option("collector.version", "choice", "2", "The format of the events: `2` for Thrift, `2j` for JSON."),
-    Option(
-        "collector.scheme",
-        "choice",
-        "https",
-        "`https`, or `http` where the way is safe without it.",
-        reload=True,
-    ),
-    Option(
-        "collector.timeout",
-        "span",
-        "3 seconds",
-        "The longest that one connect, send or read may take.",
-        _MILLISECOND,
-        _HOUR,
-        reload=True,
-    ),
-    Option(
-        "collector.deadline",
-        "span",
-        "10 seconds",
-        "The longest that a whole attempt may take; at least `collector.timeout`.",
-        _MILLISECOND,
-        _HOUR,
-        reload=True,
-    ),
-    Option(
-        "collector.ca_file",
-        "path",
-        "",
-        "A PEM file with the certificates to trust instead of the system's.",
-        reload=True,
-    ),
-    Option(
-        "collector.proxy",
-        "proxy",
-        "",
-        "An HTTP proxy, `http://HOST:PORT`. Proxy variables of the environment mean nothing.",
-        reload=True,
-    ),
-    Option(
-        "key.name",
-        "text",
-        None,
-        "The key that signs batches: printable ASCII without blanks, commas and quotes.",
-        reload=True,
-    ),
-    Option("key.secret", "base64", None, "The secret of that key in base64.", reload=True),
-    Option(
+    max_size: int = option(
         "max_queue_size",
-        "count",
+        integer(1, _HARD_MSGMAX),
         "10000",
-        "The events that the queue holds, where the publisher makes it.",
-        1,
-        _HARD_MSGMAX,
-    ),
-    Option(
+        "Number of events that the POSIX queue holds, if the publisher creates it.",
+    )
+    max_event_size: int = option(
         "max_event_size",
-        "bytes",
+        integer(1, _HARD_MSGSIZEMAX),
         "102400",
-        "The largest event that the queue takes, where the publisher makes it.",
-        1,
-        _HARD_MSGSIZEMAX,
-    ),
-    Option(
+        "Size limit for an event, in bytes, if the publisher creates the POSIX queue.",
+    )
+    mode: int = option(
         "queue.mode",
-        "mode",
+        MODE,
         "0600",
-        "Who may open the queue or the spool, where the publisher makes it, and so take events away too.",
-    ),
-    Option(
+        "Permissions of the queue or the spool, if the publisher creates it. Whoever can open it can also "
+        "take events away.",
+    )
+    transport: Transport = option(
         "queue.transport",
-        "choice",
-        "",
-        "Where events come from: `posix`, `spool` or `both`; by default `both` with a spool, else `posix`.",
-    ),
-    Option(
+        choice("posix", "spool", "both"),
+        "posix",
+        "Where events come from: `posix`, `spool` or `both`. With a spool, the default is `both`.",
+    )
+    exclusive: bool = option(
         "queue.exclusive",
-        "boolean",
+        BOOLEAN,
         "false",
-        "Refuse to start while another publisher reads the same POSIX queue; otherwise that is a warning.",
-    ),
-    Option(
+        "Refuse to start while another publisher reads the same POSIX queue, instead of logging a warning.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings(Group):
+    """When a batch is complete."""
+
+    max_size: int = option(
         "batch.max_size",
-        "bytes",
+        integer(1 + BATCH_WRAPPER_SIZE, _MAX_BODY),
         "512000",
-        f"The largest body before compression; at least `max_event_size` and {BATCH_WRAPPER_SIZE}.",
-        1 + BATCH_WRAPPER_SIZE,
-        _MAX_BODY,
-    ),
-    Option(
-        "batch.max_age",
-        "span",
-        "1 second",
-        "The longest that an event waits for others to fill its batch.",
-        _MILLISECOND,
-        _HOUR,
-    ),
-    Option("batch.max_events", "count", "10000", "The most events of a batch.", 1, 1_000_000),
-    Option(
+        "Size limit for a request body before compression, in bytes; at least `max_event_size` plus "
+        f"{BATCH_WRAPPER_SIZE}.",
+    )
+    max_age: float = option(
+        "batch.max_age", _SPAN, "1 second", "Longest time that an event waits for its batch to fill."
+    )
+    # A whole queue. baseplate.py has no such limit.
+    max_events: int = option("batch.max_events", integer(1, 1_000_000), "10000", "Most events in one batch.")
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionSettings(Group):
+    """How bodies are compressed."""
+
+    # 1 to 3 are equally fast within 3 %: 2 sends 5 % less than 1 and 2 % more than 3. 6 sends 15 % less at
+    # two thirds of the rate (`python -m benchmarks publisher`). 0 would send eight times as much.
+    level: int = option(
         "compression.level",
-        "count",
+        integer(1, 9),
         "2",
-        "The level of gzip: 1 is the fastest, 9 makes the smallest bodies.",
-        1,
-        9,
+        "Level of gzip, from 1, the fastest, to 9, which makes the smallest bodies.",
         reload=True,
-    ),
-    Option(
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings(Group):
+    """When a failed batch is sent again."""
+
+    base: float = option(
         "retry.base",
-        "span",
+        _SPAN,
         "1 second",
-        "The longest wait before the first retry of a batch; it doubles with each one.",
-        _MILLISECOND,
-        _HOUR,
-    ),
-    Option(
-        "retry.cap",
-        "span",
-        "30 seconds",
-        "The longest wait before any retry; at least `retry.base`.",
-        _MILLISECOND,
-        _HOUR,
-    ),
-    Option(
+        "Longest delay before the first retry of a batch; it doubles with each retry.",
+    )
+    cap: float = option(
+        "retry.cap", _SPAN, "30 seconds", "Longest delay before any retry; at least `retry.base`."
+    )
+    codes: frozenset[int] = option(
         "retry.codes",
-        "statuses",
+        STATUSES,
         "",
-        "Statuses that are tried again besides those of the rules, separated by commas, such as `400, 404`.",
+        "HTTP statuses to retry besides those that are retried anyway, separated by commas, such as "
+        "`400, 404`.",
         reload=True,
-    ),
-    Option(
+    )
+    max_age: float | None = optional(
         "retry.max_age",
-        "span",
-        "",
-        "The age at which an event that can't be delivered is given up; without it, never.",
-        1,
-        _YEAR,
-    ),
-    Option(
+        span(1, _YEAR, "7 days"),
+        "Age at which an undelivered event is given up. By default events are retried until they are "
+        "delivered.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings(Group):
+    """How batches are sent."""
+
+    # What one core takes from the queue while a collector takes 50 ms to answer.
+    concurrency: int = option(
         "delivery.concurrency",
-        "count",
+        integer(1, 64),
         "16",
-        "The most requests under way at the same time; with more than 1 the order of batches isn't kept.",
-        1,
-        64,
-    ),
-    Option(
+        "Most requests in flight at the same time. With more than 1, batches can arrive out of order.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings(Group):
+    """The directory in which events are until they are delivered. The spool is `events-NAME` in it."""
+
+    directory: str = option(
         "spool.directory",
-        "folder",
+        FOLDER,
         "",
-        "The directory of spools that services and publisher share, where events are safe until they are "
-        "delivered; by default `$EVENT_SPOOL_DIRECTORY`, without both, off.",
-    ),
-    Option(
+        "Directory that services and publisher share for spools, where events are safe until they are "
+        f"delivered; by default `${SPOOL_VARIABLE}`. If neither is set, there is no spool.",
+        variable=SPOOL_VARIABLE,
+    )
+    max_size: int = option(
         "spool.max_size",
-        "bytes",
+        integer(1_000_000, _LARGEST_SPOOL),
         "1073741824",
-        "The most that the spool takes; then the publisher stops moving events from the queue into it.",
-        1_000_000,
-        _LARGEST_SPOOL,
-    ),
-    Option(
+        "Size limit for the spool, in bytes. Beyond it, the publisher stops moving events from the queue "
+        "into the spool.",
+    )
+    sync: Sync = option(
         "spool.fsync",
-        "choice",
+        choice("never", "batch", "event"),
         "never",
-        "When events are forced onto the disk: `never`, `batch.max_age` after they came (`batch`), or each "
-        "`event` of the queue before the next, and those of services as with `batch`.",
-    ),
-    Option(
+        "When events are forced to disk: `never`; `batch`, within `batch.max_age` of their arrival; or "
+        "`event`, each event of the queue before the next is taken, and those of services as with `batch`.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSettings(Group):
+    """Where rejected events go: a folder, or without one the ledger of the spool."""
+
+    directory: str | None = optional(
         "dead_letters.directory",
-        "folder",
-        "",
-        "A folder for events that the collector refuses; with a spool they are in its ledger.",
-    ),
-    Option(
+        FOLDER,
+        "Folder for events that the collector rejects. With a spool, they are in its ledger.",
+    )
+    max_size: int = option(
         "dead_letters.max_size",
-        "bytes",
+        integer(100_000, _LARGEST_SPOOL),
         "104857600",
-        "The most that dead letters take; then the oldest are dropped.",
-        100_000,
-        _LARGEST_SPOOL,
-    ),
-    Option(
+        "Size limit for dead letters, in bytes. Beyond it, the oldest are dropped.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSettings(Group):
+    """What a publisher still does after it was asked to stop."""
+
+    grace: float = option(
         "shutdown.grace",
-        "span",
+        span(0, _HOUR),
         "10 seconds",
-        "The longest that the publisher still delivers once it is told to end.",
-        0,
-        _HOUR,
+        "Longest time that the publisher goes on delivering after it is asked to stop.",
         reload=True,
-    ),
-    Option(
+    )
+    drain: bool = option(
         "shutdown.drain",
-        "boolean",
+        BOOLEAN,
         "true",
-        "Whether a publisher with a spool sends what is in it before it ends; `false` if the spool stays.",
+        "Whether a publisher with a spool delivers the spool's events before it stops. Use `false` if the "
+        "spool outlives the publisher.",
         reload=True,
-    ),
-    Option(
-        "metrics.namespace", "text", "", "What the names of all metrics begin with, without a dot at the end."
-    ),
-    Option(
-        "metrics.endpoint",
-        "endpoint",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings(Group):
+    """Where metrics go."""
+
+    namespace: str = option(
+        "metrics.namespace",
+        text(r"(?:(?![:|@#,=])[!-~])*", "printable ASCII without blanks and the characters : | @ # , ="),
         "",
-        "The statsd server: `HOST:PORT`, or a Unix socket's path with a `/` in it.",
-    ),
-    Option(
+        "Prefix of all metric names, without a dot at the end.",
+    )
+    endpoint: Endpoint | None = optional(
+        "metrics.endpoint",
+        ENDPOINT,
+        "statsd server: `HOST:PORT`, or the path of a Unix socket with a `/` in it.",
+    )
+    log_if_unconfigured: bool = option(
         "metrics.log_if_unconfigured",
-        "boolean",
+        BOOLEAN,
         "false",
-        "Log the metrics (`--debug`) where there is no endpoint.",
-    ),
+        "Log the metrics (`--debug`) if there is no endpoint.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings(Group):
+    """The health endpoint."""
+
+    bind: Endpoint | None = optional(
+        "health.bind",
+        BIND,
+        "Where `/healthz`, `/readyz` and `/metrics` are served: `ADDRESS:PORT` or the path of a Unix socket. "
+        "By default they are off.",
+    )
+    # Other names are those of web pages that try to read it.
+    hosts: frozenset[str] = option(
+        "health.hosts",
+        HOST_NAMES,
+        "",
+        "Host names that requests to `health.bind` may use besides addresses and `localhost`, separated by "
+        "commas.",
+    )
+
+
+#: The groups, in the order of the documentation.
+GROUPS: Final = (
+    CollectorSettings,
+    KeySettings,
+    QueueSettings,
+    BatchSettings,
+    CompressionSettings,
+    RetrySettings,
+    DeliverySettings,
+    SpoolSettings,
+    DeadLetterSettings,
+    ShutdownSettings,
+    MetricsSettings,
+    HealthSettings,
+)
+
+#: Options of baseplate.py that are accepted and have no effect.
+IGNORED: Final = (
     Option(
         "metrics.swallow_network_errors",
-        "boolean",
+        BOOLEAN,
         "false",
-        "Accepted for configurations of the original. Metrics never disturb the publisher.",
-    ),
-    Option(
-        "health.bind",
-        "bind",
-        "",
-        "Where `/healthz`, `/readyz` and `/metrics` are: `ADDRESS:PORT` or a Unix socket's path; else off.",
-    ),
-    Option(
-        "health.hosts",
-        "names",
-        "",
-        "Host names that requests to `health.bind` may use besides addresses and `localhost`, with commas.",
+        "Accepted for configurations of baseplate.py, and ignored: metrics never disturb the publisher.",
     ),
 )
 
-OPTION_BY_NAME: Final = {key.name: key for key in OPTIONS}
+#: Every option, in the order of the documentation.
+OPTIONS: Final[tuple[Option[Any], ...]] = (
+    *(each for group in GROUPS for each in group.options().values()),
+    *IGNORED,
+)
+
+OPTION_BY_NAME: Final[dict[str, Option[Any]]] = {each.name: each for each in OPTIONS}

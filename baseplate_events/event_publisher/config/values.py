@@ -1,7 +1,7 @@
-"""Texts of an INI file turned into values, and the types of those values.
+"""Turns texts of an INI file into values, and has the types of those values.
 
-Each `parse_…` takes a text without blanks around it, and either gives the value or raises `MistakeError`,
-whose message goes on after the text: `'x' isn't a whole number`. No message repeats the text.
+Each `parse_…` takes a text without surrounding blanks. It returns the value or raises a `MistakeError`, whose
+message continues a sentence that begins with the text: `'x' isn't a whole number`. No message repeats it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_SOCKET_PATH: Final = 107
 _HOST_LENGTH: Final = 253
 _LABEL_LENGTH: Final = 63
 _HIGHEST_PORT: Final = 65_535
-#: The address of all hosts of a network, at which a socket can listen, and never hears of a connection.
+#: The broadcast address: a socket can listen there, but no connection arrives.
 _BROADCAST: Final = "255.255.255.255"
-#: Permission bits: the owner may read and write; anybody may execute.
+#: Permission bits: the owner may read and write; anyone may execute.
 _OWNER: Final = 0o600
 _EXECUTE: Final = 0o111
 
@@ -39,12 +39,13 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
 _SPAN = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s+(millisecond|second|minute|hour|day)s?")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_STATUS = re.compile(r"[345][0-9]{2}")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
-# Underscores aren't of the standard, but container networks name hosts with them.
+# Underscores aren't standard, but names of hosts in container networks have them.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(.*))?")
 
-#: Units of a span and their seconds as factor and divisor; a divisor keeps whole milliseconds exact.
+#: Units of a span, and their seconds as factor and divisor; the divisor keeps whole milliseconds exact.
 _UNITS: Final = {
     "millisecond": (1, 1_000),
     "second": (1, 1),
@@ -55,21 +56,21 @@ _UNITS: Final = {
 
 
 class MistakeError(Exception):
-    """What is wrong with a text, as the end of a sentence that the text begins."""
+    """What is wrong with a text; the message continues a sentence that begins with the text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Secret:
-    """Bytes that show up nowhere by accident: neither `repr` nor `str` tells them or their length."""
+    """Bytes that nothing shows by accident: `repr` and `str` have neither them nor their length."""
 
     _value: bytes = field(repr=False)
 
     def reveal(self) -> bytes:
-        """Give the bytes, to sign with and for nothing else."""
+        """Return the bytes, to sign with and for nothing else."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
-        """Compare in a time that doesn't tell where the difference is."""
+        """Compare in a time that doesn't depend on where the difference is."""
         if not isinstance(other, Secret):
             return NotImplemented
         return hmac.compare_digest(self._value, other._value)
@@ -102,7 +103,7 @@ class UnixEndpoint:
     """A socket of the file system.
 
     Attributes:
-        path: Its path, which needn't exist yet.
+        path: Its path; the file need not exist yet.
     """
 
     path: str
@@ -117,7 +118,7 @@ Endpoint: TypeAlias = InternetEndpoint | UnixEndpoint
 def parse_text(text: str, pattern: str) -> str:
     """Read a text that matches a pattern as a whole."""
     if re.fullmatch(pattern, text) is None:
-        raise MistakeError("isn't of that form")
+        raise MistakeError("has the wrong form")
     return text
 
 
@@ -129,7 +130,7 @@ def parse_integer(text: str, minimum: int, maximum: int) -> int:
 
 
 def parse_span(text: str, minimum: float, maximum: float) -> float:
-    """Read a span of time such as `500 milliseconds` within bounds, both included; all in seconds."""
+    """Read a span of time such as `500 milliseconds`, within bounds, both included; all in seconds."""
     match = _SPAN.fullmatch(text)
     if match is None:
         raise MistakeError("isn't a span of time")
@@ -150,15 +151,15 @@ def format_span(seconds: float) -> str:
 
 
 def parse_mode(text: str) -> int:
-    """Read the permissions of a file that its owner can read and write and nobody execute: 0600, 0660."""
+    """Read the permissions of a file that its owner can read and write and no one can execute: 0600, 0660."""
     match = _MODE.fullmatch(text)
     if match is None:
         raise MistakeError("isn't an octal mode")
     mode = int(match[1], 8)
     if mode & _OWNER != _OWNER:
-        raise MistakeError("keeps the owner from reading and writing")
+        raise MistakeError("doesn't let the owner read and write")
     if mode & _EXECUTE:
-        raise MistakeError("allows to execute, which means nothing here")
+        raise MistakeError("allows execution, which has no use here")
     return mode
 
 
@@ -167,7 +168,7 @@ def parse_choice(text: str, choices: Sequence[_ChoiceT]) -> _ChoiceT:
     for choice in choices:
         if text == choice:
             return choice
-    raise MistakeError("isn't among the choices")
+    raise MistakeError("isn't one of the choices")
 
 
 def parse_boolean(text: str) -> bool:
@@ -180,36 +181,58 @@ def parse_boolean(text: str) -> bool:
 def parse_base64(text: str) -> Secret:
     """Read a secret in base64: the standard alphabet, padded, on one line."""
     if re.search(r"\s", text):
-        raise MistakeError("holds a blank or a line break: write it on one line")
+        raise MistakeError("has a blank or a line break: write it on one line")
     if re.search(r"[^A-Za-z0-9+/=]", text):
-        raise MistakeError("holds characters that aren't of the base64 alphabet")
+        raise MistakeError("has characters outside the base64 alphabet")
     if _BASE64.fullmatch(text) is None:
-        raise MistakeError("isn't whole: base64 is a multiple of 4 characters, padded with = at its end")
+        raise MistakeError("is incomplete: base64 has a multiple of 4 characters, padded with = at the end")
     return Secret(base64.b64decode(text))
 
 
-def parse_host(text: str, scheme_key: str = "") -> str:
+def parse_host(text: str, scheme_option: str = "") -> str:
     """Read a host with an optional port, such as `NAME:PORT` or `[IPv6]:PORT`, as it is written.
 
     Args:
         text: The text.
-        scheme_key: The key that holds the scheme, for the advice to somebody who wrote it here.
+        scheme_option: The option for the scheme, for the advice to someone who wrote it here; or empty.
     """
-    _split_host(text, scheme_key=scheme_key)
+    _split_host(text, scheme_option=scheme_option)
     return text
 
 
 def parse_names(text: str) -> frozenset[str]:
-    """Read host names separated by commas; gives them in lower case, without a dot at the end."""
-    names = [name.strip().lower().removesuffix(".") for name in text.split(",")]
+    """Read host names separated by commas, as lower case without final dots. An empty text has none."""
+    names = [name.strip().lower().removesuffix(".") for name in text.split(",") if text]
     for name in names:
         _check_host_characters(name, "")
         _check_host_name(name)
     return frozenset(names)
 
 
+def parse_statuses(text: str) -> frozenset[int]:
+    """Read HTTP statuses from 300 to 599, separated by commas. An empty text has none."""
+    numbers = [number.strip() for number in text.split(",") if text]
+    if not all(_STATUS.fullmatch(number) for number in numbers):
+        raise MistakeError("isn't a list of such statuses")
+    return frozenset(map(int, numbers))
+
+
+def parse_ca_file(text: str) -> str:
+    """Read the path of a PEM file, and check that its certificates can be loaded."""
+    import ssl  # noqa: PLC0415 - `status` reads a configuration too, and shouldn't take long
+
+    _check_path(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(text)
+    except ssl.SSLError as exc:
+        raise MistakeError("has no certificates in PEM form") from exc
+    except OSError as exc:
+        raise MistakeError(f"can't be read ({exc.strerror})") from exc
+    return text
+
+
 def parse_proxy(text: str) -> str:
-    """Read the URL of an HTTP proxy, `http://HOST:PORT`; gives it without a final slash."""
+    """Read the URL of an HTTP proxy, `http://HOST:PORT`; returns it without a final slash."""
     scheme = "http://"
     if not text.lower().startswith(scheme):
         raise MistakeError(f"doesn't begin with {scheme}")
@@ -226,8 +249,7 @@ def parse_endpoint(text: str) -> Endpoint:
         if port is None:
             raise MistakeError("has no port")
         return InternetEndpoint(host, port)
-    if not text.isprintable():
-        raise MistakeError("holds a control character")
+    _check_path(text)
     if len(os.fsencode(text)) > MAX_SOCKET_PATH:
         raise MistakeError(f"is longer than the {MAX_SOCKET_PATH} bytes of a socket's path")
     return UnixEndpoint(text)
@@ -236,25 +258,27 @@ def parse_endpoint(text: str) -> Endpoint:
 def parse_bind(text: str) -> Endpoint:
     """Read where to listen: an address of this host and a port, or the path of a Unix socket.
 
-    A name isn't taken, since what it stands for can change between two starts; `localhost` is 127.0.0.1,
-    whatever a file of hosts says. `0.0.0.0` and `[::]` are all addresses of the host.
+    Names are refused, because their addresses can change between two starts, except `localhost`: 127.0.0.1,
+    whatever the hosts file says. `0.0.0.0` and `[::]` are all addresses of the host.
     """
     endpoint = parse_endpoint(text)
     if isinstance(endpoint, UnixEndpoint):
         return endpoint
     host = "127.0.0.1" if endpoint.host.lower() == "localhost" else endpoint.host
     if not (_is_address(socket.AF_INET, host) or _is_address(socket.AF_INET6, host)):
-        raise MistakeError("has a name in place of an address")
+        raise MistakeError("has a name instead of an address")
     if ipaddress.ip_address(host).is_multicast or host == _BROADCAST:
-        raise MistakeError("has an address that no host has")
+        raise MistakeError("has a multicast or broadcast address")
     return InternetEndpoint(host, endpoint.port)
 
 
 def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Put what environment variables hold in place of `$NAME` and `${NAME}`.
+    """Replace `$NAME` and `${NAME}` by the values of environment variables.
 
-    Gives the text without blanks around it, and the names of those that aren't set. Other uses of `$` stay as
-    they are, and what a variable holds isn't looked through again, as `os.path.expandvars` has it.
+    Any other `$` stays as it is, and values aren't expanded again, as with `os.path.expandvars`.
+
+    Returns:
+        The text without surrounding blanks, and the names of variables that aren't set.
     """
     unset: list[str] = []
 
@@ -270,23 +294,28 @@ def expand_variables(text: str, environ: Mapping[str, str]) -> tuple[str, list[s
 
 
 def is_variable(text: str) -> bool:
-    """Tell whether a text is one `$NAME` or `${NAME}` and nothing else."""
+    """Return whether a text is one `$NAME` or `${NAME}` and nothing else."""
     return _VARIABLE.fullmatch(text) is not None
 
 
 def _within(number: _NumberT, minimum: float, maximum: float) -> _NumberT:
     if not minimum <= number <= maximum:
-        raise MistakeError("is out of bounds")
+        raise MistakeError("is out of range")
     return number
 
 
-def _split_host(text: str, *, scheme_key: str = "") -> tuple[str, int | None]:
+def _check_path(text: str) -> None:
+    if not text.isprintable():
+        raise MistakeError("has a control character")
+
+
+def _split_host(text: str, *, scheme_option: str = "") -> tuple[str, int | None]:
     """Split `HOST[:PORT]` and check both.
 
     Raises:
-        MistakeError: One of them can't be.
+        MistakeError: One of them is impossible.
     """
-    _check_host_characters(text, scheme_key)
+    _check_host_characters(text, scheme_option)
     port: str | None
     if text.startswith("["):
         match = _BRACKETED.fullmatch(text)
@@ -294,7 +323,7 @@ def _split_host(text: str, *, scheme_key: str = "") -> tuple[str, int | None]:
             raise MistakeError("has no IPv6 address in its brackets")
         host, port = match[1], match[2]
     elif text.count(":") > 1:
-        raise MistakeError("has more than one colon: an IPv6 address goes in brackets")
+        raise MistakeError("has more than one colon: put an IPv6 address in brackets")
     else:
         host, colon, rest = text.partition(":")
         port = rest if colon else None
@@ -306,26 +335,26 @@ def _split_host(text: str, *, scheme_key: str = "") -> tuple[str, int | None]:
     return host, int(port)
 
 
-def _check_host_characters(text: str, scheme_key: str) -> None:
+def _check_host_characters(text: str, scheme_option: str) -> None:
     if "://" in text:
-        advice = f", which goes into {scheme_key}" if scheme_key else ""
-        raise MistakeError(f"holds a scheme{advice}")
+        advice = f", which belongs in {scheme_option}" if scheme_option else ""
+        raise MistakeError(f"has a scheme{advice}")
     if not text.isascii():
         raise MistakeError("isn't ASCII: write an international name in punycode (xn--…)")
     if re.search(r"[\x00-\x20\x7f]", text):
-        raise MistakeError("holds a blank or a control character")
+        raise MistakeError("has a blank or a control character")
     if "@" in text:
-        raise MistakeError("holds a user name or password")
+        raise MistakeError("has a user name or password")
     if re.search(r"[/?#\\]", text):
-        raise MistakeError("holds a path or a query")
+        raise MistakeError("has a path or a query")
 
 
 def _check_host_name(host: str) -> None:
-    # An absolute name ends with a dot (RFC 1034, 3.1); an address doesn't.
+    # An absolute name ends with a dot (RFC 1034, 3.1); an address does not.
     name = host.removesuffix(".")
     labels = name.split(".")
     if labels[-1].isdigit() and not _is_address(socket.AF_INET, host):
-        raise MistakeError("is no IPv4 address, though it ends like one")
+        raise MistakeError("ends like an IPv4 address but isn't one")
     if len(name) > _HOST_LENGTH or not all(
         len(label) <= _LABEL_LENGTH and _LABEL.fullmatch(label) for label in labels
     ):

@@ -65,8 +65,8 @@ class Reporter:
         self._rates = Rates()
         self._snapshot: Snapshot | None = None
         self._health: HealthServer | None = None
-        if settings.health is not None:
-            self._health = HealthServer(settings.health, self._last_snapshot, settings.health_hosts)
+        if settings.health.bind is not None:
+            self._health = HealthServer(settings.health.bind, self._last_snapshot, settings.health.hosts)
 
     @property
     def metrics_dropped(self) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from baseplate_events.cli.common import command_line
 from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.doctor.letters import check_dead_letters, check_ledger
-from baseplate_events.event_publisher.config.settings import DeadLetterSettings
+from baseplate_events.event_publisher.config.options import DeadLetterSettings
 from baseplate_events.event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
 from baseplate_events.event_publisher.ledger.rows import OVERHEAD
 from tests.support.doctors import check_words, diagnose, sound

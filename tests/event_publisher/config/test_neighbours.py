@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.config.neighbours import check_neighbours
 from tests.support.commands import call
-from tests.support.publishers import config_text
+from tests.support.publishers import config_text, publisher_process
+from tests.support.queues import fresh_event_name
+from tests.support.waiting import PATIENCE
 
 URL: Final = "https://collector.example.com"
 
@@ -65,6 +69,33 @@ def test_links_are_followed(file: Path, tmp_path: Path) -> None:
     write(file, str(tmp_path / "link"), str(tmp_path / "real"))
     with pytest.raises(ConfigurationError, match=r"is the spool\.directory of"):
         check_neighbours(file, "letters", {})
+
+
+def test_a_start_warns(tmp_path: Path) -> None:
+    """A publisher starts all the same, and logs what `--check` would refuse, once."""
+    for spool, warnings in ((tmp_path, 1), (tmp_path / "spool", 0)):
+        letters = f"{tmp_path / 'letters'}\n[event-publisher:other]\nspool.directory = {spool}"
+        with (
+            fresh_event_name() as name,
+            publisher_process(tmp_path, name, URL, dead_letters__directory=letters) as publisher,
+        ):
+            assert publisher.stop() == 0
+        assert warnings == publisher.log.count("WARNING")
+        assert warnings == publisher.log.count("is in the spool.directory of [event-publisher:other]")
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """`--check` of a pipe ends, although it has nothing to compare the section with."""
+    pipe = tmp_path / "events.ini"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "baseplate_events", "publish", "--check", str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            pipe.write_text(config_text("v2", URL))
+            out, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (0, f"{pipe}: [event-publisher:v2] is good\n")
 
 
 def test_within_a_section_both_are_a_mistake(file: Path) -> None:

@@ -3,18 +3,22 @@ from __future__ import annotations
 import base64
 import copy
 import ssl
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from baseplate_events import events
 from baseplate_events.errors import ConfigurationError
+from baseplate_events.event_publisher.config.in_force import values_of
 from baseplate_events.event_publisher.config.options import (
     BATCH_WRAPPER_SIZE,
+    GROUPS,
     OPTION_BY_NAME,
     OPTIONS,
-    Option,
+    SPOOL_VARIABLE,
 )
 from baseplate_events.event_publisher.config.settings import (
     MAX_QUEUE_NAME_SIZE,
@@ -26,15 +30,17 @@ from baseplate_events.event_publisher.config.values import InternetEndpoint, Sec
 from tests.support.strategies import (
     broken_values,
     host_names,
-    key_values,
     listening_hosts,
     misspellings,
+    option_values,
     ports,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from baseplate_events.event_publisher.config.declare import Option
 
 _SECRET = b"\x00a secret of 32 random bytes\xff\xfe\xfd"
 _SECRET_TEXT = base64.b64encode(_SECRET).decode()
@@ -50,47 +56,10 @@ _CERTIFICATE = (
     "5lo="
 )
 
-#: Where each key's value is found.
-_FIELDS: dict[str, Callable[[PublisherSettings], object]] = {
-    "collector.hostname": lambda settings: settings.collector.hostname,
-    "collector.version": lambda settings: settings.collector.version,
-    "collector.scheme": lambda settings: settings.collector.scheme,
-    "collector.timeout": lambda settings: settings.collector.timeout,
-    "collector.deadline": lambda settings: settings.collector.deadline,
-    "collector.ca_file": lambda settings: settings.collector.ca_file,
-    "collector.proxy": lambda settings: settings.collector.proxy,
-    "key.name": lambda settings: settings.key.name,
-    "key.secret": lambda settings: settings.key.secret,
-    "max_queue_size": lambda settings: settings.queue.max_size,
-    "max_event_size": lambda settings: settings.queue.max_event_size,
-    "queue.mode": lambda settings: settings.queue.mode,
-    "queue.transport": lambda settings: settings.queue.transport,
-    "queue.exclusive": lambda settings: settings.queue.exclusive,
-    "batch.max_size": lambda settings: settings.batch.max_size,
-    "batch.max_age": lambda settings: settings.batch.max_age,
-    "batch.max_events": lambda settings: settings.batch.max_events,
-    "compression.level": lambda settings: settings.compression_level,
-    "retry.base": lambda settings: settings.retry.base,
-    "retry.cap": lambda settings: settings.retry.cap,
-    "retry.codes": lambda settings: settings.retry.codes,
-    "retry.max_age": lambda settings: settings.retry.max_age,
-    "delivery.concurrency": lambda settings: settings.concurrency,
-    "spool.directory": lambda settings: settings.spool and settings.spool.directory,
-    "spool.max_size": lambda settings: settings.spool and settings.spool.max_size,
-    "spool.fsync": lambda settings: settings.spool and settings.spool.sync.value,
-    "dead_letters.directory": lambda settings: settings.dead_letters and settings.dead_letters.directory,
-    "dead_letters.max_size": lambda settings: settings.dead_letters and settings.dead_letters.max_size,
-    "shutdown.grace": lambda settings: settings.shutdown_grace,
-    "shutdown.drain": lambda settings: settings.shutdown_drain,
-    "metrics.namespace": lambda settings: settings.metrics.namespace,
-    "metrics.endpoint": lambda settings: settings.metrics.endpoint,
-    "metrics.log_if_unconfigured": lambda settings: settings.metrics.log_if_unconfigured,
-    "metrics.swallow_network_errors": lambda _: None,
-    "health.bind": lambda settings: settings.health,
-    "health.hosts": lambda settings: settings.health_hosts,
-}
-
-_SETTABLE = [key for key in OPTIONS if key.name != "collector.ca_file"]
+#: All but one that needs a file, and one without a value.
+_SETTABLE = [
+    option for option in OPTIONS if option.name not in {"collector.ca_file", "metrics.swallow_network_errors"}
+]
 
 
 @pytest.fixture(scope="session")
@@ -156,27 +125,25 @@ def consistent(drawn: dict[str, tuple[str, object]]) -> None:
 @given(st.data())
 def test_valid_values_are_read_back(folder: Path, data: st.DataObject) -> None:
     """Any valid values in any order, and defaults for what is left out, make the settings that they say."""
-    names = data.draw(st.permutations([key.name for key in _SETTABLE]))
+    names = data.draw(st.permutations([option.name for option in _SETTABLE]))
     names = [*names[: data.draw(st.integers(0, len(names)))], *_REQUIRED]
-    drawn = {name: data.draw(key_values(OPTION_BY_NAME[name])) for name in dict.fromkeys(names)}
+    drawn = {name: data.draw(option_values(OPTION_BY_NAME[name])) for name in dict.fromkeys(names)}
     consistent(drawn)
     settings = load(folder, {name: text for name, (text, _) in drawn.items()})
-    defaults = load(folder, _REQUIRED)
-    for key in _SETTABLE:
-        if key.name != "metrics.swallow_network_errors":
-            group = key.name.split(".")[0]
-            has_spool = "spool.directory" in drawn
-            if key.name == "queue.transport" and has_spool and key.name not in drawn:
-                assert settings.queue.transport == "both"
-            elif key.name == "dead_letters.max_size" and has_spool:
-                assert settings.dead_letters is not None
-                assert key.name not in drawn or settings.dead_letters.max_size == drawn[key.name][1]
-            elif group in {"spool", "dead_letters"} and f"{group}.directory" not in drawn:
-                assert _FIELDS[key.name](settings) is None
-            elif key.name in drawn:
-                assert drawn[key.name][1] == _FIELDS[key.name](settings), key.name
-            elif group not in {"spool", "dead_letters"}:
-                assert _FIELDS[key.name](defaults) == _FIELDS[key.name](settings), key.name
+    found, defaults = values_of(settings), values_of(load(folder, _REQUIRED))
+    has_spool = "spool.directory" in drawn
+    for option in _SETTABLE:
+        name, group = option.name, option.name.split(".")[0]
+        if name == "queue.transport" and has_spool and name not in drawn:
+            assert found[name] == "both"
+        elif name == "dead_letters.max_size" and has_spool:
+            assert name not in drawn or drawn[name][1] == found[name]
+        elif group in {"spool", "dead_letters"} and f"{group}.directory" not in drawn:
+            assert found[name] is None
+        elif name in drawn:
+            assert drawn[name][1] == found[name], name
+        elif group not in {"spool", "dead_letters"}:
+            assert defaults[name] == found[name], name
     assert settings == copy.deepcopy(settings)
     assert repr(settings).count("Secret(not shown)") == 1
 
@@ -205,7 +172,7 @@ def test_the_documented_configuration_gives_the_documented_defaults(folder: Path
         10_000,
     )
     assert (settings.retry.base, settings.retry.cap) == (1.0, 30.0)
-    assert (settings.compression_level, settings.shutdown_grace) == (2, 10.0)
+    assert (settings.compression.level, settings.delivery.concurrency, settings.shutdown.grace) == (2, 16, 10)
     assert settings.metrics.namespace == "a.name.to.put.metrics.under"
     assert settings.metrics.endpoint == InternetEndpoint("the-statsd-host", 1234)
     assert not settings.metrics.log_if_unconfigured
@@ -227,22 +194,27 @@ def test_the_url_is_made_of_scheme_host_and_version(
     assert load(folder, {**_REQUIRED, **values}).collector.url == f"{scheme}://{host}/v{version}"
 
 
-def test_the_table_of_keys_is_complete(folder: Path) -> None:
-    """Every default of the table, written into the file, changes nothing; the table has every key once."""
-    written = {key.name: key.default for key in OPTIONS if key.default is not None}
+def test_the_table_of_options_is_complete(folder: Path) -> None:
+    """Every default of the table, written into the file, changes nothing; the table has every option once."""
+    written = {option.name: option.default for option in OPTIONS if option.default is not None}
     assert load(folder, {**written, **_REQUIRED}) == load(folder, _REQUIRED)
-    assert list(_FIELDS) == [key.name for key in OPTIONS]
-    assert set(_REQUIRED) == {key.name for key in OPTIONS if key.default is None}
-    assert all(key.meaning.endswith(".") for key in OPTIONS)
-    assert {key.kind for key in OPTIONS if key.bounds} == {"span", "count", "bytes"}
-    assert OPTION_BY_NAME["collector.timeout"].bounds == "1 millisecond to 1 hour"
-    assert OPTION_BY_NAME["max_queue_size"].bounds == "1 to 65,536"
+    assert len(OPTION_BY_NAME) == len(OPTIONS)
+    assert set(_REQUIRED) == {option.name for option in OPTIONS if option.default is None}
+    assert all(option.meaning.endswith(".") for option in OPTIONS)
 
 
-@pytest.mark.parametrize("key", OPTIONS, ids=lambda key: key.name)
-def test_every_key_of_the_table_is_read(folder: Path, key: Option) -> None:
-    """A value that no key can have is a mistake of each key."""
-    assert [line.split(": ")[0] for line in mistakes(folder, {**_REQUIRED, key.name: "\x7f"})] == [key.name]
+def test_settings_have_all_groups(folder: Path) -> None:
+    """Each group of options is a field of the settings, in the same order."""
+    settings = load(folder, {**_REQUIRED, "spool.directory": "/s"})
+    values: list[object] = [getattr(settings, each.name) for each in fields(settings)]
+    assert list(GROUPS) == [type(value) for value in values]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_option_is_read(folder: Path, option: Option[Any]) -> None:
+    """A value that no option can have is a mistake of each option."""
+    found = mistakes(folder, {**_REQUIRED, option.name: "\x7f"})
+    assert [line.split(": ")[0] for line in found] == [option.name]
 
 
 def test_variables_of_the_environment_are_values(folder: Path) -> None:
@@ -258,7 +230,7 @@ def test_the_health_endpoint_may_have_any_address(folder: Path, host: str, port:
     """Any address is taken, `localhost` is 127.0.0.1, and `load_health` reads the same."""
     text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     expected = InternetEndpoint("127.0.0.1" if host.lower() == "localhost" else host, port)
-    assert expected == load(folder, {**_REQUIRED, "health.bind": text}).health
+    assert expected == load(folder, {**_REQUIRED, "health.bind": text}).health.bind
     assert expected == load_health(folder / "publisher.ini", "v2", {})
 
 
@@ -267,7 +239,7 @@ def test_a_health_endpoint_by_a_name_is_refused(folder: Path, host: str, port: i
     """Every name but `localhost` is a mistake, whatever it stands for."""
     assume(host.lower() != "localhost" and not host.replace(".", "").isdigit())
     (problem,) = mistakes(folder, {**_REQUIRED, "health.bind": f"{host}:{port}"})
-    assert "has a name in place of an address" in problem
+    assert "has a name instead of an address" in problem
 
 
 def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
@@ -294,11 +266,11 @@ def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
 
 @given(st.data())
 def test_every_mistake_is_found_at_once(folder: Path, data: st.DataObject) -> None:
-    """However many values are broken, each is told once under its key, and no secret is shown."""
+    """However many values are broken, each is reported once under its name, and no secret is shown."""
     broken = data.draw(st.lists(st.sampled_from(OPTIONS), min_size=1, unique=True))
-    values = _REQUIRED | {key.name: data.draw(broken_values(key, _SECRET_TEXT)) for key in broken}
+    values = _REQUIRED | {option.name: data.draw(broken_values(option, _SECRET_TEXT)) for option in broken}
     found = mistakes(folder, values)
-    assert sorted(key.name for key in broken) == sorted(problem.split(": ")[0] for problem in found)
+    assert sorted(option.name for option in broken) == sorted(problem.split(": ")[0] for problem in found)
     assert all("expected" in problem for problem in found)
 
 
@@ -315,12 +287,12 @@ def test_what_is_required_has_to_be_there(folder: Path, missing: set[str], value
 
 @given(st.data())
 def test_a_misspelt_key_is_told_with_the_right_one(folder: Path, data: st.DataObject) -> None:
-    """A key of ours with a letter missing, added, changed or swapped is told, with the right key."""
-    key = data.draw(st.sampled_from(OPTIONS))
-    misspelt = data.draw(misspellings(key.name))
+    """A name with a letter missing, added, changed or swapped is reported, with the right one."""
+    option = data.draw(st.sampled_from(OPTIONS))
+    misspelt = data.draw(misspellings(option.name))
     assume(misspelt not in OPTION_BY_NAME)
     values = _REQUIRED | {misspelt: "x"}
-    assert mistakes(folder, values) == [f"{misspelt}: there is no such key; the nearest one is {key.name}"]
+    assert mistakes(folder, values) == [f"{misspelt}: no such option; the nearest is {option.name}"]
 
 
 def test_keys_of_others_are_ignored(folder: Path) -> None:
@@ -346,17 +318,17 @@ def test_keys_of_others_are_ignored(folder: Path) -> None:
         (
             {"spool.directory": "/s", "queue.mode": "0640"},
             (
-                "queue.mode: 0640 can't be that of a spool; expected 0600, or 0660 if services and publisher "
+                "queue.mode: a spool cannot have mode 0640; expected 0600, or 0660 if services and publisher "
                 "share a group"
             ),
         ),
         (
             {"spool.directory": "/s", "dead_letters.directory": "/d"},
-            "dead_letters.directory: dead letters are in the spool's ledger; remove this key",
+            "dead_letters.directory: dead letters are in the spool's ledger; remove this option",
         ),
         (
             {"max_event_size": "512000"},
-            "batch.max_size: 512000 bytes don't hold an event of max_event_size; expected at least 512064",
+            "batch.max_size: 512000 bytes cannot hold an event of max_event_size; expected at least 512064",
         ),
     ],
 )
@@ -388,9 +360,12 @@ def test_the_directory_of_spools_can_come_from_the_environment(folder: Path) -> 
     settings = load(folder, {**_REQUIRED, "spool.directory": "/from/file"}, environ=environ)
     assert settings.spool is not None
     assert settings.spool.directory == "/from/file"
-    assert load(folder, _REQUIRED, environ={"EVENT_SPOOL_DIRECTORY": ""}).spool is None
+    for blank in ("", " "):
+        assert load(folder, _REQUIRED, environ={"EVENT_SPOOL_DIRECTORY": blank}).spool is None
     (problem,) = mistakes(folder, _REQUIRED, environ={"EVENT_SPOOL_DIRECTORY": "relative"})
-    assert problem.startswith("spool.directory: it is $EVENT_SPOOL_DIRECTORY; expected the absolute path")
+    assert problem.startswith("spool.directory: '$EVENT_SPOOL_DIRECTORY' ")
+    assert problem.endswith("; expected the absolute path of a folder")
+    assert SPOOL_VARIABLE == events.SPOOL_VARIABLE
 
 
 def test_the_largest_event_just_fits(folder: Path) -> None:
@@ -403,7 +378,7 @@ def test_the_largest_event_just_fits(folder: Path) -> None:
 def test_a_scheme_goes_into_its_own_key(folder: Path) -> None:
     """Whoever writes a URL as the hostname is told where its scheme goes."""
     (problem,) = mistakes(folder, {**_REQUIRED, "collector.hostname": "https://events.test"})
-    assert "goes into collector.scheme" in problem
+    assert "belongs in collector.scheme" in problem
 
 
 @pytest.mark.parametrize(
@@ -413,14 +388,14 @@ def test_a_queue_needs_a_possible_name(folder: Path, name: str) -> None:
     """A name that no queue can have is told at the start."""
     assert load(folder, _REQUIRED, name="x" * MAX_QUEUE_NAME_SIZE).queue.name == "x" * MAX_QUEUE_NAME_SIZE
     (problem,) = mistakes(folder, _REQUIRED, name=name)
-    assert problem.startswith("--queue-name: can't name a queue")
+    assert problem.startswith("--queue-name: a queue cannot have this name")
 
 
 def test_a_section_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
     """The sections of the file are named when the one of the queue is missing."""
     load(folder, _REQUIRED)
     with pytest.raises(
-        ConfigurationError, match=r"no section \[event-publisher:v3\]; there is \[event-publisher:v2\]"
+        ConfigurationError, match=r"no section \[event-publisher:v3\]; the file has \[event-publisher:v2\]"
     ):
         load_settings(folder / "publisher.ini", "v3", {})
 
@@ -435,5 +410,5 @@ def test_a_ca_file_has_to_hold_certificates(folder: Path) -> None:
     junk.write_text("no certificate")
     for path, reason in ((junk, "no certificates"), (folder / "missing.pem", "No such file"), (folder, "")):
         (problem,) = mistakes(folder, {**_REQUIRED, "collector.ca_file": str(path)})
-        assert problem.startswith("collector.ca_file: the file ")
+        assert problem.startswith(f"collector.ca_file: {str(path)!a} ")
         assert reason in problem

@@ -15,6 +15,19 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher.config.declare import (
+    BOOLEAN,
+    ENDPOINT,
+    HOST_NAMES,
+    MODE,
+    PROXY,
+    SECRET,
+    STATUSES,
+    choice,
+    host,
+    integer,
+    span,
+)
 from baseplate_events.event_publisher.config.values import (
     MAX_SOCKET_PATH,
     InternetEndpoint,
@@ -24,7 +37,7 @@ from baseplate_events.event_publisher.config.values import (
     format_span,
     parse_span,
 )
-from tests.support.sections import problems, refused, section
+from tests.support.sections import problems, refused, section, value
 from tests.support.strategies import (
     host_names,
     hostile_texts,
@@ -39,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FOREVER = 1e12
+HOST = host("scheme.option")
 
 
 # --- secrets ---
@@ -60,7 +74,7 @@ def test_a_secret_shows_nothing_and_compares_by_value(one: bytes, other: bytes) 
 def test_base64_reads_back(secret: bytes, blank: str) -> None:
     """What base64 writes is read as the same bytes, with blanks around it or without."""
     read = section(k=blank + base64.b64encode(secret).decode() + blank)
-    assert read.base64("k").reveal() == secret
+    assert value(read, SECRET).reveal() == secret
     assert problems(read) == ()
 
 
@@ -72,7 +86,7 @@ def test_damaged_base64_is_a_mistake_that_shows_nothing(secret: bytes, data: st.
     foreign = data.draw(st.sampled_from([*" \n\t!-_,.é=\0", ""]))
     damaged = text[:at] + foreign + text[at + (foreign == "") :]
     read = section(k=damaged)
-    assert read.base64("k") == Secret(b"")
+    value(read, SECRET, secret=True)
     problem = refused(read)
     assert not any(text[i : i + 6] in problem for i in range(len(text) - 5))
 
@@ -81,11 +95,9 @@ def test_damaged_base64_is_a_mistake_that_shows_nothing(secret: bytes, data: st.
 def test_base64_is_what_its_alphabet_and_length_say(text: str) -> None:
     """A text is accepted exactly where encoding the bytes that were read gives it back, spare bits aside."""
     read = section(k=text)
-    secret = read.base64("k").reveal()
-    if problems(read):
-        assert secret == b""
-    else:
-        again = base64.b64encode(secret).decode()
+    secret = value(read, SECRET, secret=True)
+    if not problems(read):
+        again = base64.b64encode(secret.reveal()).decode()
         stripped = text.strip()
         assert len(again) == len(stripped)
         assert again.rstrip("=")[:-1] == stripped.rstrip("=")[:-1]
@@ -98,11 +110,11 @@ def test_base64_is_what_its_alphabet_and_length_say(text: str) -> None:
 @given(st.integers(), st.integers(-1_000, 1_000), st.integers(0, 1_000))
 @example(5, 5, 0)
 def test_an_integer_is_read_within_its_bounds(number: int, minimum: int, width: int) -> None:
-    """A whole number is accepted exactly within its bounds, which a message tells otherwise."""
+    """A whole number is accepted exactly within its bounds, which a message names otherwise."""
     read = section(k=f" {number} ")
-    value = read.integer("k", minimum=minimum, maximum=minimum + width)
+    found = value(read, integer(minimum, minimum + width))
     if minimum <= number <= minimum + width:
-        assert number == value
+        assert number == found
         assert problems(read) == ()
     else:
         assert f"from {minimum} to {minimum + width}" in refused(read)
@@ -113,7 +125,7 @@ def test_what_is_no_whole_number_is_a_mistake(text: str) -> None:
     """Nothing but ASCII digits with a sign is a whole number."""
     assume(re.fullmatch(r"\s*([+-]?[0-9]+)?\s*", text, re.ASCII) is None or len(text) > 4_000)
     read = section(k=text)
-    read.integer("k", minimum=-9, maximum=9)
+    value(read, integer(-9, 9))
     assert problems(read)
 
 
@@ -158,7 +170,7 @@ def test_a_span_may_have_decimals(whole: int, fraction: int) -> None:
 def test_what_is_no_span_within_bounds_is_a_mistake(text: str) -> None:
     """Only a plain number and one of the units are a span; the message gives an example and the bounds."""
     read = section(k=text)
-    read.span("k", minimum=0.001, maximum=60)
+    value(read, span(0.001, 60))
     assert "500 milliseconds, from 1 millisecond to 1 minute" in refused(read)
 
 
@@ -166,9 +178,9 @@ def test_what_is_no_span_within_bounds_is_a_mistake(text: str) -> None:
 def test_a_mode_lets_its_owner_in_and_nobody_execute(mode: int, prefix: str) -> None:
     """A mode of three octal digits is accepted where it has the owner's bits and no bit to execute."""
     read = section(k=f"{prefix}{mode:03o}")
-    value = read.mode("k")
+    found = value(read, MODE)
     if mode <= 0o777 and mode & 0o600 == 0o600 and not mode & 0o111:
-        assert mode == value
+        assert mode == found
         assert problems(read) == ()
     else:
         assert refused(read)
@@ -178,7 +190,7 @@ def test_a_mode_lets_its_owner_in_and_nobody_execute(mode: int, prefix: str) -> 
 def test_a_boolean_is_read_in_any_case(word: str, data: st.DataObject) -> None:
     """`true` and `false` are read whatever their case."""
     cased = "".join(data.draw(st.sampled_from([letter, letter.upper()])) for letter in word)
-    assert section(k=cased).boolean("k") is (word == "true")
+    assert value(section(k=cased), BOOLEAN) is (word == "true")
 
 
 @given(hostile_texts)
@@ -186,11 +198,11 @@ def test_a_word_that_is_no_choice_is_a_mistake(text: str) -> None:
     """Only the exact words are choices, and the message names them."""
     assume(text.strip() not in {"", "2", "2j"} and "$" not in text)
     read = section(k=text, b=text)
-    assert read.choice("k", ["2", "2j"]) == "2"
+    assert value(read, choice("2", "2j"), default="2") == "2"
     assert "expected 2 or 2j" in refused(read)
-    assert section(k=" 2j ").choice("k", ["2", "2j"]) == "2j"
+    assert value(section(k=" 2j "), choice("2", "2j")) == "2j"
     read = section(k=text)
-    read.boolean("k")
+    value(read, BOOLEAN)
     assert text.strip().lower() in {"true", "false"} or problems(read)
 
 
@@ -198,20 +210,20 @@ def test_a_word_that_is_no_choice_is_a_mistake(text: str) -> None:
 
 
 @given(host_names | st.ip_addresses(v=6).map(lambda address: f"[{address}]"), st.none() | ports)
-def test_a_host_is_kept_as_it_is_written(host: str, port: int | None) -> None:
+def test_a_host_is_kept_as_it_is_written(name: str, port: int | None) -> None:
     """Names, IPv4 and bracketed IPv6 addresses are accepted with a port and without."""
-    text = host if port is None else f"{host}:{port}"
+    text = name if port is None else f"{name}:{port}"
     read = section(k=text, e=text, p=f"http://{text}")
-    assert text == read.host("k")
+    assert text == value(read, HOST)
     assert problems(read) == ()
     if port is None:
-        read.proxy("p")
-        read.endpoint("e")
+        value(read, PROXY, "p")
+        value(read, ENDPOINT, "e")
         assert len(problems(read)) == 2
     else:
-        assert f"http://{text}" == read.proxy("p")
-        assert InternetEndpoint(host.strip("[]"), port) == read.endpoint("e")
-        assert str(read.endpoint("e")) == text
+        assert f"http://{text}" == value(read, PROXY, "p")
+        assert InternetEndpoint(name.strip("[]"), port) == value(read, ENDPOINT, "e")
+        assert str(value(read, ENDPOINT, "e")) == text
         assert problems(read) == ()
 
 
@@ -220,16 +232,16 @@ def test_an_absolute_name_is_a_host(name: str, port: int) -> None:
     """A name with a final dot, which the resolver doesn't add its search domains to, is kept as it is."""
     text = f"{name}.:{port}"
     read = section(k=text, short=f"{name}.", e=text, p=f"http://{text}")
-    assert (text, f"{name}.") == (read.host("k"), read.host("short"))
-    assert f"http://{text}" == read.proxy("p")
-    assert InternetEndpoint(f"{name}.", port) == read.endpoint("e")
+    assert (text, f"{name}.") == (value(read, HOST), value(read, HOST, "short"))
+    assert f"http://{text}" == value(read, PROXY, "p")
+    assert InternetEndpoint(f"{name}.", port) == value(read, ENDPOINT, "e")
     assert problems(read) == ()
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("https://events.test", "goes into scheme.key"),
+        ("https://events.test", "belongs in scheme.option"),
         ("events.test/v2", "path"),
         ("events.test?a", "path"),
         ("events.test\\v2", "path"),
@@ -265,7 +277,7 @@ def test_an_absolute_name_is_a_host(name: str, port: int) -> None:
 def test_an_impossible_host_is_a_mistake_with_its_reason(text: str, reason: str) -> None:
     """The message says what about the host can't be, and shows no password."""
     read = section(k=text)
-    assert read.host("k", scheme_key="scheme.key") == ""
+    value(read, HOST)
     problem = refused(read)
     assert reason in problem
     assert "hunter2" not in problem
@@ -275,9 +287,9 @@ def test_an_impossible_host_is_a_mistake_with_its_reason(text: str, reason: str)
 def test_a_host_that_is_accepted_can_stand_in_a_url(text: str) -> None:
     """Whatever is accepted as host consists of nothing but safe characters."""
     read = section(k=text)
-    host = read.host("k")
+    found = value(read, HOST)
     if not problems(read):
-        assert re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", host)
+        assert re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?", found)
 
 
 @given(plain_texts, plain_texts | texts)
@@ -286,12 +298,11 @@ def test_an_endpoint_with_a_slash_is_a_path(head: str, tail: str) -> None:
     path = f"{head}/{tail}".strip()
     assume("://" not in path and "$" not in path and not re.search(r"(^|\s)[;#]", path))
     read = section(k=path)
-    endpoint = read.endpoint("k")
+    endpoint = value(read, ENDPOINT)
     if path.isprintable() and len(path.encode()) <= MAX_SOCKET_PATH:
         assert endpoint == UnixEndpoint(path)
         assert str(endpoint) == path
     else:
-        assert endpoint is None
         assert refused(read)
 
 
@@ -299,7 +310,7 @@ def test_an_endpoint_with_a_slash_is_a_path(head: str, tail: str) -> None:
 def test_an_impossible_endpoint_is_a_mistake(text: str) -> None:
     """An endpoint needs a port or a path that a socket can have, and takes no scheme."""
     read = section(k=text)
-    assert read.endpoint("k") is None
+    value(read, ENDPOINT)
     assert "HOST:PORT" in refused(read)
 
 
@@ -318,10 +329,39 @@ def test_the_longest_path_is_what_the_system_takes(tmp_path: Path) -> None:
 )
 def test_an_impossible_proxy_is_a_mistake(text: str) -> None:
     """A proxy is `http://HOST:PORT`, maybe with a slash, and a password isn't shown."""
-    assert section(k="http://p.test:1/").proxy("k") == "http://p.test:1"
+    assert value(section(k="http://p.test:1/"), PROXY) == "http://p.test:1"
     read = section(k=text)
-    read.proxy("k")
+    value(read, PROXY)
     assert "hunter2" not in refused(read)
+
+
+# --- lists ---
+
+
+@given(
+    st.lists(st.tuples(st.integers(200, 650) | st.integers(), st.sampled_from(["", " ", "\n "])), max_size=4),
+    st.sampled_from([",", " , ", ";", " "]),
+)
+def test_statuses_are_separated_by_commas(drawn: list[tuple[int, str]], comma: str) -> None:
+    """A list is accepted exactly if commas separate statuses from 300 to 599; it may be empty."""
+    text = comma.join(f"{blank}{status}{blank}" for status, blank in drawn)
+    read = section(k=text)
+    found = value(read, STATUSES, default="")
+    statuses = {status for status, _ in drawn}
+    if statuses <= set(range(300, 600)) and (len(drawn) < 2 or "," in comma):
+        assert statuses == found
+        assert problems(read) == ()
+    else:
+        assert "expected statuses from 300 to 599" in refused(read)
+
+
+@given(st.lists(host_names.filter(lambda name: len(name) < 60), max_size=3), st.booleans())
+def test_host_names_are_lower_and_without_final_dots(names: list[str], upper: bool) -> None:
+    """Names separated by commas are read as a set, which may be empty."""
+    text = ", ".join(f"{name.upper() if upper else name}" for name in names)
+    read = section(k=text)
+    assert {name.lower() for name in names} == value(read, HOST_NAMES, default="")
+    assert problems(read) == ()
 
 
 # --- variables ---

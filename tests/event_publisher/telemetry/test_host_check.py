@@ -169,7 +169,7 @@ def test_a_page_cannot_read_a_publisher(tmp_path: Path) -> None:
     text = config_text("main", "http://c.test", health__bind="127.0.0.1:1", health__hosts="a.test, B.test.")
     config_file.write_text(text)
     settings = load_settings(config_file, "main", {})
-    assert settings.health_hosts == {"a.test", "b.test"}
+    assert settings.health.hosts == {"a.test", "b.test"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         endpoint = InternetEndpoint(*free.getsockname())
