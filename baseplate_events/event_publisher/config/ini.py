@@ -295,7 +295,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
     except UnicodeDecodeError as exc:
         problem = f"byte {exc.start} isn't UTF-8; expected an INI file in UTF-8"
     except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        reason = getattr(exc, "strerror", None) or exc
         problem = f"can't be read ({reason}); expected an INI file"
     # Raised outside so that the error has no context: a decoding error holds the whole file.
     raise _mistakes(os.fspath(path), problem)

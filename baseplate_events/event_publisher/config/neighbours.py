@@ -7,6 +7,7 @@ size, would take them for a part of one. Within a section this is a mistake anyw
 from __future__ import annotations
 
 import os
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ...errors import ConfigurationError
@@ -15,8 +16,6 @@ from .settings import SECTION_PREFIX, load_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_SPOOL, _LETTERS = "spool.directory", "dead_letters.directory"
 
 
 def check_neighbours(
@@ -42,9 +41,8 @@ def check_neighbours(
     own = folders.pop(queue_name, {})
     problems: list[str] = []
     for name, theirs in folders.items():
-        for option, other in ((_LETTERS, _SPOOL), (_SPOOL, _LETTERS)):
-            ours, neighbour = own.get(option, ""), theirs.get(other, "")
-            if how := _overlap(ours, neighbour):
+        for (option, ours), (other, neighbour) in product(own.items(), theirs.items()):
+            if option != other and (how := _overlap(ours, neighbour)):
                 problems.append(
                     f"{os.fspath(config_file)}: [{SECTION_PREFIX}{queue_name}] {option}: {ours!a} {how} the "
                     f"{other} of [{SECTION_PREFIX}{name}], {neighbour!a}; "
@@ -63,16 +61,14 @@ def _folders(
     except ConfigurationError:
         return {}
     folders = {
-        _SPOOL: store.spool and store.spool.directory,
-        _LETTERS: store.dead_letters and store.dead_letters.directory,
+        "spool.directory": store.spool and store.spool.directory,
+        "dead_letters.directory": store.dead_letters and store.dead_letters.directory,
     }
     return {option: folder for option, folder in folders.items() if folder}
 
 
 def _overlap(one: str, other: str) -> str:
-    """Return how a folder lies in another, after links and dots; empty if they are apart or one isn't set."""
-    if not (one and other):
-        return ""
+    """Return how a folder lies in another, whatever links and dots name them; empty if they are apart."""
     first, second = _parts(one), _parts(other)
     if first == second:
         return "is"

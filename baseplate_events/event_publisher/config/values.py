@@ -33,17 +33,26 @@ _EXECUTE: Final = 0o111
 _ChoiceT = TypeVar("_ChoiceT", bound=str)
 _NumberT = TypeVar("_NumberT", int, float)
 
+_STATUSES = r"(?:[345][0-9]{2}(?:\s*,\s*[345][0-9]{2})*)?"
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
 _SPAN = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s+(millisecond|second|minute|hour|day)s?")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-_STATUS = re.compile(r"[345][0-9]{2}")
+_COMMA = re.compile(r"\.?\s*,\s*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 # Underscores aren't standard, but names of hosts in container networks have them.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(.*))?")
+
+#: Patterns of what is in no host, and what is wrong with it.
+_NOT_IN_A_HOST: Final = {
+    r"[^\x00-\x7f]": "isn't ASCII: write an international name in punycode (xn--…)",
+    r"[\x00-\x20\x7f]": "has a blank or a control character",
+    r"@": "has a user name or password",
+    r"[/?#\\]": "has a path or a query",
+}
 
 #: Units of a span, and their seconds as factor and divisor; the divisor keeps whole milliseconds exact.
 _UNITS: Final = {
@@ -165,10 +174,9 @@ def parse_mode(text: str) -> int:
 
 def parse_choice(text: str, choices: Sequence[_ChoiceT]) -> _ChoiceT:
     """Read one of a few words, written exactly so."""
-    for choice in choices:
-        if text == choice:
-            return choice
-    raise MistakeError("isn't one of the choices")
+    if text not in choices:
+        raise MistakeError("isn't one of the choices")
+    return choices[choices.index(text)]
 
 
 def parse_boolean(text: str) -> bool:
@@ -202,7 +210,7 @@ def parse_host(text: str, scheme_option: str = "") -> str:
 
 def parse_names(text: str) -> frozenset[str]:
     """Read host names separated by commas, as lower case without final dots. An empty text has none."""
-    names = [name.strip().lower().removesuffix(".") for name in text.split(",") if text]
+    names = _COMMA.split(text.lower().removesuffix(".")) if text else []
     for name in names:
         _check_host_characters(name, "")
         _check_host_name(name)
@@ -211,10 +219,7 @@ def parse_names(text: str) -> frozenset[str]:
 
 def parse_statuses(text: str) -> frozenset[int]:
     """Read HTTP statuses from 300 to 599, separated by commas. An empty text has none."""
-    numbers = [number.strip() for number in text.split(",") if text]
-    if not all(_STATUS.fullmatch(number) for number in numbers):
-        raise MistakeError("isn't a list of such statuses")
-    return frozenset(map(int, numbers))
+    return frozenset(map(int, re.findall(r"[0-9]+", parse_text(text, _STATUSES))))
 
 
 def parse_ca_file(text: str) -> str:
@@ -339,14 +344,9 @@ def _check_host_characters(text: str, scheme_option: str) -> None:
     if "://" in text:
         advice = f", which belongs in {scheme_option}" if scheme_option else ""
         raise MistakeError(f"has a scheme{advice}")
-    if not text.isascii():
-        raise MistakeError("isn't ASCII: write an international name in punycode (xn--…)")
-    if re.search(r"[\x00-\x20\x7f]", text):
-        raise MistakeError("has a blank or a control character")
-    if "@" in text:
-        raise MistakeError("has a user name or password")
-    if re.search(r"[/?#\\]", text):
-        raise MistakeError("has a path or a query")
+    for pattern, problem in _NOT_IN_A_HOST.items():
+        if re.search(pattern, text):
+            raise MistakeError(problem)
 
 
 def _check_host_name(host: str) -> None:
