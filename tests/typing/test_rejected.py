@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 from baseplate_events import EventQueue, ThriftStruct, serialize_v2_event, serialize_v2j_event
+from baseplate_events.event_publisher.config.declare import BOOLEAN, Group, choice, integer, option, optional
 from baseplate_events.testing import InMemoryEventQueue
 
 if TYPE_CHECKING:
     from typing import IO
 
     from baseplate_events import ContextFactory, EventTooLargeError
+    from baseplate_events.event_publisher.config.options import Version
+    from baseplate_events.event_publisher.config.settings import PublisherSettings
     from baseplate_events.pytest_plugin import EventQueueFactory
     from baseplate_events.testing import EventCollector
 
@@ -187,3 +190,21 @@ def not_what_they_seem(queue: EventQueue[Vote], error: EventTooLargeError) -> No
     _depth: int = queue.depth  # type: ignore[assignment]
     queue.counters().put = 1  # type: ignore[misc]
     queue.counters().refused["full"]  # type: ignore[call-overload]
+
+
+class Misdeclared(Group):
+    """The field of an option has the type of its values."""
+
+    number: str = option("a.number", integer(1, 2), "1", "A number.")  # type: ignore[assignment]
+    switch: str = option("a.switch", BOOLEAN, "true", "A switch.")  # type: ignore[assignment]
+    unset: int = optional("an.unset", integer(1, 2), "May be None.")  # type: ignore[assignment]
+    word: Version = option("a.word", choice("2", "3"), "2", "A word.")  # type: ignore[arg-type]
+
+
+def not_what_options_are(settings: PublisherSettings) -> None:
+    """A setting has the type of its option, which isn't there by another name and can't be set."""
+    _concurrency: str = settings.delivery.concurrency  # type: ignore[assignment]
+    _max_age: float = settings.retry.max_age  # type: ignore[assignment]
+    _directory = settings.spool.directory  # type: ignore[union-attr]
+    _misspelt = settings.batch.maxsize  # type: ignore[attr-defined]
+    settings.batch.max_size = 1  # type: ignore[misc]

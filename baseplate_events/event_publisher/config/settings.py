@@ -191,7 +191,6 @@ def _read_store(section: Section) -> StoreSettings:
             "dead_letters.directory",
             "dead letters are in the spool's ledger; remove this option",
         )
-        letters = replace(letters, directory=None)
         transport = replace(transport, default="both")
     queue = section.read_group(
         QueueSettings, name=section.name.removeprefix(SECTION_PREFIX), transport=section.read(transport)

@@ -71,6 +71,13 @@ def test_links_are_followed(file: Path, tmp_path: Path) -> None:
         check_neighbours(file, "letters", {})
 
 
+def test_spools_share_a_directory(file: Path) -> None:
+    """The spools of several queues are in the same directory, as they usually are."""
+    lines = "spool.directory = /x-events\n"
+    file.write_text("".join(config_text(name, URL) + lines for name in ("a", "b")))
+    assert call("publish", "--check", "--queue-name", "a", str(file)).status == 0
+
+
 def test_a_start_warns(tmp_path: Path) -> None:
     """A publisher starts all the same, and logs what `--check` would refuse, once."""
     for spool, warnings in ((tmp_path, 1), (tmp_path / "spool", 0)):

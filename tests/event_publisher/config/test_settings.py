@@ -343,6 +343,8 @@ def test_settings_have_to_go_together(folder: Path, values: dict[str, str], star
         ("collector.timeout", {"collector.deadline": "2 seconds"}),
         ("retry.base", {"retry.cap": "500 milliseconds"}),
         ("max_event_size", {"batch.max_size": "2000"}),
+        ("spool.directory", {"queue.transport": "spool"}),
+        ("spool.directory", {"dead_letters.directory": "/d"}),
     ],
 )
 def test_a_mistake_is_not_compared_with_what_is_right(folder: Path, bad: str, other: dict[str, str]) -> None:
@@ -408,7 +410,12 @@ def test_a_ca_file_has_to_hold_certificates(folder: Path) -> None:
     assert load(folder, values).collector.ca_file == str(good)
     junk = folder / "junk.pem"
     junk.write_text("no certificate")
-    for path, reason in ((junk, "no certificates"), (folder / "missing.pem", "No such file"), (folder, "")):
+    for path, reason in (
+        (junk, "no certificates"),
+        (folder / "missing.pem", "No such file"),
+        (folder, ""),
+        (folder / "nul\0.pem", "control character"),
+    ):
         (problem,) = mistakes(folder, {**_REQUIRED, "collector.ca_file": str(path)})
         assert problem.startswith(f"collector.ca_file: {str(path)!a} ")
         assert reason in problem
