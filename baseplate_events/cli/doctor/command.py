@@ -284,7 +284,7 @@ def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
                 Code.CONFIGURATION_MISTAKE,
                 "configuration",
                 line,
-                f"fix it; `{look_again}` checks the configuration alone",
+                f"mend that; `{look_again}` looks at the configuration alone",
                 commands=(look_again,),
             )
 

@@ -202,7 +202,7 @@ def test_the_words_on_a_configuration(tmp_path: Path, monkeypatch: pytest.Monkey
         path, queue_name = arguments[0], arguments[2]
         mistake, unset = table["configuration"], table["environment"]
         check_again = command_line("publish", "--check", "--queue-name", queue_name, path)
-        check_words(mistake, mistake.found, f"fix it; `{check_again}` checks the configuration alone")
+        check_words(mistake, mistake.found, f"mend that; `{check_again}` looks at the configuration alone")
         check_words(
             unset,
             unset.found,

@@ -218,13 +218,13 @@ def test_a_broken_file_is_told_by_its_lines(text: str, expected: tuple[str, ...]
 
 
 def test_the_nearest_section_is_named() -> None:
-    """A section that isn't there is told with the nearest one."""
+    """A missing section is reported with the nearest one."""
     with pytest.raises(ConfigurationError, match=r"the nearest is \[event-publisher:v2\]"):
         parse_section("[app:main]\n[event-publisher:v2]", "event-publisher:v2j", {})
 
 
 def test_a_file_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
-    """A missing file, a directory, an impossible name and another encoding are told with the file's name."""
+    """A missing file, a directory, an impossible name and another encoding are reported with the name."""
     latin = tmp_path / "latin.ini"
     latin.write_bytes(b"[s]\nk = hunter2 \xe9\n")
     for path, reason in (
@@ -406,7 +406,7 @@ def test_names_of_sections_are_escaped_and_cut() -> None:
 
 
 def test_marks_nuls_and_other_ends_of_lines_show_nothing(tmp_path: Path) -> None:
-    """A file from another system is read, or told by its lines, without what is in them."""
+    """A file from another system is read, or reported by its line numbers, without their contents."""
     path = tmp_path / "other.ini"
     good = f"[s]\nk = c2VjcmV0\n# {_NEIGHBOUR}\n"
     for ends in ("\r\n", "\r"):

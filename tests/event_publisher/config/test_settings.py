@@ -93,13 +93,13 @@ def mistakes(
 
 
 def assert_hidden(text: str) -> None:
-    """Assert that a text tells neither the secret nor a part of it."""
+    """Assert that a text contains neither the secret nor a part of it."""
     assert not any(_SECRET_TEXT[at : at + 6] in text for at in range(len(_SECRET_TEXT) - 5))
     assert "a secret" not in text
 
 
 def consistent(drawn: dict[str, tuple[str, object]]) -> None:
-    """Mend values that don't go together."""
+    """Correct values that contradict each other."""
 
     def value(name: str) -> float:
         text, found = drawn.get(name, (OPTION_BY_NAME[name].default or "", None))
@@ -149,7 +149,7 @@ def test_valid_values_are_read_back(folder: Path, data: st.DataObject) -> None:
 
 
 def test_the_documented_configuration_gives_the_documented_defaults(folder: Path) -> None:
-    """The section of the documentation loads, with the original's constants where it had them."""
+    """The section of the documentation loads, with baseplate.py's constants where it had them."""
     settings = load(
         folder,
         {
@@ -189,7 +189,7 @@ def test_the_documented_configuration_gives_the_documented_defaults(folder: Path
 def test_the_url_is_made_of_scheme_host_and_version(
     folder: Path, version: str, scheme: str, host: str
 ) -> None:
-    """The URL is the original's: `SCHEME://HOSTNAME/vVERSION`."""
+    """The URL is baseplate.py's: `SCHEME://HOSTNAME/vVERSION`."""
     values = {"collector.version": version, "collector.scheme": scheme, "collector.hostname": host}
     assert load(folder, {**_REQUIRED, **values}).collector.url == f"{scheme}://{host}/v{version}"
 
@@ -276,7 +276,7 @@ def test_every_mistake_is_found_at_once(folder: Path, data: st.DataObject) -> No
 
 @given(st.sets(st.sampled_from(sorted(_REQUIRED)), min_size=1), st.sampled_from([None, "", "  "]))
 def test_what_is_required_has_to_be_there(folder: Path, missing: set[str], value: str | None) -> None:
-    """A required key that is missing or empty is a mistake, and all of them are told."""
+    """A required option that is missing or empty is a mistake, and all of them are reported."""
     values = {key: text for key, text in _REQUIRED.items() if key not in missing}
     if value is not None:
         values |= dict.fromkeys(missing, value)
@@ -333,7 +333,7 @@ def test_keys_of_others_are_ignored(folder: Path) -> None:
     ],
 )
 def test_settings_have_to_go_together(folder: Path, values: dict[str, str], start: str) -> None:
-    """Values that are valid alone and impossible together are told under the key that would mend it."""
+    """Values that are valid alone but not together are reported under the key that would fix it."""
     assert mistakes(folder, {**_REQUIRED, **values}) == [start]
 
 
@@ -348,7 +348,7 @@ def test_settings_have_to_go_together(folder: Path, values: dict[str, str], star
     ],
 )
 def test_a_mistake_is_not_compared_with_what_is_right(folder: Path, bad: str, other: dict[str, str]) -> None:
-    """A value that can't be read brings no second mistake about the default that stands in for it."""
+    """A mistaken value brings no second mistake about the default that replaces it."""
     (problem,) = mistakes(folder, {**_REQUIRED, **other, bad: "many"})
     assert problem.startswith(f"{bad}: ")
 
@@ -378,7 +378,7 @@ def test_the_largest_event_just_fits(folder: Path) -> None:
 
 
 def test_a_scheme_goes_into_its_own_key(folder: Path) -> None:
-    """Whoever writes a URL as the hostname is told where its scheme goes."""
+    """A URL as the hostname is a mistake that says where the scheme goes."""
     (problem,) = mistakes(folder, {**_REQUIRED, "collector.hostname": "https://events.test"})
     assert "belongs in collector.scheme" in problem
 
@@ -387,7 +387,7 @@ def test_a_scheme_goes_into_its_own_key(folder: Path) -> None:
     "name", ["a/b", "x" * (MAX_QUEUE_NAME_SIZE + 1), "é" * (MAX_QUEUE_NAME_SIZE // 2 + 1)]
 )
 def test_a_queue_needs_a_possible_name(folder: Path, name: str) -> None:
-    """A name that no queue can have is told at the start."""
+    """A name that no queue can have is reported at the start."""
     assert load(folder, _REQUIRED, name="x" * MAX_QUEUE_NAME_SIZE).queue.name == "x" * MAX_QUEUE_NAME_SIZE
     (problem,) = mistakes(folder, _REQUIRED, name=name)
     assert problem.startswith("--queue-name: a queue cannot have this name")
@@ -403,7 +403,7 @@ def test_a_section_that_is_not_there_is_told_with_those_that_are(folder: Path) -
 
 
 def test_a_ca_file_has_to_hold_certificates(folder: Path) -> None:
-    """A PEM file is loaded at the start; what isn't one is told with the reason."""
+    """A PEM file is loaded at the start; any other file is reported with the reason."""
     good = folder / "good.pem"
     good.write_text(ssl.DER_cert_to_PEM_cert(base64.b64decode(_CERTIFICATE)))
     values = {**_REQUIRED, "collector.ca_file": str(good)}

@@ -380,7 +380,7 @@ def test_host_names_are_lower_and_without_final_dots(names: list[str], upper: bo
 )
 @example("$$ ${} $ ${a b} $1 $é $A$A ${A}A", {"A": "$A"})
 def test_variables_are_those_of_expandvars(text: str, environ: dict[str, str]) -> None:
-    """Where every variable is set, the text is what `os.path.expandvars` makes of it; else they are named."""
+    """If every variable is set, the text is what `os.path.expandvars` makes of it; else they are named."""
     expanded, unset = expand_variables(text, environ)
     assert not set(unset) & set(environ)
     assert all(name.isidentifier() and f"${name}" in text.replace("{", "") for name in unset)
