@@ -279,21 +279,11 @@ class SpoolDirectory:
         Raises:
             EventQueuePermissionError: It must not be used.
         """
-        access = self._access(os.fstat(descriptor))
+        access = DirectoryAccess.here(os.fstat(descriptor), self._mode)
         wanted = access.judge()
         if isinstance(wanted, Fault):
             raise EventQueuePermissionError(self.path, access.explain(wanted, self.path))
         return access.mode, wanted
-
-    def _access(self, status: os.stat_result) -> DirectoryAccess:
-        return DirectoryAccess(
-            owner=status.st_uid,
-            group=status.st_gid,
-            mode=stat.S_IMODE(status.st_mode),
-            user=os.geteuid(),
-            groups={os.getegid(), *os.getgroups()},
-            shared=self._mode == SHARED,
-        )
 
     def _probe(self, descriptor: int) -> None:
         """Try out the file system, and warn about it if it does what is needed."""
@@ -323,17 +313,21 @@ class SpoolDirectory:
 
     def _unusable(self, exc: OSError) -> EventQueueUnavailableError:
         """Return the error for a folder that can't be opened or made."""
-        if not isinstance(exc, PermissionError):
-            return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
+        denied = isinstance(exc, PermissionError)
         try:
-            access = self._access(os.lstat(self.path))
+            access = DirectoryAccess.here(os.lstat(self.path), self._mode)
         except OSError as hidden:
-            absent = isinstance(hidden, FileNotFoundError)
-            return EventQueuePermissionError(self.path, problems.not_let_in(self._directory, absent=absent))
-        fault = access.judge()
-        if isinstance(fault, Fault):
-            return EventQueuePermissionError(self.path, access.explain(fault, self.path))
-        return EventQueuePermissionError(self.path, problems.closed(self.path, access.mode, fault))
+            if denied:
+                problem = problems.not_let_in(self._directory, absent=isinstance(hidden, FileNotFoundError))
+                return EventQueuePermissionError(self.path, problem)
+            return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
+        verdict = access.judge()
+        if isinstance(verdict, Fault):
+            kind = EventQueueUnavailableError if verdict is Fault.KIND else EventQueuePermissionError
+            return kind(self.path, access.explain(verdict, self.path))
+        if denied:
+            return EventQueuePermissionError(self.path, problems.closed(self.path, access.mode, verdict))
+        return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
 
 
 def _mkdir(path: str, mode: int = 0o700) -> bool:

@@ -1,28 +1,33 @@
-"""Who may use the directory of a spool: owner, group and permission bits. Pure.
+"""What the folder of a spool must look like: kind, owner, group and permission bits.
+
+`DirectoryAccess.judge` is the only place that decides this: for services, for the publisher, and for the
+commands that inspect a spool.
 
 Rules:
 
-1. A spool is private (mode 0600), and only the user who owns its directory uses it, or shared by a group
-   (mode 0660), and members of its directory's group use it.
-2. A shared directory may belong to anyone if its group is one of this process' groups, as only root or a
+1. It is a folder, not a link to one. A link isn't followed, since another user could have made it.
+2. A spool is private (mode 0600), and only the user who owns its folder uses it; or shared by a group (mode
+   0660), and members of its folder's group use it.
+3. A shared folder may belong to any user if its group is one of this process' groups, as only root or a
    member can have given it to the group. (There is an exception: a setgid directory that all users may write
    to. A pod may have one, since all of its users belong together; a host should not.) Root needn't be a
-   member if the directory is root's.
-3. A private directory is 0700 and a shared one 2770: setgid, so that files get its group. A process corrects
-   the bits of its own directory, and refuses another user's.
-4. Bits for a group that this process is in are accepted also in a private directory, since fsGroup of
-   Kubernetes adds them. Those of any other group are taken away.
-5. Whoever else uses a sticky directory can't delete the owner's files there, so it can't be shared.
+   member if the folder is root's.
+4. A private folder is 0700 and a shared one 2770: setgid, so that files get its group. A process corrects the
+   bits of its own folder, and refuses another user's.
+5. A private folder may be open to a group that this process is in, since fsGroup of Kubernetes adds such
+   bits. The bits of any other group are taken away.
+6. In a sticky folder, other users can't delete the owner's files, so it can't be shared.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._compat import assert_never
-from .problems import quoted
+from .problems import not_a_folder, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -31,13 +36,19 @@ if TYPE_CHECKING:
 PRIVATE = 0o600
 SHARED = 0o660
 
-#: Permission bits that the directory of a shared spool must have.
-_SHARED_DIRECTORY = stat.S_ISGID | stat.S_IRWXU | stat.S_IRWXG
+#: Permission bits that the folder of a shared spool must have.
+_SHARED_FOLDER = stat.S_ISGID | stat.S_IRWXU | stat.S_IRWXG
+
+
+def file_mode(mode: int) -> int:
+    """Return the mode of the files in a folder, which a service has set, by the mode of the folder."""
+    return SHARED if mode & _SHARED_FOLDER == _SHARED_FOLDER else PRIVATE
 
 
 class Fault(enum.Enum):
-    """Why this process must not use a directory."""
+    """Why this process must not use a folder."""
 
+    KIND = enum.auto()
     OWNER = enum.auto()
     GROUP = enum.auto()
     STICKY = enum.auto()
@@ -46,7 +57,7 @@ class Fault(enum.Enum):
 
 
 class DirectoryAccess(NamedTuple):
-    """A directory, and the process that wants to use it.
+    """The folder of a spool, and the process that wants to use it.
 
     Attributes:
         owner: Its user.
@@ -55,6 +66,7 @@ class DirectoryAccess(NamedTuple):
         user: The effective user of the process.
         groups: The effective and supplementary groups of the process.
         shared: Whether the spool is meant to be shared by a group.
+        kind: The type of the file, as `stat.S_IFMT` gives it.
     """
 
     owner: int
@@ -63,12 +75,33 @@ class DirectoryAccess(NamedTuple):
     user: int
     groups: AbstractSet[int]
     shared: bool
+    kind: int = stat.S_IFDIR
+
+    @classmethod
+    def here(cls, status: os.stat_result, mode: int) -> DirectoryAccess:
+        """Return what a folder is to this process.
+
+        Args:
+            status: Its status; that of a link if it is one.
+            mode: The mode of the spool's files, `PRIVATE` or `SHARED`.
+        """
+        return cls(
+            owner=status.st_uid,
+            group=status.st_gid,
+            mode=stat.S_IMODE(status.st_mode),
+            user=os.geteuid(),
+            groups={os.getegid(), *os.getgroups()},
+            shared=mode == SHARED,
+            kind=stat.S_IFMT(status.st_mode),
+        )
 
     def judge(self) -> int | Fault:
-        """Return the permission bits that the directory must be given, or why it can't be used.
+        """Return the permission bits that the folder must be given, or why it can't be used. Pure.
 
         They are those that it has, unless the process owns it.
         """
+        if self.kind != stat.S_IFDIR:
+            return Fault.KIND
         is_owner = self.owner == self.user
         is_member = self.group in self.groups
         if self.shared:
@@ -77,24 +110,24 @@ class DirectoryAccess(NamedTuple):
             if self.mode & stat.S_ISVTX:
                 return Fault.STICKY
             if is_owner:
-                return self.mode & ~stat.S_IRWXO | _SHARED_DIRECTORY
+                return self.mode & ~stat.S_IRWXO | _SHARED_FOLDER
             if self.mode & stat.S_IRWXO:
                 return Fault.OTHERS
-            if self.mode & _SHARED_DIRECTORY != _SHARED_DIRECTORY:
-                return Fault.BITS
-            return self.mode
+            return self.mode if file_mode(self.mode) == SHARED else Fault.BITS
         if not is_owner:
             return Fault.OWNER
         taken = stat.S_IRWXO if is_member else stat.S_IRWXO | stat.S_IRWXG
         return self.mode & ~taken | stat.S_IRWXU
 
     def explain(self, fault: Fault, path: str) -> str:
-        """Say why the directory at a path can't be used, and what to do.
+        """Say why the folder at a path can't be used, and what to do.
 
         Args:
             fault: What `judge` returned.
-            path: The directory.
+            path: The folder.
         """
+        if fault is Fault.KIND:
+            return not_a_folder(path)
         owner, user, folder = _user(self.owner), _user(self.user), quoted(path)
         problem = f"it belongs to {owner}, and this process runs as {user}"
         remedy = f"run `chgrp GROUP {folder} && chmod 2770 {folder}`"
@@ -134,5 +167,5 @@ class DirectoryAccess(NamedTuple):
 
 
 def _user(uid: int) -> str:
-    """Name a user. Names of users aren't looked up, as a directory service may take its time."""
+    """Name a user. User names aren't looked up, since a directory service may be slow."""
     return "root" if uid == 0 else f"user {uid}"

@@ -35,7 +35,7 @@ from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...spool import MIN_SPOOL_SIZE, UNKNOWN_FORMAT
 from ...spool.directory import SpoolDirectory
-from ...spool.permissions import PRIVATE, SHARED
+from ...spool.permissions import file_mode
 from ...transport.posix import MessageQueue
 from ...transport.spool import SpoolTransport
 from ..common import event_queue_name, hide_former, span, told
@@ -409,8 +409,7 @@ def _open_spool(directory: Path, name: str, max_size: int, max_event_size: int) 
         )
     if max_size < MIN_SPOOL_SIZE:
         raise ConfigurationError(f"replay: --spool-max-size must be {MIN_SPOOL_SIZE} or more")
-    mode = SHARED if folder.stat().st_mode & 0o020 else PRIVATE
-    place = SpoolDirectory(str(directory), name, mode=mode)
+    place = SpoolDirectory(str(directory), name, mode=file_mode(folder.stat().st_mode))
     place.prepare()
     return SpoolTransport(
         place,

@@ -22,7 +22,7 @@ from ...event_publisher.spool_reader.files import SegmentName
 from ...spool import UNKNOWN_FORMAT, problems
 from ...spool.file_systems import Suitability, file_system_of, judge_file_system
 from ...spool.format import MAX_HEADER, Header, UnreadableSegmentError
-from ...spool.permissions import PRIVATE, SHARED, DirectoryAccess, Fault
+from ...spool.permissions import SHARED, DirectoryAccess, Fault, file_mode
 from ..queue.spool_info import FLAGS, inspect_folder, open_spool
 from .checks import judge_inodes, judge_space
 from .findings import Code, Verdict, ok, problem, skipped, warning
@@ -139,41 +139,25 @@ def _check_folder(wanted: SpoolWanted) -> Check:
         return check_place(_FOLDER, _KEY, path, make)
     except OSError:
         return check_use(_FOLDER, _KEY, directory, os.X_OK)
-    fields = fields_of(_KEY, path)
-    if not stat.S_ISDIR(status.st_mode):
-        text, _, remedy = problems.not_a_folder(path).partition("; ")
-        return problem(Code.SPOOL_FOLDER_IS_NONE, _FOLDER, f"{path}: {text}", remedy, fields=fields)
-    access = _access(status, wanted.mode)
+    # Without a configuration, the folder says whether a group shares it.
+    access = DirectoryAccess.here(status, file_mode(status.st_mode) if wanted.mode is None else wanted.mode)
     fault = access.judge()
     if not isinstance(fault, Fault):
         return check_use(_FOLDER, _KEY, path, os.R_OK)  # whoever owns it corrects the other bits
     text, _, remedy = access.explain(fault, path).rpartition("; ")
     return problem(
-        Code.SPOOL_FOLDER_FORBIDDEN,
+        Code.SPOOL_FOLDER_IS_NONE if fault is Fault.KIND else Code.SPOOL_FOLDER_FORBIDDEN,
         _FOLDER,
         f"{path}: {text}",
         remedy,
         commands=re.findall(r"`([^`]+)`", remedy),
         fields={
-            **fields,
+            **fields_of(_KEY, path),
             "fault": fault.name.lower(),
             "owner": access.owner,
             "group": access.group,
             "mode": f"{access.mode:04o}",
         },
-    )
-
-
-def _access(status: os.stat_result, mode: int | None) -> DirectoryAccess:
-    if mode is None:
-        mode = SHARED if status.st_mode & stat.S_ISGID else PRIVATE
-    return DirectoryAccess(
-        owner=status.st_uid,
-        group=status.st_gid,
-        mode=stat.S_IMODE(status.st_mode),
-        user=os.geteuid(),
-        groups={os.getegid(), *os.getgroups()},
-        shared=mode == SHARED,
     )
 
 

@@ -28,7 +28,7 @@ from ...spool.format import (
     UnreadableSegmentError,
 )
 from ...spool.open_directory import READER_LOCK, OpenDirectory
-from ...spool.permissions import PRIVATE, SHARED
+from ...spool.permissions import PRIVATE, SHARED, file_mode
 from .info import group_name, user_name
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ _PIECE: Final = 1 << 20
 
 #: Digits that the name of a segment begins with: when it was created, in nanoseconds since 1970.
 _CREATED_DIGITS: Final = 20
-
-#: What the mode of a folder has that a group shares.
-_GROUP_BITS: Final = stat.S_ISGID | stat.S_IRWXG
 
 #: How a file is opened: links aren't followed, and a pipe keeps no one waiting.
 FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -89,12 +86,12 @@ class SpoolInfo:
     @property
     def file_mode(self) -> int:
         """The mode that services and publisher are set to: whether a group shares the spool."""
-        return SHARED if self.mode & _GROUP_BITS == _GROUP_BITS else PRIVATE
+        return file_mode(self.mode)
 
     @property
     def users(self) -> str:
         """Who may use it, in words; root may in any case."""
-        if self.mode & _GROUP_BITS == _GROUP_BITS:
+        if self.file_mode == SHARED:
             return f"user {user_name(self.uid)} and group {group_name(self.gid)}"
         return f"user {user_name(self.uid)}"
 

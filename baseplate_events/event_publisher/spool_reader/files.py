@@ -22,6 +22,7 @@ from ...errors import EventQueueUnavailableError
 from ...spool.directory import READER_LOCK
 from ...spool.file_systems import try_lock
 from ...spool.format import NEW_SUFFIX, SEGMENT_SUFFIX
+from ...spool.permissions import file_mode
 from .hole_punching import punch_hole
 
 if TYPE_CHECKING:
@@ -265,8 +266,7 @@ class ReaderFolder:
         if not stat.S_ISREG(status.st_mode):
             problem = f"{READER_LOCK} in it isn't a regular file; remove that"
             raise EventQueueUnavailableError(self.path, problem)
-        shared = stat.S_IRGRP | stat.S_IWGRP if os.fstat(folder).st_mode & stat.S_ISGID else 0
-        wanted = stat.S_IRUSR | stat.S_IWUSR | shared
+        wanted = file_mode(os.fstat(folder).st_mode)
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != wanted:
             os.fchmod(lock, wanted)
 
