@@ -10,17 +10,15 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import http.server
 import json
 import socket
-import socketserver
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
+from ..event_publisher.connection_server import ConnectionServer
 from .check import MAX_SIZE, RejectedBatch, check_batch, check_head
 
 if TYPE_CHECKING:
@@ -38,9 +36,6 @@ _DRAIN_TIME: Final = 2.0
 
 #: Seconds that `close` waits for answers under way; a connection that takes longer is left behind.
 _CLOSE_TIME: Final = 10.0
-
-#: Seconds between two looks at whether the collector was closed, hence how long closing takes.
-_POLL_INTERVAL: Final = 0.05
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 128
@@ -101,10 +96,7 @@ class DevCollector:
         self._lock = threading.Lock()
         self._counts = Counts()
         self._server = _Server(self, host, port, ssl_context)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_INTERVAL,), name="dev-collector", daemon=True
-        )
-        self._thread.start()
+        self._server.start()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -157,11 +149,7 @@ class DevCollector:
         A request that isn't there in full by then is lost, as with any collector that goes away. A second
         call does nothing.
         """
-        self._server.closing = True  # so that each answer from now on is the last of its connection
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-        self._server.end_connections()
+        self._server.close()  # each answer from now on is the last of its connection
 
     def __enter__(self) -> DevCollector:
         return self
@@ -172,22 +160,19 @@ class DevCollector:
         self.close()
 
 
-class _Server(socketserver.ThreadingTCPServer):
-    """One thread a connection. Not `http.server.HTTPServer`, whose bind asks DNS for the name of the host."""
+class _Server(ConnectionServer):
+    """Serves the connections of a collector."""
 
-    allow_reuse_address = True
-    daemon_threads = True
+    thread_name = "dev-collector"
     request_queue_size = _BACKLOG
+    ending = socket.SHUT_RD  # wakes the reader, and lets an answer out
+    patience = _CLOSE_TIME
 
     def __init__(
         self, collector: DevCollector, host: str, port: int, ssl_context: ssl.SSLContext | None
     ) -> None:
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        self.closing = False
-        self._connections: set[socket.socket] = set()
-        self._changed = threading.Condition()
-        super().__init__((host, port), lambda request, client, _: _Handler(collector, self, request, client))
+        super().__init__((host, port))
+        self._collector = collector
         name = self.socket.getsockname()
         self.listening_on: tuple[str, int] = (str(name[0]), int(name[1]))
         if ssl_context is not None:
@@ -196,33 +181,9 @@ class _Server(socketserver.ThreadingTCPServer):
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
 
-    def get_request(self) -> tuple[socket.socket, object]:
-        connection, client = super().get_request()
-        with self._changed:
-            self._connections.add(connection)
-        return connection, client
-
-    def close_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        super().close_request(request)
-        with self._changed:
-            self._connections.difference_update({request})
-            self._changed.notify_all()
-
-    def end_connections(self) -> None:
-        """End each connection once its request is answered; to be called when no new ones come."""
-        with self._changed:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):
-                    # Wakes the reader and lets an answer out. An SSLSocket's own method would end encryption.
-                    socket.socket.shutdown(connection, socket.SHUT_RD)
-            self._changed.wait_for(lambda: not self._connections, _CLOSE_TIME)
-
-    def handle_error(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
-    ) -> None:
-        # A client that left or failed to shake hands is its own business; anything else is a bug to be shown.
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
+    def serve(self, connection: socket.socket, client: object) -> None:
+        """Answer the requests of a connection."""
+        _Handler(self._collector, self, connection, client)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -274,7 +235,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         if status == http.HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "POST")
-        if self.close_connection or self._collector_server.closing:
+        if self.close_connection or self._collector_server.closing.is_set():
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":

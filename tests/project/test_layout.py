@@ -35,7 +35,10 @@ MAY_IMPORT: Final = {
     "__main__": ("__init__", "event_publisher.standard_streams"),
     "pytest_plugin": (*LIBRARY, "testing"),
     "testing": (*LIBRARY, "testing", "dev_collector"),
-    "dev_collector": (*LIBRARY, "dev_collector", "event_publisher.policy.wire"),
+    "dev_collector": (
+        *LIBRARY,
+        *("dev_collector", "event_publisher.connection_server", "event_publisher.policy.wire"),
+    ),
     "event_publisher": (*LIBRARY, "event_publisher"),
     # Of the spool only its format, which is pure.
     "event_publisher.policy": ("event_publisher.policy", "errors", "_compat", "_words", "spool.format"),
