@@ -143,8 +143,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         # Bytes up to which `put` tries the fast way; -1 from a wait in vain until a put finds room.
         self._fast_limit = settings.max_event_size
         self._refusal_log = RefusalLog(settings.name, self._refusals)
-        self._taken = self._puts  # counts what the transport takes
-        self._fresh = self._taken.fresh
+        self._count_afresh()
         self._closed = False
         make = partial(self._open, arguments)
         if not settings.enabled:
@@ -168,8 +167,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         # In this order: for what other threads are putting, there is a place at any moment.
         self._max_event_size = max(self._max_event_size, DiscardingTransport.max_message_size)
         self._fast_limit = self._max_event_size
-        self._taken = self._discards
-        self._fresh = self._taken.fresh
+        self._count_afresh()
         self._queue = DiscardingTransport(self._name)
         self._serialize = serialize_nothing
         log_switched_off(self._name)
@@ -212,7 +210,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             if (
                 type(message) is bytes
                 and message
-                and message[0] == _OPENS
+                and message[0] == self._opens[1]  # see `_count_afresh`
                 and message[-1] == _CLOSES
                 and len(message) <= self._fast_limit
                 and ((now := monotonic()) < queue.trusted_until or self._confirm(queue, now))
@@ -327,6 +325,16 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             raise
         self._taken.add(len(messages))
         self._fast_limit = self._max_event_size
+        if not self._opens[1]:
+            self._count_afresh()
+
+    def _count_afresh(self) -> None:
+        """Have `put` count what the transport takes from now on, in this process.
+
+        In a forked child, the byte that `put` compares events with is 0. So its first put comes by here.
+        """
+        self._fresh = self._taken.fresh
+        self._opens[1] = _OPENS  # at last: other threads use `_fresh` from now on
 
     def _checked(self, message: object) -> bytes:
         """Return what a serializer returned, or raise the error for what no collector would take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .counting.forks import follow_forks
+from .counting.forks import OfProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,16 +57,11 @@ class MetricsReporter:
         name: The name of the queue.
     """
 
-    __slots__ = ("__weakref__", "_name", "_reported")
+    __slots__ = ("_name", "_reported")
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.restart()
-        follow_forks(self)
-
-    def restart(self) -> None:
-        """Start again, in a forked child, whose counts do as well."""
-        self._reported: dict[str, int] = {}
+        self._reported = OfProcess(dict[str, int])  # the counts of a forked child start again too
 
     def report(
         self,
@@ -82,12 +77,11 @@ class MetricsReporter:
             gauges: Returns what there is to measure.
         """
         try:
+            reported = self._reported.get()
             for reason, count in refused().items():
-                before = self._reported.get(reason, 0)
-                news = count - before if count >= before else count  # a fork that Python didn't notice
-                if news > 0:
+                if news := count - reported.get(reason, 0):
                     batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
-                self._reported[reason] = count
+                reported[reason] = count
             for gauge, value in gauges().items():
                 batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail

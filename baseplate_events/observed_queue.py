@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from .counting.counters import QueueCounters, RefusedEvents, Tally
+from .counting.forks import OfProcess
 from .counting.refusals import RefusalCounts
 from .errors import EventError
 from .framework import MetricsBatch, MetricsReporter
 from .queue_settings import EventQueueSettings  # noqa: TC001 - for typing.get_type_hints, as the next
 from .transport import Transport  # noqa: TC001
+
+
+class _Counts:
+    """Events that a queue took in one process.
+
+    Attributes:
+        put: Those that it put.
+        discarded: Those that it discarded.
+    """
+
+    def __init__(self) -> None:
+        self.put = Tally()
+        self.discarded = Tally()
 
 
 class ObservedQueue:
@@ -19,8 +33,8 @@ class ObservedQueue:
     def _observe(self, name: str) -> None:
         self._name = name
         self._refusals = RefusalCounts()
-        self._puts = Tally()
-        self._discards = Tally()
+        self._counts = OfProcess(_Counts)
+        self._opens = self._counts.held.cell  # its second byte is free
         self._reporter = MetricsReporter(name)
 
     def counters(self) -> QueueCounters:
@@ -28,7 +42,15 @@ class ObservedQueue:
 
         The counts are exact, with threads too, and never go down. A forked process starts without any.
         """
-        return QueueCounters(self._puts.value, RefusedEvents(**self._refusals.totals), self._discards.value)
+        refused = RefusedEvents(**self._refusals.totals)
+        counts = self._counts.get()
+        return QueueCounters(counts.put.value, refused, counts.discarded.value)
+
+    @property
+    def _taken(self) -> Tally:
+        """What counts the events that the transport takes now."""
+        counts = self._counts.get()
+        return counts.put if self.enabled else counts.discarded
 
     @property
     def enabled(self) -> bool:

@@ -136,7 +136,7 @@ def test_counts_take_little_memory() -> None:
     queue = InMemoryEventQueue("main", serialize)
     for _ in range(10_000):
         queue.put(b"{x}")
-    assert len(queue._puts.fresh) < 1_500  # pyright: ignore[reportPrivateUsage]
+    assert len(queue._taken.fresh) < 1_500  # pyright: ignore[reportPrivateUsage]
     assert queue.counters().put == 10_000
 
 

@@ -5,15 +5,13 @@ Rules:
 1. Counts are exact: with threads, on each build of Python, in signal handlers and after a fork.
 2. A put is counted by appending to a list, the quickest step of Python that loses nothing. The list is added
    up where a put has more to do anyway, and no put waits for that.
-3. Counts are those of a process. A forked child starts with none, so that none is reported twice.
+3. Counts are those of a process (see `forks`), so that none is reported twice.
 """
 
 from __future__ import annotations
 
 import threading
 from typing import NamedTuple
-
-from .forks import follow_forks
 
 #: Counts that are added up at a time, at least: some kilobytes.
 _MANY = 1_000
@@ -71,35 +69,29 @@ class QueueCounters(NamedTuple):
 
 
 class Tally:
-    """Counts up.
+    """A number that one process counts up.
 
     Attributes:
         fresh: `fresh.append(None)` counts one, in a single step on each build of Python. Whoever does that
             calls `add_up` now and then, or the list grows.
     """
 
-    __slots__ = ("__weakref__", "_is_adding_up", "_lock", "_sum", "fresh")
+    __slots__ = ("_is_adding_up", "_lock", "_sum", "fresh")
 
     def __init__(self) -> None:
         self.fresh: list[None] = []
-        self.restart()
-        follow_forks(self)
-
-    def restart(self) -> None:
-        """Start at 0 again, in a forked child."""
         # Reentrant: a signal handler may ask for the value while its thread is adding up.
         self._lock = threading.RLock()
         self._sum = 0
         self._is_adding_up = False
-        self.fresh.clear()
 
     def add(self, number: int) -> None:
-        """Count so many."""
+        """Tally so many."""
         self.fresh += [None] * number
         self.add_up()
 
     def add_up(self) -> None:
-        """Make the list short again, unless another thread is at it."""
+        """Make the list short again, unless another thread is doing so."""
         if len(self.fresh) > _MANY and self._lock.acquire(blocking=False):
             try:
                 self._add_up()
@@ -108,14 +100,14 @@ class Tally:
 
     @property
     def value(self) -> int:
-        """How many were counted in this process."""
+        """How many were counted."""
         with self._lock:
             self._add_up()
             return self._sum + len(self.fresh)
 
     def _add_up(self) -> None:
         if self._is_adding_up:
-            return  # a signal handler came in between, and sees what was before
+            return  # this is a signal handler that interrupted it, and sees what was before
         self._is_adding_up = True
         try:
             count = len(self.fresh)

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from .._words import counted
-from .forks import follow_forks
+from .forks import OfProcess
 
 if TYPE_CHECKING:
     import logging
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 
 #: Seconds between two messages, at least.
 PAUSE = 10.0
+
+
+class _Logged:
+    """What one process has logged.
+
+    Attributes:
+        lock: Held by the thread that logs.
+        totals: How many refusals, by reason.
+        at: When it logged last, by the clock; None if it hasn't.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.totals: dict[str, int] = {}
+        self.at: float | None = None
 
 
 class RefusalLog:
@@ -41,20 +56,13 @@ class RefusalLog:
         pending: Whether there may be refusals that weren't logged.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_lock", "_logged", "_logged_at", "_name", "_refusals", "pending")
+    __slots__ = ("_clock", "_logged", "_name", "_refusals", "pending")
 
     def __init__(self, name: str, refusals: RefusalCounts, clock: Callable[[], float] = monotonic) -> None:
         self._name = name
         self._refusals = refusals
         self._clock = clock
-        self.restart()
-        follow_forks(self)
-
-    def restart(self) -> None:
-        """Start again, in a forked child, whose counts do as well."""
-        self._lock = threading.Lock()
-        self._logged: dict[str, int] = {}
-        self._logged_at: float | None = None
+        self._logged = OfProcess(_Logged)  # the counts of a forked child start again too
         self.pending: bool = False
 
     def note(self, error: EventError) -> None:
@@ -74,26 +82,28 @@ class RefusalLog:
             self._write("; it is closed", at_once=True)
 
     def _is_due(self) -> bool:
-        return self._logged_at is None or self._clock() >= self._logged_at + PAUSE
+        logged_at = self._logged.get().at
+        return logged_at is None or self._clock() >= logged_at + PAUSE
 
     def _write(self, ending: str, *, at_once: bool = False) -> None:
+        logged = self._logged.get()
         # A thread that has the lock logs for all, and for a signal handler that came in between.
-        if not self._lock.acquire(blocking=False):
+        if not logged.lock.acquire(blocking=False):
             return
         try:
             if not (at_once or self._is_due()):
                 return  # another thread was faster
-            before, now = self._logged_at, self._clock()
+            before, now = logged.at, self._clock()
             self.pending = False
             totals = self._refusals.totals
-            news = {reason: count - self._logged.get(reason, 0) for reason, count in totals.items()}
-            self._logged, self._logged_at = totals, now
+            news = {reason: count - logged.totals.get(reason, 0) for reason, count in totals.items()}
+            logged.totals, logged.at = totals, now
             if any(news.values()):
                 self._log(news, None if before is None else now - before, ending)
         except Exception:  # noqa: BLE001, S110 - a handler of the service's logging may raise anything
             pass
         finally:
-            self._lock.release()
+            logged.lock.release()
 
     def _log(self, news: dict[str, int], seconds: float | None, ending: str) -> None:
         count = sum(news.values())

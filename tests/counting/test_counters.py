@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,24 +11,9 @@ from hypothesis import strategies as st
 from baseplate_events import QueueCounters, RefusedEvents
 from baseplate_events.counting.counters import Tally
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 counts = st.integers(0, 2**40)
 refused_events = st.builds(RefusedEvents, *[counts] * len(RefusedEvents._fields))
 snapshots = st.builds(QueueCounters, counts, refused_events, counts)
-
-
-def in_child(check: Callable[[], bool]) -> bool:
-    """Return whether something holds in a forked child."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            status = 0 if check() else 2
-        finally:
-            os._exit(status)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 # --- snapshots ---
@@ -111,7 +94,7 @@ def test_what_is_counted_while_counts_are_added_up_stays(steps: list[int]) -> No
     for step in steps:
         busy += [None] * step
         appended += step + 2
-        assert appended == tally.value + 1  # but for the one that came last
+        assert appended == tally.value + 1  # the last one isn't counted yet
 
 
 class Interrupted(list[None]):
@@ -186,45 +169,3 @@ def test_threads_lose_no_count_and_see_none_go_down() -> None:
         thread.join()
     assert 5 * 20_000 + 1_501 * handled == tally.value
     assert all(values == sorted(values) for values in seen)
-
-
-@given(st.integers(0, 5_000), st.integers(0, 5_000))
-def test_a_forked_child_starts_at_0(before: int, after: int) -> None:
-    """It counts what comes after the fork, and so does its parent."""
-    tally = Tally()
-    tally.add(before)
-
-    def check() -> bool:
-        tally.add(after)
-        return tally.value == after
-
-    assert in_child(check)
-    assert before == tally.value
-
-
-def test_a_child_that_was_forked_while_a_thread_added_up_counts() -> None:
-    """The lock that the thread held isn't held in the child, where there is no such thread."""
-    tally = Tally()
-    tally.add(7)
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with tally._lock:  # pyright: ignore[reportPrivateUsage]
-            held.set()
-            done.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
-
-    def check() -> bool:
-        signal.alarm(30)  # ends a child that waits
-        tally.add(3)
-        return tally.value == 3
-
-    try:
-        assert in_child(check)
-    finally:
-        done.set()
-        thread.join()
-    assert tally.value == 7

@@ -235,7 +235,7 @@ def test_a_forked_child_logs_its_own(messages: Messages) -> None:
     rig = Rig(messages)
     rig.refuse(ERRORS[0])
     rig.refuse(ERRORS[0])
-    with rig.log._lock:  # pyright: ignore[reportPrivateUsage]
+    with rig.log._logged.get().lock:  # pyright: ignore[reportPrivateUsage]
         pid = os.fork()
         if pid == 0:
             status = 1

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
-import warnings
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.counting.counters import Tally
 from baseplate_events.counting.refusals import RefusalCounts
+from tests.support.forks import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -132,19 +132,6 @@ def test_signal_handlers_count_exactly() -> None:
     assert taken == refusals.totals
 
 
-def in_child(job: Callable[[], bool]) -> bool:
-    """Return what a function returns in a forked child."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are what is tried
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if job() else 1)
-        finally:
-            os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
 def test_a_child_starts_with_none() -> None:
     """What its parent counted is reported by its parent."""
     refusals = RefusalCounts()
@@ -159,75 +146,53 @@ def test_a_child_starts_with_none() -> None:
     assert refusals.take() == {"full": 3} == refusals.totals
 
 
-def test_a_child_counts_though_a_thread_was_counting() -> None:
+def test_a_child_counts_though_a_thread_was_taking() -> None:
     """The thread that held the lock isn't there any more."""
     refusals = RefusalCounts()
     refusals.count("full")
-    counts = vars(refusals)["_by_process"][os.getpid()]
-    held = counts.lock.acquire()
-    assert held
+    with vars(refusals)["_refusals"].get().lock:
 
-    def child() -> bool:
-        refusals.count("full", 2)
-        return refusals.totals == {"full": 2} == refusals.take()
+        def child() -> bool:
+            refusals.count("full", 2)
+            return refusals.totals == {"full": 2} == refusals.take()
 
-    assert in_child(child)
-    counts.lock.release()
+        assert in_child(child)
     assert refusals.take() == {"full": 1}
 
 
-def test_a_process_with_the_number_of_an_ancestor_starts_with_none() -> None:
-    """Numbers are used again; what the ancestor had counted is forgotten as soon as its child looks."""
-    number = 1
-    refusals = RefusalCounts(lambda: number)
-    refusals.count("full")
-    number = 2
-    assert not refusals.unreported
-    number = 1
-    assert refusals.totals == {}
-
-
-def test_a_count_is_in_the_sums_or_waits_for_that() -> None:
-    """While another thread adds up, it is in both for a moment, but counts once."""
+def test_no_one_waits_for_who_is_taking() -> None:
+    """While another thread takes, `take` has nothing, and the totals are known nevertheless."""
     refusals = RefusalCounts()
     refusals.count("full")
-    counts = vars(refusals)["_by_process"][os.getpid()]
-    with counts.lock:
-        refusals.count("full", 2)
-        counts.sums = counts.sums.plus(counts.fresh[0])
-        assert refusals.totals == {"full": 3}
-    assert refusals.totals == {"full": 3}
-    assert refusals.take() == {"full": 3}
-
-
-def test_totals_are_read_again_if_they_changed_meanwhile() -> None:
-    """A thread may add up between the looks at the sums and at what isn't added yet."""
-    refusals = RefusalCounts()
-    refusals.count("full")
-    counts = vars(refusals)["_by_process"][os.getpid()]
-
-    class Moving(deque[object]):
-        def copy(self) -> deque[object]:  # type: ignore[override]
-            if self:
-                counts.sums = counts.sums.plus(self.popleft())
-            return deque(self)
-
-    counts.fresh = Moving()
-    with counts.lock:
-        refusals.count("full", 2)
-        refusals.count("full", 4)
-        assert refusals.totals == {"full": 7}
-
-
-def test_no_one_waits_for_who_is_counting() -> None:
-    """While another thread adds up, `take` has nothing, and the totals are known nevertheless."""
-    refusals = RefusalCounts()
-    refusals.count("full")
-    counts = vars(refusals)["_by_process"][os.getpid()]
-    with counts.lock:
+    with vars(refusals)["_refusals"].get().lock:
         refusals.count("full", 2)
         refusals.count("empty", 4)
+        refusals.give_back({"full": 1})
         assert refusals.totals == {"full": 3, "empty": 4}
         assert refusals.take() == {}
         assert refusals.unreported
-    assert refusals.take() == {"full": 3, "empty": 4}
+    assert refusals.take() == {"full": 4, "empty": 4}
+
+
+class Late(dict[str, Tally]):
+    """Counts of which one comes while they are listed for a report."""
+
+    def __init__(self, count: Callable[[], None]) -> None:
+        super().__init__()
+        self.count = count
+
+    def items(self) -> list[tuple[str, Tally]]:  # type: ignore[override]
+        found = list(super().items())
+        self.count()
+        return found
+
+
+def test_what_comes_while_others_are_taken_is_taken_next() -> None:
+    """It isn't lost, nor reported twice."""
+    refusals = RefusalCounts()
+    vars(refusals)["_refusals"].get().counted = Late(lambda: refusals.count("full", 4))
+    refusals.count("full")
+    first = refusals.take()
+    assert refusals.unreported
+    second = refusals.take()
+    assert first["full"] + second["full"] == 9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import baseplate_events.events
+from tests.support.forks import library_fork
 from tests.support.queues import event_of, outlast_trust
 from tests.support.spool_reader import SpoolReader
 from tests.support.spool_services import (
@@ -80,17 +80,9 @@ def test_children_of_a_thread_put_while_others_do(tmp_path: Path) -> None:
 
 @pytest.fixture
 def fork() -> Generator[Callable[[], int]]:
-    """The fork of the C library, of which Python learns nothing.
-
-    A thread passes Python's lock on only where it waits for the system. Otherwise a child might find the lock
-    just being passed on, to a thread that it doesn't have, and no program in Python can go on then.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1_000.0)
-    try:
-        yield ctypes.PyDLL(None).fork
-    finally:
-        sys.setswitchinterval(before)
+    """The fork of the C library."""
+    with library_fork() as fork:
+        yield fork
 
 
 @pytest.mark.usefixtures("tiny_segments")

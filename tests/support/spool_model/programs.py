@@ -131,15 +131,12 @@ class Clock:
         return self._machine.now
 
 
-class Pid:
-    """Returns the number of one process."""
+class WipedCell(bytearray):
+    """A byte that a forked child finds cleared."""
 
-    def __init__(self, process: Process) -> None:
-        self._pid = process.pid
-
-    def __call__(self) -> int:
-        """Return it."""
-        return self._pid
+    def __deepcopy__(self, memo: dict[int, object]) -> WipedCell:
+        """Return the child's."""
+        return WipedCell(len(self))
 
 
 @dataclass(eq=False)
@@ -150,7 +147,6 @@ class Service:
         process: As the kernel knows it.
         directory: As it sees it.
         clock: Its clock.
-        pid: Its `getpid`.
         refusals: What it counted.
         writer: Its writer; None once it ended.
         tasks: Threads of it that haven't ended.
@@ -161,7 +157,6 @@ class Service:
     process: Process
     directory: SimulatedDirectory
     clock: Clock
-    pid: Pid
     refusals: RefusalCounts
     writer: SpoolWriter | None
     tasks: int = 0
@@ -172,20 +167,18 @@ class Service:
         """Return the child: a copy of the memory, and the descriptors of `process`, which it shares."""
         mine = self.directory
         directory = type(mine)(machine, process, mine.published, mine.written)
-        clock, pid = Clock(machine, process), Pid(process)
-        memo: dict[int, object] = {
-            id(mine): directory,
-            id(self.clock): clock,
-            id(self.pid): pid,
-        }
-        for counts in vars(self.refusals)["_by_process"].values():
-            lock = memo[id(counts.lock)] = threading.Lock()
-            if counts.lock.locked():
-                lock.acquire()
+        clock = Clock(machine, process)
+        memo: dict[int, object] = {id(mine): directory, id(self.clock): clock}
+        counts = vars(self.refusals)["_refusals"].held.value
+        lock = memo[id(counts.lock)] = threading.Lock()
+        if counts.lock.locked():
+            lock.acquire()
+        for count in (*counts.counted.values(), *counts.returned.values()):
+            memo[id(count._lock)] = threading.RLock()  # free: no step is within it
         refusals = copy.deepcopy(self.refusals, memo)
         memo[id(self.refusals)] = refusals
         writer = copy.deepcopy(self.writer, memo)
-        return Service(process, directory, clock, pid, refusals, writer, alone=self.alone and self.tasks == 1)
+        return Service(process, directory, clock, refusals, writer, alone=self.alone and self.tasks == 1)
 
 
 @dataclass

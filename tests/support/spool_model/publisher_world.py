@@ -40,7 +40,7 @@ from . import programs
 from .collector import Collector, JsonEvents
 from .files import SimulatedDirectory
 from .machine import KilledError, Violation
-from .programs import Clock, Pid, Program, Service, SmallWriter
+from .programs import Clock, Program, Service, SmallWriter, WipedCell
 from .publisher import Code, SimulatedPublisher
 from .publisher_deeds import Harm, Mood, Publish, Put, Syncs
 from .publisher_files import SyncedSegment
@@ -258,10 +258,10 @@ class PublisherWorld(World):
         machine = self.machine
         process = machine.kernel.start(name)
         directory = SimulatedDirectory(machine, process, self.note_published, self.note_written)
-        pid, clock = Pid(process), Clock(machine, process)
-        refusals = RefusalCounts(pid)
+        clock = Clock(machine, process)
+        refusals = RefusalCounts(WipedCell(2))
         writer = SmallWriter(directory, self.shape.max_size, self.shape.segment_size, refusals, clock)
-        self._spawn(Service(process, directory, clock, pid, refusals, writer), program, name)
+        self._spawn(Service(process, directory, clock, refusals, writer), program, name)
 
     def _exit(self, service: Service) -> None:
         service.writer = None

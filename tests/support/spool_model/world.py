@@ -25,7 +25,7 @@ from baseplate_events.spool.format import EVENT, MAX_HEADER, OVERHEAD, REFUSALS,
 from . import programs
 from .files import ReaderFiles, SimulatedDirectory
 from .machine import Machine, Violation
-from .programs import Clock, Events, Pid, Program, QuietSegment, Service, SmallWriter
+from .programs import Clock, Events, Program, QuietSegment, Service, SmallWriter, WipedCell
 from .reader import Ledger, ReferenceReader
 from .schedules import Exhaustive, Replay
 
@@ -132,10 +132,10 @@ class World:
             return
         code = self._setting.code
         directory = code.directory(machine, process, self._check_published, self._check_written)
-        pid, clock = Pid(process), Clock(machine, process)
-        refusals = code.refusals(pid)
+        clock = Clock(machine, process)
+        refusals = code.refusals(WipedCell(2))
         writer = code.writer(directory, self._setting.max_size, self._setting.segment_size, refusals, clock)
-        service = Service(process, directory, clock, pid, refusals, writer)
+        service = Service(process, directory, clock, refusals, writer)
         self._spawn(service, program, name)
 
     def _spawn(self, service: Service, program: Program, name: str) -> None:
