@@ -22,12 +22,12 @@ _REASONS: dict[type, str] = {
 
 
 def reason_of(error: EventError) -> str:
-    """Return what the refusal of an event with this error is counted as."""
+    """Return the reason that a refusal with this error is counted under."""
     return next((_REASONS[kind] for kind in type(error).__mro__ if kind in _REASONS), "other")
 
 
 def describe_failure(exc: Exception) -> str:
-    """Say what a serializer raised, and where, but not its message, which may hold what is in the event."""
+    """Name what a serializer raised, and where, without its message, which may quote the event."""
     traceback = exc.__traceback__
     frames = 0
     while traceback is not None and traceback.tb_next is not None:

@@ -2,9 +2,9 @@
 
 Rules:
 
-1. The first refusal is logged at once; then there is one message in `PAUSE` seconds at most, which says how
-   many events were refused since the last one, and why.
-2. What isn't logged yet when the queue takes events again is logged by the first put after the pause.
+1. The first refusal is logged at once, then at most one message in `PAUSE` seconds: how many events were
+   refused since the last message, and why.
+2. Once the queue takes events again, the first put after the pause logs the remaining refusals.
 3. A message holds no traceback and nothing of an event. Logging can't fail a put, and no thread waits for
    another one to log.
 """
@@ -66,18 +66,18 @@ class RefusalLog:
         self.pending: bool = False
 
     def note(self, error: EventError) -> None:
-        """Log that an event was refused just now, with all that weren't logged, if a message is due."""
+        """Log this refusal and all that weren't logged yet, if a message is due."""
         self.pending = True
         if self._is_due():
             self._write(f", the last: {error}")
 
     def recovered(self) -> None:
-        """Log what is left, as the queue takes events again, if a message is due."""
+        """Log the remaining refusals, since the queue takes events again, if a message is due."""
         if self._is_due():
             self._write("; it takes events again")
 
     def close(self) -> None:
-        """Log what is left."""
+        """Log the remaining refusals."""
         if self.pending:
             self._write("; it is closed", at_once=True)
 
@@ -128,7 +128,7 @@ def log_switched_off(name: str) -> None:
 
 
 def log_ignored(name: str) -> None:
-    """Log that the configuration says something else than `on` or `off`."""
+    """Log that the configuration has neither `on` nor `off`."""
     _logger().warning(
         "The configuration has a value for event queue %s that is neither on nor off, and is ignored", name
     )

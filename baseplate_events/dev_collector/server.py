@@ -34,7 +34,7 @@ _READ_TIMEOUT: Final = 60.0
 #: Seconds to read away what a refused client still sends, so that it sees the answer instead of a reset.
 _DRAIN_TIME: Final = 2.0
 
-#: Seconds that `close` waits for answers under way; a connection that takes longer is left behind.
+#: Seconds that `close` waits for unfinished answers; a connection that takes longer is left behind.
 _CLOSE_TIME: Final = 10.0
 
 #: Connections that may wait to be accepted.
@@ -65,13 +65,13 @@ class DevCollector:
     Args:
         keys: Secrets by the names of their keys.
         on_batch: Takes each batch before it is answered with 200; called in the thread of its connection, so
-            for several batches at a time. A refusal that it returns is the answer instead, as is 500 where
+            for several batches at a time. A refusal that it returns is the answer instead, as is 500 if
             it raises an OSError.
         on_rejected: Takes each refusal before it is answered; called like `on_batch`.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         max_size: Bytes that an uncompressed batch may have.
-        ssl_context: Where given, the collector speaks HTTPS.
+        ssl_context: With one, the collector speaks HTTPS.
 
     Raises:
         OSError: It can't listen there.
@@ -248,4 +248,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._refuse(RejectedBatch(code, f"not a request that can be read: {http.HTTPStatus(code).phrase}"))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the name is the base class's)
-        """Log nothing: `on_rejected` tells what is worth telling."""
+        """Log nothing: `on_rejected` reports refusals."""

@@ -7,11 +7,10 @@ Rules:
    member of that group, or root, can have given it to the group.
 2. A queue is *open* to whoever its mode lets in and `queue.mode` doesn't, and to all users in any case.
 3. A configuration file with the secret in it is open if all users may read it, and any file if all may write
-   to it. A group may read it: so deployments hand it to the publisher. A folder that lets nobody through
-   closes it, and a secret that is named as `$VARIABLE` isn't in it.
+   to it. A group may read it, since deployments give it to the publisher that way. A folder that lets no one
+   through closes it, and a secret that is named as `$VARIABLE` isn't in it.
 
-All but the functions at the end is pure. The publisher logs what is found, and the doctor makes findings of
-it.
+Everything except the functions at the end is pure. The publisher logs what is found, and `doctor` reports it.
 """
 
 from __future__ import annotations
@@ -147,7 +146,7 @@ class FileAccess:
 
     @property
     def writable_by_all(self) -> bool:
-        """Whether every user of this host may write to it, and have events sent to a host of his."""
+        """Whether every user of this host may write to it, and redirect events to a host of their own."""
         return self.reachable and bool(self.mode & stat.S_IWOTH)
 
     @property
@@ -171,9 +170,9 @@ class FileAccess:
 
 
 def holds_secret(text: str, section: str) -> bool:
-    """Tell whether the text of an INI file has a section's secret in it, rather than a variable's name.
+    """Return whether the text of an INI file has a section's secret in it, rather than a variable's name.
 
-    What can't be parsed counts as if it had.
+    A text that can't be parsed counts as having it.
     """
     parser = configparser.RawConfigParser()
     try:
@@ -185,7 +184,7 @@ def holds_secret(text: str, section: str) -> bool:
 
 
 def inspect_queue_access(descriptor: int, name: str, wanted_mode: int) -> QueueAccess:
-    """Look at the queue of an open descriptor."""
+    """Return who has access to the queue of an open descriptor."""
     status = os.fstat(descriptor)
     return QueueAccess.here(
         name,
@@ -197,7 +196,7 @@ def inspect_queue_access(descriptor: int, name: str, wanted_mode: int) -> QueueA
 
 
 def inspect_file(path: str | os.PathLike[str], section: str) -> FileAccess | None:
-    """Look at a configuration file; None if it can't be looked at, or is no file, such as a pipe."""
+    """Return who has access to a configuration file; None if it can't be read, or isn't a file."""
     try:
         file = Path(path).resolve(strict=True)
         status = file.stat()

@@ -1,9 +1,9 @@
 """The spool: segment files in a directory that services and their publisher share.
 
-- `format` says what a segment looks like, and finds the whole records in one.
+- `format` defines what a segment looks like, and finds the whole records in one.
 - `directory` and `open_directory` hold all that touches the files, and check the folder that they are in.
-- `permissions` says who may use that folder, and `problems` why it can't be used.
-- `file_systems` says which file systems a spool may be on.
+- `permissions` decides what that folder must look like; `problems` has the words for what is wrong with it.
+- `file_systems` decides which file systems a spool may be on.
 - `segment` is a file that a process appends to; `writer` starts segments and appends events.
 """
 

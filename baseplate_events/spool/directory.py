@@ -4,15 +4,16 @@ A spool is the folder `events-NAME` of a directory that services and their publi
 
 Rules:
 
-1. The shared directory must exist when the queue is opened; only `events-NAME` is made. A missing one may be
-   a volume that isn't mounted, and what was written in its place would reach no publisher. If it is deleted
-   later, it is recreated.
+1. The shared directory must exist when the queue is opened; only `events-NAME` is created. If the directory
+   is missing, its volume may not be mounted, and events written in its place would reach no publisher. If it
+   is deleted later, it is recreated.
 2. `events-NAME` is opened without following a link, and all files are named within the open folder, so that
    nothing outside of it is ever read or written. Its owner, group and mode are checked (`permissions`); those
    of the directory above it are the administrator's choice.
-3. A shared folder appears with its final permissions: it is made under another name and renamed. Otherwise a
-   process of another user could find it in the moment before it is opened to the group. Two processes that do
-   so at once may replace each other's folder while it is empty: then `create` raises `FileNotFoundError`.
+3. A shared folder appears with its final permissions: it is created under another name and renamed.
+   Otherwise a process of another user could find it in the moment before it is opened to the group. Two
+   processes that do so at once may replace each other's folder while it is empty: then `create` raises
+   `FileNotFoundError`.
 4. Files have the mode that was asked for, whatever the umask.
 5. `SpoolDirectory` holds no descriptor, so there is nothing that a forked process could share or lose.
 """
@@ -106,7 +107,7 @@ class SpoolDirectory:
     def prepare(self) -> None:
         """Check that the spool can be used here, and make its folder if it isn't there.
 
-        A disk that is full isn't an error here, but for each put.
+        A full disk isn't an error here; each put reports it.
 
         Raises:
             EventQueueUnsupportedError: This operating system can't lock files.
@@ -134,7 +135,7 @@ class SpoolDirectory:
                 os.close(descriptor)
         except OSError as exc:
             if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-                return  # each put says so, until there is room
+                return  # each put reports it, until there is room
             raise self._unusable(exc) from exc
 
     def open(self) -> OpenDirectory:

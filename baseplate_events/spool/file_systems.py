@@ -3,7 +3,8 @@
 A spool needs three things of its file system: that `flock` of one process holds for all others, that
 `O_APPEND` appends in one step, and that a file keeps its inode number when it is renamed. Local disks and
 memory have them. Network file systems don't have them between hosts, whatever they do on one host, so
-they are refused. All else is tried out (`probe`): FUSE and what shares folders with a virtual machine.
+they are refused. All others are probed (`probe`): FUSE, and file systems that share folders with a virtual
+machine.
 
 The type of a file system is what /proc/self/mountinfo calls it; see proc_pid_mountinfo(5).
 """
@@ -207,7 +208,7 @@ def _probe_renaming(directory: int, name: str, final: str, writer: int) -> None:
 
 
 def _probe_locking(writer: int, reader: int, handles: list[int]) -> None:
-    """Lock a file as a writer does, which is closed then, as that has to release the lock."""
+    """Lock a file as a writer does, and check that closing the file releases the lock."""
     if not try_lock(writer, exclusive=False) or try_lock(reader, exclusive=True):
         raise UnsuitableError("a lock doesn't keep out another process (flock)")
     handles.remove(writer)

@@ -21,7 +21,7 @@ def unusable(path: str, exc: OSError) -> str:
 
     Args:
         path: The folder.
-        exc: What the system said; not that it isn't permitted.
+        exc: The error of the system, except `PermissionError`.
     """
     number = exc.errno
     if number == errno.ENOENT and not os.path.isdir(_above(path)):  # noqa: PTH112 - pathlib takes long to import

@@ -236,7 +236,7 @@ class Segment:
         return True
 
     def unclaim(self) -> None:
-        """Have `claim` return True to another one, as the next segment couldn't be started."""
+        """Let another thread claim it, since the next segment couldn't be started."""
         self._claim.append(None)
 
     def check(self, now: float) -> bool:
@@ -256,7 +256,7 @@ class Segment:
         """Force what was appended onto the disk.
 
         Raises:
-            OSError: That failed, and a later success would mean nothing: the system may have given it up.
+            OSError: That failed. A later success proves nothing, since the system may have dropped the data.
         """
         os.fdatasync(self._fd)
 
@@ -266,7 +266,7 @@ class Segment:
         return self._limit == 0
 
     def end(self) -> None:
-        """Append nothing any more."""
+        """Stop appending to it."""
         self._limit = 0
 
     def discard(self) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ..counting.refusals import RefusalCounts
     from .segment import OpenSpoolFolder, SpoolFolder
 
-#: Seconds after which an attempt is made again when there was no room, and when there was another problem.
+#: Seconds until the next attempt, after there was no room, and after another problem.
 FULL_PAUSE = 0.25
 UNAVAILABLE_PAUSE = 1.0
 
@@ -95,7 +95,7 @@ class SpoolWriter:
 
     Attributes:
         segment: What is appended to now; None before the first event.
-        name: What tells its segments from those of others: 16 hexadecimal digits.
+        name: What distinguishes its segments from those of other writers: 16 hexadecimal digits.
         max_size: As given, and may be changed.
     """
 

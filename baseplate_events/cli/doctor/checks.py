@@ -38,7 +38,7 @@ _QUEUE_MISSING: Final = (Code.QUEUE_MISSING, Code.QUEUE_MISSING_SMALLER, Code.QU
 
 
 def expected_size(asked: QueueSize, limits: HostLimits, taken: int = 0) -> QueueSize | None:
-    """Tell which size an ordinary user gets who asks for one; None for none at all.
+    """Return the size that an ordinary user gets who asks for one; None for none at all.
 
     Args:
         asked: The size.
@@ -125,7 +125,7 @@ def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str,
 def judge_absence(
     queue: str | None, wanted: QueueSize, limits: HostLimits, taken: int, *, optional: bool = False
 ) -> Check:
-    """Tell what becomes of a queue that isn't there yet.
+    """Judge what becomes of a queue that isn't there yet.
 
     Args:
         queue: Its POSIX name, or None where no queue in particular is meant.
@@ -182,7 +182,7 @@ def judge_queue_size(info: QueueInfo, wanted: QueueSize) -> Check:
         f"{info.name} has room for {info.size}, instead of {wanted}; a queue keeps the size that it was "
         "made with",
         "lift the limits above if they are too low, then remove it at a moment when it is empty: "
-        f"`{unlink}`. Whoever comes next makes it anew",
+        f"`{unlink}`. The next service or publisher recreates it",
         commands=(unlink,),
         fields=fields,
     )
@@ -200,7 +200,7 @@ def judge_queue_depth(info: QueueInfo) -> Check:
         Code.QUEUE_NEARLY_FULL,
         name,
         f"{found}: nearly full, so services get EventQueueFullError",
-        "see that a publisher of this queue runs and gets through to the collector; its log tells",
+        "check that a publisher of this queue runs, and in its log that it gets through to the collector",
         fields=fields,
     )
 
@@ -348,7 +348,7 @@ def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> 
         key: The key that bounds what is written.
         free: Bytes that this user may still write.
         used: Bytes that were written already.
-        max_size: Bytes that the publisher may take in all.
+        max_size: Bytes that the publisher may take in total.
     """
     fields: dict[str, Field] = {"key": key, "free": free, "used": used, "max_size": max_size}
     found = f"{counted(free, 'byte')} free, {used:,} of {max_size:,} ({key}) in use"

@@ -1,8 +1,8 @@
 """Looks at the spool: its folder, its disk, what is in it, and who reads it.
 
-Nothing is made, corrected or deleted. To see whether a publisher reads the spool, its lock is asked for and
-let go of at once, as services do; a publisher that starts meanwhile tries again. The file system isn't
-probed, since that would make a file.
+Nothing is created, corrected or deleted. To see whether a publisher reads the spool, its lock is requested
+and released at once, as services do; a publisher that starts at that moment tries again. The file system
+isn't probed, since that would create a file.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def check_spool(wanted: SpoolWanted | None) -> Iterator[Check]:
         yield skipped(
             Code.SPOOL_UNSET,
             _FOLDER,
-            f"{_KEY} isn't set: a `kill -9` of the publisher costs the events that it has in hand",
+            f"{_KEY} isn't set: a `kill -9` of the publisher costs the events in its memory",
         )
         return
     folder = _check_folder(wanted)

@@ -1,15 +1,15 @@
 """What the health endpoint answers: three pages over a few lines of HTTP/1.1. Pure.
 
     GET /healthz    200 while the publisher does its work, 503 once it is stuck: restart it
-    GET /readyz     200 while events are being delivered, 503 and why otherwise: nothing that a restart mends
-    GET /metrics    the books, attempts and ages in Prometheus' text format; see `metrics`
+    GET /readyz     200 while events are being delivered; otherwise 503 and the reason, which no restart fixes
+    GET /metrics    counters, attempts and ages in Prometheus' text format; see `metrics`
 
 Rules:
 
 1. Each answer is the last of its connection. A request has no body, and a head of `MAX_HEAD` bytes at most.
    It names an address, `localhost` or a name that the operator lists; see `host_check`.
-2. No page holds the content of an event or a secret, also not what the collector wrote below its headers: an
-   operator may have them read by others than this host.
+2. No page holds the content of an event, a secret, or the body of a collector's response. An operator may
+   let other hosts read the pages.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_HEAD: Final = 8_192
 
 _TEXT: Final = "text/plain; charset=utf-8"
 
-#: A request line and header lines; what stands in those is looked at only as far as an answer needs it.
+#: A request line and header lines. Those are parsed only as far as an answer needs them.
 _REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) ([!-~]+) HTTP/1\.[0-9](?:\r?\n(.*))?")
 
 #: The path of a target that is a path or a whole URL.
@@ -67,7 +67,7 @@ _MISDIRECTED: Final = Page(
 
 
 def head_length(data: bytes) -> int | None:
-    """Tell how many of the bytes that came are the head of a request, None while its end isn't there."""
+    """Return the length of the head of a request, with its empty line; None while that hasn't arrived."""
     match = re.search(rb"\r?\n\r?\n", data)
     return None if match is None else match.end()
 
@@ -77,7 +77,7 @@ def answer(head: bytes, snapshot: Snapshot, now: float, *, hosts: Collection[str
 
     Args:
         head: Its head, whatever the client sent.
-        snapshot: What the publisher was last seen doing.
+        snapshot: The last snapshot of the publisher.
         now: Seconds of the monotonic clock.
         hosts: Names of this host that a request may use besides `localhost`, in lower case; None for any.
 

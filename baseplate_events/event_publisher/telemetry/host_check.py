@@ -34,7 +34,7 @@ _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::[0-9]*)?")
 
 
 def host_of(target: str, fields: bytes) -> str | None:
-    """Give the host and port that a request names, None if it names none.
+    """Return the host and port that a request names; None if it names none.
 
     Args:
         target: The target of its request line.
@@ -52,7 +52,7 @@ def host_of(target: str, fields: bytes) -> str | None:
 
 
 def is_allowed(host: str, names: Collection[str]) -> bool:
-    """Tell whether a host, with or without a port, is one that requests may name.
+    """Return whether a host, with or without a port, is one that requests may name.
 
     Args:
         host: What a request names.

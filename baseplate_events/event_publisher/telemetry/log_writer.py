@@ -1,18 +1,18 @@
-"""Lines of the log on their way to stderr, so that no one has to wait for whoever reads them.
+"""Writes lines of the log to stderr in a thread, so that nothing waits for whoever reads them.
 
 Rules:
 
 1. `put` never waits and never raises. A thread of its own writes, and it alone waits.
-2. Memory is bounded. When a line has no room, the oldest are dropped: the newest say how things are now, and
-   the last one says how they ended.
+2. Memory is bounded. When there is no room, the oldest lines are dropped: the newest say what is happening
+   now, and the last ones how the process ended.
 3. Lines that are dropped are counted. The number is logged before the next line that can be written.
 4. `flush` waits for a limited time, so a publisher ends even if no one reads its log.
-5. A line that could be written only in part costs itself; the next one begins a line of its own.
+5. A line that was written only in part spoils no other: the next one starts on a new line.
 
-Why a thread: stderr is a terminal, a file, a pipe or a socket that other processes write to as well. To set
-O_NONBLOCK on it would set it for all of them, since the flag belongs to the open file description. poll(2)
-says whether a pipe has room for PIPE_BUF bytes, but another writer may take that room first, and it doesn't
-say whether a file on a hanging disk takes anything.
+Why a thread: stderr is a terminal, a file, a pipe or a socket that other processes write to as well. The flag
+O_NONBLOCK belongs to the open file description, so it would be set for all of them. poll(2) reports whether a
+pipe has room for PIPE_BUF bytes, but another writer may take that room first; and it can't report that a disk
+hangs.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class LineWriter:
         self._lines: collections.deque[bytes] = collections.deque()
         self._size = 0  # bytes in _lines
         self._dropped = 0
-        self._reported = 0  # those of the dropped that a notice has told
+        self._reported = 0  # dropped lines that a notice has counted
         self._asked_to_flush = False
-        self._written = 0  # lines, to see whether anything moves
+        self._written = 0  # lines, to see whether any gets through
         self._given_up_at = -1  # _written when `flush` last gave up
         self._torn = False  # used by the thread alone
         self._thread: threading.Thread | None = None
@@ -67,7 +67,7 @@ class LineWriter:
         return self._dropped
 
     def put(self, line: str) -> None:
-        """Have a line written; it has no line break at its end."""
+        """Queue a line, which has no line break at its end, to be written."""
         try:
             data = line.encode(self._encoding, "backslashreplace") + b"\n"
         except (UnicodeError, LookupError):  # an encoding without "backslashreplace" for what it can't write
@@ -84,7 +84,7 @@ class LineWriter:
             self._changed.notify_all()
 
     def lose(self) -> None:
-        """Count a line that could not even be made."""
+        """Count a line that could not be formatted as dropped."""
         with self._changed:
             self._dropped += 1
 
@@ -126,10 +126,10 @@ class LineWriter:
                 line = self._lines.popleft() if self._lines else None
                 self._size -= len(line or b"")
                 missing = self._dropped - self._reported
-            told = not missing or self._write(self._notice(missing))
-            written = told and (line is None or self._write(line))
+            noticed = not missing or self._write(self._notice(missing))
+            written = noticed and (line is None or self._write(line))
             with self._changed:
-                self._reported += missing if told else 0
+                self._reported += missing if noticed else 0
                 self._written += written
                 self._dropped += line is not None and not written
                 # A notice of lines that were dropped during the write is due, unless nothing can be written.
@@ -141,7 +141,7 @@ class LineWriter:
         return self._format_notice(missing).encode("ascii", "backslashreplace") + b"\n"
 
     def _write(self, line: bytes) -> bool:
-        """Write a line, however long that takes; tell whether it was written."""
+        """Write a line, however long that takes; return whether it was written."""
         rest = memoryview(b"\n" + line if self._torn else line)
         size = len(rest)
         try:

@@ -2,14 +2,14 @@
 
 Rules:
 
-1. A record is one line, whatever it holds. As text it is safe for a terminal, and what it has from elsewhere
-   is cut at `MAX_FOREIGN` characters; as JSON it is whole, in ASCII.
+1. A record is one line, whatever it holds. As text it is safe for a terminal, and foreign text in it is cut
+   at `MAX_FOREIGN` characters; as JSON it is whole, in ASCII.
 2. Of an exception its type and place are written, never its text, which might quote an event.
-3. Of warnings and errors of a kind, the first is written at once, and then one in `REPEAT_INTERVAL` at most,
-   with how many more there were. None is lost without being counted: of those that no other followed, the
-   latest is written with the next record of whatever kind, or when logging ends.
+3. Of warnings and errors of a kind, the first is written at once, and then at most one in `REPEAT_INTERVAL`,
+   with the number of those in between. If no other follows, the latest is written with the next record of any
+   kind, or when logging ends. So each is written or counted.
 4. Two records are of a kind if they have the same logger, level, template and words; numbers may differ.
-5. Nothing here waits for who reads the log, or raises; see `log_writer`. Lines that are dropped are counted.
+5. Nothing here raises, or waits for whoever reads the log; see `log_writer`. Dropped lines are counted.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ FORMATS: Final[tuple[Format, ...]] = ("text", "json")
 #: Seconds between two lines of a kind.
 REPEAT_INTERVAL: Final = 10.0
 
-#: Kinds that are kept at a time; words may come from the network, and memory is bounded. Records beyond that
-#: are of a kind if the same line of code logs them.
+#: Kinds that are remembered at a time. Words may come from the network, so memory must be bounded. Beyond
+#: that, records are of a kind if the same line of code logs them.
 MAX_KINDS: Final = 64
 
-#: Characters of a message as text: what a configuration with forty errors has.
+#: Characters of a message as text: enough for a configuration with forty errors.
 _MAX_MESSAGE: Final = 8_000
 
 
 @dataclass(slots=True)
 class _Held:
-    """What is held back of a kind until a time: the latest record, if any, and how many."""
+    """What is held back of a kind until a given time: the latest record, if any, and how many."""
 
     until: float
     latest: logging.LogRecord | None = None
@@ -102,13 +102,13 @@ class RepeatFilter(logging.Filter):
             return passes
 
     def flush(self) -> None:
-        """Write what is held back, however short."""
+        """Write what is held back, however recent."""
         with self._lock:
             held, self._held = self._held, {}
             self._write(held.values())
 
     def _is_first(self, record: logging.LogRecord, until: float) -> bool:
-        """Return whether there was no record of the kind lately; if there was, hold this one back."""
+        """Return whether this is the first recent record of its kind; if not, hold it back."""
         kind = self._kind_of(record)
         held = self._held.get(kind)
         if held is None:
@@ -124,7 +124,7 @@ class RepeatFilter(logging.Filter):
         words = [argument for argument in arguments if not isinstance(argument, int | float)]
         try:
             kind: Hashable = (record.name, record.levelno, str(record.msg), *map(str, words))
-        except Exception:  # noqa: BLE001  what can't be written must not end the work
+        except Exception:  # noqa: BLE001  a record that can't be formatted must not stop the publisher
             return place
         return kind if len(self._held) < MAX_KINDS or kind in self._held else place
 
@@ -161,16 +161,16 @@ class StderrHandler(logging.Handler):
         return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have the record written soon."""
+        """Queue the record to be written."""
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001  arguments that don't fit their template must not end the work
+        except Exception:  # noqa: BLE001  arguments that don't fit their template must not stop the publisher
             self._writer.lose()
         else:
             self._writer.put(line)
 
     def flush(self) -> None:
-        """Wait a moment until everything is written."""
+        """Write what is held back, and wait a moment until everything is written."""
         self._repeats.flush()
         self._writer.flush()
 
@@ -200,7 +200,7 @@ class TextFormatter(logging.Formatter):
         exception = _exception(record)
         more = _more(record)
         if isinstance(record.args, tuple):
-            # A text of ours is an argument only where it is short: the rest is from elsewhere.
+            # Our own texts are short if they are arguments; anything longer is foreign.
             record.args = tuple(
                 printable(arg, MAX_FOREIGN) if isinstance(arg, str) else arg for arg in record.args
             )
@@ -231,7 +231,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(log_format: Format, *, debug: bool) -> None:
-    """Have everything that is logged in this process written to stderr, from INFO or DEBUG on.
+    """Write everything that this process logs to stderr, from INFO or DEBUG on.
 
     If stderr is closed, nothing that is opened later gets its number.
     """

@@ -1,6 +1,6 @@
-"""What a snapshot says in metrics. Pure.
+"""The metrics of a snapshot. Pure.
 
-Names are those that go to statsd as far as the two forms allow; docs/operations.md has both.
+Names are the same as for statsd as far as the two forms allow; docs/operations.md lists both.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _PREFIX: Final = "event_publisher_"
 
 
 def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
-    """Say a snapshot in metrics; ages are those at `now`, in seconds of the monotonic clock."""
-    books, attempts = snapshot.accounting, snapshot.attempts
+    """Return the metrics of a snapshot; ages are those at `now`, in seconds of the monotonic clock."""
+    fates, attempts = snapshot.accounting, snapshot.attempts
     queue: Labels = (("queue", snapshot.queue_name),)
     one, by, since = partial(_one, queue), partial(_by, queue), partial(_since, now)
 
@@ -47,34 +47,34 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "events_received_total",
             "counter",
             "Events taken from the queue, or read from the spool.",
-            one(books.received),
+            one(fates.received),
         ),
         Metric(
             "events_recovered_total",
             "counter",
             "Those of the received in batches that an earlier run had begun to send.",
-            one(books.recovered),
+            one(fates.recovered),
         ),
-        Metric("events_delivered_total", "counter", "Events that the collector took.", one(books.delivered)),
+        Metric("events_delivered_total", "counter", "Events that the collector took.", one(fates.delivered)),
         Metric(
             "events_dead_lettered_total",
             "counter",
             "Events that were given up and are in the dead letters.",
-            one(books.dead_lettered),
+            one(fates.dead_lettered),
         ),
-        Metric("events_returned_total", "counter", "Events put back into the queue.", one(books.returned)),
+        Metric("events_returned_total", "counter", "Events put back into the queue.", one(fates.returned)),
         Metric(
             "events_dropped_total",
             "counter",
             "Events that are gone.",
-            by("reason", {reason.value: count for reason, count in books.dropped.items()}),
+            by("reason", {reason.value: count for reason, count in fates.dropped.items()}),
         ),
-        Metric("events_in_hand", "gauge", "Events in memory only.", one(books.in_hand)),
+        Metric("events_in_hand", "gauge", "Events in memory only.", one(fates.in_hand)),
         Metric(
             "events_spooled",
             "gauge",
             "Events of the spool that were read or moved into it, and aren't delivered.",
-            one(books.spooled),
+            one(fates.spooled),
         ),
         Metric(
             "oldest_event_age_seconds",
@@ -89,7 +89,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "dead_letters_dropped_total",
             "counter",
             "Old dead letters that made room for new ones.",
-            one(books.letters_dropped),
+            one(fates.letters_dropped),
         ),
         Metric(
             "attempts_total",
@@ -165,7 +165,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
 
 
 def _setting_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
-    """Say what the publisher is set to."""
+    """Return the metrics of the options in force."""
     by = partial(_by, queue, "option")
     texts = {name: value for name, value in snapshot.settings.items() if isinstance(value, str)}
     return [
@@ -194,7 +194,7 @@ def _setting_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
 
 
 def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
-    """Say how full the POSIX queue is, if there is one."""
+    """Return the metrics of the POSIX queue, if there is one."""
     transports = {name: int(up) for name, up in snapshot.transports.items()}
     metrics = [
         Metric(
@@ -232,7 +232,7 @@ def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
 
 
 def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]:
-    """Say how full the spool is, and what was found in it."""
+    """Return the metrics of the spool."""
     one, by = partial(_one, queue), partial(_by, queue)
     problems = [problem for problem in (spool.error, spool.paused, *spool.problems) if problem is not None]
     return [

@@ -42,9 +42,9 @@ class Sample:
     """A number.
 
     Attributes:
-        labels: What tells it from others of its metric.
+        labels: What distinguishes it from the other samples of its metric.
         value: The number.
-        suffix: What its name has beside that of the metric, such as `_bucket`.
+        suffix: What its name adds to that of the metric, such as `_bucket`.
     """
 
     labels: Labels
@@ -59,7 +59,7 @@ class Metric:
     Attributes:
         name: Lower-case letters and underscores; of a counter it ends in `_total`.
         kind: What it is.
-        meaning: What it says, for people.
+        meaning: What it means, for people.
         samples: Its numbers; without any the metric isn't written.
     """
 
@@ -70,7 +70,7 @@ class Metric:
 
 
 def histogram_samples(distribution: Distribution, labels: Labels) -> tuple[Sample, ...]:
-    """Give the samples of a histogram: how many values are up to each bound, their sum and number."""
+    """Return the samples of a histogram: how many values are up to each bound, their sum and number."""
     bounds = [*distribution.bounds, math.inf]
     buckets = zip(bounds, itertools.accumulate(distribution.counts), strict=True)
     return (

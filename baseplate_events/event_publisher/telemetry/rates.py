@@ -1,4 +1,4 @@
-"""How fast numbers grew lately, for those who look once. Pure."""
+"""How fast numbers grew lately, for readers who look only once. Pure."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Final, final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Seconds that a rate is over, at least, as soon as there is so much to look back at.
+#: Seconds that a rate covers at least, once that much time has passed.
 WINDOW: Final = 10.0
 
-#: Seconds of the shortest time that gives a rate: less would make it jump.
+#: Seconds that a rate covers at the least; with less it would jump.
 _SHORTEST: Final = 0.5
 
 
 @final
 class Rates:
-    """The growth of some numbers in a second, over the last `WINDOW`.
+    """The growth per second of some numbers, over the last `WINDOW`.
 
-    It holds the numbers of a window, one set for each call, and calls come a second apart.
+    It keeps the numbers of a window, one set for each call; calls come about a second apart.
     """
 
     def __init__(self) -> None:
         self._looks: collections.deque[tuple[float, Mapping[str, float]]] = collections.deque()
 
     def note(self, now: float, numbers: Mapping[str, float]) -> dict[str, float]:
-        """Take numbers of a moment, the same ones each time, and return their growth in a second.
+        """Add the numbers of this moment, the same ones each time, and return their growth per second.
 
         Returns:
             The rates, rounded to thousandths; none before half a second has passed since the first call.

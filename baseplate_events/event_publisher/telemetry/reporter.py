@@ -155,19 +155,19 @@ class Reporter:
     def _report_metrics(self, snapshot: Snapshot, now: float) -> None:
         """Send gauges of what is held, and counters of the fates since the last report."""
         self._notifier.status(snapshot.in_words(now))
-        books, oldest_at = snapshot.accounting, snapshot.oldest_at
+        accounting, oldest_at = snapshot.accounting, snapshot.oldest_at
         fates = {
-            "received": books.received,
-            "recovered": books.recovered,
-            "delivered": books.delivered,
-            "dead_lettered": books.dead_lettered,
-            "returned": books.returned,
-            "dead_letters.dropped": books.letters_dropped,
+            "received": accounting.received,
+            "recovered": accounting.recovered,
+            "delivered": accounting.delivered,
+            "dead_lettered": accounting.dead_lettered,
+            "returned": accounting.returned,
+            "dead_letters.dropped": accounting.letters_dropped,
             "log_lines_dropped": snapshot.log_lines_dropped,
-            **{f"dropped.{reason.value}": count for reason, count in books.dropped.items()},
+            **{f"dropped.{reason.value}": count for reason, count in accounting.dropped.items()},
         }
         levels: dict[str, float | None] = {
-            "in_hand": books.in_hand,
+            "in_hand": accounting.in_hand,
             "oldest.age": _age(oldest_at, now),
             **{f"transport.{name}": int(up) for name, up in snapshot.transports.items()},
         }
@@ -176,7 +176,7 @@ class Reporter:
             levels |= {"queue.depth": snapshot.queue_depth, "queue.highest": self._highest}
         if snapshot.spool is not None:
             fates |= _counts(snapshot.spool)
-            levels |= {"spooled": books.spooled, **_levels(snapshot.spool, now)}
+            levels |= {"spooled": accounting.spooled, **_levels(snapshot.spool, now)}
         self._highest = 0
         self._metrics.send(
             gauges={name: level for name, level in levels.items() if level is not None},

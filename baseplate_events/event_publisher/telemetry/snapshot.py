@@ -2,12 +2,11 @@
 
 Rules:
 
-1. Only the deciding thread makes a `Snapshot`, between two steps, at least once in `SNAPSHOT_INTERVAL`; so
-   its books balance, and whoever reads it takes nothing from delivery.
-2. A snapshot never changes. Readers take the last one; that it is recent is the sign that the publisher is
-   alive.
-3. It holds moments of the monotonic clock. Ages are reckoned when they are told, so that they go on growing
-   when the publisher hangs.
+1. Only the deciding thread makes a `Snapshot`, between two steps, at least once in `SNAPSHOT_INTERVAL`. So
+   its counters balance, and reading it takes no time from delivery.
+2. A snapshot never changes. Readers use the last one. If it is recent, the publisher is alive.
+3. It holds moments of the monotonic clock. Ages are computed when they are shown, so they keep growing if the
+   publisher hangs.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Result(enum.Enum):
-    """How an attempt ended, as metrics tell it."""
+    """How an attempt ended, as metrics report it."""
 
     ACCEPTED = "accepted"
     TOO_LARGE = "too_large"
@@ -55,10 +54,10 @@ class Result(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """How values were spread.
+    """The distribution of values.
 
     Attributes:
-        bounds: Upper bounds of the classes, ascending; each bound belongs to its class.
+        bounds: Upper bounds of the classes, inclusive, ascending.
         counts: Values in each class, and those above the last bound.
         total: The sum of all values.
     """
@@ -80,11 +79,11 @@ class AttemptCounts:
     Attributes:
         results: Attempts by how they ended; every result has an entry.
         seconds: How long they took.
-        last_error: What the last attempt ran into, in words for an operator; None if it was accepted.
-        failing_since: When the first of the failures in a row came, None where the last was none.
-        last_success_at: When the last batch was accepted, None where none was.
+        last_error: Why the last attempt failed, in words for an operator; None if it was accepted.
+        failing_since: When the first of the failures in a row occurred; None if the last attempt didn't fail.
+        last_success_at: When the last batch was accepted; None if none was.
         last_status: HTTP status of the last response, None if there was none.
-        last_answer_at: When that came.
+        last_answer_at: When that arrived.
     """
 
     results: Mapping[Result, int]
@@ -97,7 +96,7 @@ class AttemptCounts:
 
 
 class Peak:
-    """The highest of some numbers, for those who look at least once in `PEAK_TIME`."""
+    """The highest of some numbers, for readers who look at least once in `PEAK_TIME`."""
 
     def __init__(self) -> None:
         self._ends_at = -math.inf
@@ -105,7 +104,7 @@ class Peak:
         self._current = 0
 
     def note(self, number: int, now: float) -> int:
-        """Take a number of a moment, and return the highest of one to two `PEAK_TIME` before it."""
+        """Add the number of this moment, and return the highest of the last one to two `PEAK_TIME`."""
         if now >= self._ends_at:
             follows = now < self._ends_at + PEAK_TIME
             self._last = self._current if follows else 0
@@ -119,7 +118,7 @@ class Attempts:
     """Counts attempts; used by the deciding thread alone.
 
     Attributes:
-        last_error: What the last attempt ran into; see `AttemptCounts`.
+        last_error: Why the last attempt failed; see `AttemptCounts`.
     """
 
     def __init__(self) -> None:
@@ -150,15 +149,15 @@ class Attempts:
             self._last_status, self._last_answer_at = outcome.status, now
 
     def settle(self) -> None:
-        """Take note that nothing is left to deliver: what the collector refused last was given up.
+        """Note that nothing is left to deliver: what the collector refused last was given up.
 
-        Then that refusal was of the event alone, as others were accepted beside it. Other failures stay.
+        So that refusal concerned its event alone, and is no error any more. Other failures stay.
         """
         if self._refused:
             self.last_error = self._failing_since = None
 
     def counts(self) -> AttemptCounts:
-        """Give what was counted so far."""
+        """Return what was counted so far."""
         return AttemptCounts(
             results=dict(self._results),
             seconds=Distribution(BOUNDS, tuple(self._classes), self._total),
@@ -175,11 +174,11 @@ class SpoolLevel:
     """How full a spool is, and what was found in it.
 
     Attributes:
-        size: Bytes in it that aren't delivered; how many events that are isn't known.
+        size: Bytes in it that aren't delivered; the number of events isn't known.
         max_size: Bytes beyond which nothing is moved from the queue into it.
         segments: Segments that are there and can be delivered.
         oldest_at: When the oldest of them with something to deliver was created, by the monotonic clock, as
-            far as the clock on the wall can say; None if there is none.
+            far as the wall clock can say; None if there is none.
         aside: Segments that are set aside, by reason.
         torn_bytes: Bytes that belong to no whole record, found in this run.
         torn_gaps: Runs of such bytes.
@@ -220,20 +219,20 @@ class Snapshot:
         queue_name: The NAME of `/events-NAME`.
         version: The version of this package.
         started_at: When the publisher was made.
-        made_at: When this was seen.
-        accounting: The fates of all events, a copy of the books.
+        made_at: When this snapshot was made.
+        accounting: The fates of all events, a copy.
         queue_depth: Events that wait in the POSIX queue; None if there is none.
         queue_capacity: Events that it holds, likewise.
         attempts: What became of all attempts.
         failures: Failed attempts in a row.
-        oldest_at: When the oldest event that isn't delivered came, None where there is none.
-        spool: How full the spool is, None where there is none.
+        oldest_at: When the oldest event that isn't delivered arrived; None if there is none.
+        spool: How full the spool is; None if there is none.
         queue_highest: The highest depth that was seen since the last snapshot.
         queue_full: How often the queue was full when it was looked at: before each burst, and for each
             snapshot.
         transports: What services may put events into, and whether events can be taken from it.
         disk_error: What the disk said when it took no dead letters; None while it does.
-        stopping: Whether the publisher was told to stop.
+        stopping: Whether the publisher is stopping.
         metrics_dropped: Lines for statsd that couldn't be sent.
         log_lines_dropped: Lines of the log that couldn't be written to stderr.
         collector: Where batches are posted.
@@ -275,7 +274,7 @@ class Snapshot:
         return (self.queue_depth or 0) + self.accounting.in_hand
 
     def unready(self, now: float) -> str | None:
-        """Tell why events aren't being delivered at `now`, in words for an operator; None where they are."""
+        """Return why events aren't being delivered at `now`, in words for an operator; None if they are."""
         if not self.alive(now):
             return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
         if self.stopping:
@@ -291,14 +290,14 @@ class Snapshot:
         return "; ".join(found) if found else None
 
     def alive(self, now: float) -> bool:
-        """Tell whether the publisher did something lately."""
+        """Return whether the publisher did something lately."""
         return now - self.made_at <= STUCK_AFTER
 
     def in_words(self, now: float) -> str:
-        """Say in one line what the publisher is doing."""
+        """Describe in one line what the publisher is doing."""
         unready = self.unready(now)
         doing = "delivering" if unready is None else f"not delivering: {unready}"
-        parts = [f"{self.accounting.delivered:,} delivered", f"{self.accounting.in_hand:,} in hand"]
+        parts = [f"{self.accounting.delivered:,} delivered", f"{self.accounting.in_hand:,} in memory"]
         if self.spool is not None:
             parts.append(f"{counted(self.spool.size, 'byte')} in the spool")
         if self.queue_depth is not None:
@@ -307,7 +306,7 @@ class Snapshot:
 
 
 def describe_failure(outcome: Outcome) -> str | None:
-    """Say what an attempt ran into, and the remedy if that is known; None if the batch was accepted."""
+    """Return why an attempt failed, and the remedy if that is known; None if the batch was accepted."""
     match outcome:
         case TooLarge(reason=reason) | Refused(reason=reason):
             return f"everything since the last accepted batch was refused: {reason}"

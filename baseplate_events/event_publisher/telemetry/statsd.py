@@ -1,4 +1,4 @@
-"""A statsd client that can't get in the way of what it measures.
+"""A statsd client that can't disturb what it measures.
 
 `statsd_lines` formats measurements and packs them into datagrams. This module has the socket that sends them,
 and the thread that resolves the name of the server.

@@ -1,17 +1,17 @@
-"""Tells systemd how the publisher is doing, by datagrams to the socket that $NOTIFY_SOCKET names.
+"""Notifies systemd of what the publisher is doing, by datagrams to the socket that $NOTIFY_SOCKET names.
 
     READY=1                          it publishes; `systemctl start` of a Type=notify unit ends
-    RELOADING=1, MONOTONIC_USEC=…    it reads its configuration again; READY=1 follows
+    RELOADING=1, MONOTONIC_USEC=…    it reloads its configuration; READY=1 follows
     STOPPING=1                       it ends
     STATUS=…                         a line for `systemctl status`
-    WATCHDOG=1                       it isn't stuck; WatchdogSec= has it killed where this stays away
+    WATCHDOG=1                       it isn't stuck; with WatchdogSec=, systemd kills it when these stop
 
 Rules:
 
 1. Nothing here raises or waits. A datagram that can't be sent is lost.
 2. Without $NOTIFY_SOCKET nothing happens at all.
-3. The watchdog is fed by the thread that decides, at half of the time that systemd allows, so that a thread
-   beside it can't hide that it is stuck.
+3. The thread that decides feeds the watchdog, at half of the time that systemd allows. No other thread does,
+   so none can hide that this one is stuck.
 
 See sd_notify(3) and sd_watchdog_enabled(3).
 """
@@ -42,7 +42,7 @@ class Notifier:
         clock: The monotonic clock, in seconds, from which systemd's is taken too.
 
     Attributes:
-        alive_at: When `alive` is to be called next, by that clock; infinite where systemd expects nothing.
+        alive_at: When `alive` is to be called next, by that clock; infinite if systemd expects nothing.
     """
 
     def __init__(self, environ: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,30 +59,30 @@ class Notifier:
 
     @property
     def listening(self) -> bool:
-        """Whether somebody is told."""
+        """Whether notifications are sent."""
         return self._socket is not None
 
     def ready(self) -> None:
-        """Tell that the publisher publishes, for the first time or after `reloading`."""
+        """Notify that the publisher publishes, for the first time or after `reloading`."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """Tell that the publisher reads its configuration again."""
+        """Notify that the publisher reloads its configuration."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={self._clock() * 1_000_000:.0f}")
 
     def stopping(self) -> None:
-        """Tell that the publisher ends."""
+        """Notify that the publisher ends."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Tell what the publisher is doing, if that is something else than the last time."""
+        """Send what the publisher is doing, if it has changed."""
         if text == self._status:
             return
         self._status = text
         self._send("STATUS=" + printable(text).encode()[:_STATUS_SIZE].decode(errors="ignore"))
 
     def alive(self) -> None:
-        """Tell that the publisher isn't stuck, if it is time to; cheap enough for each step."""
+        """Notify that the publisher isn't stuck, if that is due; cheap enough for each step."""
         now = self._clock()
         if now >= self.alive_at:
             self.alive_at = now + self._interval
@@ -101,14 +101,14 @@ class Notifier:
 
 
 def _address(text: str) -> str | None:
-    """Read $NOTIFY_SOCKET; None where it is nothing that datagrams can be sent to."""
+    """Read $NOTIFY_SOCKET; None if no datagram can be sent there."""
     if "\0" in text or not text.startswith(("/", "@")):
         return None
     return "\0" + text[1:] if text.startswith("@") else text
 
 
 def _watchdog_interval(environ: Mapping[str, str]) -> float:
-    """Give half of the seconds after which systemd takes this process for stuck; infinite if never."""
+    """Return half of the seconds after which systemd considers this process stuck; infinite if never."""
     pid = environ.get("WATCHDOG_PID", "")
     if pid not in {"", str(os.getpid())}:
         return math.inf

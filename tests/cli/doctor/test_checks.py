@@ -311,7 +311,7 @@ def test_the_words_on_the_size_of_a_queue() -> None:
         judge_queue_size(queue(), more),
         f"/events-v2 has room for {SIZE}, instead of {more}; a queue keeps the size that it was made with",
         "lift the limits above if they are too low, then remove it at a moment when it is empty: "
-        f"`{unlink}`. Whoever comes next makes it anew",
+        f"`{unlink}`. The next service or publisher recreates it",
     )
 
 
@@ -321,7 +321,7 @@ def test_the_words_on_the_depth_of_a_queue() -> None:
     check_words(
         judge_queue_depth(queue(9)),
         "9 of 10 events: nearly full, so services get EventQueueFullError",
-        "see that a publisher of this queue runs and gets through to the collector; its log tells",
+        "check that a publisher of this queue runs, and in its log that it gets through to the collector",
     )
 
 

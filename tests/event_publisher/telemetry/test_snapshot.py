@@ -136,7 +136,7 @@ def test_a_status_line_says_what_is_held(snapshot: Snapshot) -> None:
     line = snapshot.in_words(snapshot.made_at)
     unready = snapshot.unready(snapshot.made_at)
     assert line.startswith("delivering (" if unready is None else f"not delivering: {unready} (")
-    assert f"{snapshot.accounting.in_hand:,} in hand" in line
+    assert f"{snapshot.accounting.in_hand:,} in memory" in line
     held = line.rpartition("(")[2]
     assert ("in the spool" in held) == (snapshot.spool is not None)
     assert ("in the queue" in held) == (snapshot.queue_depth is not None)
