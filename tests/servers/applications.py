@@ -4,10 +4,11 @@ It answers with the number of the process that did it, and with 503 where the ev
 
 - `/put/ID` puts the event ID without waiting.
 - `/wait/ID` puts it with a `put_timeout`.
-- `/waiting` tells how many of the latter are under way in this process.
+- `/waiting` returns how many of the latter this process is waiting for.
+- `/count` returns its process, and how many events that has put without waiting, by its own count.
 
 The variable EVENT_QUEUE names the event queue, which is opened at import: before the fork if the server loads
-the application first, else after it.
+the application first, else after it. EVENT_AT_IMPORT is put at once.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def _open(put_timeout: float) -> EventQueue[Visit]:
 _prompt: Final = _open(0.0)
 _patient: Final = _open(PATIENCE)
 
+if "EVENT_AT_IMPORT" in os.environ:
+    _prompt.put({"id": os.environ["EVENT_AT_IMPORT"], "worker": os.getpid()})
+
 #: Events that are being put with patience.
 _waiting: Final[set[str]] = set()
 
@@ -75,6 +79,8 @@ def wsgi(
         status = _put(_prompt, *rest)
     elif kind == "wait":
         status = _put_patiently(*rest)
+    elif kind == "count":
+        body += f" {_prompt.counters().put}"
     else:
         body = str(len(_waiting))
     start_response(f"{status} Done", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

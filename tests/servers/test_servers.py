@@ -6,6 +6,7 @@ import resource
 import signal
 import sys
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -141,6 +142,23 @@ def test_workers_of_uwsgi_share_a_queue(
     assert requests.refused == []
     assert len(requests.broken) <= CLIENTS
     requests.check(arrived)
+
+
+@pytest.mark.usefixtures("queue")
+def test_workers_of_uwsgi_count_their_own_events(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of what their master had put before it forked them, of which Python learns nothing."""
+    monkeypatch.setenv("EVENT_AT_IMPORT", "first")
+    put: Counter[str] = Counter()
+    with uwsgi(tmp_path, name) as server:
+        for number in range(MAX_MESSAGES - 1):
+            status, worker = server.get(f"/put/{number}")
+            assert status == 200
+            put[worker] += 1
+            counting, count = server.get("/count")[1].split()
+            assert put[counting] == int(count)
+    assert put.total() == MAX_MESSAGES - 1
 
 
 @pytest.mark.parametrize("preload", PRELOAD)
