@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -230,6 +231,18 @@ def test_replay_into_a_spool(events: list[bytes], by_variable: bool, mode: int) 
         with SpoolReader(Path(place.path)) as found:
             assert events == found.drain()
         assert not events_written(place.path)
+
+
+def test_replay_leaves_a_private_spool_private(tmp_path: Path) -> None:
+    """Also one whose folder its own group may write to, which setgid alone would make shared."""
+    place = SpoolDirectory(str(tmp_path), "v2", mode=PRIVATE)
+    place.prepare()
+    Path(place.path).chmod(0o770)
+    fill(tmp_path, [b"1"])
+    words = ["replay", str(tmp_path), "--queue-name", "v2", "--spool-directory", str(tmp_path)]
+    assert call("dead-letters", *words).status == 0
+    assert stat.S_IMODE(Path(place.path).stat().st_mode) == 0o770
+    assert [stat.S_IMODE(path.stat().st_mode) for path in Path(place.path).glob("*.segment")] == [PRIVATE]
 
 
 def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
