@@ -19,6 +19,7 @@ from time import monotonic
 from types import TracebackType  # noqa: TC003
 from typing import Generic, TypeVar
 
+from .counting.counters import MANY
 from .counting.reasons import describe_failure, reason_of
 from .counting.refusal_log import RefusalLog, log_ignored, log_switched_off, log_unopened
 from .errors import (
@@ -235,7 +236,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
 
     def _confirm(self, queue: Transport, now: float) -> bool:
         """Do what isn't done for each put."""
-        self._taken.add_up()
+        if len(self._fresh) > MANY:
+            self._taken.add_up()
         return queue.confirm(now)
 
     def try_put(self, event: T_contra) -> bool:

@@ -14,7 +14,7 @@ import threading
 from typing import NamedTuple
 
 #: Counts that are added up at a time, at least: some kilobytes.
-_MANY = 1_000
+MANY = 1_000
 
 
 class RefusedEvents(NamedTuple):
@@ -92,7 +92,7 @@ class Tally:
 
     def add_up(self) -> None:
         """Make the list short again, unless another thread is doing so."""
-        if len(self.fresh) > _MANY and self._lock.acquire(blocking=False):
+        if len(self.fresh) > MANY and self._lock.acquire(blocking=False):
             try:
                 self._add_up()
             finally:
