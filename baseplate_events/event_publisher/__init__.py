@@ -19,5 +19,6 @@ and around that:
     __main__         the command line, with the signals; `exit_status` has its statuses
     assembly         opens queue, spool and dead letters, and makes the policy
     config/          the INI file: values, options, settings
-    telemetry/       statsd, Prometheus, health pages, systemd, the log
+    telemetry/       statsd, Prometheus, health pages, systemd, the log; `connection_server` serves the health
+                     pages' connections, and those of the dev collector
 """

@@ -79,7 +79,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "oldest_event_age_seconds",
             "gauge",
-            "Time since the oldest event came that isn't delivered; 0 where there is none.",
+            "Time since the oldest event came that isn't delivered; 0 if there is none.",
             one(since(snapshot.oldest_at) or 0),
         ),
         *_queue_metrics(snapshot, queue),
@@ -247,7 +247,7 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
         Metric(
             "spool_oldest_age_seconds",
             "gauge",
-            "Time since the oldest segment with something to deliver was started; 0 where there is none.",
+            "Time since the oldest segment with something to deliver was started; 0 if there is none.",
             one(_since(now, spool.oldest_at) or 0),
         ),
         Metric("spool_free_bytes", "gauge", "Bytes that the spool's disk has left.", one(spool.free_space)),
