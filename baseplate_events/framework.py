@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from .counting.forks import OfProcess
@@ -50,6 +51,21 @@ class ContextFactory(Protocol):
         ...
 
 
+class _Reported:
+    """What a process has reported.
+
+    Attributes:
+        lock: Held while a thread reports.
+        counts: How many refused events were reported, by reason.
+    """
+
+    __slots__ = ("counts", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.counts: dict[str, int] = {}
+
+
 class MetricsReporter:
     """Reports a queue to a metrics client; see `EventQueue.report_runtime_metrics`.
 
@@ -61,7 +77,7 @@ class MetricsReporter:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._reported = OfProcess(dict[str, int])  # the counts of a forked child start again too
+        self._reported = OfProcess(_Reported)  # the counts of a forked child start again too
 
     def report(
         self,
@@ -69,19 +85,24 @@ class MetricsReporter:
         refused: Callable[[], Mapping[str, int]],
         gauges: Callable[[], Mapping[str, float]],
     ) -> None:
-        """Report what was refused since the last time, and how much is in the queue; never raises.
+        """Report what was refused since the last time, and how much is in the queue; never raises or waits.
+
+        While another thread reports, it does nothing.
 
         Args:
             batch: The metrics client.
             refused: Returns how many events were refused, by reason.
             gauges: Returns what there is to measure.
         """
+        reported = self._reported.get()
+        lock, counts = reported.lock, reported.counts
+        if not lock.acquire(blocking=False):
+            return
         try:
-            reported = self._reported.get()
             for reason, count in refused().items():
-                if news := count - reported.get(reason, 0):
+                if news := count - counts.get(reason, 0):
                     batch.counter(f"event_queue.{self._name}.refused.{reason}").increment(news)
-                reported[reason] = count
+                counts[reason] = count
             for gauge, value in gauges().items():
                 batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
@@ -90,3 +111,5 @@ class MetricsReporter:
             logging.getLogger(__name__).debug(
                 "Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__
             )
+        finally:
+            lock.release()

@@ -110,16 +110,21 @@ class JsonSerializer:
         default: Takes a value that JSON has no form for and returns what to write instead.
     """
 
-    __slots__ = ("_default", "_writers")
+    __slots__ = ("_default", "_hook", "_writers")
 
     def __init__(self, default: Callable[[Any], object] | None) -> None:
-        from .json_writer.writer import JsonWriters  # noqa: PLC0415 - not for services with Thrift events only
+        from .json_writer.hook import Hook  # noqa: PLC0415 - not for services with Thrift events only
+        from .json_writer.writer import JsonWriters  # noqa: PLC0415 - likewise
 
         self._default = default
-        self._writers = JsonWriters(default)
+        self._hook = None if default is None else Hook(default)
+        self._writers = JsonWriters(self._hook)
 
     def __call__(self, event: JsonEvent, /) -> bytes:
         """Serialize an event, as `serialize_v2j_event` does."""
+        return self._write(event) if self._hook is None else self._hook.write(event, self._write)
+
+    def _write(self, event: JsonEvent) -> bytes:
         try:
             text = self._writers[type(event)](event)
             if text[0] == "{":
@@ -128,7 +133,7 @@ class JsonSerializer:
             raise
         except Exception:  # noqa: BLE001, S110 - the reference finds out what it is, or takes it
             pass
-        return _write_slowly(event, self._default)
+        return _write_slowly(event, self._hook)
 
     def __reduce__(self) -> tuple[type[JsonSerializer], tuple[object]]:
         return type(self), (self._default,)
@@ -141,8 +146,9 @@ def json_serializer(*, default: Callable[[Any], object] | None = None) -> JsonSe
     """Return a serializer as `serialize_v2j_event` is, which also takes values that JSON has no form for.
 
     Args:
-        default: Called with each such value; returns what to write instead, anything that can be written. If
-            it raises, the event can't be serialized: an `EventNotSerializableError` names the field.
+        default: Called once with each such value; returns what to write instead, anything that can be
+            written. If it raises, the event can't be serialized: an `EventNotSerializableError` names the
+            field.
     """
     return JsonSerializer(default)
 

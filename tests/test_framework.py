@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.framework import MetricsReporter
+from tests.support.waiting import PATIENCE
 
 
 class _Metrics:
@@ -64,3 +66,20 @@ def test_a_fork_is_noticed() -> None:
         finally:
             os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_refusal_is_reported_once_by_whichever_thread() -> None:
+    """A thread that comes while another one reports leaves it to that one, and doesn't wait."""
+    reporter, metrics = MetricsReporter("v2"), _Metrics()
+
+    def refused() -> dict[str, int]:
+        second = threading.Thread(target=reporter.report, args=(metrics, lambda: {"full": 3}, dict))
+        second.start()
+        second.join(PATIENCE)
+        assert not second.is_alive()
+        return {"full": 3}
+
+    reporter.report(metrics, refused, dict)
+    assert metrics.counts == {"event_queue.v2.refused.full": 3}
+    reporter.report(metrics, lambda: {"full": 5}, dict)
+    assert metrics.counts == {"event_queue.v2.refused.full": 5}

@@ -1,16 +1,17 @@
-"""What a publisher takes events from, the POSIX queue and the spool: when, and how many. Used by one thread.
+"""Takes events from the POSIX queue and the spool: decides when, and how many. Used by one thread.
 
-Before a stop it takes whatever has a place. Without a spool that is memory alone (`policy.admission`). With
-one, events of the queue are moved into the spool even if memory is full, since a full queue refuses events;
-and the spool is read as memory allows.
+Before a stop it takes what has a place. Without a spool that place is memory (`policy.admission`). With one,
+events of the queue are moved into the spool even if memory is full, since a full queue refuses events, and
+the spool is read as memory allows.
 
 After a stop, for four fifths of `shutdown.grace`:
 
-1. Without a spool, what is in the queue is received, unless the collector is failing.
-2. With a spool, as many events as the queue held at the stop are moved to the spool. What is in that is read,
-   also if the collector is failing: the spool may go with the pod. If `shutdown.drain` is off, nothing is.
+1. Without a spool, the queue is received from, unless the collector is failing.
+2. With a spool, as many events as the queue held at the stop are moved into the spool. The spool is read,
+   even if the collector is failing, as it may be deleted with the pod. If `shutdown.drain` is off, it isn't
+   read.
 
-In the end, events that are in memory only go back into the queue, ahead of everything else.
+At the end, events that are in memory only go back into the queue, ahead of everything else.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Events taken at a time before other duties get their turn. Some milliseconds of work.
+#: Events taken at a time before the publisher does anything else: some milliseconds of work.
 _BURST: Final = 1_000
 
 #: Share of the grace for which a stopping publisher goes on taking events.
 _DRAIN_SHARE: Final = 0.8
 
-#: Share of the grace, and seconds at most, that are kept for putting events back.
+#: Share of the grace, and seconds at most, that are reserved for putting events back.
 _REQUEUE_SHARE: Final = 0.1
 _REQUEUE_SECONDS: Final = 0.5
 
-#: Seconds without the end of an attempt after which events are moved into the spool though memory is full.
-#: Until then they wait in the queue, as to read them back costs more than to wait for some batches.
+#: Seconds without the end of an attempt after which events are moved into the spool although memory is full.
+#: Until then they wait in the queue, as waiting for some batches costs less than reading events back.
 _STALL: Final = 0.02
 
-#: Events that a queue must hold for that: 20 ms of 50,000 a second. A smaller one would refuse some.
+#: Events that a queue must hold for that: 20 ms of 50,000 a second. A smaller queue would refuse some.
 _DEEP: Final = 1_000
 
-#: Seconds after events were read in which no writer wakes the publisher. Otherwise each event of a request
-#: would, and keep the request waiting where both share a core. Their batch waits for more events anyway.
+#: Seconds after a read in which no writer wakes the publisher. Otherwise each event of a request would, and
+#: delay the request if both share a core. The batch waits for more events anyway.
 _REST: Final = 0.005
 
 
@@ -67,11 +68,11 @@ class EventSources:
         parts: What was opened. The consumer is closed by `close`, the rest elsewhere.
         control: Says whether to stop, and since when.
         clock: The clocks.
-        current_settings: Gives the settings.
+        current_settings: Returns the settings.
 
     Attributes:
-        consumer: The queue, or what stands for it; another one when a missing queue is found.
-        fate: What becomes of events that are given up, in words.
+        consumer: The queue, or its stand-in while it is missing.
+        fate: What happens to events that are given up, for logs.
         ended_at: When the last attempt ended, in seconds of the monotonic clock; set by the publisher.
     """
 
@@ -95,14 +96,14 @@ class EventSources:
         self._rests_until = -math.inf
 
     def begin_stop(self, now: float) -> None:
-        """Note what is there at a stop."""
+        """Note how many events are there at a stop."""
         self.check_queue(now)  # one that was recreated just now may hold events
         self._to_move = self.consumer.depth + self.consumer.removed_depth
         if self._spool is not None and self._spool.relay.held is not None:
             self._to_move += 1
 
     def check_queue(self, now: float) -> None:
-        """Follow the queue if it was removed, or use it if it was missing and is there now."""
+        """Follow the queue if it was removed, or use it if it was missing and exists now."""
         consumer = self.consumer
         if consumer.look(now):
             if isinstance(consumer, MissingQueue) and consumer.found is not None:
@@ -111,13 +112,13 @@ class EventSources:
             self._delivery.resize_queue(self.consumer.capacity, self.consumer.message_size)
 
     def take(self, now: float) -> bool:
-        """Take a burst at most from each; return whether nothing that may be taken is left."""
+        """Take at most a burst from each; return whether nothing is left that may be taken."""
         nothing_to_receive = self._receive(now) or not self._may_receive()
         nothing_to_read = self._read(now)
         return nothing_to_receive and nothing_to_read
 
     def register(self, poller: select.poll, now: float) -> float:
-        """Have a poller wake up when there is something to take; return when to look at the latest."""
+        """Register with a poller what announces events; return when to look at the latest."""
         self.consumer.register(poller, receiving=min(self._may_receive(), self._room(now)) > 0)
         times = [self.consumer.look_at]
         if self._spool is not None:
@@ -133,7 +134,7 @@ class EventSources:
 
     @property
     def to_move(self) -> int:
-        """How many events of the queue a stopping publisher still moves into the spool."""
+        """How many events of the queue a stopping publisher has yet to move into the spool."""
         return self._to_move
 
     @property
@@ -148,7 +149,7 @@ class EventSources:
         return self.ends_at - min(grace * _REQUEUE_SHARE, _REQUEUE_SECONDS)
 
     def requeue_unsent(self) -> None:
-        """Put everything that is in memory only back into the queue, ahead of what is there."""
+        """Put everything that is in memory only back into the queue, ahead of its events."""
         events = self._delivery.take_unsent()
         held = None if self._spool is None else self._spool.relay.take_held()
         if held is not None:
@@ -179,18 +180,18 @@ class EventSources:
 
     @property
     def _is_draining(self) -> bool:
-        """Whether there is time to take more, which there always is before a stop."""
+        """Whether there is time to take more; before a stop, there always is."""
         stopped_at = self._control.stopped_at if self._control.stops else math.inf
         return self._clock.monotonic() < stopped_at + self._current_settings().shutdown.grace * _DRAIN_SHARE
 
     def _may_receive(self) -> int:
-        """How many events of the queue may be received now before other duties get their turn."""
+        """How many events of the queue may be received in this step."""
         if not self._control.stops:
             return _BURST
         if not self._is_draining:
             return 0
         if self._spool is not None:
-            # The queue is lost with the host, the spool isn't. Busy producers must not hold the stop up.
+            # The queue is lost with the host, the spool isn't. Busy producers must not delay the stop.
             return min(_BURST, self._to_move)
         if not self._delivery.failures:
             return _BURST
@@ -206,7 +207,7 @@ class EventSources:
         return _STALL if self.consumer.capacity >= _DEEP else 0.0
 
     def _room(self, now: float) -> int:
-        """For how many events of the queue there is a place."""
+        """How many events of the queue have a place."""
         spool, memory_left = self._spool, self._delivery.memory_left
         if spool is None:
             return self._delivery.room
@@ -223,7 +224,7 @@ class EventSources:
         return spool.relay.room(self.consumer.message_size)
 
     def _receive(self, now: float) -> bool:
-        """Receive a burst at most of what has a place; return whether the queue was found empty."""
+        """Receive at most a burst of what has a place; return whether the queue was found empty."""
         allowed = min(self._may_receive(), self._room(now))
         if not allowed:
             return False
@@ -239,7 +240,7 @@ class EventSources:
         return self.consumer.found_empty
 
     def _read(self, now: float) -> bool:
-        """Read a burst at most of what memory has room for; return whether nothing is left to be read."""
+        """Read at most a burst of what memory has room for; return whether nothing is left to read."""
         if self._spool is None or not self._may_read():
             return True
         run = self._spool.read(_BURST, self._delivery.memory_left)
@@ -249,7 +250,7 @@ class EventSources:
         return not self._spool.may_be_more
 
     def _wait_for_spool(self, spool: SpoolSource, poller: select.poll) -> float:
-        """Have a poller wake up when there is something to read; return the seconds to sleep at most."""
+        """Register with a poller what announces records; return the seconds to sleep at most."""
         if self._delivery.memory_left <= 0 or not self._may_read():
             return math.inf
         if spool.may_be_more:

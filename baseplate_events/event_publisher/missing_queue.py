@@ -41,7 +41,6 @@ class MissingQueue:
         found_empty: True.
         look_at: When `look` is to be called, in seconds of the monotonic clock.
         times_full: 0.
-        shared: False.
         found: The consumer, once there is one; use that from then on.
     """
 
@@ -53,7 +52,6 @@ class MissingQueue:
         self.found_empty: bool = True
         self.look_at: float = math.inf
         self.times_full: int = 0
-        self.shared: bool = False
         self.found: QueueConsumer | None = None
         self._open_queue = open_queue
         self._pause = _FIRST_PAUSE
@@ -72,6 +70,10 @@ class MissingQueue:
     def take_highest(self) -> int:
         """Return 0."""
         return 0
+
+    def is_shared(self) -> bool:
+        """Return False."""
+        return False
 
     def look(self, now: float, *, starts: bool = False) -> bool:
         """Try to open the queue, if one is wanted; return whether there is one now.

@@ -362,7 +362,7 @@ class EventPublisher:
             collector=self._settings.collector.url,
             settings=shown_values(self._settings),
             waiting=tuple(self._waiting),
-            queue_shared=consumer.shared,
+            queue_shared=consumer.is_shared(),
         )
 
     def _sleep(self) -> None:

@@ -7,8 +7,8 @@ Rules:
    yet may have been about to put.
 3. The system notifies of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
 4. A queue that was opened may have been removed before it was watched: it is looked at once more.
-5. The queue is locked against other publishers, see `queue_lock`. While another one has it, that is tried
-   again every `_SHARED_INTERVAL` seconds, so that a third one finds it locked when the first has gone.
+5. The queue is locked against other publishers, see `queue_lock`. Each report looks whether another one reads
+   it. While one does, so does every look, one in `_SHARED_INTERVAL` seconds at least.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOOK_INTERVAL: Final = 1.0
 #: Seconds for which a removed queue is still received from, at least.
 _LINGER: Final = 5.0
 
-#: Seconds between two attempts to lock a queue that another publisher has locked.
+#: Seconds between two looks at a queue that another publisher reads as well.
 _SHARED_INTERVAL: Final = 5.0
 
 #: Queues of the name that an event which goes back tries, if each is removed before the event is in it.
@@ -59,7 +59,7 @@ class QueueConsumer:
         found_empty: Whether the last `receive` found that nothing was left in any queue.
         look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
         times_full: How often the queue was full when it was measured.
-        shared: Whether another publisher reads the queue.
+        shared: Whether another publisher was seen to read the queue as well.
     """
 
     def __init__(self, open_queue: Callable[[], MessageQueue], *, exclusive: bool = False) -> None:
@@ -166,9 +166,7 @@ class QueueConsumer:
                 self._orphans.remove((orphan, until))
         watching = self._watch is not None and self._watch.watching and followed is not False
         self.look_at = math.inf if watching and not self._orphans else now + _LOOK_INTERVAL
-        if self.shared and not followed and not self._queue.removed:
-            self._try_lock()
-        if self.shared:
+        if self.shared and self.is_shared():
             self.look_at = min(self.look_at, now + _SHARED_INTERVAL)
         if followed and self._queue.removed:
             self.look_at = -math.inf
@@ -189,24 +187,25 @@ class QueueConsumer:
     def _open_queue(self) -> MessageQueue:
         """Open the queue and lock it."""
         queue = self._open()
-        shared = not lock_queue(queue.fileno())
+        shared = not lock_queue(queue.fileno(), exclusive=self._exclusive)
         holder = find_holder(queue.fileno()) if shared else None
         if shared and self._exclusive:
             queue.close()
             raise QueueInUseError(queue.name, holder)
         if shared:
-            logger.warning(
-                "%s, so each gets some of the events; stop one of them, or set queue.exclusive",
-                describe_sharing(queue.name, holder),
-            )
+            _warn(queue.name, holder)
         self.shared = shared
         return queue
 
-    def _try_lock(self) -> None:
-        """Lock the queue if the other publisher has ended."""
-        self.shared = not lock_queue(self._queue.fileno())
-        if not self.shared:
-            logger.warning("the other publisher that read %s has ended", self.name)
+    def is_shared(self) -> bool:
+        """Look whether another publisher reads the queue as well; a warning says if that has changed."""
+        if not self._queue.removed:  # else it is about to be followed
+            before, self.shared = self.shared, not lock_queue(self._queue.fileno())
+            if self.shared and not before:
+                _warn(self.name, None)
+            elif before and not self.shared:
+                logger.warning("the other publisher that read %s has ended", self.name)
+        return self.shared
 
     def _watch_queue(self) -> None:
         """Watch the queue that has the name; whether it was removed before has to be looked at afterwards."""
@@ -238,3 +237,10 @@ class QueueConsumer:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+def _warn(name: str, holder: int | None) -> None:
+    logger.warning(
+        "%s, so each gets some of the events; stop one of them, or set queue.exclusive",
+        describe_sharing(name, holder),
+    )

@@ -1,18 +1,25 @@
 """Notices two publishers on one POSIX queue, each of which would get some of the events.
 
 A queue of Linux is a file of the mqueue file system, and mq_open(3) returns an open file description of it.
-So flock(2) works on it: the lock belongs to the queue itself, in whatever IPC namespace that is, and ends
-with the publisher, however that ends. Nothing is left behind, and a queue that is removed takes its lock
-along. Services never lock, and neither does baseplate.py's publisher, which therefore isn't noticed.
+So locks work on it: they belong to the queue itself, in whatever IPC namespace that is, and end with the
+publisher, however that ends. Nothing is left behind, and a queue that is removed takes its locks along.
+
+Each publisher takes two, and neither waits. Only the first gets the exclusive flock(2), by which /proc/locks
+names its process. All get a shared lock by fcntl(2), so that each can ask whether another one has that.
+Services never lock, and neither does baseplate.py's publisher, which therefore isn't noticed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from typing import Final
 
 from ..errors import EventError
+
+#: struct flock: type, whence, start, length, process. A lock of the first byte of the file.
+_LOCK: Final = struct.Struct("hhqqi4x")
 
 #: Locks of all processes of the PID namespace, see proc_locks(5).
 _LOCKS: Final = "/proc/locks"
@@ -35,18 +42,32 @@ class QueueInUseError(EventError):
         return f"{describe_sharing(self.name, self.holder)}, and queue.exclusive is set: stop the other one"
 
 
-def lock_queue(descriptor: int) -> bool:
-    """Lock a queue until its descriptor is closed; return whether no other publisher has it.
+def lock_queue(descriptor: int, *, exclusive: bool = False) -> bool:
+    """Lock a queue until its descriptor is closed, also again; return whether no other publisher has.
 
     Where queues can't be locked, no other publisher is noticed.
+
+    Args:
+        descriptor: The queue.
+        exclusive: Whether to take no lock if another publisher was first.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        is_first = False
     except OSError:
         return True
-    return True
+    else:
+        is_first = True
+    if exclusive and not is_first:
+        return False
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 1, 0))
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+    except OSError:
+        return is_first
+    kind: int = _LOCK.unpack(found)[0]
+    return is_first and kind == fcntl.F_UNLCK
 
 
 def find_holder(descriptor: int) -> int | None:

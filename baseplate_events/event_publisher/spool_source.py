@@ -1,18 +1,21 @@
-"""What a publisher with a spool takes its events from, and where it writes down what becomes of them.
+"""Supplies a publisher that has a spool with events, and records their fates.
 
-    services ──▶ segments ──▶ reader ──▶ policy ──▶ journal: the ledger knows, the reader frees the space
-    POSIX queue ──▶ relay ──▶ a segment ──▶ ┘ straight on, if there is memory and nothing before it
+    services ──▶ segments ──▶ reader ──▶ policy ──▶ journal: recorded in the ledger, space freed by the reader
+    POSIX queue ──▶ relay ──▶ a segment ──▶ ┘ directly, if there is memory and nothing before it
 
 Rules:
 
-1. What was relayed is handed on without being read back, unless something that was relayed before, by this
-   run or an earlier one, may wait unread (`is_behind`). Then the reader hands it out in its turn, which keeps
+1. Relayed events are handed on without being read back, unless events that were relayed before, by this run
+   or an earlier one, may wait unread (`is_behind`). Then the reader returns them in their turn, which keeps
    the order.
 2. Delivery outranks bookkeeping: if the ledger can't be written, events are delivered, and a crash may
    deliver some of them twice.
-3. With `spool.fsync`, what is in the spool is forced onto the disk at most `batch.max_age` later, and at the
-   end. If that fails for a segment, its events are written to another one: the system may have given them up,
+3. With `spool.fsync`, the spool is forced onto the disk at most `batch.max_age` later, and at the end. If
+   that fails for a segment, its events are written to another one: the system may have discarded the data,
    and doesn't report that twice.
+4. Events that failed may wait in the spool only. If a segment is deleted or damaged meanwhile, what is whole
+   of a batch is delivered, and the rest is counted as lost, both at the next attempt. While a segment can't
+   be read, its batches wait.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._words import Count
-from .policy.span import EventRun, Span, cut_spans, join_spans, records_size
+from .policy.span import EventRun, Span, cut_spans, join_spans, records_size, spans_without
 from .spool_reader.catalog import REASONS
 from .telemetry.snapshot import SpoolLevel
 
@@ -48,7 +51,7 @@ _REFUSALS: Final = ("too_large", "full", "empty", "not_serializable", "unavailab
 
 
 class _Moved(NamedTuple):
-    """Where events were that were written to another segment, and where they are now, in the same order."""
+    """The former and the present places of events that were written to another segment, in the same order."""
 
     before: tuple[Span, ...]
     now: tuple[Span, ...]
@@ -60,14 +63,14 @@ class SpoolSource:
     Args:
         reader: Reads the spool.
         relay: Appends events of the POSIX queue to it.
-        ledger: What is written down.
-        clock: Gives seconds of the monotonic clock.
-        sync_pause: Seconds after which what was read is forced onto the disk; None: never.
+        ledger: Records batches and fates.
+        clock: Returns the seconds of the monotonic clock.
+        sync_pause: Seconds after a read until the spool is forced onto the disk; None: never.
 
     Attributes:
         relay: As given.
         ledger: As given.
-        rekeyed: Events of earlier runs whose batches have other bytes than when they were first sent.
+        rekeyed: Events whose batches have other bytes than when they were first sent, and so another key.
         may_be_more: Whether events may wait unread: the last `read` found some, or had no room for any.
         is_behind: Whether events that were relayed may wait to be read, until `read` finds nothing.
     """
@@ -92,18 +95,18 @@ class SpoolSource:
         self._sync_at = math.inf
         self._spans: dict[tuple[int, int], tuple[Span, ...]] = {}  # of batches that were entered
         self._moved: dict[bytes, _Moved] = {}  # events that the policy has, by the segment that they left
-        self._has_reported_damage = False
+        self._has_reported_error = False
         self._unwritten = _NOTHING  # events of a segment that couldn't be rewritten, and go next
 
     def recover(self, delivery: Delivery, now: float) -> None:
-        """Give the policy the batches that an earlier run had begun to send. To be called once, first."""
+        """Hand the batches that an earlier run had begun to send to the policy. To be called once, first."""
         self.ledger.retain(self._reader.identities())
         for entered in self.ledger.unfinished():
             events = self._reader.load(entered.spans)
             if not events:
                 logger.error(
-                    "%s of an unfinished batch can't be read from the spool again as they were; "
-                    "what is whole of them is sent again",
+                    "can't read all of the %s of an unfinished batch from the spool again; "
+                    "those that are whole are sent under another key",
                     Count(entered.count, "event"),
                 )
                 self.ledger.replace(entered.order, ())
@@ -117,7 +120,7 @@ class SpoolSource:
     # The journal of the policy.
 
     def enter(self, batch: EnteredBatch) -> None:
-        """Write a batch down; see `Journal.enter`."""
+        """Record a batch; see `Journal.enter`."""
         batch = self._find(batch)
         self._spans[batch.order] = batch.spans
         self.ledger.enter(batch)
@@ -129,6 +132,21 @@ class SpoolSource:
         self._spans.update((part.order, part.spans) for part in parts)
         self.ledger.replace(order, parts)
 
+    def shrink(self, rest: EnteredBatch, lost: int) -> None:
+        """End events of a batch that are gone from the spool; see `Journal.shrink`."""
+        logger.error(
+            "lost %s that had failed and waited in the spool: a segment was deleted or damaged; "
+            "%s of the same batch left",
+            Count(lost, "event"),
+            Count(rest.count, "event"),
+        )
+        gone = spans_without(self._spans.pop(rest.order), rest.spans)
+        self.ledger.shrink(rest, lost)
+        self._reader.resolve(gone)
+        if rest.count:
+            self._spans[rest.order] = rest.spans
+            self.rekeyed += rest.count
+
     def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = ()) -> int:
         """End a batch; see `Journal.finish`."""
         dropped = self.ledger.finish(order, letters)
@@ -136,7 +154,7 @@ class SpoolSource:
         return dropped
 
     def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = ()) -> int:
-        """End events that are in no batch; see `Journal.resolve`."""
+        """Record the fate of events that are in no batch; see `Journal.resolve`."""
         spans = self._places(spans)
         dropped = self.ledger.resolve(spans, letters)
         self._reader.resolve(spans)
@@ -144,31 +162,26 @@ class SpoolSource:
 
     # Events.
 
-    def load(self, order: tuple[int, int]) -> Sequence[bytes] | None:
+    def load(self, order: tuple[int, int]) -> EventRun | None:
         """Read the events of a batch again that was entered.
 
         Returns:
-            The events; none if others have deleted all of their segments; None if they can't be read now.
-            What is damaged stays so until the next start, which sends what is whole of it.
+            The events that are still whole, and their places; None if a segment can't be read now.
         """
-        spans = self._places(self._spans[order])
-        events = self._reader.load(spans)
-        if events is None and not any(self._reader.has(span.identity) for span in spans):
-            logger.error("lost events that had failed: others deleted their segments of the spool")
-            return ()
-        if events is None and not self._has_reported_damage:
-            self._has_reported_damage = True
+        run = self._reader.load_whole(self._places(self._spans[order]))
+        if run is None and not self._has_reported_error:
+            self._has_reported_error = True
             logger.error(
-                "events that had failed can't be read from the spool again: a segment is damaged or the disk "
-                "fails. It is tried again; after a restart, what is whole of them is sent"
+                "can't read events that had failed from the spool again; trying again. What is wrong with the "
+                "folder or the segment was logged before"
             )
-        return events
+        return run
 
     def relay_events(self, events: Iterable[bytes], memory_left: int) -> tuple[int, EventRun]:
         """Append events of the POSIX queue to the spool.
 
         Args:
-            events: Gives them; none is asked for before the last one was appended.
+            events: Yields them; each is requested after the last one was appended.
             memory_left: Bytes of events that may be handed on; the last one may exceed that.
 
         Returns:
@@ -190,10 +203,10 @@ class SpoolSource:
         return len(run.events), EventRun(events, spans)
 
     def read(self, max_events: int, memory_left: int) -> EventRun:
-        """Return the next events to hand on: at most so many, and of so many bytes, or one that is larger."""
+        """Return the next events: at most so many, and of so many bytes, or one that is larger."""
         if memory_left <= 0:
             self.may_be_more = True
-            self._plan_sync()  # what services write meanwhile
+            self._plan_sync()  # services go on writing
             return _NOTHING
         run, self._unwritten = self._unwritten, _NOTHING
         if not run.events:
@@ -208,7 +221,7 @@ class SpoolSource:
     # Duties.
 
     def work(self, now: float) -> None:
-        """Do what is due: free space, write down what the reader settled, force onto the disk."""
+        """Do what is due: free space, record what the reader settled, force the spool onto the disk."""
         settled = self._reader.take_settled()
         if settled:
             self.ledger.resolve(settled)
@@ -219,7 +232,7 @@ class SpoolSource:
             self.ledger.retry()
         if now >= self._sync_at:
             self._sync()
-            if self.may_be_more:  # services go on writing, also if there is no memory to read that
+            if self.may_be_more:  # services go on writing, even if there is no memory to read
                 self._plan_sync()
 
     @property
@@ -228,17 +241,17 @@ class SpoolSource:
         times = [self._sync_at]
         if self.ledger.error is not None:
             times.append(self.ledger.retry_at)
-        if self.relay.error is not None and self.relay.retry_at > self._clock():  # else no one wants it now
+        if self.relay.error is not None and self.relay.retry_at > self._clock():  # else nothing waits for it
             times.append(self.relay.retry_at)
         return min(times)
 
     @property
     def wait_descriptor(self) -> int | None:
-        """What to poll for input after `wait_time`; None for nothing."""
+        """The descriptor to poll for input after `wait_time`; None for none."""
         return self._reader.wait_descriptor
 
     def wait_time(self, max_pause: float) -> float:
-        """Get ready to wait while `may_be_more` is False; see `SpoolReader.wait_time`."""
+        """Prepare to wait while `may_be_more` is False; see `SpoolReader.wait_time`."""
         return self._reader.wait_time(max_pause)
 
     @property
@@ -247,7 +260,7 @@ class SpoolSource:
         return self._reader.status().backlog
 
     def level(self, now: float, wall_time: float) -> SpoolLevel:
-        """Return how full the spool is, and what was found in it.
+        """Return how full the spool is, and what the reader found in it.
 
         Args:
             now: Seconds of the monotonic clock.
@@ -260,7 +273,7 @@ class SpoolSource:
         problems = [status.watch_problem, self.ledger.error]
         if not status.locks_work:
             problems.append(
-                "file locks don't work here; only segments whose writers have gone on are deleted"
+                "file locks don't work here; only segments whose writers have started another are deleted"
             )
         return SpoolLevel(
             size=status.backlog,
@@ -281,7 +294,7 @@ class SpoolSource:
         )
 
     def close(self) -> None:
-        """Free what can be freed, and close everything."""
+        """Free space where possible, and close everything."""
         if self._sync_at < math.inf:
             self._sync()
         self.relay.close()
@@ -294,17 +307,17 @@ class SpoolSource:
             self._sync_at = self._clock() + self._sync_pause
 
     def _sync(self) -> None:
-        """Force onto the disk what is in the spool; rewrite segments for which that fails."""
+        """Force the spool onto the disk; rewrite segments for which that fails."""
         self._sync_at = math.inf
         unsynced, self.relay.unsynced = self.relay.unsynced, []
         for identity in dict.fromkeys(unsynced + self._reader.sync()):
             self._rewrite(identity)
 
     def _rewrite(self, identity: bytes) -> None:
-        """Write what a segment that couldn't be forced onto the disk holds to another one.
+        """Write the events of a segment that couldn't be forced onto the disk to another one.
 
-        What waits unread is read from there. What the policy has it knows by the old places, so these stand
-        for the new ones from now on.
+        Unread events are read from there. The policy knows its events by their old places, which stand for
+        the new ones from now on.
         """
         rest = self._reader.take_rest(identity)
         logger.error(
@@ -332,7 +345,7 @@ class SpoolSource:
         if self.relay.held is not None or not events:
             return _NOTHING
         run = self.relay.append(events)
-        self.relay.take_held()  # it is one of these
+        self.relay.take_held()  # it is one of these events
         return run
 
     def _find(self, batch: EnteredBatch) -> EnteredBatch:

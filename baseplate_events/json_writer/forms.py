@@ -4,7 +4,8 @@ Rules:
 
 1. Subclasses of str, int and float are written as `json` writes them: by the value of their base.
 2. Dates and times have the form of RFC 3339, with the offset that they have; without one, that of ISO 8601.
-   Offsets that aren't whole minutes, which RFC 3339 lacks, are converted to UTC.
+   RFC 3339 has only offsets of whole minutes. A datetime with another one is converted to UTC. A time can't
+   be, since its day is unknown, so it is an error.
 3. UUIDs and Decimals are strings. Members of enums are their values. Sets are arrays, in no certain order.
 4. No form is invented: bytes and everything else have none.
 """
@@ -19,11 +20,15 @@ from typing import Any, Final, NamedTuple, cast
 from .shapes import JsonShape, StandIn, shape_of
 
 
+class UnwritableError(Exception):
+    """Raised for a value that JSON can't carry; its text says why, without the value."""
+
+
 class Scalar(NamedTuple):
     """How a class is written that holds nothing else.
 
     Attributes:
-        text: Takes an instance and returns its JSON text; raises whatever it likes if there is none.
+        text: Takes an instance and returns its JSON text; raises any exception if there is none.
     """
 
     text: Callable[[Any], str]
@@ -113,8 +118,18 @@ def _datetime_text(value: Any) -> str:  # noqa: ANN401 - its module isn't import
     return encode_basestring(text)
 
 
-def _iso_text(value: Any) -> str:  # noqa: ANN401 - as above
+def _date_text(value: Any) -> str:  # noqa: ANN401 - as above
     return encode_basestring(value.isoformat())
+
+
+def _time_text(value: Any) -> str:  # noqa: ANN401 - as above
+    text: str = value.isoformat()
+    if value.tzinfo is not None and value.utcoffset() is not None and text[-6] not in "+-":
+        raise UnwritableError(
+            "a time with a UTC offset that isn't whole minutes, which RFC 3339 lacks; make it a datetime, or a "
+            "time in UTC"
+        )
+    return encode_basestring(text)
 
 
 def _str_text(value: object) -> str:
@@ -157,8 +172,8 @@ _MODULES: Final = {
 
 _TEXTS: Final[dict[str, Callable[[Any], str]]] = {
     "datetime": _datetime_text,
-    "date": _iso_text,
-    "time": _iso_text,
+    "date": _date_text,
+    "time": _time_text,
     "UUID": _str_text,
     "Decimal": _str_text,
 }

@@ -14,7 +14,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..errors import EventError, EventNotSerializableError
-from .forms import Array, Members, Scalar, form_of, key_text
+from .forms import Array, Members, Scalar, UnwritableError, form_of, key_text
 from .shapes import JsonShape, StandIn
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ _EVENTS: Final = (
     "expected a mapping, or an instance of a dataclass, attrs class, msgspec struct, pydantic model or "
     "NamedTuple"
 )
-
-
-class _UnwritableError(Exception):
-    """Raised for a value that JSON can't carry; its text says why, without the value."""
 
 
 class _Child(NamedTuple):
@@ -87,7 +83,7 @@ def write_reference(event: object, default: Callable[[Any], object] | None) -> b
         return _write(event, default, steps).encode()
     except EventError:
         raise
-    except _UnwritableError as error:
+    except UnwritableError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001 - an attribute or a mapping may raise anything
         problem = f"reading it raised {type(error).__name__}"
@@ -121,9 +117,9 @@ def _write(event: object, default: Callable[[Any], object] | None, steps: list[s
             steps.pop()
             continue
         if id(value) in open_ids:
-            raise _UnwritableError("a container within itself; leave out the reference back")
+            raise UnwritableError("a container within itself; leave out the reference back")
         if len(levels) > _MAX_DEPTH:
-            raise _UnwritableError("nested too deep")
+            raise UnwritableError("nested too deep")
         is_array = isinstance(form, Array)
         children = _items(value) if isinstance(form, Array) else _members(value, form)
         texts.append("[" if is_array else "{")
@@ -142,20 +138,23 @@ def _replaced(
         is_event: Whether it is the event itself.
 
     Raises:
-        _UnwritableError: if there is no form for it, or it isn't an object and should be one.
+        UnwritableError: if there is no form for it, or it isn't an object and should be one.
     """
+    name: str | None = None
     for _ in range(_MAX_REPLACEMENTS):
         cls = type(value)
         form = form_of(cls)
         if isinstance(form, StandIn):
-            value = form.replace(value)
+            value, name = form.replace(value), name or form.member
+        elif is_event and name is not None and not isinstance(form, (Members, JsonShape)):
+            value = {name: value}
         elif form is None:
             value = _defaulted(value, default, is_event=is_event)
         elif is_event and not isinstance(form, (Members, JsonShape)):
-            raise _UnwritableError(f"{_EVENTS}, got {cls.__name__}")
+            raise UnwritableError(f"{_EVENTS}, got {cls.__name__}")
         else:
             return value, form
-    raise _UnwritableError("it is replaced by other values again and again")
+    raise UnwritableError("it is replaced by other values again and again")
 
 
 def _defaulted(value: object, default: Callable[[Any], object] | None, *, is_event: bool) -> object:
@@ -169,11 +168,11 @@ def _defaulted(value: object, default: Callable[[Any], object] | None, *, is_eve
             problem = (
                 f"JSON has no form for a {name}, and the serializer's default raised {type(error).__name__}"
             )
-        raise _UnwritableError(problem)
+        raise UnwritableError(problem)
     if is_event:
         found = "a class" if isinstance(value, type) else name
-        raise _UnwritableError(f"{_EVENTS}, got {found}")
-    raise _UnwritableError(
+        raise UnwritableError(f"{_EVENTS}, got {found}")
+    raise UnwritableError(
         f"JSON has no form for a {name}; make it a str, a number, a list or a mapping, or give "
         "json_serializer a default that does"
     )
@@ -190,7 +189,7 @@ def _members(value: object, form: Members | JsonShape) -> list[_Child]:
     else:
         members = [(name, name, member) for name, member in form.members_of(value)]
     if len({name for _, name, _ in members}) < len(members):
-        raise _UnwritableError("two of its keys become the same name in JSON; rename one")
+        raise UnwritableError("two of its keys become the same name in JSON; rename one")
     children: list[_Child] = []
     for index, (key, name, member) in enumerate(members):
         step = f".{name}" if isinstance(key, str) and _is_field_name(name) else f"{{{index}}}"
@@ -200,11 +199,11 @@ def _members(value: object, form: Members | JsonShape) -> list[_Child]:
 
 def _key_text(key: object) -> str:
     if not (key is None or isinstance(key, (str, int, float))):
-        raise _UnwritableError(f"the key of a mapping must be a str, got {type(key).__name__}")
+        raise UnwritableError(f"the key of a mapping must be a str, got {type(key).__name__}")
     try:
         name = key_text(key)
     except ValueError:
-        raise _UnwritableError(_problem_of(key)) from None
+        raise UnwritableError(_problem_of(key)) from None
     _check_text(name)
     return name
 
@@ -216,7 +215,7 @@ def _scalar_text(value: object, form: Scalar) -> str:
         try:
             return form.text(value)
         except ValueError:
-            raise _UnwritableError(_problem_of(value)) from None
+            raise UnwritableError(_problem_of(value)) from None
     return form.text(value)
 
 
@@ -224,7 +223,7 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _UnwritableError("a lone surrogate, which UTF-8 can't carry; decode the text again") from None
+        raise UnwritableError("a lone surrogate, which UTF-8 can't carry; decode the text again") from None
 
 
 def _problem_of(number: object) -> str:

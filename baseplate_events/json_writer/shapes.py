@@ -9,6 +9,8 @@ Rules:
    `UNSET` of msgspec. Class variables, `InitVar`s and private attributes of pydantic are no fields.
 4. Values are written by their own class, whatever the annotation says. Annotations are hints for speed only.
 5. A pydantic model with serializers of its own is what its `model_dump(mode="json")` returns.
+6. A `RootModel` of pydantic is its root. Type checkers take one of any root for an event, which must be an
+   object: so if its root isn't one, an event has it as its member `root`.
 """
 
 from __future__ import annotations
@@ -83,9 +85,12 @@ class StandIn(NamedTuple):
 
     Attributes:
         replace: Takes an instance and returns what is written instead, such as the value of an enum's member.
+        member: The name under which that becomes an object if the instance is an event, and must be one; None
+            if it has no name.
     """
 
     replace: Callable[[Any], object]
+    member: str | None = None
 
 
 def shape_of(cls: type) -> JsonShape | StandIn | None:
@@ -189,10 +194,11 @@ def _pydantic_model(cls: type) -> JsonShape | StandIn | None:
             has_serializers or computed or by_alias or any(info.exclude for info in fields.values())
         )
         return None if is_plain else StandIn(_dump_dataclass)
+    is_root = getattr(cls, "__pydantic_root_model__", False)
     if has_serializers:
-        return StandIn(_dump)
-    if getattr(cls, "__pydantic_root_model__", False):
-        return StandIn(attrgetter("root"))
+        return StandIn(_dump, "root" if is_root else None)
+    if is_root:
+        return StandIn(attrgetter("root"), "root")
     members = [
         _field(name, (info.serialization_alias if by_alias else None) or name, info.annotation)
         for name, info in fields.items()
@@ -252,7 +258,7 @@ def _pydantic_v1_model(cls: type) -> JsonShape | StandIn | None:
     if not isinstance(fields, dict) or config is None or not hasattr(cls, "__fields_set__"):
         return None
     if "__root__" in fields:
-        return StandIn(attrgetter("__root__"))
+        return StandIn(attrgetter("__root__"), "__root__")
     if getattr(config, "extra", None) == "allow":
         excluded = {
             name for name, field in cast("dict[str, Any]", fields).items() if field.field_info.exclude

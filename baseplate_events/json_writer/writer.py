@@ -14,6 +14,7 @@ which `source` compiles. So have the keys of dicts that come again and again, as
 from __future__ import annotations
 
 import json.encoder
+from abc import get_cache_token
 from json.encoder import JSONEncoder, encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -69,15 +70,30 @@ class JsonWriters(dict[type, "JsonWriter"]):
         self._containers = _container_writers(self)
 
     def __missing__(self, cls: type) -> JsonWriter:
+        registered = get_cache_token()
         form = form_of(cls)
-        if form is None:
-            # Not kept: the class may be registered as a mapping later.
-            return _replacing(self._default or _refuse, self)
-        writer = self._writer_of(form, cls)
+        if form is not None:
+            writer = self._writer_of(form, cls)
+        elif self._default is not None:
+            writer = self._defaulting(cls, self._default, registered)
+        else:
+            return _refuse
         if len(self) >= _MAX_WRITERS:
             self.clear()
         self[cls] = writer
         return writer
+
+    def _defaulting(self, cls: type, default: Callable[[Any], object], registered: object) -> JsonWriter:
+        """Return the writer of a class without a form, until some class is registered as a mapping."""
+
+        def write(value: object) -> str:
+            if get_cache_token() != registered:
+                self.pop(cls, None)
+                return self[cls](value)
+            value = default(value)
+            return self[type(value)](value)
+
+        return write
 
     def _writer_of(self, form: JsonForm, cls: type) -> JsonWriter:
         containers = self._containers
@@ -86,7 +102,11 @@ class JsonWriters(dict[type, "JsonWriter"]):
         if isinstance(form, Array):
             return containers.write_array
         if isinstance(form, Members):
-            return containers.write_dict if cls is dict else _of_mapping(form.items, containers.write_items)
+            if cls is dict:
+                return containers.write_dict
+            if issubclass(cls, dict):
+                return _of_items(form.items, containers.write_items)
+            return _replacing(dict, self)
         if isinstance(form, StandIn):
             return _replacing(form.replace, self)
         if len({*form.names}) < len(form.names):
@@ -98,7 +118,7 @@ class _UnknownValueError(Exception):
     """Raised for what these writers leave to the reference."""
 
 
-def _refuse(_: object) -> object:
+def _refuse(_: object) -> str:
     raise _UnknownValueError
 
 
@@ -112,10 +132,8 @@ def _replacing(replace: Callable[[Any], object], writers: JsonWriters) -> JsonWr
     return write
 
 
-def _of_mapping(
-    items: Callable[[Any], Iterable[tuple[object, object]]], write_items: JsonWriter
-) -> JsonWriter:
-    """Return the writer of a class of mappings, which may have a key twice."""
+def _of_items(items: Callable[[Any], Iterable[tuple[object, object]]], write_items: JsonWriter) -> JsonWriter:
+    """Return the writer of a subclass of dict, whose own `items` may give a key twice."""
 
     def write(value: object) -> str:
         pairs = [*items(value)]

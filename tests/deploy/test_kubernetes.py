@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.deploy.containers import Engine
 
 MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"
+POLICY: Final = DEPLOY / "kubernetes" / "network-policy.yaml"
 
 #: Where native sidecars are on by default, and the newest whose schemas there are.
 VERSIONS: Final = ("1.29.0", "1.37.0")
@@ -130,8 +131,8 @@ def settings(documents: dict[str, Node], tmp_path_factory: pytest.TempPathFactor
 def test_the_schema_is_kept(version: str) -> None:
     """The manifest has the form that Kubernetes asks for, with no key that it doesn't know."""
     validate = Path(sysconfig.get_path("scripts")) / "kubernetes-validate"
-    done = run(validate, "--strict", "--kubernetes-version", version, MANIFEST, merged=True)
-    assert 3 == done.check().count(" passed for ")
+    done = run(validate, "--strict", "--kubernetes-version", version, MANIFEST, POLICY, merged=True)
+    assert 4 == done.check().count(" passed for ")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -253,6 +254,21 @@ def test_prometheus_looks_for_the_port() -> None:
     assert "PodMonitor" == monitor["kind"].text
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"].items()
     assert {"port": "event-metrics", "path": "/metrics"} == endpoint.value
+
+
+def test_the_policy_is_for_the_pod(documents: dict[str, Node], sidecar: Node) -> None:
+    """Only one namespace gets through to the publisher's port; the service's own port is open to all."""
+    (policy,) = read_yaml(POLICY.read_text())
+    labels = documents["Pod"]["metadata"]["labels"].value
+    assert labels == policy["spec"]["podSelector"]["matchLabels"].value
+    guarded, service = policy["spec"]["ingress"].items()
+    (port,) = guarded["ports"].items()
+    assert port.value == {"port": sidecar["ports"].named("event-metrics").name}
+    (source,) = guarded["from"].items()
+    assert list(source["namespaceSelector"]["matchLabels"].value) == ["kubernetes.io/metadata.name"]  # type: ignore[call-overload]
+    assert "from" not in service
+    (port,) = service["ports"].items()
+    assert port["port"].number != sidecar["ports"].named("event-metrics")["containerPort"].number
 
 
 class Kubelet:

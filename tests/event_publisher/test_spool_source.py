@@ -17,6 +17,7 @@ from baseplate_events import EventQueue
 from baseplate_events.event_publisher.ledger.ledger import Ledger
 from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.outcome import Accepted
+from baseplate_events.event_publisher.policy.poison import FaultRecord
 from baseplate_events.event_publisher.policy.span import EventRun
 from baseplate_events.event_publisher.relay import Relay
 from baseplate_events.event_publisher.spool_reader.files import ReaderFolder
@@ -334,7 +335,7 @@ def test_what_the_disk_did_not_keep_is_written_again(
 def test_what_was_handed_out_can_be_loaded_again(
     tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As often as wanted, and after a failed sync; None if it is damaged, nothing if others deleted it."""
+    """As often as wanted, and after a failed sync: what is whole, and None if the folder can't be listed."""
     directory = SpoolDirectory(str(tmp_path), "v2", mode=0o600)
     directory.prepare()
     source = source_of(tmp_path, FailingFolder(directory), directory, stack)
@@ -343,21 +344,88 @@ def test_what_was_handed_out_can_be_loaded_again(
     runs = [source.read(2, 10**6), source.read(2, 10**6)]
     for number, run in enumerate(runs, 1):
         source.enter(EnteredBatch((number, 0), 2, run.spans))
-        assert source.load((number, 0)) == run.events
+        assert source.load((number, 0)) == run
     source.work(0.0)  # the segment can't be forced onto the disk
-    assert [source.load((number, 0)) for number in (1, 2)] == [run.events for run in runs]
+    assert [loaded(source, (number, 0)) for number in (1, 2)] == [run.events for run in runs]
     source.finish((1, 0))
-    assert source.load((2, 0)) == runs[1].events
+    assert loaded(source, (2, 0)) == runs[1].events
     for segment in (tmp_path / "events-v2").glob("*.segment"):
         segment.write_bytes(segment.read_bytes().replace(b'"id":3', b'"id":4'))
-    for _ in range(2):
-        assert source.load((2, 0)) is None
-    assert ["a segment is damaged" in record.message for record in caplog.records].count(True) == 1
-    shutil.rmtree(tmp_path / "events-v2")
-    assert source.load((2, 0)) is None, "no one knows what is in a folder that can't be listed"
-    directory.prepare()
+    assert loaded(source, (2, 0)) == [b'{"id":2}']
+    folder, elsewhere = tmp_path / "events-v2", tmp_path / "elsewhere"
+    for segment in folder.glob("*.segment"):
+        segment.unlink()
     assert source.read(1, 1).events == []  # which lists the folder
-    assert source.load((2, 0)) == ()
+    folder.rename(elsewhere)
+    folder.touch()
+    for _ in range(2):
+        assert source.load((2, 0)) is None, "no one knows what is in a folder that can't be listed"
+    assert ["read from the spool again" in record.message for record in caplog.records].count(True) == 1
+    folder.unlink()
+    elsewhere.rename(folder)
+    assert loaded(source, (2, 0)) == []
+
+
+def loaded(source: SpoolSource, order: tuple[int, int]) -> list[bytes]:
+    """Return the events of a batch that can be read again."""
+    run = source.load(order)
+    assert run is not None
+    return run.events
+
+
+@given(
+    sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    deleted=st.sets(st.integers(0, 3)),
+    damaged=st.sets(st.integers(0, 11)),
+    moved=st.booleans(),
+)
+def test_what_is_gone_of_a_batch_ends_and_the_rest_stays(
+    sizes: list[int], deleted: set[int], damaged: set[int], moved: bool
+) -> None:
+    """Whatever was deleted or damaged of it: ledger, reader and the next run know what is left."""
+    with fresh_place() as place, contextlib.ExitStack() as stack:
+        place.chmod(0o700)
+        directory = SpoolDirectory(str(place), "v2", mode=0o600)
+        directory.prepare()
+        files = FailingFolder(directory) if moved else ReaderFolder(directory)
+        source = source_of(place, files, directory, stack)
+        events: list[list[bytes]] = []
+        for number, size in enumerate(sizes):  # each in a segment of its own
+            queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=place, strict_size=True))
+            events.append([b'{"id":%02d}' % (3 * number + index) for index in range(size)])
+            queue.put_many(events[-1])
+        run = source.read(100, 10**6)
+        batch = EnteredBatch((1, 0), sum(sizes), run.spans, FaultRecord(failures=1))
+        source.enter(batch)
+        if moved:
+            source.work(0.0)
+        lost = {event for number in deleted if number < len(sizes) for event in events[number]}
+        lost |= {b'{"id":%02d}' % number for number in damaged}
+        for path in (place / "events-v2").glob("*.segment"):
+            data = path.read_bytes()
+            if any(event in data for number in deleted if number < len(sizes) for event in events[number]):
+                path.unlink()
+                lost |= {event for event in run.events if event in data}
+                continue
+            for number in damaged:
+                data = data.replace(b'{"id":%02d}' % number, b"{'id':%02d}" % number)
+            path.write_bytes(data)
+        left = [event for event in run.events if event not in lost]
+        assert source.read(1, 1).events == []  # which lists the folder: an open file could still be read
+        rest = source.load((1, 0))
+        assert rest is not None
+        assert rest.events == left
+        if len(left) < batch.count:
+            source.shrink(EnteredBatch((1, 0), len(left), rest.spans), batch.count - len(left))
+        assert [(entered.order, entered.count) for entered in source.ledger.unfinished()] == [
+            ((1, 0), len(left))
+        ] * bool(left)
+        assert source.read(100, 10**6).events == []
+        if left:
+            assert loaded(source, (1, 0)) == left
+            source.finish((1, 0))
+        source.work(0.0)
+        assert source.level(0.0, 0.0).size == 0
 
 
 def take_nothing(events: Iterable[bytes]) -> EventRun:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import collections.abc
 import datetime as dt
 import decimal
 import enum
@@ -25,7 +26,7 @@ from tests.support import strategies, typed_events
 from tests.support.commands import IMPORTING, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.typed_events import Pair
 
@@ -324,6 +325,62 @@ def test_errors_of_default() -> None:
     assert "a" == error_of({"a": 1j}, json_serializer(default=lambda value: value)).field
     assert "a" == error_of({"a": 1j}, json_serializer(default=lambda value: [value])).field[:1]
     assert "mapping" in error_of(Money(1), json_serializer(default=lambda _: 5)).problem
+
+
+@pytest.mark.parametrize("bad", [None, b"x", math.nan])
+def test_default_is_called_once_for_a_value(bad: object) -> None:
+    """Also if the event can't be written for another reason, or for what the hook returns or raises."""
+    asked: list[object] = []
+
+    def note(value: object) -> object:
+        asked.append(value)
+        return money_or_error(value)
+
+    money = Money(5)
+    serialize = json_serializer(default=note)
+    for _ in range(2):
+        asked.clear()
+        event = {"a": money, "b": {"c": [bad, money]}}
+        if bad is None:
+            assert b'{"cents":5' in serialize(event)
+        else:
+            assert "b.c[0]" == error_of(event, serialize).field
+        assert asked == ([money, bad] if isinstance(bad, bytes) else [money])
+
+
+def test_a_class_that_becomes_a_mapping_is_written_as_one() -> None:
+    """Though its instances were given to the hook before."""
+
+    class Late:
+        def __iter__(self) -> Iterator[str]:
+            return iter("a")
+
+        def __getitem__(self, key: str) -> str:
+            return key
+
+        def keys(self) -> list[str]:
+            return ["a"]
+
+    serialize = json_serializer(default=lambda _: "unknown")
+    assert b'{"late":"unknown"}' == serialize({"late": Late()})
+    collections.abc.Mapping.register(Late)
+    assert b'{"late":{"a":"a"}}' == serialize({"late": Late()})
+
+
+@pytest.mark.parametrize("offset", [dt.timedelta(seconds=1_172), dt.timedelta(microseconds=1)])
+def test_times_whose_offsets_are_not_whole_minutes(offset: dt.timedelta) -> None:
+    """A datetime is converted to UTC, which is the same moment. A time has no day to do that: an error."""
+    zone = dt.timezone(offset)
+    moment = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=zone)
+    found = json.loads(serialize_v2j_event({"at": moment}))["at"]
+    assert found.endswith("+00:00")
+    assert moment == dt.datetime.fromisoformat(found)
+    error = error_of({"a": {"at": dt.time(1, 2, tzinfo=zone)}})
+    assert "a.at" == error.field
+    assert "RFC 3339" in error.problem
+    assert b'{"at":"01:02:00+05:30"}' == serialize_v2j_event(
+        {"at": dt.time(1, 2, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=30)))}
+    )
 
 
 def test_a_serializer_can_be_pickled() -> None:

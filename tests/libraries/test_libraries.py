@@ -231,8 +231,19 @@ def test_models_that_write_themselves() -> None:
     assert b'{"y":1}' == written(Whole(x=1))
     assert b'{"a":1}' == written(Names({"a": 1}))
     assert b'{"a":[1,2]}' == written({"a": Numbers([1, 2])})
-    with pytest.raises(EventNotSerializableError, match="got list"):
-        serialize_v2j_event(Numbers([1]))
+
+    class Hidden(pydantic.RootModel[list[int]]):
+        @pydantic.model_serializer
+        def write(self) -> list[str]:
+            return ["masked"]
+
+    class Inner(pydantic.RootModel[Numbers]):
+        pass
+
+    assert b'{"root":[1]}' == serialize_v2j_event(Numbers([1])) == serialize_v2j_event(Inner(Numbers([1])))
+    assert b'{"root":["masked"]}' == serialize_v2j_event(Hidden([1]))
+    with pytest.raises(EventNotSerializableError, match="root"):
+        serialize_v2j_event(pydantic.RootModel[list[bytes]]([b""]))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 ends with Python 3.13")
@@ -245,6 +256,8 @@ def test_models_of_the_first_pydantic() -> None:
     }
     model: Any = v1.create_model("First", **fields)
     assert b'{"a":5}' == written(model(b=5))
+    root: Any = v1.create_model("Root", __root__=(list[int], ...))
+    assert b'{"__root__":[5]}' == serialize_v2j_event(root(__root__=[5]))
 
 
 def test_attrs_fields() -> None:

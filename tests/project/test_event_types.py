@@ -40,6 +40,7 @@ TYPES: Final = {
     "msgspec struct": "class Click(msgspec.Struct, tag=True):\n    a: int\n\nClick(1)",
     "pydantic model": "class Click(pydantic.BaseModel):\n    a: int\n\nClick(a=1)",
     "generic pydantic model": "class Click(pydantic.BaseModel, Generic[T]):\n    a: T\n\nClick[int](a=1)",
+    "`RootModel` of pydantic": "class Clicks(pydantic.RootModel[list[int]]):\n    pass\n\nClicks([1])",
     "NamedTuple": "class Click(NamedTuple):\n    a: int\n\nClick(1)",
     "mapping with other keys": "{1: 1}",
     "instance of any other class": "class Click:\n    a = 1\n\nClick()",

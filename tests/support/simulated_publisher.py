@@ -15,7 +15,13 @@ from baseplate_events.event_publisher.policy.byte_ranges import ByteRanges
 from baseplate_events.event_publisher.policy.delivery import Delivery
 from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Refused, Retryable, TooLarge
-from baseplate_events.event_publisher.policy.span import EventRun, Span, join_spans, records_size
+from baseplate_events.event_publisher.policy.span import (
+    EventRun,
+    Span,
+    join_spans,
+    records_size,
+    spans_without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -100,6 +106,22 @@ class MemoryJournal:
             assert part.order not in self.entered
             self.entered[part.order] = part
 
+    def shrink(self, rest: EnteredBatch, lost: int, /) -> None:
+        before = self.entered.pop(rest.order)
+        assert lost > 0
+        assert (before.count, bool(rest.count)) == (rest.count + lost, bool(rest.spans))
+        assert spans_without(rest.spans, before.spans) == ()
+        _add(self._resolved, spans_without(before.spans, rest.spans))
+        if rest.count:
+            self.entered[rest.order] = rest
+
+    def forget(self, order: tuple[int, int]) -> None:
+        """Take a batch out, so that its events count as new."""
+        for identity, start, end in self.entered.pop(order).spans:
+            place = ByteRanges([(start, end)])
+            rest = [gap for pair in self._taken[identity].pairs() for gap in place.gaps(*pair)]
+            self._taken[identity] = ByteRanges(rest)
+
     def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = (), /) -> int:
         batch = self.entered[order]
         assert len(letters) in {0, batch.count}
@@ -139,17 +161,17 @@ class MemorySpool:
     Attributes:
         events: All events that were appended, by their places.
         is_unreadable: Whether batches that were entered can't be read now.
-        is_lost: Whether they are gone.
+        lost: Places of events that are gone.
     """
 
     def __init__(self, turn: int = 3) -> None:
         self.is_unreadable: bool = False
-        self.is_lost: bool = False
+        self.lost: set[Span] = set()
         self.events: dict[Span, bytes] = {}
         self._turn = turn
         self._ends = {b"A" * 16: 0, b"B" * 16: 0}
         self._unread: deque[Span] = deque()
-        self._by_start: dict[tuple[bytes, int], tuple[Span, bytes]] = {}
+        self._by_start: dict[tuple[bytes, int], Span] = {}
 
     @property
     def is_read(self) -> bool:
@@ -168,7 +190,7 @@ class MemorySpool:
         span = Span(identity, start, start + records_size((event,)))
         self._ends[identity] = span.end
         self.events[span] = event
-        self._by_start[identity, start] = span, event
+        self._by_start[identity, start] = span
         self._unread.append(span)
 
     def read(self, max_events: int, max_bytes: int) -> EventRun:
@@ -184,29 +206,35 @@ class MemorySpool:
             spans.append(self._unread.popleft())
         return EventRun(events, join_spans(spans))
 
-    def reader_for(self, journal: MemoryJournal) -> Callable[[tuple[int, int]], list[bytes] | None]:
+    def reader_for(self, journal: MemoryJournal) -> Callable[[tuple[int, int]], EventRun | None]:
         """Return what reads the events of a batch again that is in a journal; see `Delivery`."""
 
-        def load(order: tuple[int, int]) -> list[bytes] | None:
+        def load(order: tuple[int, int]) -> EventRun | None:
             if self.is_unreadable:
                 return None
-            return [] if self.is_lost else self.load(journal.entered[order].spans)
+            left = [span for span in self.places(journal.entered[order].spans) if span not in self.lost]
+            return EventRun([self.events[span] for span in left], join_spans(left))
 
         return load
 
     def load(self, spans: Iterable[Span]) -> list[bytes]:
-        """Return the events at places."""
-        events: list[bytes] = []
+        """Return the events that were appended at places."""
+        return [self.events[span] for span in self.places(spans)]
+
+    def places(self, spans: Iterable[Span]) -> list[Span]:
+        """Return the place of each event within places."""
+        places: list[Span] = []
         for identity, start, end in spans:
             while start < end:
-                span, event = self._by_start[identity, start]
-                events.append(event)
-                start = span.end  # noqa: PLW2901 - a place of many is walked
+                places.append(self._by_start[identity, start])
+                start = places[-1].end  # noqa: PLW2901 - a place of many is walked
             assert start == end
-        return events
+        return places
 
     def reread(self, journal: MemoryJournal) -> None:
         """Read again from the start, as after a crash: whatever the journal doesn't know."""
+        torn = [span for span in self.events if span in self.lost and not journal.is_taken(span)]
+        journal.resolve(torn)
         self._unread = deque(span for span in self.events if not journal.is_taken(span))
 
     def unresolved(self, journal: MemoryJournal) -> list[bytes]:
@@ -217,7 +245,10 @@ class MemorySpool:
 def recover(delivery: Delivery, spool: MemorySpool, journal: MemoryJournal, now: float) -> None:
     """Give a policy that starts what an earlier one has left."""
     for entered in journal.unfinished(now):
-        assert delivery.recover(entered, spool.load(entered.spans), now)
+        if spool.lost.isdisjoint(spool.places(entered.spans)):
+            assert delivery.recover(entered, spool.load(entered.spans), now)
+        else:
+            journal.forget(entered.order)
     spool.reread(journal)
 
 

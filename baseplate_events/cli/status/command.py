@@ -1,10 +1,10 @@
 """The command `status`: what a running publisher is doing, read from its health endpoint.
 
-It shows what `/metrics` and `/readyz` say and adds nothing but rates, from two looks. On a terminal it
-refreshes like `top`; elsewhere it writes one JSON object.
+It shows what `/metrics` and `/readyz` say, and adds only rates, from two looks. On a terminal it refreshes
+like `top`; elsewhere it writes one JSON object.
 
-Exit statuses: 0 if the publisher was delivering events when last looked at; 1 if it wasn't, and where it
-can't be reached; 2 for a mistake in the command line or the configuration.
+Exit statuses: 0 if the publisher was delivering events at the last look; 1 if it wasn't, or can't be reached;
+2 for an error in the command line or the configuration.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ...event_publisher.config.values import Endpoint
 
-#: Seconds that one read of an answer may take; the server ends a connection after as long.
+#: Seconds for one read of an answer; the server ends a connection after the same time.
 _TIMEOUT: Final = 5.0
 
 #: Bytes of the largest page that is read; `/metrics` has some 10,000.
@@ -44,18 +44,18 @@ _MAX_PAGE: Final = 1_000_000
 #: Seconds between two looks: what is shown is up to a second old.
 _INTERVAL: Final = "2 seconds"
 
-#: Seconds: the least of those.
+#: Seconds between two looks at least.
 _SHORTEST: Final = 0.1
 
-#: Moves the cursor to the top left corner; erases from there on; goes to another screen and comes back
-#: (ECMA-48, and xterm's 1049).
+#: Moves the cursor to the top left corner; erases all behind it; goes to another screen, and back (ECMA-48,
+#: and xterm's 1049).
 _HOME: Final = "\x1b[H"
 _ERASE: Final = "\x1b[J"
 _OTHER_SCREEN: Final = "\x1b[?1049h"
 _OWN_SCREEN: Final = "\x1b[?1049l"
 
 _EPILOG: Final = """\
-The address is health.bind of the section [event-publisher:NAME] in CONFIG, or what --health-bind says. Rates
+The address is health.bind of the section [event-publisher:NAME] in CONFIG, or that of --health-bind. Rates
 come from two looks, one --interval apart; with --once from the publisher, over the last ten seconds.
 
 examples:
@@ -63,7 +63,7 @@ examples:
   %(prog)s --health-bind 127.0.0.1:9102 --once           one table
   %(prog)s --health-bind /run/events/health.sock | jq .ready
 
-exit status: 0 if events are being delivered; 1 if not, or if the publisher can't be reached; 2 for a mistake
+exit status: 0 if events are being delivered; 1 if not, or if the publisher can't be reached; 2 for an error
 in the command line or the configuration
 """
 
@@ -72,7 +72,7 @@ class UnreachableError(EventError):
     """Raised when a health endpoint doesn't answer as one.
 
     Attributes:
-        address: Where it should be.
+        address: Its address.
         problem: What happened instead.
     """
 
@@ -108,7 +108,7 @@ class _HealthConnection(http.client.HTTPConnection):
 
 
 def scrape(endpoint: Endpoint) -> Scrape:
-    """Ask a health endpoint.
+    """Read the pages of a health endpoint.
 
     Raises:
         UnreachableError: It doesn't answer, or isn't a publisher's.
@@ -201,7 +201,7 @@ def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
         return given
     if arguments.config_file is None:
         raise ConfigurationError("expected a CONFIG that has health.bind, or --health-bind ADDRESS")
-    # Only now: with an address, what reads a configuration needn't be imported.
+    # Imported late: with an address, no configuration is read.
     from ...event_publisher.config.settings import find_queue_name, load_health  # noqa: PLC0415
 
     name: str = arguments.queue_name or find_queue_name(arguments.config_file)
@@ -215,7 +215,7 @@ def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
 
 
 def _watch(endpoint: Endpoint, interval: float) -> int:
-    """Show the status until the user has had enough; tell how it was at last."""
+    """Show the status until the user presses q; return the exit status of the last look."""
     before: Scrape | None = None
     look = scrape(endpoint)  # if this fails, the address is likely wrong
     ready = False
@@ -244,7 +244,7 @@ def _show(lines: list[str]) -> None:
 
 @contextlib.contextmanager
 def _screen() -> Generator[Callable[[float], bool]]:
-    """Use a screen of our own; gives what waits so many seconds for a key, and tells whether it was a `q`."""
+    """Use another screen; yield what waits some seconds for a key and returns whether it was a `q`."""
     sys.stdout.write(_OTHER_SCREEN)
     try:
         with _keys() as has_ended:
@@ -256,7 +256,7 @@ def _screen() -> Generator[Callable[[float], bool]]:
 
 @contextlib.contextmanager
 def _keys() -> Generator[Callable[[float], bool]]:
-    """Read keys as they are pressed, where stdin is a terminal."""
+    """Read keys as they are pressed, if stdin is a terminal."""
 
     def wait(seconds: float) -> bool:
         time.sleep(seconds)

@@ -1,6 +1,6 @@
-"""What a health endpoint says, in the words and units of a user. Pure.
+"""What a health endpoint reports, in the words and units of a user. Pure.
 
-`Scrape` is what was read, `Status` what it means; rates come from two looks.
+`Scrape` is what was read, `Status` what it means. Rates come from two looks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
 from ...event_publisher.foreign_text import MAX_FOREIGN
+from ...event_publisher.telemetry.snapshot import backlog_of
 from ..terminal import Colour, format_age, format_table, paint, printable
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Scrape:
     """What a health endpoint said.
 
     Attributes:
-        unready: Why events aren't being delivered, None where they are.
+        unready: Why events aren't being delivered; None if they are.
         samples: The numbers of `/metrics` by name and labels.
     """
 
@@ -37,7 +38,7 @@ class Scrape:
     samples: Mapping[tuple[str, Labels], float]
 
     def number(self, name: str) -> float | None:
-        """Give the number of a metric that has one; None where it isn't there, or is no finite number."""
+        """Return the number of a metric that has one; None if it is missing, or isn't finite."""
         numbers = [
             value
             for (other, _), value in self.samples.items()
@@ -46,7 +47,7 @@ class Scrape:
         return numbers[0] if numbers else None
 
     def by_label(self, name: str, label: str) -> dict[str, float]:
-        """Give the finite numbers of a metric by one of its labels."""
+        """Return the finite numbers of a metric by one of its labels."""
         return {
             dict(labels)[label]: value
             for (other, labels), value in self.samples.items()
@@ -54,7 +55,7 @@ class Scrape:
         }
 
     def label(self, name: str, label: str) -> str:
-        """Give a label of a metric, empty where it isn't there."""
+        """Return a label of a metric; empty if it is missing."""
         return next(iter(self.by_label(name, label)), "")
 
     @property
@@ -90,7 +91,7 @@ class Status:
         queue_capacity: Events that it holds.
         queue_highest_depth: The most events that were seen in it in the last one to two minutes.
         queue_full: How often it was full when it was looked at.
-        spool_size: Bytes in the spool that aren't delivered, None where there is none.
+        spool_size: Bytes in the spool that aren't delivered; None if there is no spool.
         spool_max_size: Bytes that it may take.
         spool_segments: Segments in it.
         spool_oldest_age: Seconds since the oldest of them was started that isn't delivered; 0 for none.
@@ -105,8 +106,8 @@ class Status:
         relay_held: Events that were received from the queue and wait for room in the spool.
         problems: What doesn't work as it should, in words.
         oldest_age: Seconds since the oldest event came that isn't delivered.
-        last_success_age: Seconds since the collector took a batch, None where it never did.
-        failing_for: Seconds since attempts began to fail, 0 where they don't.
+        last_success_age: Seconds since the collector accepted a batch; None if it never did.
+        failing_for: Seconds since attempts began to fail; 0 if they don't.
         failures: Failed attempts in a row.
         attempts: Attempts by their results.
         mean_attempt: Seconds that an attempt takes, between the two looks or since the start; None if none.
@@ -162,7 +163,7 @@ class Status:
 
 
 def status_of(look: Scrape, before: Scrape | None = None) -> Status:
-    """Make a status of a look, and of one before it where there was one."""
+    """Return the status of a look, with rates from one before it, if there was one."""
     rates = _rates(look, before)
     backlog, change = _backlog(look), None
     if rates is not None:
@@ -219,15 +220,12 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
 
 
 def _backlog(look: Scrape) -> float | None:
-    """Give what waits to be delivered, in bytes of the spool or, without one, events."""
-    size, in_memory = look.number("spool_size_bytes"), look.number("events_in_hand")
-    if size is not None or in_memory is None:
-        return size
-    return in_memory + (look.number("queue_depth") or 0)
+    in_memory = look.number("events_in_hand")
+    return backlog_of(look.number("spool_size_bytes"), look.number("queue_depth"), in_memory)
 
 
 def _time_left(backlog: float | None, change: float | None) -> float | None:
-    """Give the seconds until nothing waits any more, at the current rate."""
+    """Return the seconds until nothing waits any more, at the current rate."""
     if not backlog:
         return backlog
     return round(backlog / -change, 1) if change is not None and change < 0 else None
@@ -237,7 +235,7 @@ def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
     if before is None:
         return look.by_label("recent_rate", "of") or None
     seconds = look.made_at - before.made_at
-    if seconds <= 0:  # the publisher started anew, or did nothing meanwhile
+    if seconds <= 0:  # the publisher was restarted, or did nothing in between
         return None
     names = {
         "received": "events_received_total",
@@ -269,12 +267,12 @@ def _mean_attempt(look: Scrape, before: Scrape | None) -> float | None:
 
 
 def format_json(status: Status) -> str:
-    """Write a status as one JSON object on one line; counts are whole numbers."""
+    """Return a status as one JSON object on one line; counts are whole numbers."""
     return json.dumps(dataclasses.asdict(status))
 
 
 def format_status(status: Status, *, colour: bool) -> list[str]:
-    """Write a status for people, as lines."""
+    """Return a status for people, as lines."""
     said = "delivering" if status.ready else f"not delivering: {_shown(status.unready or '')}"
     if colour:
         said = paint(said, Colour.GREEN if status.ready else Colour.RED)
@@ -360,7 +358,7 @@ def _in_the_queue(status: Status) -> str:
 
 
 def _spool_rows(status: Status) -> list[tuple[str, str]]:
-    """Give the rows on the spool: those of what is wrong only if it is."""
+    """Return the rows about the spool; those of problems only if there are some."""
     inodes = "" if status.spool_free_inodes is None else f", {_counted(status.spool_free_inodes, 'inode')}"
     torn = f"{_counted(status.torn_bytes, 'byte')} in {_counted(status.torn, 'place')}"
     set_aside = _counts(status.set_aside)

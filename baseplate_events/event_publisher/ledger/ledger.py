@@ -25,6 +25,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from ..policy.byte_ranges import ByteRanges
+from ..policy.span import spans_without
 from .file import (
     JOURNAL,
     TROUBLE,
@@ -171,6 +172,14 @@ class Ledger:
         if self._batches.pop(order, None) is not None:
             self._batches.update((part.order, part) for part in parts)
             self._write([(DELETE_BATCH, order), *map(put_batch, parts)])
+
+    def shrink(self, rest: EnteredBatch, lost: int) -> None:
+        """End events of a batch that are gone; see `Journal`."""
+        del lost
+        if not rest.count:
+            self.finish(rest.order)
+        elif rest.order in self._batches:
+            self.relocate([rest], spans_without(self._batches[rest.order].spans, rest.spans))
 
     def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = ()) -> int:
         """End a batch; see `Journal`."""

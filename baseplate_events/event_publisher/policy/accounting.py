@@ -1,13 +1,12 @@
-"""Every event has exactly one fate, and every fate is counted. Pure.
+"""Counts the fate of each event: exactly one. Pure.
 
-The equation that holds at every moment:
+This equation holds at every moment:
 
     received = delivered + dead_lettered + returned + spooled + in_hand + dropped
 
-`received` came from the queue, or were read from the spool; `delivered` were accepted by the collector;
-`dead_lettered` were written to the dead letters; `returned` went back to the queue at shutdown; `spooled` are
-safe on disk and still to be delivered; `in_hand` are held in memory only; `dropped` are gone, counted by
-reason.
+`received` came from the queue, or were read from the spool. `delivered` were accepted by the collector.
+`dead_lettered` were written to the dead letters. `returned` went back to the queue at shutdown. `spooled` are
+in the spool and still to be delivered. `in_hand` are in memory only. `dropped` are gone, counted by reason.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ..._words import counted
 
 
 class DropReason(enum.Enum):
-    """Why an event is gone, or would be if there were no dead letters."""
+    """Why an event was given up. It is gone, unless it became a dead letter."""
 
     REFUSED = "refused"
     """The collector refuses it (400, 413, 422, or 5xx while it takes everything else)."""
@@ -30,9 +29,9 @@ class DropReason(enum.Enum):
     OVERSIZE = "oversize"
     """A producer put a message that exceeds `batch.max_size` alone."""
     QUEUE_FULL = "queue_full"
-    """At shutdown the collector was out of reach, and the queue had no room to take it back."""
+    """At shutdown the collector could not be reached, and the queue had no room to take it back."""
     SPOOL_LOST = "spool_lost"
-    """It had failed and waited in the spool, where others deleted it."""
+    """It had failed and waited in the spool, where its segment was deleted or damaged."""
 
 
 def _no_drops() -> dict[DropReason, int]:
@@ -48,12 +47,12 @@ class Accounting:
         recovered: Those of them in batches that an earlier run had begun to send.
         delivered: Events that the collector accepted.
         dead_lettered: Events that were written to the dead letters.
-        returned: Events put back to the queue.
+        returned: Events put back into the queue.
         spooled: Events read from the spool that are still to be delivered.
-        in_hand: Events held in memory only.
+        in_hand: Events in memory only.
         dropped: Events that are gone, by reason; every reason has an entry.
-        letters_dropped: Dead letters, of whatever run, that went to make room for newer ones. Not a part of
-            the equation: they had found their fate.
+        letters_dropped: Dead letters, of any run, that made room for newer ones. Not a part of the equation,
+            as they were counted before.
     """
 
     received: int = 0
@@ -116,7 +115,7 @@ class Accounting:
         return self.received == ended + held and self.spooled >= 0 and self.in_hand >= 0
 
     def __str__(self) -> str:
-        """One line for a log: every fate that an event had, and always those that matter most."""
+        """One line for a log: the fates that events had, and always the most important ones."""
         parts = [f"{self.delivered:,} delivered"]
         parts += [counted(self.dead_lettered, "dead letter")] if self.dead_lettered else []
         parts += [f"{self.returned:,} returned", *([f"{self.spooled:,} spooled"] if self.spooled else [])]

@@ -1,14 +1,15 @@
-"""What may be taken in, and how it becomes batches. Pure.
+"""Which events are taken in, and how they become batches. Pure.
 
 Rules:
 
 1. Batches, held events (`poison`) and dead letters that can't be written yet share
    `(concurrency + 1) * max_size` bytes. If held events leave less than one batch of that, one batch more is
    allowed: the total never exceeds `(concurrency + 2) * max_size`. What is in the spool waits there, unread
-   or parked (`pending`). With `MAX_PARKED` places of parked batches, no more is read.
+   or parked (`pending`). With `MAX_PARKED` places of parked batches, or while one waits for memory, no more
+   is read.
 2. Without a spool, and while the collector isn't known to be healthy (at the start, and after a failure),
-   memory holds no more events than fit back into the queue. If it holds nothing but held events,
-   one more is received all the same, to have something to compare them with.
+   memory holds no more events than fit back into the queue. If it contains only held events, one more is
+   received nevertheless, to have something to compare them with.
 3. Without a spool, no more are received while events that are given up can't be written to the dead letters.
 4. A message that can't be an event is given up at once.
 """
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from .rejection import Rejections
     from .span import Span
 
-#: Places of parked batches that memory holds, each some hundred bytes. Each costs a failed attempt, so more
-#: come together only if the collector has taken nothing for a long time.
+#: Places of parked batches in memory, each of some hundred bytes. Each comes from a failed attempt, so more
+#: come together only if the collector has accepted nothing for a long time.
 MAX_PARKED: Final = 10_000
+
+#: More bytes than any batch has. One of an earlier run with a larger `batch.max_size` exceeds the bounds.
+_ANY_SIZE: Final = 1 << 63
 
 #: The bytes at the ends of a JSON object.
 _OPENS: Final = ord("{")
@@ -83,7 +87,7 @@ class Admission:
     @property
     def memory_left(self) -> int:
         """Bytes of events that there is room for; any number above 0 is room for one of any size."""
-        if self._pending.parked_places >= MAX_PARKED:
+        if self._pending.parked_places >= MAX_PARKED or self._pending.is_short:
             return 0
         held = self._pending.held_memory
         allowed = max(self._max_memory - held, min(self._max_size, self._max_memory + self._max_size - held))
@@ -91,8 +95,9 @@ class Admission:
 
     @property
     def spare(self) -> int:
-        """Bytes that a parked batch may take, beyond what is in memory."""
-        return self._max_memory + self._max_size - self._pending.held_memory - self._used
+        """Bytes that a parked batch may take, beyond what is in memory; with nothing there, any number."""
+        used = self._used
+        return self._max_memory + self._max_size - self._pending.held_memory - used if used else _ANY_SIZE
 
     @property
     def _used(self) -> int:
@@ -136,7 +141,7 @@ class Admission:
         if events and bool(spans) != self._batcher.has_spans:
             self.flush()  # a batch is in the spool, or it isn't
         largest = self._batcher.largest_event
-        # Nearly all events are objects; looking at their two ends in place is what a burst can afford.
+        # Nearly all events are objects. For a burst, a look at the two ends of each is cheap enough.
         if not [e for e in events if not (e and e[0] == _OPENS and e[-1] == _CLOSES and len(e) <= largest)]:
             self._gather(events, spans, now)
             return
@@ -180,7 +185,7 @@ class Admission:
 
 
 def _may_be_json(event: bytes) -> bool:
-    """Look at both ends of a message: enough to find what is empty, cut off, or binary."""
+    """Return whether both ends of a message look like JSON, which finds what is empty, cut off or binary."""
     text = event.strip(b" \t\r\n")
     first, last = text[:1], text[-1:]
     if first in {b"{", b"[", b'"'}:

@@ -2,20 +2,19 @@
 
 Rules:
 
-1. Between attempts lies a pause of a random length between 0 and a ceiling, and what the collector asked for
-   by Retry-After on top of it: those who were told the same moment must not come back in the same moment.
+1. The pause before an attempt is random, between 0 and a ceiling, and comes on top of what the collector
+   asked for by Retry-After. Publishers that got the same Retry-After must not come back at the same moment.
 2. A failure doubles the ceiling, from `base` up to `cap`, and makes it no less than what the collector asked
-   for, up to `cap`. A success shrinks it by `DECREASE_FACTOR`; below half of `base` there are no pauses any
-   more.
-3. While there are pauses, one attempt at a time is under way. Afterwards each round of successes adds one, up
+   for, up to `cap`. A success multiplies it by `DECREASE_FACTOR`. Below half of `base`, pauses end.
+3. While there are pauses, one attempt at a time is in flight. Afterwards each round of successes adds one, up
    to `concurrency`, until the next failure.
-4. Attempts that were under way together and fail together are one failure.
+4. Attempts that were in flight together and fail together are one failure.
 
-Were the pauses over with the first success, a thousand publishers with a backlog would offer a collector that
-just recovered some four times what it can serve; and were all 16 senders of each back then, three times.
+If pauses ended with the first success, a thousand publishers with a backlog would offer a collector that has
+just recovered about four times what it can serve. If all 16 senders of each started then, three times.
 
-See "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, for why the jitter is full, and RFC 5681,
-section 3.1, whose congestion avoidance rule 3 is.
+The jitter is full for the reasons in "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Rule 3 is
+the congestion avoidance of RFC 5681, section 3.1.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ class RandomSource(Protocol):
         ...
 
 
-#: What a success makes of the ceiling. Two successes undo one failure: a fleet that its collector can't
-#: serve all at once settles where a third of its requests are turned away, at 1.5 times what is served.
+#: Factor of the ceiling after a success. Two successes undo one failure: a fleet that is too large for its
+#: collector settles where a third of its requests are turned away, at 1.5 times what is served.
 DECREASE_FACTOR: Final = 0.5**0.5
 
-#: Doublings after which a pause is at its cap for certain, whatever `retry.base` and `retry.cap` are.
+#: Doublings after which a pause has reached its cap, whatever `retry.base` and `retry.cap` are.
 _MOST_DOUBLINGS: Final = 64
 
 
@@ -43,9 +42,9 @@ class Backoff:
     """How long to pause.
 
     Args:
-        base: Seconds that the first pause takes at most.
-        cap: Seconds that any pause takes at most, beside what the collector asks for.
-        random_source: Where chance comes from.
+        base: Seconds of the first pause at most.
+        cap: Seconds of any pause at most, besides what the collector asks for.
+        random_source: Draws the pauses.
     """
 
     def __init__(self, base: float, cap: float, random_source: RandomSource) -> None:
@@ -54,7 +53,7 @@ class Backoff:
         self._random = random_source
 
     def raised(self, ceiling: float, asked: float = 0.0) -> float:
-        """Tell the longest pause after a failure, in seconds.
+        """Return the longest pause after a failure, in seconds.
 
         Args:
             ceiling: The longest pause before it, 0 for none.
@@ -63,7 +62,7 @@ class Backoff:
         return min(self._cap, max(self._base, 2.0 * ceiling, asked))
 
     def lowered(self, ceiling: float) -> float:
-        """Tell the longest pause after a success, in seconds; 0 for none."""
+        """Return the longest pause after a success, in seconds; 0 for none."""
         ceiling *= DECREASE_FACTOR
         return ceiling if ceiling > self._base / 2.0 else 0.0
 
@@ -84,10 +83,10 @@ class ConcurrencyLimit:
 
     Args:
         backoff: How long to hold back.
-        concurrency: Attempts under way at the same time, at least 1, while nothing fails.
+        concurrency: Attempts in flight at the same time, at least 1, while nothing fails.
 
     Attributes:
-        failures: Failed attempts in a row; 0 while the collector takes what it gets.
+        failures: Failed attempts in a row; 0 while the collector accepts batches.
         paused_until: When the current pause ends, in seconds of the monotonic clock.
         healthy: Whether the last attempt that ended was a success.
     """
@@ -99,12 +98,12 @@ class ConcurrencyLimit:
         self.paused_until: float = float("-inf")
         self.healthy: bool = False
         self._allowed = float(concurrency)
-        self._ceiling = 0.0  # seconds of the longest pause between attempts; 0 where there is none
+        self._ceiling = 0.0  # seconds of the longest pause between attempts; 0 for none
         self._failed_at = float("-inf")
 
     @property
     def allowed(self) -> int:
-        """How many attempts may be under way."""
+        """How many attempts may be in flight."""
         return 1 if self._ceiling else int(self._allowed)
 
     @property
@@ -113,12 +112,12 @@ class ConcurrencyLimit:
         return not self._ceiling
 
     def resume(self) -> None:
-        """End all pauses, as somebody may have mended what was wrong."""
+        """End all pauses, as the cause may have been corrected."""
         self._ceiling = 0.0
         self.paused_until = float("-inf")
 
     def pause_briefly(self, now: float) -> None:
-        """Pause for as long as before a first retry, however often attempts failed."""
+        """Pause as before a first retry, however many attempts failed."""
         self.pause_until(now + self.backoff.draw(self.backoff.raised(0.0)))
 
     def pause_until(self, moment: float) -> None:
@@ -128,7 +127,7 @@ class ConcurrencyLimit:
     def succeed(self, started_at: float, now: float, *, accepted: bool = True) -> None:
         """Take the success of an attempt that began at `started_at`: pauses become shorter, then end.
 
-        One that began before the last failure tells nothing new, and leaves the pause as it is.
+        One that began before the last failure proves nothing, and leaves the pause as it is.
 
         Args:
             started_at: When it began.

@@ -1,4 +1,4 @@
-"""Bytes in, batches out: how events are gathered until one request carries them. Pure.
+"""Gathers events into batches, each of which one request carries. Pure.
 
 Rules:
 
@@ -7,8 +7,8 @@ Rules:
 3. Events leave in the order in which they came, each in exactly one batch, byte for byte.
 4. A batch is never empty.
 
-The two body formats are the original's: version `2` is Thrift's JSON form of a struct whose field 1 is a list
-of events, version `2j` a plain JSON array.
+The two body formats are those of baseplate.py: version `2` is Thrift's JSON form of a struct whose field 1 is
+a list of events, version `2j` a plain JSON array.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from .span import Span
 
-#: Bytes of a piece of a body: enough that what is done with each costs more than the call, and small enough
-#: that it stays in a cache of the processor.
+#: Bytes of a piece of a body: enough that the work on each costs more than the calls, and small enough to
+#: stay in a cache of the processor.
 _PIECE: Final = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFormat:
-    """How serialized events are put together to the body of a request.
+    """How serialized events become the body of a request.
 
     Attributes:
-        prefix: What stands before the events, or before their number.
-        counted: Whether the number of events and a comma stand between prefix and events.
-        suffix: What stands behind the events.
+        prefix: The bytes before the events, or before their number.
+        counted: Whether the number of events and a comma are between prefix and events.
+        suffix: The bytes after the events.
     """
 
     prefix: bytes
@@ -45,12 +45,12 @@ class BatchFormat:
     suffix: bytes
 
     def size(self, count: int, events_size: int) -> int:
-        """Tell the bytes that `join` gives for `count` events, at least one, of `events_size` bytes."""
+        """Return the length of the body of `count` events, at least one, that have `events_size` bytes."""
         counter = len(str(count)) + 1 if self.counted else 0
         return len(self.prefix) + counter + events_size + count - 1 + len(self.suffix)
 
     def pieces(self, events: tuple[bytes, ...]) -> Iterator[bytes]:
-        """Put one or more events together to a body, given in pieces, so that it is never in memory whole.
+        """Join one or more events to a body, and yield it in pieces, so that it is never in memory whole.
 
         Each piece but the last has events of `_PIECE` bytes, and what its last event has beyond that.
         """
@@ -64,7 +64,7 @@ class BatchFormat:
         yield self.suffix
 
     def join(self, events: tuple[bytes, ...]) -> bytes:
-        """Put one or more events together to a body."""
+        """Join one or more events to a body."""
         return b"".join(self.pieces(events))
 
 
@@ -77,7 +77,7 @@ FORMATS: Final[Mapping[str, BatchFormat]] = {
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events that travel together.
+    """Events that are sent in one request.
 
     Attributes:
         events: The serialized events, oldest first; at least one.
@@ -96,15 +96,15 @@ class Batcher:
     """Gathers events until one more doesn't fit.
 
     Args:
-        body_format: How the body is written, which decides what it weighs.
+        body_format: How the body is written, which decides its size.
         max_size: Bytes of a body at most, uncompressed.
         max_events: Events of a batch at most, at least 1.
         max_age: Seconds from a batch's first event until it is due.
 
     Attributes:
-        largest_event: Bytes of the largest event that any batch could hold.
-        spare: Bytes that more events may have for sure, counting one more byte for each: quicker to ask than
-            what a batch would weigh to the byte.
+        largest_event: Bytes of the largest event that any batch could hold. spare: Bytes that are certainly
+        left for more events, counting one more byte for each. It is quicker to
+            compare with than the exact size.
     """
 
     def __init__(self, body_format: BatchFormat, *, max_size: int, max_events: int, max_age: float) -> None:
@@ -120,7 +120,7 @@ class Batcher:
         self.spare: int = self._whole_spare()
 
     def _whole_spare(self) -> int:
-        """Tell the `spare` of an empty batch, with a counter as wide as it gets."""
+        """Return the `spare` of an empty batch, with the widest counter."""
         commas = self._max_events - 1
         return self._taught_size - (self._format.size(self._max_events, 0) - commas)
 
@@ -182,7 +182,7 @@ class Batcher:
         self.spare -= size + 1
 
     def add_many(self, events: Sequence[bytes], now: float) -> int:
-        """Take in events from the first one on, as long as they fit and the batch isn't full.
+        """Take in events from the first one on, while they fit and the batch isn't full.
 
         Args:
             events: Serialized events, none larger than `largest_event`.
@@ -193,7 +193,7 @@ class Batcher:
         """
         sizes = list(itertools.accumulate(map(len, events)))
         most = min(len(events), self.events_left)
-        # As many as fit for sure, with a comma for each; then one by one, to the byte.
+        # First those that certainly fit, with a comma for each; then one by one, to the byte.
         sure = bisect.bisect_right(range(most), self.spare, key=lambda index: sizes[index] + index + 1)
         if sure:
             if not self._events:
@@ -208,7 +208,7 @@ class Batcher:
         return len(events)
 
     def add_spans(self, spans: Iterable[Span]) -> None:
-        """Take the places in the spool of the events that were taken in last."""
+        """Take in the places in the spool of the events that were taken in last."""
         self._spans += spans
 
     def take(self) -> Batch | None:
@@ -223,12 +223,12 @@ class Batcher:
         return batch
 
     def learn(self, max_size: int) -> None:
-        """Make bodies of several events no larger than this from now on: a collector takes no larger ones."""
+        """Make no larger bodies of several events from now on, as the collector refuses them."""
         self._taught_size = min(self._taught_size, max_size)
         self.spare = self._whole_spare() - self._events_size - len(self._events)
 
     def split(self, batch: Batch) -> tuple[Batch, Batch]:
-        """Split a batch of at least two events in halves of the same age, the older events first."""
+        """Split a batch of at least two events into halves of the same age, the older events first."""
         middle = len(batch.events) // 2
         first, second = batch.events[:middle], batch.events[middle:]
         head, tail = cut_spans(batch.spans, records_size(first))

@@ -59,6 +59,17 @@ class ByteRanges:
         index = bisect_left(self._starts, offset)
         return self._starts[index] if index < len(self._starts) else None
 
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return what isn't in it from `start` to before `end`, as pairs of start and end, in order."""
+        gaps: list[tuple[int, int]] = []
+        at = self.end_at(start)
+        while at < end:
+            bound = self.next_start(at)
+            stop = end if bound is None else min(end, bound)
+            gaps.append((at, stop))
+            at = self.end_at(stop)
+        return gaps
+
     def pairs(self) -> list[tuple[int, int]]:
         """Return the ranges as pairs of start and end, in order."""
         return list(zip(self._starts, self._ends, strict=True))

@@ -1,7 +1,7 @@
-"""The policy of delivery: what is sent when, and what becomes of it. Pure.
+"""Decides what is sent when, and what follows from each reply. Pure.
 
 Events come in by `offer` or, if they are in the spool, by `offer_run`. Batches go out by `next_attempt`, and
-`finish` receives the outcome of an attempt. Time is an argument; randomness and the journal are passed in, so
+`finish` receives the outcome of an attempt. Time is an argument. Randomness and the journal are passed in, so
 tests can simulate them.
 
     queue, spool ──▶ admission ──▶ pending ──next_attempt──▶ a sender
@@ -13,13 +13,15 @@ Rules:
 1. An event is given up in four cases only: it cannot be an event (`admission`); it is refused, or keeps
    failing, alone while others are accepted (`poison`); or it is older than `max_age`. Every other batch is
    retried at the pace of `backoff` until it is accepted.
-2. A batch that may be the cause of its failures, or is refused, is set aside or split in halves. A 413 for
-   several events teaches the batcher a smaller size.
-3. Batches are started in the order in which their first events came. With a concurrency of 1 they also arrive
-   in that order, except those that rule 2 sets aside.
+2. A batch that is refused, or may be the cause of its failures, is set aside or split in halves. After a 413
+   for several events, the batcher makes smaller batches.
+3. Batches start in the order in which their first events came. With a concurrency of 1 they also arrive in
+   that order, except those that rule 2 sets aside.
 4. A batch whose events are in the spool is entered in the journal before its first attempt, and again when
-   more is known of its failures or when it is split, so that after a kill the same batches are sent again,
-   under the same idempotency keys. It is taken out when its events have found their fate.
+   more is known of its failures or when it is split. So after a kill the same batches are sent again, under
+   the same idempotency keys. It is taken out when its events have their fates.
+5. What others delete or damage in the spool while it waits there only is dropped and counted. What is left of
+   its batch is a batch of its own, under another key.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .admission import Admission
 from .journal import EnteredBatch
 from .outcome import Accepted, Misconfigured, Outcome, Refused, Retryable, TooLarge
 from .pending import ParkedBatch, PendingBatch, PendingBatches
-from .poison import Action, Pace, PoisonPolicy
+from .poison import CLEAN, Action, Pace, PoisonPolicy
 from .rejection import Rejection, Rejections
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class Delivery:
     """Decides what is sent when, and accounts for every event.
 
     Args:
-        batcher: Gathers events to batches.
+        batcher: Gathers events into batches.
         limit: How many attempts may be in flight, and when they may start.
         concurrency: Attempts in flight at the same time, at least 1.
         max_size: Bytes of a batch at most; memory is bounded by `(concurrency + 2)` times that.
@@ -62,8 +64,9 @@ class Delivery:
         queue_message_size: Bytes of the largest event that the queue can hold.
         journal: Where batches of events in the spool are entered, and dead letters written. None if there is
             neither: then events that are given up are dropped.
-        load: Reads the events of a batch again that was entered, by its `order`: None if they can't be read
-            now, and no events if they are gone for good. Without it, all batches stay in memory.
+        load: Reads the events of a batch again that was entered, by its `order`, and gives their places:
+            fewer events if the others are gone for good, None if they can't be read now. Without it, all
+            batches stay in memory.
         max_age: Seconds after which an event that can't be delivered is given up, or None: never.
 
     Attributes:
@@ -80,7 +83,7 @@ class Delivery:
         queue_capacity: int,
         queue_message_size: int,
         journal: Journal | None = None,
-        load: Callable[[tuple[int, int]], Sequence[bytes] | None] | None = None,
+        load: Callable[[tuple[int, int]], EventRun | None] | None = None,
         max_age: float | None = None,
     ) -> None:
         self.accounting: Accounting = Accounting()
@@ -105,7 +108,7 @@ class Delivery:
 
     @property
     def room(self) -> int:
-        """How many events from the queue there is a safe place for in memory, whatever their sizes."""
+        """How many events from the queue have a safe place in memory, whatever their sizes."""
         return self._admission.room(healthy=self._limit.healthy)
 
     @property
@@ -120,7 +123,7 @@ class Delivery:
 
     @property
     def failures(self) -> int:
-        """Failed attempts in a row; 0 while the collector takes what it gets."""
+        """Failed attempts in a row; 0 while the collector accepts batches."""
         return self._limit.failures
 
     @property
@@ -140,22 +143,22 @@ class Delivery:
         return min(times, default=None)
 
     def resize_queue(self, capacity: int, message_size: int) -> None:
-        """Go by another size of the queue, which was recreated: its events, and bytes of the largest."""
+        """Use another size of the queue, which was recreated: its events, and bytes of the largest."""
         self._admission.resize_queue(capacity, message_size)
 
     def resume(self) -> None:
-        """End all pauses, as someone may have corrected what was wrong."""
+        """End all pauses, as the cause may have been corrected."""
         self._limit.resume()
 
     def offer(self, events: Iterable[bytes], now: float) -> list[tuple[int, Rejection]]:
         """Take events from the queue into memory while there is `room`.
 
         Args:
-            events: Gives them. None is asked for that there is no room for.
+            events: Yields them. None is requested without room for it.
             now: Seconds of the monotonic clock.
 
         Returns:
-            Those that can't be sent at all and were given up, which is counted: the size of each, and why.
+            Those that can't be sent at all and were given up, and counted: the size of each, and why.
         """
         return self._admission.offer(events, now, healthy=self._limit.healthy)
 
@@ -188,10 +191,10 @@ class Delivery:
         self._admission.flush()
 
     def next_attempt(self, now: float) -> Attempt | None:
-        """Start an attempt if there is a batch to send and a reason not to wait any longer.
+        """Start an attempt if a batch is due.
 
         Returns:
-            What to send now; its end must be given to `finish`. None if there is nothing to do before
+            What to send now; its outcome must be given to `finish`. None if there is nothing to do before
             `wake_at`, an event or the end of an attempt.
         """
         self._rejections.retry(now)
@@ -214,24 +217,29 @@ class Delivery:
             pending = self._pending.take(now, self._admission.spare)
             if not isinstance(pending, ParkedBatch):
                 return pending
-            events = self._load(pending.order) if self._load is not None else None
-            if events:
-                batch = self._batcher.batch(tuple(events), pending.opened_at, pending.spans)
-                return PendingBatch(pending.order, batch, pending.record, is_entered=True)
-            if events is None:
+            run = self._load(pending.order) if self._load is not None else None
+            if run is None:
                 self._set_aside(pending, now)
-            else:
-                self._lose(pending)
+                continue
+            record = pending.record
+            if len(run.events) < pending.count:
+                record = CLEAN  # it is another batch now, of which nothing is known
+                self._lose(pending, run)
+            if run.events:
+                batch = self._batcher.batch(tuple(run.events), pending.opened_at, run.spans)
+                return PendingBatch(pending.order, batch, record, is_entered=True)
 
-    def _lose(self, parked: ParkedBatch) -> None:
-        """Drop a batch whose events are gone from the spool."""
-        self._poison.leave(parked.order[0], parked.count)
-        self.accounting.drop(DropReason.SPOOL_LOST, parked.count, spooled=True)
+    def _lose(self, parked: ParkedBatch, rest: EventRun) -> None:
+        """Drop the events of a batch that are gone from the spool."""
+        left = len(rest.events)
+        if left <= 1:
+            self._poison.leave(parked.order[0], parked.count)
+        self.accounting.drop(DropReason.SPOOL_LOST, parked.count - left, spooled=True)
         if self._journal is not None:
-            self._journal.finish(parked.order)
+            self._journal.shrink(EnteredBatch(parked.order, left, rest.spans), parked.count - left)
 
     def _enter(self, pending: PendingBatch) -> None:
-        """Have the journal know a batch as it is now."""
+        """Enter a batch in the journal as it is now."""
         if self._journal is not None and pending.batch.spans:
             self._journal.enter(_entry(pending))
 
@@ -252,10 +260,10 @@ class Delivery:
         return min(times, default=None)
 
     def finish(self, attempt: Attempt, outcome: Outcome, now: float) -> Action | None:
-        """Take what became of an attempt: settle the fate of its events, or keep them for the next one.
+        """Take the outcome of an attempt: its events get their fates, or are kept for the next one.
 
         Returns:
-            What is done with the batch if it wasn't accepted.
+            What is done with the batch if it wasn't accepted; None if it was.
         """
         pending = attempt.pending
         action = Action.KEEP
@@ -301,7 +309,7 @@ class Delivery:
         return action
 
     def _change_pace(self, attempt: Attempt, pace: Pace, retry_after: float, now: float) -> None:
-        """Let an attempt that failed, or was rejected, decide when the next ones start."""
+        """Change when the next attempts start, after one that failed or was refused."""
         match pace:
             case Pace.ANSWERED:
                 self._limit.succeed(attempt.started_at, now, accepted=False)
@@ -316,7 +324,7 @@ class Delivery:
                 assert_never(pace)
 
     def _act(self, attempt: Attempt, judgement: Judgement, rejection: Rejection, now: float) -> Action:
-        """Set a batch aside that failed or was rejected, split it, or give its only event up."""
+        """Set aside a batch that failed or was refused, split it, or give up its only event."""
         pending = replace(attempt.pending, record=judgement.record)
         if self._expire(attempt, rejection.reason, rejection.status, now):
             return Action.GIVE_UP
@@ -336,7 +344,7 @@ class Delivery:
         return judgement.action
 
     def _put_back(self, pending: PendingBatch, now: float) -> None:
-        """Put a batch back in the line, or aside if it failed in a way that it may have caused."""
+        """Put a batch back in the line, or aside if it may be the cause of a failure."""
         if pending.record.failures:
             self._set_aside(pending, now)
         elif pending.record.is_part:
@@ -345,7 +353,7 @@ class Delivery:
             self._pending.put_back(pending)
 
     def _set_aside(self, pending: PendingBatch | ParkedBatch, now: float) -> None:
-        """Let a batch wait for a time that grows with its failures."""
+        """Set a batch aside for a time that grows with its failures."""
         pause = self._limit.backoff.pause_after(pending.record.failures)
         self._pending.set_aside_until(pending, now + pause)
 
@@ -383,8 +391,8 @@ class Delivery:
     def take_unsent(self) -> list[bytes]:
         """Hand over everything that is in memory only, so that it can go back to the queue.
 
-        Attempts in flight count as failed: the collector may have taken their batches or not. What is in the
-        spool stays there. To be called once, at the end; only `requeued` may be called afterwards.
+        Attempts in flight count as failed: the collector may have accepted their batches or not. What is in
+        the spool stays there. To be called once, at the end; only `requeued` may be called afterwards.
 
         Returns:
             The events, oldest batch first. They stay `in_hand` in the accounting until `requeued`.
@@ -396,7 +404,7 @@ class Delivery:
         ]
 
     def requeued(self, count: int, *, lost: int) -> None:
-        """Account for what `take_unsent` gave: `count` are in the queue again, it had no room for `lost`."""
+        """Count what `take_unsent` returned: `count` are in the queue again, which had no room for `lost`."""
         self.accounting.requeue(count)
         self.accounting.drop(DropReason.QUEUE_FULL, lost)
 

@@ -1,4 +1,4 @@
-"""What the policy has written down, so that a publisher goes on where a kill ended it. Pure."""
+"""What the policy writes down, so that a publisher continues where a kill ended it. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class EnteredBatch:
 
     Attributes:
         order: What it is sorted by, and its name: the number of its batch, and of its first event in that.
-        count: Events in it. If as many whole records are at its places later on, they are the same, as the
-            spool has checks of its own: so this says whether a batch that was rebuilt has the same bytes.
+        count: Events in it. If its places hold as many whole records later, these are the same, as the spool
+            checks each. So this shows whether a batch that was rebuilt has the same bytes.
         spans: Where its events are, in their order; see `join_spans`.
-        record: What is known of its failures. Only `failures`, `evidence`, `is_part` and whether it was
-            refused mean anything to the next run.
+        record: What is known of its failures. The next run uses `failures`, `evidence`, `is_part` and whether
+            it was refused.
     """
 
     order: tuple[int, int]
@@ -39,7 +39,7 @@ class DeadLetter:
     Attributes:
         event: Its bytes.
         status: The HTTP status that decided it, or None.
-        reason: What was wrong, in words.
+        reason: What was wrong.
         excerpt: The beginning of the response's body.
     """
 
@@ -58,6 +58,15 @@ class Journal(Protocol):
 
     def replace(self, order: tuple[int, int], parts: Sequence[EnteredBatch], /) -> None:
         """Replace a batch that was entered by its parts, which have the same spans. Never fails."""
+        ...
+
+    def shrink(self, rest: EnteredBatch, lost: int, /) -> None:
+        """End `lost` events of a batch that was entered, as they are gone from the spool. Never fails.
+
+        Args:
+            rest: The batch with the events that are left, at places that it had. Without any, it has ended.
+            lost: How many are gone.
+        """
         ...
 
     def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = (), /) -> int:

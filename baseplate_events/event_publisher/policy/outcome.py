@@ -3,15 +3,15 @@
 Every reply is exactly one outcome:
 
 - `Accepted`: 2xx. The collector has the batch.
-- `Retryable`: the same batch may well pass later: 408, 425, 429, 5xx but 501, anything below 200 or above
+- `Retryable`: the same batch may well pass later: 408, 425, 429, 5xx except 501, anything below 200 or above
   599, no response.
 - `TooLarge`: 413. Fewer events may pass.
 - `Refused`: 400 and 422. The collector doesn't take this content, now or later.
-- `Misconfigured`: the collector, or what stands before it, takes nothing from us until somebody mends a
+- `Misconfigured`: the collector, or a proxy before it, accepts nothing until someone corrects a
   configuration: every other 3xx and 4xx, 501, a TLS certificate that isn't trusted, a name that doesn't
   exist, certificates that can't be loaded, a host without free descriptors.
 
-A redirect is never followed, since body and signature would go along to wherever it points, and is never
+A redirect is never followed, since body and signature would go wherever it points, and never counts as
 delivery.
 """
 
@@ -31,10 +31,10 @@ MAX_RETRY_AFTER: Final = 300.0
 #: Statuses below 500 that may pass later: request timeout, too early, too many requests.
 _RETRYABLE: Final = frozenset({408, 425, 429})
 
-#: Statuses that speak of the content: bad request, unprocessable content.
+#: Statuses about the content: bad request, unprocessable content.
 _REFUSED: Final = frozenset({400, 422})
 
-#: What to look at, by status, when the collector takes nothing from us.
+#: What to check, by status, when the collector accepts nothing.
 _REMEDIES: Final = {
     401: "check key.name and key.secret",
     403: "check that the collector allows key.name to send",
@@ -62,7 +62,7 @@ class Retryable:
         reason: What happened, in words for a log.
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
-        status: The HTTP status, or None where there was no response.
+        status: The HTTP status, or None if there was no response.
         may_be_poison: Whether the batch itself may be the reason: a 5xx response, or none after connecting.
     """
 
@@ -105,14 +105,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """Nothing passes until somebody mends a configuration.
+    """Nothing passes until someone corrects a configuration.
 
     Attributes:
         reason: What happened, in words for a log.
-        remedy: What to look at.
+        remedy: What to check.
         from_collector: Whether there was an HTTP response.
         retry_after: Seconds that the collector asks to wait at least, 0 to `MAX_RETRY_AFTER`.
-        status: The HTTP status, or None where there was no response.
+        status: The HTTP status, or None if there was no response.
     """
 
     reason: str
@@ -127,12 +127,12 @@ Outcome = Accepted | Retryable | TooLarge | Refused | Misconfigured
 
 
 def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outcome:
-    """Tell what a reply means.
+    """Return what a reply means.
 
     Args:
         reply: How the attempt ended, with any status, even one that HTTP doesn't know.
-        also_retryable: Statuses that count as `Retryable` besides those of the rules (`retry.codes`); a 2xx
-            among them means nothing.
+        also_retryable: Statuses that count as `Retryable` besides those above (`retry.codes`). A 2xx among
+            them is ignored.
     """
     if isinstance(reply, Failure):
         return _classify_failure(reply)
@@ -192,12 +192,12 @@ def retry_after(response: Response) -> float:
     """Read the Retry-After header (RFC 9110, section 10.2.3).
 
     Returns:
-        Seconds to wait at least, 0 to `MAX_RETRY_AFTER`; 0 where the header is missing or makes no sense. A
-        date is taken relative to the response's own Date header, so that this host's clock doesn't matter.
+        Seconds to wait at least, 0 to `MAX_RETRY_AFTER`; 0 if the header is missing or invalid. A date is
+        taken relative to the response's own Date header, so that this host's clock doesn't matter.
     """
     text = (response.retry_after or "").strip()
     if text.isascii() and text.isdigit():
-        # Longer numbers are past the cap in any case, and int() has a limit of its own.
+        # Longer numbers exceed the cap anyway, and int() has a limit of its own.
         return min(float(text[:20]), MAX_RETRY_AFTER)
     if not text or not response.date:
         return 0.0
@@ -205,6 +205,6 @@ def retry_after(response: Response) -> float:
         until = email.utils.parsedate_to_datetime(text)
         since = email.utils.parsedate_to_datetime(response.date)
         seconds = (until - since).total_seconds()
-    except (TypeError, ValueError, OverflowError):  # no dates, or only one of them with a time zone
+    except (TypeError, ValueError, OverflowError):  # not dates, or only one has a time zone
         return 0.0
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

@@ -2,21 +2,24 @@
 
 Rules:
 
-1. Batches are started in the order in which their first events came. One that failed in a way that its
-   contents may have caused, or was refused, is set aside: later batches go first, and it is retried after a
-   pause of its own, in turns with them. The batch on trial has no pause (`Judgement.goes_first`).
+1. Batches start in the order in which their first events came. One that was refused, or failed in a way that
+   its contents may have caused, is set aside: later batches go first, and it is retried after a pause of its
+   own, in turns with them. The batch on trial has no pause (`Judgement.goes_first`).
 2. New parts of batches are due at once and go ahead of the line, smallest first.
-3. `memory` counts the bytes of all batches, waiting or in flight, except those of single events that were
-   set aside, which `held_memory` counts.
+3. `memory` counts the bytes of all batches, waiting or in flight. Single events that were set aside are in
+   `held_memory` instead.
 4. A batch that is set aside for a time, and whose events are in the spool, is *parked*: only their places
-   stay in memory, however long it waits. Its events are read again for the next attempt, if there is memory.
+   stay in memory, however long it waits. Its events are read again for the next attempt.
+5. A parked batch that memory has no room for keeps no other waiting: smaller ones that are due go first. Once
+   it is the first that is due, no new events are taken in until it has started (`is_short`), so its turn
+   comes.
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .poison import CLEAN, FaultRecord
 
@@ -34,7 +37,7 @@ class PendingBatch:
     """A batch that waits or is in flight, or a part of one.
 
     Attributes:
-        order: What it is sorted by: the number of its batch, and of its first event in that.
+        order: Its place in the line: the number of its batch, and of its first event in that.
         batch: Its events.
         record: What is known of its failures.
         is_entered: Whether it is in the journal.
@@ -115,6 +118,10 @@ class Attempt:
         return self.pending.batch
 
 
+#: A batch that was set aside: when it is due, its events, its `order`, and the batch.
+_Aside: TypeAlias = tuple[float, int, tuple[int, int], PendingBatch | ParkedBatch]
+
+
 class PendingBatches:
     """The line of batches, those that were set aside, and those in flight.
 
@@ -126,6 +133,7 @@ class PendingBatches:
         held_memory: Bytes of the single events that were set aside and are in memory.
         held_count: How many single events were set aside.
         parked_places: Places of the batches that are parked.
+        is_short: Whether the parked batch that is due first waits for memory.
     """
 
     def __init__(self, *, may_park: bool) -> None:
@@ -135,8 +143,9 @@ class PendingBatches:
         self.parked_places: int = 0
         self._may_park = may_park
         self._line: list[tuple[tuple[int, int], PendingBatch]] = []  # a heap
-        self._aside: list[tuple[float, int, tuple[int, int], PendingBatch | ParkedBatch]] = []  # likewise
+        self._aside: list[_Aside] = []  # likewise
         self._aside_was_last = False
+        self.is_short: bool = False
         self._in_flight: dict[tuple[int, int], Attempt] = {}
         self._number = 0
 
@@ -163,12 +172,14 @@ class PendingBatches:
         """
         if self._line:
             return _NOW
-        return self._aside[0][0] if self._has_aside(spare) else None
+        first = self._first_aside(spare)
+        return None if first is None else first[0]
 
-    def _has_aside(self, spare: int) -> bool:
-        """Whether the batch that was set aside and is due first can be in memory."""
-        first = self._aside[0][-1] if self._aside else None
-        return first is not None and (isinstance(first, PendingBatch) or first.size <= spare)
+    def _first_aside(self, spare: int) -> _Aside | None:
+        """Return the batch that was set aside and is due first among those that memory has room for."""
+        if not self._aside or _fits(self._aside[0], spare):
+            return self._aside[0] if self._aside else None
+        return min((item for item in self._aside if _fits(item, spare)), default=None)
 
     @property
     def oldest_at(self) -> float | None:
@@ -197,7 +208,7 @@ class PendingBatches:
             self.put_back(pending)
 
     def put_back(self, pending: PendingBatch) -> None:
-        """Put a batch in its place of the line."""
+        """Put a batch in its place in the line."""
         heapq.heappush(self._line, (pending.order, pending))
         self._count(pending, 1)
 
@@ -206,7 +217,7 @@ class PendingBatches:
         self._put_aside(pending, _NOW)
 
     def set_aside_until(self, pending: PendingBatch | ParkedBatch, due_at: float) -> None:
-        """Let later batches go first until `due_at`, by the monotonic clock, and take turns from then on."""
+        """Let later batches go first until `due_at`, by the monotonic clock, and then take turns with it."""
         self._put_aside(self._park(pending) if isinstance(pending, PendingBatch) else pending, due_at)
 
     def _put_aside(self, pending: PendingBatch | ParkedBatch, due_at: float) -> None:
@@ -222,15 +233,25 @@ class PendingBatches:
         )
 
     def take(self, now: float, spare: int) -> PendingBatch | ParkedBatch | None:
-        """Take the batch out that is to be sent next; None if none is due.
+        """Take out the batch that is to be sent next; None if none is due.
 
         Args:
             now: Seconds of the monotonic clock.
             spare: Bytes that a parked batch may take.
         """
-        aside_is_due = self._has_aside(spare) and self._aside[0][0] <= now
-        if aside_is_due and not (self._line and self._aside_was_last and not self._is_new_part_next):
-            pending = heapq.heappop(self._aside)[-1]
+        self.is_short = bool(self._aside) and self._aside[0][0] <= now and not _fits(self._aside[0], spare)
+        first = self._first_aside(spare)
+        if (
+            first is not None
+            and first[0] <= now
+            and not (self._line and self._aside_was_last and not _is_new_part(first))
+        ):
+            pending = first[-1]
+            if first is self._aside[0]:
+                heapq.heappop(self._aside)
+            else:
+                self._aside.remove(first)
+                heapq.heapify(self._aside)
             self._aside_was_last = True
         elif self._line:
             pending = heapq.heappop(self._line)[-1]
@@ -239,11 +260,6 @@ class PendingBatches:
             return None
         self._count(pending, -1)
         return pending
-
-    @property
-    def _is_new_part_next(self) -> bool:
-        first = self._aside[0][-1]
-        return isinstance(first, PendingBatch) and first.is_new_part
 
     def start(self, pending: PendingBatch, now: float) -> Attempt:
         """Put a batch that was taken in flight."""
@@ -277,3 +293,14 @@ class PendingBatches:
             if not pending.batch.spans
             for event in pending.batch.events
         ]
+
+
+def _fits(item: _Aside, spare: int) -> bool:
+    """Return whether a batch that was set aside can be in memory."""
+    pending = item[-1]
+    return isinstance(pending, PendingBatch) or pending.size <= spare
+
+
+def _is_new_part(item: _Aside) -> bool:
+    pending = item[-1]
+    return isinstance(pending, PendingBatch) and pending.is_new_part

@@ -6,18 +6,18 @@ and a wrong setting the same refusals, so one batch says little; what becomes of
 
 Rules:
 
-1. Splitting loses no event, only the idempotency key, and the halves are witnesses for each other. The first
-   batch of several events that fails is put on trial: it is retried next, and split after `MAX_FAILURES`. A
-   batch is split at its first refusal.
+1. Splitting loses no event, only the idempotency key, and each half shows whether the other one is the cause.
+   The first batch of several events that fails is put on trial: it is retried next, and split after
+   `MAX_FAILURES`. A batch is split at its first refusal.
 2. One batch at a time is on trial, and each trial takes twice as many failures as the one before, until
    something is accepted, so that an outage doesn't split the backlog. A refused batch needn't wait
    for that once another batch has been accepted since.
-3. A part is split at its next failure or refusal if anything was accepted since it was made. Without that, a
-   part is also split at its first failure, but only `bit_length(events)` times after each acceptance: a
-   struggling collector is probed with less and less. After that, each part needs `MAX_FAILURES`. So an outage
+3. A part is split at its next failure or refusal if anything was accepted since it was made. Otherwise a part
+   is also split at its first failure, but only `bit_length(events)` times after each acceptance: an
+   overloaded collector is probed with less and less. After that, each part needs `MAX_FAILURES`. So an outage
    costs one batch a few idempotency keys.
-4. An overloaded collector answers 503 to everything, and some proxies do when they lose a connection: a batch
-   is split after `MAX_OVERLOADS` of them, or earlier if its evidence is `SUSPICIOUS`.
+4. An overloaded collector answers 503 to everything, and some proxies do when they lose a connection. So a
+   batch is split after `MAX_OVERLOADS` of them, or earlier if its evidence is `SUSPICIOUS`.
 5. A single event that is refused is given up if another batch was sent and accepted since it was first
    refused, alone or with others. Until then it is held: retried at the pace of the backoff, while later
    batches go first.
@@ -25,8 +25,8 @@ Rules:
 
 Evidence is counted in bits. Let `tried` be the number of other batches whose first attempt ended since this
 batch last failed, and `failed` how many of those attempts failed. When the batch fails again,
-`log2((tried + 1) / (failed + 1))` bits are added, at most `MAX_GAIN`. Nothing is added in an outage, where
-all fail, or in a quiet line, where there are no others.
+`log2((tried + 1) / (failed + 1))` bits are added, at most `MAX_GAIN`. Nothing is added in an outage, when all
+fail, or in a quiet line, when there are no others.
 
 Why that is safe: let the collector fail each request by chance, with any probability q. With n others, the
 expected value of `(n + 1) / (failed + 1)` is `(1 - (1 - q)**(n + 1)) / q`. The event itself fails again with
@@ -42,8 +42,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-#: Failures of a batch of several events after which it is split. A hiccup gives fewer, and a response that is
-#: lost a few times must not cost the idempotency key.
+#: Failures of a batch of several events after which it is split. A brief disturbance causes fewer, and a
+#: response that is lost a few times must not cost the idempotency key.
 MAX_FAILURES: Final = 4
 
 #: The same for 503, which an overloaded collector answers to whatever it gets. With others accepted in
@@ -54,8 +54,8 @@ SUSPICIOUS: Final = 5.0
 #: Bits of evidence after which a lone event is given up: a healthy one is with a probability of 2**-30.
 ENOUGH_EVIDENCE: Final = 30.0
 
-#: Bits that one failure adds at most, however well the others fare. Ten gains, and so eleven failures, are
-#: needed, since an outage that comes and goes isn't chance.
+#: Bits that one failure adds at most, even if no other batch fails. Ten gains, and so eleven failures, are
+#: needed, since an outage that comes and goes isn't random.
 MAX_GAIN: Final = 3.0
 
 #: Refusals in a row that are no reason to slow down: finding one bad event of 10,000 takes 14.
@@ -68,7 +68,7 @@ class FaultRecord:
 
     Attributes:
         failures: Failures and refusals of exactly these events.
-        evidence: Bits that speak against a lone event.
+        evidence: Bits of evidence that a lone event is the cause of its failures.
         tried: First attempts for any batch that had ended when it failed last.
         failed: Those of them that failed.
         accepted: Batches that had been accepted when it was made, as a part.
@@ -98,12 +98,12 @@ class Action(enum.Enum):
 
 
 class Pace(enum.Enum):
-    """What an attempt means for the pace of the next ones."""
+    """How an attempt changes the pace of the next ones."""
 
     ANSWERED = "answered"
-    """The collector is there and reads what it gets."""
+    """The collector answers, and has read the batch."""
     UNCHANGED = "unchanged"
-    """It is the batch's own fault: others fare well."""
+    """The batch is the cause: others are accepted."""
     PROBE = "probe"
     """A short pause: a smaller part is to be tried next."""
     FAILED = "failed"
@@ -117,7 +117,7 @@ class Judgement:
     Attributes:
         record: The new record of the batch.
         action: What to do with it.
-        pace: What it means for the next attempts.
+        pace: How the pace of the next attempts changes.
         goes_first: Whether a batch that is kept is retried next, rather than after a pause of its own.
     """
 
@@ -128,10 +128,10 @@ class Judgement:
 
 
 class PoisonPolicy:
-    """Judges batches by their failures and by what becomes of others.
+    """Judges batches by their failures and by the outcomes of others.
 
-    A batch is named by its number, which its parts share. Every attempt that ends is given to exactly one of
-    `accept`, `refuse`, `fail` and `pass_over`, and every batch that leaves otherwise to `leave`.
+    A batch is named by its number, which its parts share. The end of each attempt is given to exactly one of
+    `accept`, `refuse`, `fail` and `pass_over`, and each batch that leaves otherwise to `leave`.
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,7 @@ class PoisonPolicy:
             overloaded: Whether the collector may just have too much to do.
             all_held: Whether all other batches are single events that failed or were refused alone.
         """
-        # What became of others since it failed last.
+        # Attempts for others since it failed last.
         tried, failed = self._tried - record.tried, self._failed - record.failed
         gain = min(MAX_GAIN, math.log2((tried + 1) / (failed + 1))) if record.failures else 0.0
         self._try_first(record, failed=True)
@@ -213,41 +213,39 @@ class PoisonPolicy:
             # Without others, the pause of the event itself is enough; but those of many held events add up.
             is_alone = record.failures > 1 and not tried and not all_held
             isolated = self._has_evidence(record)
-            others_fare_well = is_alone or (record.failures > 1 and tried > 0 and (isolated or not failed))
-            others_fare_better = record.failures > 1 and tried > failed
+            others_pass = is_alone or (record.failures > 1 and tried > 0 and (isolated or not failed))
+            more_others_pass = record.failures > 1 and tried > failed
             if overloaded:
-                pace = Pace.PROBE if others_fare_better else Pace.FAILED
+                pace = Pace.PROBE if more_others_pass else Pace.FAILED
                 return Judgement(record, self._end_or_keep(record), pace)
             return self._judge_lone(
-                record, number, others_fare_well=others_fare_well, others_fare_better=others_fare_better
+                record, number, others_pass=others_pass, more_others_pass=more_others_pass
             )
         if overloaded:
             return self._judge_overloaded(record, number, count)
-        return self._judge_several(record, number, count, others_fare_well=tried > 0 and not failed)
+        return self._judge_several(record, number, count, others_pass=tried > 0 and not failed)
 
     def _judge_overloaded(self, record: FaultRecord, number: int, count: int) -> Judgement:
-        is_suspect = record.failures >= MAX_OVERLOADS or record.evidence >= SUSPICIOUS
-        may_split = (is_suspect or self._has_evidence(record)) and self._is_on_trial(number, count)
+        is_likely = record.failures >= MAX_OVERLOADS or record.evidence >= SUSPICIOUS
+        may_split = (is_likely or self._has_evidence(record)) and self._is_on_trial(number, count)
         return Judgement(record, Action.SPLIT if may_split else Action.KEEP, Pace.FAILED)
 
     def _judge_lone(
-        self, record: FaultRecord, number: int, *, others_fare_well: bool, others_fare_better: bool
+        self, record: FaultRecord, number: int, *, others_pass: bool, more_others_pass: bool
     ) -> Judgement:
-        if others_fare_well or (record.failures == 1 and self._has_evidence(record)):
+        if others_pass or (record.failures == 1 and self._has_evidence(record)):
             pace = Pace.UNCHANGED
-        elif others_fare_better:
+        elif more_others_pass:
             pace = Pace.PROBE
         else:
             pace = self._probe(record, number) or Pace.FAILED
         return Judgement(record, self._end_or_keep(record), pace)
 
-    def _judge_several(
-        self, record: FaultRecord, number: int, count: int, *, others_fare_well: bool
-    ) -> Judgement:
+    def _judge_several(self, record: FaultRecord, number: int, count: int, *, others_pass: bool) -> Judgement:
         is_first = record.failures == 1
         if not self._is_on_trial(number, count):
-            its_own_fault = not is_first and others_fare_well
-            return Judgement(record, Action.KEEP, Pace.UNCHANGED if its_own_fault else Pace.FAILED)
+            is_the_cause = not is_first and others_pass
+            return Judgement(record, Action.KEEP, Pace.UNCHANGED if is_the_cause else Pace.FAILED)
         if self._has_evidence(record):
             return Judgement(record, Action.SPLIT, Pace.UNCHANGED if is_first else Pace.PROBE)
         is_brief = not self._fruitless and not record.is_part

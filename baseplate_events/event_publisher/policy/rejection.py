@@ -1,6 +1,6 @@
 """Events that are given up: each becomes a dead letter, or is dropped if none are kept. Pure.
 
-Dead letters that can't be written wait in memory; until then, their events have found no fate.
+Dead letters that can't be written wait in memory. Until they are written, their events have no fate.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rejection:
 
     Attributes:
         fate: How it is counted if there are no dead letters.
-        reason: What happened, in words.
+        reason: What happened.
         status: The HTTP status that decided it, or None.
         excerpt: The beginning of the response's body.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...spool.format import OVERHEAD
+from .byte_ranges import ByteRanges
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,6 +64,19 @@ def cut_spans(spans: Sequence[Span], size: int) -> tuple[tuple[Span, ...], tuple
             return head, (Span(identity, cut, end), *spans[index + 1 :])
         size -= end - start
     return tuple(spans), ()
+
+
+def spans_without(spans: Sequence[Span], others: Iterable[Span]) -> tuple[Span, ...]:
+    """Return the parts of spans that are in none of the others, in the order of the spans."""
+    ranges: dict[bytes, ByteRanges] = {}
+    for identity, start, end in others:
+        ranges.setdefault(identity, ByteRanges()).add(start, end)
+    nothing = ByteRanges()
+    return tuple(
+        Span(identity, *gap)
+        for identity, start, end in spans
+        for gap in ranges.get(identity, nothing).gaps(start, end)
+    )
 
 
 def records_size(events: Sequence[bytes]) -> int:

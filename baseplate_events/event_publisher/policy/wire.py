@@ -1,6 +1,6 @@
-"""The wire: what the event publisher says to an event collector, and how. Pure.
+"""The wire: what the event publisher sends to an event collector, and what comes back. Pure.
 
-A batch goes out as
+A batch is sent as
 
     POST {scheme}://{hostname}/v{version}
     Content-Type: application/json
@@ -11,8 +11,8 @@ A batch goes out as
     Idempotency-Key: HEX
 
 with the gzipped body of the batch. HEX is the HMAC-SHA256, in lower-case hexadecimal, of the *uncompressed*
-body under the shared secret. It depends on nothing else, so it is the same on every attempt to deliver a
-batch, unless the secret was rotated in between, and a collector can tell by it that it has seen the batch
+body under the shared secret. It depends on nothing else. So it is the same on every attempt to deliver a
+batch, unless the secret was rotated in between, and a collector can recognise a batch that it has seen
 before.
 """
 
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-#: Name of the publisher towards the collector, the original's.
+#: What the publisher calls itself, as baseplate.py's does.
 USER_AGENT: Final = "baseplate-event-publisher/1.0"
 
-#: What makes zlib write gzip's format, with the largest window.
+#: Makes zlib write gzip's format, with the largest window.
 _GZIP_FORMAT: Final = 16 + zlib.MAX_WBITS
 
 
@@ -40,7 +40,7 @@ class Request:
     """A request that is ready to be posted.
 
     Attributes:
-        headers: All headers but those that HTTP itself needs (Host, Content-Length).
+        headers: All headers except those that HTTP itself needs (Host, Content-Length).
         body: The compressed body.
     """
 
@@ -143,7 +143,7 @@ def compress(data: bytes, level: int) -> bytes:
 
 
 def _compress(pieces: Iterable[bytes], level: int) -> Iterator[bytes]:
-    """Give the gzip form of a body in pieces."""
+    """Yield the gzip form of a body in pieces."""
     compressor = zlib.compressobj(level, wbits=_GZIP_FORMAT)
     for piece in pieces:
         yield compressor.compress(piece)
@@ -151,7 +151,7 @@ def _compress(pieces: Iterable[bytes], level: int) -> Iterator[bytes]:
 
 
 def _signed(pieces: Iterable[bytes], signer: hmac.HMAC) -> Iterator[bytes]:
-    """Pass a body on, in pieces, and have all of it signed."""
+    """Yield the pieces of a body, and sign them."""
     for piece in pieces:
         signer.update(piece)
         yield piece

@@ -28,6 +28,7 @@ from ...spool.format import (
     UnreadableSegmentError,
 )
 from ..policy.byte_ranges import ByteRanges
+from ..policy.span import EventRun, Span, join_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -220,25 +221,26 @@ class FollowedSegment:
         self._parser = None
         self._advance((), max(self.position, self.seen))
 
-    def load(self, files: ReaderFolder, start: int, end: int) -> list[bytes] | None:
-        """Return the events between two offsets, if there is nothing else. The file must be open.
+    def load(self, files: ReaderFolder, start: int, end: int) -> EventRun:
+        """Return the whole events between two offsets, and their places. The file must be open.
 
         Raises:
             OSError: It can't be read.
         """
         self.look(files)
-        if self.header is None or not 0 <= start < end <= self.size:
-            return None
-        parser, payloads = SegmentParser(self.header, start), list[bytes]()
-        at, tiled_to = start, start
+        events: list[bytes] = []
+        spans: list[Span] = []
+        if self.header is None or start < 0:
+            return EventRun(events, ())
+        parser = SegmentParser(self.header, start)
+        at, end = start, min(end, self.size)
         while at < end and (data := files.read(self.fd, end - at, at)):
             at += len(data)
             for run in parser.feed_runs(data):
-                if run.kind != EVENT or run.start != tiled_to:
-                    return None
-                payloads += run.payloads
-                tiled_to = run.end
-        return payloads if tiled_to == end else None
+                if run.kind == EVENT:
+                    events += run.payloads
+                    spans.append(Span(self.identity, run.start, run.end))
+        return EventRun(events, join_spans(spans))
 
     def skip(self, start: int, end: int) -> None:
         """Pass over the events of this place, unless they were handed out."""
@@ -256,15 +258,8 @@ class FollowedSegment:
 
     def handed_out(self) -> list[tuple[int, int]]:
         """Return the places of events that were handed out and aren't settled; none must be ready."""
-        places: list[tuple[int, int]] = []
-        for start, end in ByteRanges([(0, self.position), *self._over.pairs()]).pairs():
-            at = self.settled.end_at(start)
-            while at < end:
-                bound = self.settled.next_start(at)
-                stop = end if bound is None else min(end, bound)
-                places.append((at, stop))
-                at = self.settled.end_at(stop)
-        return places
+        handed_out = ByteRanges([(0, self.position), *self._over.pairs()])
+        return [place for pair in handed_out.pairs() for place in self.settled.gaps(*pair)]
 
     def punch(self, files: ReaderFolder) -> None:
         """Give back the space of what is settled, if that is worth it and possible. It must be open.

@@ -158,23 +158,32 @@ class SpoolReader:
             The payloads in the order of the places; None if any place isn't one of events and nothing else
             that can be read.
         """
-        payloads: list[bytes] = []
+        run = self.load_whole(spans)
+        if run is None or run.spans != join_spans(spans):
+            return None
+        self.skip(spans)
+        return run.events
+
+    def load_whole(self, spans: Sequence[Span]) -> EventRun | None:
+        """Return the events of places that were handed out, as far as they are still whole.
+
+        Returns:
+            The events and their places, in the order of the places: fewer if a segment was deleted or is
+            damaged. None if a segment can't be read now.
+        """
+        events: list[bytes] = []
+        found: list[Span] = []
         for identity, start, end in spans:
             segment = self._find(identity)
-            if segment is None:
-                return None
-            found = self._turns.guard(
+            run = segment and self._turns.guard(
                 segment, partial(FollowedSegment.load, files=self._files, start=start, end=end)
             )
-            if found is None:
+            if run:
+                events += run.events
+                found += run.spans
+            elif self._catalog.problem is not None or (segment is not None and not segment.gone):
                 return None
-            payloads += found
-        self.skip(spans)
-        return payloads
-
-    def has(self, identity: bytes) -> bool:
-        """Return whether a segment is there, or was when the folder could last be listed."""
-        return self._find(identity) is not None
+        return EventRun(events, join_spans(found))
 
     def skip(self, spans: Iterable[Span]) -> None:
         """Note that the events of these places were handed out by other means: `read` doesn't return them.

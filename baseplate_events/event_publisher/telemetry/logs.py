@@ -93,9 +93,10 @@ class RepeatFilter(logging.Filter):
         with self._lock:
             now = self._clock()
             passes = record.levelno < logging.WARNING or self._is_first(record, now + self._interval)
-            due = {kind: held for kind, held in self._held.items() if now >= held.until}
+            # A copy, as what is called here may log, too.
+            due = {kind: held for kind, held in [*self._held.items()] if now >= held.until}
             for kind, held in due.items():
-                del self._held[kind]
+                self._held.pop(kind, None)
                 if held.latest is not None:
                     self._held[kind] = _Held(now + self._interval)
             self._write(due.values())
@@ -114,7 +115,7 @@ class RepeatFilter(logging.Filter):
         if held is None:
             self._held[kind] = _Held(until)
             return True
-        held.latest = record
+        held.latest = _without_objects(record)
         held.count += 1
         return False
 
@@ -246,8 +247,41 @@ def log_lines_dropped() -> int:
     return sum(handler.dropped for handler in handlers if isinstance(handler, StderrHandler))
 
 
+class _Words:
+    """What an argument of a record is in words."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, argument: object) -> None:
+        self._words = str(argument)
+
+    def __str__(self) -> str:
+        return self._words
+
+
+def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a copy of a record that refers to no object, and so keeps no frame and no batch alive."""
+    light = copy.copy(record)
+    light.exc_info = None
+    try:
+        vars(light)["exception"] = _exception(record)
+        if not isinstance(record.msg, str):
+            light.msg = str(record.msg)
+        if isinstance(record.args, tuple):
+            light.args = tuple(
+                argument if isinstance(argument, (str, int, float)) else _Words(argument)
+                for argument in record.args
+            )
+    except Exception:  # noqa: BLE001  what can't be written must not end the work
+        light.args = ()
+    return light
+
+
 def _exception(record: logging.LogRecord) -> str:
     """Return type and place of the exception of a record; empty if there is none."""
+    known = vars(record).get("exception")
+    if isinstance(known, str):
+        return known
     if not record.exc_info or record.exc_info[1] is None:
         return ""
     exc = record.exc_info[1]

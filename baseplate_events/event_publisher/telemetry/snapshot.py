@@ -268,10 +268,11 @@ class Snapshot:
 
     @property
     def backlog(self) -> int:
-        """What waits to be delivered: bytes of the spool or, without one, events."""
-        if self.spool is not None:
-            return self.spool.size
-        return (self.queue_depth or 0) + self.accounting.in_hand
+        """What waits to be delivered; see `backlog_of`."""
+        backlog = backlog_of(
+            None if self.spool is None else self.spool.size, self.queue_depth, self.accounting.in_hand
+        )
+        return int(backlog or 0)
 
     def unready(self, now: float) -> str | None:
         """Return why events aren't being delivered at `now`, in words for an operator; None if they are."""
@@ -303,6 +304,22 @@ class Snapshot:
         if self.queue_depth is not None:
             parts.append(f"{self.queue_depth:,} in the queue")
         return f"{doing} ({', '.join(parts)})"
+
+
+def backlog_of(spool_size: float | None, queue_depth: float | None, in_memory: float | None) -> float | None:
+    """Return what waits to be delivered.
+
+    Args:
+        spool_size: Bytes in the spool that aren't delivered; None if there is no spool.
+        queue_depth: Events in the POSIX queue; None if there is none.
+        in_memory: Events in memory; None if that isn't known.
+
+    Returns:
+        Bytes of the spool or, without one, events; None if neither is known.
+    """
+    if spool_size is not None or in_memory is None:
+        return spool_size
+    return in_memory + (queue_depth or 0)
 
 
 def describe_failure(outcome: Outcome) -> str | None:

@@ -301,6 +301,7 @@ def test_without_a_spool_there_are_letters_only(tmp_path: Path) -> None:
     ledger = file = opened(tmp_path)
     ledger.enter(EnteredBatch((1, 0), 2, ()))
     ledger.replace((1, 0), [EnteredBatch((1, 0), 1, ()), EnteredBatch((1, 1), 1, ())])
+    ledger.shrink(EnteredBatch((1, 0), 0, ()), 1)
     assert ledger.finish((1, 0)) == 0
     assert ledger.finish((1, 1), [letter_of(b"e")]) == 0
     assert ledger.resolve((), [letter_of(b"f")]) == 0

@@ -198,6 +198,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         if self.spool is not None:
             self.spool.is_unreadable = unreadable
 
+    @precondition(lambda self: getattr(self, "spool", None) is not None and bool(self.journal.entered))
+    @rule(data=st.data())
+    def lose_places(self, data: st.DataObject) -> None:
+        """Others delete or damage events in the spool, whether they are in memory as well or not."""
+        assert self.spool is not None
+        assert self.journal is not None
+        batch = data.draw(st.sampled_from(list(self.journal.entered.values())))
+        self.spool.lost |= data.draw(st.sets(st.sampled_from(self.spool.places(batch.spans)), min_size=1))
+
     @rule(largest_body=st.sampled_from([100, 300, 10**9]))
     def turn_the_collectors_limit(self, largest_body: int) -> None:
         self.largest_body = largest_body
@@ -295,7 +304,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         in_spool = Counter(self.spool.events.values())
         fates = self.delivered + Counter(self.letters())
         resolved = in_spool - Counter(unresolved)
-        assert resolved == Counter({event: fates[event] for event in in_spool if fates[event]})
+        settled = Counter({event: fates[event] for event in in_spool if fates[event]})
+        assert not settled - resolved
+        assert not resolved - settled - Counter(self.spool.events[span] for span in self.spool.lost)
         in_flight = {attempt.pending.order for attempt in self.in_flight}
         parked = [
             event
@@ -346,7 +357,11 @@ class DeliveryMachine(RuleBasedStateMachine):
         if self.spool is not None and self.journal is not None:
             assert self.spool.unresolved(self.journal) == []
             assert self.journal.entered == {}
-            events += [event for event in self.spool.events.values() if b'"kind"' in event]
+            events += [
+                event
+                for span, event in self.spool.events.items()
+                if b'"kind"' in event and span not in self.spool.lost
+            ]
         for event in events:
             assert event in self.settled()
             assert self.delivered[event] <= 1

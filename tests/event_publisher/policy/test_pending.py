@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,10 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.policy import admission
 from baseplate_events.event_publisher.policy.accounting import DropReason
-from baseplate_events.event_publisher.policy.outcome import Accepted, Retryable
+from baseplate_events.event_publisher.policy.journal import EnteredBatch
+from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Retryable
+from baseplate_events.event_publisher.policy.pending import ParkedBatch, PendingBatches
+from baseplate_events.event_publisher.policy.poison import CLEAN, FaultRecord
 from tests.support.simulated_publisher import (
     CAP,
     MemoryJournal,
@@ -18,10 +22,13 @@ from tests.support.simulated_publisher import (
     feed,
     make_delivery,
     make_event,
+    recover,
     start_all,
 )
+from tests.support.timeline import Timeline
 
 if TYPE_CHECKING:
+    from baseplate_events.event_publisher.policy.batching import Batch
     from baseplate_events.event_publisher.policy.delivery import Delivery
     from baseplate_events.event_publisher.policy.pending import Attempt
 
@@ -58,18 +65,98 @@ def test_a_batch_that_cannot_be_read_again_waits(count: int, pauses: int) -> Non
     assert (delivery.accounting.delivered, delivery.wake_at()) == (count, None)
 
 
-@given(count=st.integers(1, 5))
-def test_a_batch_that_is_gone_is_dropped_and_counted(count: int) -> None:
-    """It has a fate, in the journal too, and later ones are sent."""
+@given(count=st.integers(1, 5), lost=st.sets(st.integers(0, 4), min_size=1))
+def test_what_is_gone_of_a_batch_is_dropped_and_the_rest_is_sent(count: int, lost: set[int]) -> None:
+    """At its next attempt, with nothing held against the rest; the journal knows both."""
     spool, journal = MemorySpool(), MemoryJournal()
     delivery = make_delivery(journal=journal, spool=spool, max_size=10_000)
-    fail_once(delivery, spool, count)
-    spool.is_lost = True
-    assert start_all(delivery, 10 * CAP) == []
-    assert delivery.accounting.dropped[DropReason.SPOOL_LOST] == count
+    failed = fail_once(delivery, spool, count)
+    places = list(spool.events)
+    spool.lost = {places[number] for number in lost if number < count}
+    left = [event for span, event in spool.events.items() if span not in spool.lost]
+    attempts = start_all(delivery, 10 * CAP)
+    assert [list(attempt.batch.events) for attempt in attempts] == [left] * bool(left)
+    assert delivery.accounting.dropped[DropReason.SPOOL_LOST] == count - len(left)
     assert delivery.accounting.balanced
+    assert sorted(spool.unresolved(journal)) == sorted(left)
+    for attempt in attempts:
+        assert (attempt.pending.record == CLEAN) == (len(left) < count)
+        assert attempt.pending.order == failed.pending.order
+        delivery.finish(attempt, Accepted(200), 10 * CAP)
     assert ({}, []) == (journal.entered, spool.unresolved(journal))
     assert delivery.wake_at() is None
+
+
+@given(
+    parked=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=8),
+    spare=st.integers(0, 9),
+    now=st.integers(0, 5),
+)
+def test_smaller_batches_go_before_one_that_memory_has_no_room_for(
+    parked: list[tuple[int, int]], spare: int, now: int
+) -> None:
+    """Those that are due and fit go in the order of their times; the first of all has memory kept for it."""
+    pending = PendingBatches(may_park=True)
+    waiting = [
+        (due_at, 1, (number, 0), ParkedBatch((number, 0), 1, size, 0.0, (), FaultRecord(failures=1)))
+        for number, (size, due_at) in enumerate(parked)
+    ]
+    for due_at, _, _, batch in waiting:
+        pending.set_aside_until(batch, due_at)
+    while fitting := sorted(item for item in waiting if item[-1].size <= spare):
+        assert pending.due_at(spare) == fitting[0][0]
+        first = min(waiting)
+        taken = pending.take(now, spare)
+        assert pending.is_short == (first[0] <= now and first[-1].size > spare)
+        if fitting[0][0] > now:
+            assert taken is None
+            break
+        assert taken == fitting[0][-1]
+        waiting.remove(fitting[0])
+    else:
+        assert pending.due_at(spare) is None
+    assert len(waiting) == pending.held_count
+
+
+def large_batch_is_late(batch: Batch, now: float) -> Outcome:
+    """Do what a collector does that is overloaded for the first second, and then fine."""
+    is_first = json.loads(batch.events[0])["id"] < 7
+    return (
+        Retryable("503", from_collector=True, status=503, may_be_poison=True)
+        if is_first and now < 1
+        else Accepted(200)
+    )
+
+
+@given(pad=st.integers(200, 250), seed=st.integers(0, 2**32))
+def test_a_large_batch_gets_its_turn_under_steady_load(pad: int, seed: int) -> None:
+    """What comes all the time doesn't take the memory that it needs again and again."""
+    timeline = Timeline(large_batch_is_late, concurrency=2, spooled=True, max_size=2_000, seed=seed)
+    large = [make_event(number, pad=pad) for number in range(7)]
+    others = [make_event(number, pad=pad) for number in range(7, 3_000)]
+    timeline.run(
+        20.0,
+        [
+            *((0.0, event) for event in large),
+            *((0.005 * number, event) for number, event in enumerate(others, 1)),
+        ],
+    )
+    assert len(timeline.delivered) > 2_000, "there was no steady load"
+    assert all(timeline.delivered.get(event, 20.0) < 10.0 for event in large)
+
+
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_a_batch_that_is_larger_than_memory_is_sent_alone(size: int) -> None:
+    """An earlier run may have made it with a larger `batch.max_size`."""
+    spool, journal = MemorySpool(turn=1_000), MemoryJournal()
+    for number in range(10):
+        spool.append(make_event(number, pad=size))
+    run = spool.read(10, 1_000_000)
+    journal.enter(EnteredBatch((1, 0), 10, run.spans, FaultRecord(failures=1)))
+    delivery = make_delivery(journal=journal, spool=spool, max_size=2_000)
+    recover(delivery, spool, journal, 0.0)
+    (attempt,) = start_all(delivery, 0.0)
+    assert list(attempt.batch.events) == run.events
 
 
 @pytest.mark.parametrize("spooled", [False, True])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import gc
 import io
 import itertools
 import json
@@ -10,7 +11,8 @@ import re
 import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import example, given
@@ -256,6 +258,67 @@ def test_nothing_is_held_back_at_the_end() -> None:
     log.repeats.flush()
     log.repeats.flush()
     assert [_CANT_SEND % (size, "not JSON", "dropped") for size in (1, 2)] == log.lines
+
+
+class Argument:
+    """What a record may refer to."""
+
+    def __str__(self) -> str:
+        return "an argument"
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_what_is_held_back_keeps_only_words(formatter: logging.Formatter) -> None:
+    """It keeps no argument and no frame alive, and is written as the first was."""
+    lines: list[str] = []
+    repeats = RepeatFilter(lambda record: lines.append(formatter.format(record)))
+    local = weakref.WeakSet[Argument]()
+
+    def fail(_: Argument) -> None:
+        raise ValueError("secret")
+
+    def log() -> None:
+        argument = Argument()
+        local.add(argument)
+        try:
+            fail(argument)
+        except ValueError:
+            record = logging.LogRecord(
+                "publisher", logging.ERROR, "", 1, "%s of %d", (argument, 5), sys.exc_info()
+            )
+            record.created = 0.0
+            if repeats.filter(record):
+                lines.append(formatter.format(record))
+
+    log()
+    log()
+    gc.collect()
+    assert not local
+    repeats.flush()
+    first, second = lines
+    assert first == second
+    assert "an argument of 5" in first
+    assert "ValueError in fail, line" in first
+
+
+def test_what_is_called_may_log() -> None:
+    """A signal handler or a finalizer may log while another record is looked at."""
+    log = Log()
+
+    class Moment(float):
+        """A time that logs when it is compared."""
+
+        def __ge__(self, other: object) -> bool:
+            log.clock.now = float(self)
+            log.logger.warning("from within")
+            return float(self) >= cast("float", other)
+
+    for number in range(3):
+        log.logger.warning("it says %s", f"{number} reasons")
+    log.clock.now = Moment(2 * _INTERVAL)
+    log.logger.warning("it says %s", "nothing")
+    log.repeats.flush()
+    assert log.lines.count("from within") == 1
 
 
 def test_what_was_asked_for_is_not_limited() -> None:

@@ -198,9 +198,9 @@ class _NeverRecovers(SpoolSource):
 
 
 class _LosesWhatFailed(SpoolSource):
-    def load(self, order: tuple[int, int]) -> Sequence[bytes]:
+    def load(self, order: tuple[int, int]) -> EventRun:
         del order
-        return ()
+        return EventRun([], ())
 
 
 class _ForgetsBatches(SpoolSource):
