@@ -172,8 +172,8 @@ class SpoolSource:
         if run is None and not self._has_reported_error:
             self._has_reported_error = True
             logger.error(
-                "can't read events that had failed from the spool again; trying again. What is wrong with the "
-                "folder or the segment was logged before"
+                "can't read events that had failed from the spool again, and tries until it can: see the log "
+                "line about the folder or the segment"
             )
         return run
 

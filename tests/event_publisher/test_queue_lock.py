@@ -31,7 +31,7 @@ def opened(name: str) -> MessageQueue:
 
 @given(st.lists(st.tuples(st.sampled_from(["lock", "close"]), st.integers(0, 2)), max_size=12))
 def test_each_knows_of_the_others(steps: list[tuple[str, int]]) -> None:
-    """Whoever locks knows whether another one has, earlier or later. Closing ends that; services never lock."""
+    """Each that locks knows whether another one has. Closing ends that; services don't lock."""
     with fresh_name() as name:
         queues = [opened(name) for _ in range(3)]
         readers: set[int] = set()

@@ -102,9 +102,9 @@ class Batcher:
         max_age: Seconds from a batch's first event until it is due.
 
     Attributes:
-        largest_event: Bytes of the largest event that any batch could hold. spare: Bytes that are certainly
-        left for more events, counting one more byte for each. It is quicker to
-            compare with than the exact size.
+        largest_event: Bytes of the largest event that any batch could hold.
+        spare: Bytes that are certainly left for more events, counting one more byte for each. It is quicker
+            to compare with than the exact size.
     """
 
     def __init__(self, body_format: BatchFormat, *, max_size: int, max_events: int, max_age: float) -> None:

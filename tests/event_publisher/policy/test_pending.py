@@ -118,31 +118,53 @@ def test_smaller_batches_go_before_one_that_memory_has_no_room_for(
     assert len(waiting) == pending.held_count
 
 
-def large_batch_is_late(batch: Batch, now: float) -> Outcome:
-    """Do what a collector does that is overloaded for the first second, and then fine."""
-    is_first = json.loads(batch.events[0])["id"] < 7
-    return (
-        Retryable("503", from_collector=True, status=503, may_be_poison=True)
-        if is_first and now < 1
-        else Accepted(200)
-    )
+def fail_the_first(batch: Batch, now: float) -> Outcome:
+    """Do what a collector does that is overloaded by the first event for a second, and then accepts it."""
+    is_first = json.loads(batch.events[0])["id"] == 0
+    if is_first and now < 1.0:
+        return Retryable("503", from_collector=True, status=503, may_be_poison=True)
+    return Accepted(200)
 
 
-@given(pad=st.integers(200, 250), seed=st.integers(0, 2**32))
+@given(pad=st.sampled_from([900, 1_500]), seed=st.integers(0, 2**32))
 def test_a_large_batch_gets_its_turn_under_steady_load(pad: int, seed: int) -> None:
     """What comes all the time doesn't take the memory that it needs again and again."""
-    timeline = Timeline(large_batch_is_late, concurrency=2, spooled=True, max_size=2_000, seed=seed)
-    large = [make_event(number, pad=pad) for number in range(7)]
-    others = [make_event(number, pad=pad) for number in range(7, 3_000)]
-    timeline.run(
-        20.0,
-        [
-            *((0.0, event) for event in large),
-            *((0.005 * number, event) for number, event in enumerate(others, 1)),
-        ],
-    )
-    assert len(timeline.delivered) > 2_000, "there was no steady load"
-    assert all(timeline.delivered.get(event, 20.0) < 10.0 for event in large)
+    timeline = Timeline(fail_the_first, concurrency=2, spooled=True, max_size=2_000, seed=seed)
+    large = make_event(0, pad=1_900)
+    others = [(0.005 * number, make_event(number, pad=pad)) for number in range(1, 2_000)]
+    timeline.run(10.0, [(0.0, large), *others])
+    assert timeline.spool is not None
+    assert not timeline.spool.is_read, "there was no steady load"
+    assert timeline.delivered.get(large, 10.0) < 5.0
+
+
+def test_a_batch_that_has_lost_all_but_one_ends_its_trial() -> None:
+    """The next batch that keeps failing is put on trial, and split."""
+    spool, journal = MemorySpool(turn=1_000), MemoryJournal()
+    for number in range(2):
+        spool.append(make_event(number))
+    run = spool.read(2, 1_000)
+    journal.enter(EnteredBatch((1, 0), 2, run.spans, FaultRecord(failures=1, is_part=True)))
+    delivery = make_delivery(journal=journal, spool=spool, max_size=2_000)
+    recover(delivery, spool, journal, 0.0)
+    failure = Retryable("500", from_collector=True, status=500, may_be_poison=True)
+    (attempt,) = start_all(delivery, 0.0)
+    delivery.finish(attempt, failure, 0.0)
+    spool.lost = {next(iter(spool.events))}
+    now = CAP
+    (attempt,) = start_all(delivery, now)
+    delivery.finish(attempt, Accepted(200), now)
+    for number, kind in enumerate(["good", "crash"]):
+        spool.append(make_event(number, kind))
+    feed(delivery, spool, now)
+    delivery.flush()
+    for _ in range(20):
+        now = max(now, delivery.wake_at() or now)
+        (attempt,) = start_all(delivery, now)
+        if len(attempt.batch.events) == 1:
+            return
+        delivery.finish(attempt, failure, now)
+    pytest.fail("it was never split")
 
 
 @pytest.mark.parametrize("size", [100, 10_000])
