@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json.encoder
 from abc import get_cache_token
+from itertools import chain, groupby
 from json.encoder import JSONEncoder, encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -45,6 +46,13 @@ _SAMPLE: Final = 4
 #: Sets of keys that are counted at the same time.
 _MAX_COUNTED: Final = 256
 
+#: Members of a dict whose keys are compared with those that came often.
+_MAX_KEYS: Final = 1024
+
+#: Dicts in a row without a writer after which only one in so many is looked up: keys may never come again.
+_MANY_MISSES: Final = 64
+_MISSES_EACH: Final = 8
+
 #: Items of an array from which on it is worthwhile to look at their types first.
 _MANY: Final = 8
 
@@ -52,6 +60,7 @@ _ONLY_STR: Final = frozenset({str})
 
 #: What the encoder of `json` writes as these writers do, and in less time.
 _FLAT: Final = frozenset({str, int, float, bool, type(None)})
+_PLAIN: Final = _FLAT | {dict, list}
 
 
 class JsonWriters(dict[type, "JsonWriter"]):
@@ -165,11 +174,12 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
     counts: dict[tuple[object, ...], int] = {}
     containers: dict[str, JsonWriter] = {}
     misses = 0  # dicts whose keys have no writer; threads may lose some
+    hit_at = 0  # how many there had been when a dict had one
 
     def write_array(value: Any) -> str:  # noqa: ANN401 - any class
         if len(value) >= _MANY:
             value = [*value]  # which no other thread changes
-            if value and type(value[0]) in _FLAT and (text := _flat_text(value, "[", "{")):
+            if value and type(value[0]) in _PLAIN and (text := _plain_text(value)):
                 return text
             kinds = {*map(type, value)}
             if len(kinds) == 1:
@@ -179,22 +189,20 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
         return f"[{','.join(texts)}]"
 
     def write_dict(value: Any) -> str:  # noqa: ANN401 - any class
-        nonlocal misses
-        if len(value) > _MAX_MEMBERS:
-            if _ONLY_STR.issuperset(map(type, value)) and (text := _flat_text(value, "{", "[")):
-                return text
-            return write_items(value.items())
-        keys = tuple(value)
-        write = compiled.get(keys)
-        if write is not None:
-            return write(value)
-        if _ONLY_STR.issuperset(map(type, keys)):
-            misses += 1
+        nonlocal misses, hit_at
+        if (misses - hit_at < _MANY_MISSES or not misses % _MISSES_EACH) and len(value) <= _MAX_KEYS:
+            keys = tuple(value)
+            write = compiled.get(keys)
+            if write is not None:
+                hit_at = misses
+                return write(value)
             if not misses % _SAMPLE and len(compiled) < _MAX_COMPILED:
                 count(keys, value)
-            if _FLAT.issuperset(map(type, value.values())):
-                return _encode_flat(value)
-        return write_items(value.items())
+        misses += 1
+        return _plain_text(value) or write_items(value.items())
+
+    def write_known(value: Any) -> str:  # noqa: ANN401 - a dict
+        return _plain_text(value, has_names=True) or write_items(value.items())
 
     def write_items(pairs: Any) -> str:  # noqa: ANN401 - any iterable
         items: list[tuple[Any, object]] = [*pairs]
@@ -211,7 +219,7 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
         return f"{{{','.join(texts)}}}"
 
     def count(keys: tuple[Any, ...], value: dict[Any, object]) -> None:
-        """Compile a writer for these keys if they come often."""
+        """Give these keys a writer if they come often."""
         times = counts.get(keys, 0) + 1
         if times < _REPEATS:
             if len(counts) >= _MAX_COUNTED:
@@ -220,37 +228,71 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
             return
         counts.pop(keys, None)
         sample = {**value}
-        if (*sample,) == keys:  # no other thread has changed it
-            compiled[keys] = compile_keys(sample, writers, containers)
+        if (*sample,) == keys and _ONLY_STR.issuperset(map(type, keys)):  # no other thread has changed it
+            few = len(keys) <= _MAX_MEMBERS
+            compiled[keys] = compile_keys(sample, writers, containers) if few else write_known
 
     containers |= {"dict": write_dict, "list": write_array, "tuple": write_array}
     return _ContainerWriters(write_array, write_dict, write_items)
 
 
-def _flat_text(value: object, opening: str, other: str) -> str | None:
-    """Write a list or dict that holds nothing but scalars; None if it may hold containers.
+def _plain_text(value: Any, *, has_names: bool = False) -> str | None:  # noqa: ANN401 - a dict or list
+    """Write what consists of dicts with keys of type str, lists and scalars; None if it may hold others.
+
+    Brackets in the text, those in strings included, show how many containers there can be.
 
     Args:
-        value: The container; the keys of a dict are of type str.
-        opening: The bracket that it begins with.
-        other: The bracket of the other kind of container.
+        value: A dict or list.
+        has_names: Whether it is a dict whose keys are known to be of type str.
     """
     try:
-        text = _encode_flat(value)
+        text = "".join(_encode(value, 0))
+        if "[" in text:
+            is_plain = ("{" not in text and text.find("[", 1) < 0) or _is_plain(value)
+        elif text.find("{", 1) < 0:
+            is_plain = has_names or _has_names(value)
+        else:
+            inner = [item for item in value.values() if type(item) is dict]
+            if len(inner) + 1 == text.count("{"):
+                keys = chain(*inner) if has_names else chain(value, *inner)
+                is_plain = _ONLY_STR.issuperset(map(type, keys))
+            else:
+                is_plain = _is_plain(value)
     except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
         return None
-    # A bracket within a string counts too, but costs time only.
-    return text if text.count(opening) == 1 and other not in text else None
+    return text if is_plain else None
+
+
+def _has_names(value: dict[Any, object]) -> bool:
+    """Return whether all keys of a dict, of which there is at least one, are of type str."""
+    if len(value) <= _MAX_MEMBERS:
+        return _ONLY_STR.issuperset(map(type, value))
+    kinds = groupby(value, type)  # faster for many
+    return next(kinds)[0] is str and next(kinds, None) is None
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401 - a dict or list
+    """Return whether a container consists of dicts with keys of type str, lists and scalars."""
+    found: list[Any] = [value]
+    while found:
+        value = found.pop()
+        if type(value) is list:
+            found += [item for item in value if type(item) not in _FLAT]
+        elif type(value) is dict and _ONLY_STR.issuperset(map(type, value)):
+            found += [item for item in value.values() if type(item) not in _FLAT]
+        else:
+            return False
+    return True
 
 
 def _write_empty(_: object) -> str:
     return "{}"
 
 
-def _flat_encoder() -> Callable[[Any], str]:
-    """Return what writes containers that hold nothing but scalars."""
+def _plain_encoder() -> Callable[[Any, int], Iterable[str]]:
+    """Return what writes dicts, lists and scalars as `json` does, in pieces."""
     encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
-    make: Callable[..., Callable[[object, int], Iterable[str]]] | None = getattr(
+    make: Callable[..., Callable[[Any, int], Iterable[str]]] | None = getattr(
         json.encoder, "c_make_encoder", None
     )
     try:
@@ -258,9 +300,7 @@ def _flat_encoder() -> Callable[[Any], str]:
         encode = make and make(None, None, encode_basestring, None, ":", ",", False, False, False)
     except TypeError:
         encode = None
-    if encode is None:
-        return encoder.encode
-    return lambda value: "".join(encode(value, 0))
+    return encode or (lambda value, _: encoder.encode(value))
 
 
-_encode_flat: Final = _flat_encoder()
+_encode: Final = _plain_encoder()

@@ -512,7 +512,7 @@ def test_what_is_kept_has_a_bound() -> None:
         assert '{"x":1,"label":"é"}' == writers[made](made(1))
     assert len(writers) <= 4_096
     for number in range(600):
-        for _ in range(40):
+        for _ in range(80):
             assert f'{{"often{number}":1}}' == writers[dict]({f"often{number}": 1})
     write: Any = writers[dict]
     kept = inspect.getclosurevars(write).nonlocals
