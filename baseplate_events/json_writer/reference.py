@@ -147,7 +147,8 @@ def _replaced(
         if isinstance(form, StandIn):
             value, name = form.replace(value), name or form.member
         elif is_event and name is not None and not isinstance(form, (Members, JsonShape)):
-            value = {name: value}
+            wrapped: dict[str, object] = {name: value}
+            value = wrapped
         elif form is None:
             value = _defaulted(value, default, is_event=is_event)
         elif is_event and not isinstance(form, (Members, JsonShape)):

@@ -17,7 +17,7 @@ import json.encoder
 from abc import get_cache_token
 from itertools import chain, groupby
 from json.encoder import JSONEncoder, encode_basestring
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from .forms import Array, Members, Scalar, form_of, key_text
 from .shapes import StandIn
@@ -252,7 +252,7 @@ def _plain_text(value: Any, *, has_names: bool = False) -> str | None:  # noqa: 
         elif text.find("{", 1) < 0:
             is_plain = has_names or _has_names(value)
         else:
-            inner = [item for item in value.values() if type(item) is dict]
+            inner: list[Iterable[object]] = [item for item in value.values() if type(item) is dict]
             if len(inner) + 1 == text.count("{"):
                 keys = chain(*inner) if has_names else chain(value, *inner)
                 is_plain = _ONLY_STR.issuperset(map(type, keys))
@@ -277,11 +277,12 @@ def _is_plain(value: Any) -> bool:  # noqa: ANN401 - a dict or list
     while found:
         value = found.pop()
         if type(value) is list:
-            found += [item for item in value if type(item) not in _FLAT]
-        elif type(value) is dict and _ONLY_STR.issuperset(map(type, value)):
-            found += [item for item in value.values() if type(item) not in _FLAT]
+            items: Iterable[object] = cast("list[object]", value)
+        elif type(value) is dict and _ONLY_STR.issuperset(map(type, cast("dict[object, object]", value))):
+            items = cast("dict[object, object]", value).values()
         else:
             return False
+        found += [item for item in items if type(item) not in _FLAT]
     return True
 
 
