@@ -15,7 +15,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events import EventError, EventNotSerializableError, json_serializer, serialize_v2j_event
@@ -116,6 +116,55 @@ def test_arrays_are_those_of_json(items: list[object]) -> None:
         assert plain_json({"a": items}) == serialize_v2j_event({"a": items})
     else:
         assert error_of({"a": items}).field.startswith("a[")
+
+
+class Text(str):
+    """A text that isn't of type str."""
+
+    __slots__ = ()
+
+
+class Ordered(dict[str, object]):
+    """A dict that isn't of type dict."""
+
+
+#: What is and isn't what `json` writes by itself, with brackets in texts, and names that may be equal.
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "{", "[", "{[", Text("]")])
+)
+NAMES = (
+    st.sampled_from(["a", "b", "1", "{", "["]) | st.integers(0, 2) | st.builds(Text, st.sampled_from("ab"))
+)
+TWICE: dict[object, object] = {1: 1, "1": 1}
+MIXED = st.recursive(
+    SCALARS,
+    lambda values: (
+        st.lists(values, max_size=10)
+        | st.dictionaries(NAMES, values, max_size=4)
+        | st.dictionaries(st.sampled_from("ab"), values).map(Ordered)
+        | st.builds(typed_events.Point, values)
+        | st.tuples(values)
+    ),
+    max_leaves=12,
+)
+
+
+@given(members=st.dictionaries(NAMES, MIXED, max_size=5), more=st.sampled_from([0, 0, 70]))
+@example(members=TWICE, more=0)
+@example(members=TWICE, more=70)
+@example(members={"a": TWICE}, more=0)
+@example(members={"a": {"b": TWICE}}, more=0)
+@example(members={"a": [{"b": TWICE}]}, more=0)
+def test_dicts_whose_keys_do_not_come_again(members: dict[object, object], more: int) -> None:
+    """Whatever is within: what the writers write is what the reference writes."""
+    event: dict[object, object] = {**members, **{f"k{number}": number for number in range(more)}}
+    writers = JsonWriters()
+    for value in (event, [event] * 9):
+        try:
+            text = writers[type(value)](value)
+        except Exception:  # noqa: BLE001 - the reference decides on what the writers refuse
+            continue
+        assert f'{{"v":{text}}}'.encode() == write_reference({"v": value}, None)
 
 
 @given(st.integers(0, 200), st.booleans())
