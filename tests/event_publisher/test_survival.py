@@ -88,7 +88,7 @@ def test_an_outage_costs_producers_nothing(name: str, tmp_path: Path) -> None:
         publisher.wait_for_log("takes events again")
         assert publisher.stop() == 0
         assert arrived(server) == events
-        assert "500 events received = 500 delivered, 0 returned, 0 in hand" in publisher.log
+        assert "500 events received = 500 delivered, 0 returned, 0 in memory" in publisher.log
 
 
 def test_sigterm_with_the_collector_down_leaves_everything_in_the_spool(name: str, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Accounting:
         parts = [f"{self.delivered:,} delivered"]
         parts += [counted(self.dead_lettered, "dead letter")] if self.dead_lettered else []
         parts += [f"{self.returned:,} returned", *([f"{self.spooled:,} spooled"] if self.spooled else [])]
-        parts += [f"{self.in_hand:,} in hand"]
+        parts += [f"{self.in_hand:,} in memory"]
         parts += [f"{count:,} dropped ({reason.value})" for reason, count in self.dropped.items() if count]
         recovered = f" ({self.recovered:,} of them recovered)" if self.recovered else ""
         letters = (

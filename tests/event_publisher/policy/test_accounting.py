@@ -54,12 +54,12 @@ def test_text_by_example() -> None:
     accounting.deliver(6)
     accounting.requeue(1)
     accounting.drop(DropReason.REFUSED, 2)
-    expected = "10 events received = 6 delivered, 1 returned, 1 in hand, 2 dropped (refused)"
+    expected = "10 events received = 6 delivered, 1 returned, 1 in memory, 2 dropped (refused)"
     assert str(accounting) == expected
     accounting.recover(9)
     accounting.dead_letter(2, spooled=True)
     expected = (
         "19 events received (9 of them recovered) = 6 delivered, 2 dead letters, 1 returned, 7 spooled, "
-        "1 in hand, 2 dropped (refused)"
+        "1 in memory, 2 dropped (refused)"
     )
     assert str(accounting) == expected
