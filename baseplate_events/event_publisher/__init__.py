@@ -2,8 +2,9 @@
 
 Where to find what, in the order in which an event passes:
 
-    queue_consumer   receives events from the POSIX queue; `unlink_watch` notices that it was removed, and
-                     `missing_queue` stands for one that isn't there
+    queue_consumer   receives events from the POSIX queue; `unlink_watch` notices by `inotify` that it was
+                     removed, `queue_lock` finds a second publisher, and `missing_queue` stands for one that
+                     isn't there
     relay            appends them to the spool, if there is one
     spool_reader/    reads what services and the relay appended to a spool, until it is delivered
     event_sources    decides how much is received and read, also at a stop; `spool_source` joins reader, relay
@@ -11,14 +12,19 @@ Where to find what, in the order in which an event passes:
     publisher        the loop that takes every decision; `control` wakes it, `clock` supplies the time
     policy/          what is decided, without any I/O: batches, poison, backoff, outcomes, ...
     sender           a thread that compresses, signs and posts a batch
-    http_transport   the connection to the collector
+    http_transport   posts a request: `http_connection` connects and sends, `http_response` reads the answer,
+                     `addresses` and `certificates` are what all senders share
     ledger/          which batches were begun, what is delivered, and dead letters: events that were given up
 
 and around that:
 
-    __main__         the command line, with the signals; `exit_status` has its statuses
+    __main__         the command line, with the signals; `exit_status` has its statuses, `standard_streams`
+                     what happens if stdout or stderr is closed
     assembly         opens queue, spool and dead letters, and makes the policy
+    access           whether others can get at the queue, or at the secret in the configuration
     config/          the INI file: values, options, settings
     telemetry/       statsd, Prometheus, health pages, systemd, the log; `connection_server` serves the health
                      pages' connections, and those of the dev collector
+    stop_log         what a publisher logs while it stops
+    foreign_text     makes text from elsewhere safe for a terminal or a log
 """

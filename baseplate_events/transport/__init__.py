@@ -1,7 +1,15 @@
 """How serialized events get from a service to its publisher.
 
-`EventQueue` puts through a `Transport`: `posix` has the one through a POSIX message queue, `spool` the one
-through files in a directory, and the tests of a service have one in memory.
+`EventQueue` puts through a `Transport`, which this module defines:
+
+    opening      opens the one that an event queue was made for
+    posix        a POSIX message queue: `descriptor` is the only module that imports posix_ipc, and
+                 `limits` says how large a queue the host allows
+    spool        files in a directory, by the package's folder of the same name
+    unopened     stands for a queue that couldn't be opened, and tries again
+    discarding   takes everything and discards it, for a queue that is switched off
+
+The tests of a service have one in memory (`testing`).
 """
 
 from __future__ import annotations

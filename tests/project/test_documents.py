@@ -80,6 +80,8 @@ CONSOLE: Final = {
     ("README.md", "The event publisher"): "needs the collector of the reader",
     ("README.md", "Limits of the host"): "changes the kernel's settings",
     ("README.md", "A collector for development"): "runs on a fixed port until a signal comes",
+    ("CONTRIBUTING.md", "Set up"): "needs a clone, and gets packages",
+    ("CONTRIBUTING.md", "Run the tests"): "these are the tests",
     ("docs/migrating.md", "In the publisher"): "needs the configuration of the reader",
     ("docs/migrating.md", "Rolling out, host by host"): "needs the host of the reader",
     ("docs/migrating.md", "Back"): "needs the host of the reader",

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Final
 
 #: What the project consists of; a checkout has more.
-PARTS: Final = ("baseplate_events", "benchmarks", "deploy", "docs", "tests")
-FILES: Final = ("CHANGELOG.md", "LICENSE", "README.md", "mypy.ini", "pyproject.toml", "tox.ini", ".gitignore")
+PARTS: Final = (".ci", "baseplate_events", "benchmarks", "deploy", "docs", "tests")
+FILES: Final = (
+    *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
+    *("mypy.ini", "pyproject.toml", "tox.ini", ".gitignore", ".editorconfig", ".pre-commit-config.yaml"),
+)
 
 #: Permissions and times of the files of each copy.
 COPIES: Final = {"one": (0o644, 0o755, 1_000_000_000), "another/place": (0o600, 0o700, 1_700_000_000)}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The folder that README.md and docs/ are in.
+#: The folder that README.md, CONTRIBUTING.md and docs/ are in.
 TOP: Final = Path(__file__).parents[2]
 
 #: Documents whose examples are tried.
-DOCUMENTS: Final = ("README.md", *sorted(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")))
+DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")))
 
 _LINE: Final = re.compile(r"(?P<indent> *)(?:```(?P<language>\S*)|(?P<level>#{2,3}) (?P<heading>.*))")
 
