@@ -46,8 +46,8 @@ NAVIGATION: Final = {
     "Guides": ("docs/services", "docs/operations", "docs/migrating", "docs/protocol", "CHANGELOG"),
     "Reference": ("docs/api/library", "docs/api/errors", "docs/api/testing", "docs/api/dev_collector"),
     "Project": (
-        *("CONTRIBUTING", "docs/architecture", "docs/decisions/README", "tests/README", "tests/vectors/README"),
-        *("docs/releasing", "SECURITY"),
+        *("CONTRIBUTING", "docs/architecture", "docs/decisions/README", "tests/README"),
+        *("tests/vectors/README", "docs/releasing", "SECURITY"),
     ),
 }
 
@@ -56,7 +56,8 @@ def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
     """Give the first page, and that of the decisions, the pages below them, which GitHub has no use for."""
     if docname == root_doc:
         for caption, pages in NAVIGATION.items():
-            source[0] += toctree(*(f"/{page}" for page in pages), options=(":hidden:", f":caption: {caption}"))
+            options = (":hidden:", f":caption: {caption}")
+            source[0] += toctree(*(f"/{page}" for page in pages), options=options)
     elif docname == "docs/decisions/README":
         source[0] += toctree("*", options=(":hidden:", ":glob:"))
 
@@ -64,6 +65,12 @@ def add_navigation(_app: Sphinx, docname: str, source: list[str]) -> None:
 def toctree(*pages: str, options: tuple[str, ...]) -> str:
     """Return a table of contents in MyST."""
     return "\n".join(("", "```{toctree}", *options, "", *pages, "```", ""))
+
+
+def keep_colons(_app: Sphinx, what: str, _name: str, _obj: object, _: object, lines: list[str]) -> None:
+    """Have napoleon take the first line of a property for text, not for `type: description`."""
+    if what == "property":
+        lines.insert(0, "\\")  # an escaped end of line, which is nothing
 
 
 def add_index(app: Sphinx, exception: Exception | None) -> None:
@@ -76,4 +83,5 @@ def add_index(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Register what is above."""
     app.connect("source-read", add_navigation)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
     app.connect("build-finished", add_index)

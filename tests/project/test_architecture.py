@@ -1,4 +1,4 @@
-"""What a newcomer reads is true: the architecture page, the maps of folders, the decision records, and links."""
+"""What a newcomer reads is true: the architecture page, the maps of folders, the decisions, and all links."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ DECISIONS: Final = sorted((TOP / "docs" / "decisions").glob("[0-9]*.md"))
 
 #: Markdown that is read as pages.
 PAGES: Final = sorted(
-    str(path.relative_to(TOP)) for part in ("*.md", "docs/**/*.md", "tests/**/*.md") for path in TOP.glob(part)
+    str(path.relative_to(TOP))
+    for part in ("*.md", "docs/**/*.md", "tests/**/*.md")
+    for path in TOP.glob(part)
 )
 
 #: A link of Markdown to another page, or within one.

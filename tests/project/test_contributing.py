@@ -1,4 +1,4 @@
-"""What a contributor starts with agrees with itself: tox, pre-commit, dependency groups, the API reference."""
+"""What a contributor starts with agrees: tox, pre-commit, dependency groups, the API reference."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_environment_explains_itself(section: str) -> None:
 
 
 def test_dependencies_are_declared_once() -> None:
-    """tox takes them from the groups; what it names itself are the package's own, and pinned old releases."""
+    """Groups have them; what tox.ini names itself are the package's own, and pinned old releases."""
     named = {line for section in ENVIRONMENTS for line in lines(section, "deps")}
     assert {line for line in named if "==" not in line} <= {"thrift", "posix_ipc"}
     used = {line for section in ENVIRONMENTS for line in lines(section, "dependency_groups")}
@@ -64,7 +64,8 @@ def test_pre_commit_runs_what_tox_runs() -> None:
     text = (TOP / ".pre-commit-config.yaml").read_text()
     assert ["local"] == re.findall(r"repo: (.+)", text)
     hooks = {re.split(r" --| -q", entry)[0] for entry in re.findall(r"entry: (.+)", text)}
-    commands = {re.split(r" --| \.", line)[0] for name in ("lint", "types") for line in lines(f"testenv:{name}", "commands")}
+    found = lines("testenv:lint", "commands") + lines("testenv:types", "commands")
+    commands = {re.split(r" --| \.", line)[0] for line in found}
     assert {"ruff check", "ruff format", "mypy", "pyright", "python -m pytest"} == hooks
     assert hooks <= commands
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 TOP: Final = Path(__file__).parents[2]
 
 #: Documents whose examples are tried.
-DOCUMENTS: Final = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")))
+DOCUMENTS: Final = (
+    *("README.md", "CONTRIBUTING.md"),
+    *sorted(f"docs/{path.name}" for path in (TOP / "docs").glob("*.md")),
+)
 
 _LINE: Final = re.compile(r"(?P<indent> *)(?:```(?P<language>\S*)|(?P<level>#{2,3}) (?P<heading>.*))")
 

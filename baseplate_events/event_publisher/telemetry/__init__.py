@@ -1,5 +1,7 @@
 """What the publisher reports: statsd, Prometheus, health pages, systemd and its log.
 
+Nothing here can disturb delivery.
+
     snapshot        what the publisher is doing, as a value that other threads read; `rates` how fast
     reporter        makes a snapshot when a report is due, and hands it to the others
     metrics         what a snapshot says in metrics, under the names of statsd and Prometheus
