@@ -75,23 +75,25 @@ def same_twice(root: Path, work: Path) -> dict[str, Path]:
     return first
 
 
-def metadata_of(wheel: Path) -> tuple[str, str]:
-    """Return the version and the README of a wheel."""
+def metadata_of(wheel: Path) -> tuple[str, list[str], str]:
+    """Return the version, the addresses and the README of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         head, _, readme = archive.read(name).decode().partition("\n\n")
     [version] = re.findall(r"^Version: (.+)$", head, re.MULTILINE)
-    return version, readme
+    return version, re.findall(r"^Project-URL: .+, (.+)$", head, re.MULTILINE), readme
 
 
-def check_readme(text: str, work: Path) -> None:
-    """Render a README as PyPI does, and look at its links."""
+def check_readme(addresses: list[str], text: str, work: Path) -> None:
+    """Render a README as PyPI does, and look at its links, and at addresses of headings in it."""
     (work / "README.md").write_text(text)
     html = run(sys.executable, "-m", "readme_renderer", "README.md", folder=work)
     targets = re.findall(r'(?:href|src)="([^"]*)"', html)
     lost = [target for target in targets if not target.startswith(("https://", "http://", "mailto:", "#"))]
     anchors = set(re.findall(r'id="([^"]*)"', html))
     lost += [target for target in targets if target.startswith("#") and target[1:] not in anchors]
+    headings = [address.partition("#user-content-")[2] for address in addresses]
+    lost += [heading for heading in headings if heading and f"user-content-{heading}" not in anchors]
     if lost:
         sys.exit(f"links of the README that lead nowhere on PyPI: {lost}")
     if "](" in text and re.search(r"\]\((?!https?://|#)", text):
@@ -107,7 +109,7 @@ def check_version(root: Path, wheel: Path, work: Path) -> bool:
     heading = re.fullmatch(r"## (\S+) \((\d{4}-\d\d-\d\d|unreleased)\)", first)
     if heading is None:
         sys.exit(f"CHANGELOG.md begins with {first!r}; expected `## VERSION (YYYY-MM-DD)`")
-    version, _ = metadata_of(wheel)
+    version, _, _ = metadata_of(wheel)
     unpacked = work / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)  # it is our own
@@ -125,7 +127,10 @@ def main(work: Path) -> None:
     built = same_twice(root, work)
     run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.values()), folder=work)
     wheel = next(path for name, path in built.items() if name.endswith(".whl"))
-    check_readme(metadata_of(wheel)[1], work)
+    _, addresses, readme = metadata_of(wheel)
+    if not addresses:
+        sys.exit("the wheel has no [project.urls]")
+    check_readme(addresses, readme, work)
     dated = check_version(root, wheel, work)
     print("ready to publish" if dated else "not ready to publish: the top of CHANGELOG.md has no date")
 
