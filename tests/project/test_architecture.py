@@ -20,7 +20,7 @@ PACKAGE: Final = Path(baseplate_events.__file__).parent
 PAGE: Final = (TOP / "docs" / "architecture.md").read_text()
 
 #: Folders that paths of the page may begin in, in this order.
-STARTS: Final = (PACKAGE, PACKAGE / "event_publisher", TOP, TOP / "docs")
+STARTS: Final = (PACKAGE, PACKAGE / "event_publisher", PACKAGE.parent, TOP, TOP / "docs")
 
 #: A path of a module or a folder, in prose or in the picture. Parts in capitals stand for a user's.
 PATH: Final = re.compile(r"(?<![\w/$*.-])((?:[a-z_0-9]+/)*(?:[a-z_0-9]+\.(?:py|md)|[a-z_0-9]+/))(?![\w/*])")
