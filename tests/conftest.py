@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import baseplate_events
 from tests.support.queues import fresh_event_name
@@ -28,6 +28,14 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
 settings.register_profile("tenfold", parent=settings.get_profile("default"), max_examples=20_000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=25)
+# For `tests/mutants`, which wants to know that a test fails, and not why.
+settings.register_profile(
+    "mutants",
+    parent=settings.get_profile("default"),
+    max_examples=50,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
 profile = settings.get_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 if "CI" in os.environ:
     # The same examples in every run: a failure is of the change, and can be repeated.

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from baseplate_events.errors import EventQueuePermissionError
+from baseplate_events.errors import EventQueuePermissionError, EventQueueRemovedError
 from baseplate_events.event_publisher.queue_consumer import QueueConsumer
 from baseplate_events.event_publisher.unlink_watch import UnlinkWatch
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.machines import check_machine
-from tests.support.queues import FEW, drain, fresh_name, outlast_trust, producer, reader
+from tests.support.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -332,3 +332,111 @@ def test_another_change_wakes_once(name: str) -> None:
         assert consumer.look_at == math.inf
         assert not wake(consumer)
         consumer.close()
+
+
+def test_a_removed_queue_is_kept_for_five_seconds(name: str) -> None:
+    """What a service puts into it meanwhile is received; then it is closed if it is empty."""
+    consumer = QueueConsumer(lambda: reader(name))
+    with producer(name) as other:
+        descriptors = len(open_files())
+        unlink_queue(name)
+        assert consumer.look(100.0)
+        assert len(open_files()) == descriptors + 1
+        assert consumer.look_at == 101.0
+        assert not consumer.look(104.99)
+        other.channel.send(b"x")
+        assert consumer.removed_depth == 1
+        assert not consumer.look(105.0)
+        assert consumer.look_at == 106.0
+        assert ([b"x"], False) == receive(consumer, 2)
+        assert consumer.look_at == -math.inf
+        assert not consumer.look(105.0)
+        assert len(open_files()) == descriptors
+        assert consumer.look_at == math.inf
+        assert consumer.removed_depth == 0
+    consumer.close()
+
+
+def test_an_event_that_goes_back_tries_five_queues(name: str) -> None:
+    """If each is removed before the event is in it, that is an error, and the event is in none."""
+    opened = 0
+
+    def open_queue() -> MessageQueue:
+        nonlocal opened
+        opened += 1
+        queue = reader(name, 1)
+        unlink_queue(name)
+        return queue
+
+    with contextlib.closing(QueueConsumer(open_queue)) as consumer:
+        with pytest.raises(EventQueueRemovedError):
+            consumer.requeue(b"x", 0.0, 100.0)
+        assert opened == 5
+        assert consumer.removed_depth == 0
+
+
+def test_a_consumer_says_what_its_queue_is(name: str) -> None:
+    """Its name, capacity, the size of an event, and how many wait; at first nothing is known of the rest."""
+    with contextlib.closing(QueueConsumer(lambda: reader(name, 3, 7))) as consumer, producer(name) as other:
+        assert (consumer.name, consumer.capacity, consumer.message_size, consumer.depth) == (name, 3, 7, 0)
+        assert (consumer.found_empty, consumer.shared) == (False, False)
+        assert (consumer.times_full, consumer.take_highest(), consumer.removed_depth) == (0, 0, 0)
+        assert consumer.look_at == -math.inf
+        for depth in (1, 2):
+            other.put(b"x")
+            assert consumer.depth == depth == consumer.measure()
+        assert consumer.times_full == 0
+        other.put(b"x")
+        assert consumer.measure() == 3
+        assert consumer.times_full == 1
+
+
+def test_a_consumer_that_is_closed_has_no_descriptor(name: str) -> None:
+    """Neither of its queue, nor of those that were removed, nor of the watch; it may be closed again."""
+    descriptors = open_files()
+    consumer = QueueConsumer(lambda: reader(name))
+    unlink_queue(name)
+    consumer.look(100.0)
+    consumer.close()
+    assert open_files() == descriptors
+    consumer.close()
+
+
+def test_a_shared_queue_is_looked_at_every_five_seconds(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """While another one reads it, whose end is logged once; sooner if there are other reasons to look."""
+    with (
+        contextlib.closing(QueueConsumer(lambda: reader(name))) as first,
+        contextlib.closing(QueueConsumer(lambda: reader(name))) as second,
+    ):
+        found = [second.shared]
+        assert not second.look(100.0)
+        found.append(second.shared)
+        assert second.look_at == 105.0
+        assert "has ended" not in caplog.text
+        first.close()
+        for moment in (105.0, 106.0):
+            assert not second.look(moment)
+            found.append(second.shared)
+        assert second.look_at == math.inf
+        assert caplog.text.count("has ended") == 1
+        assert found == [True, True, False, False]
+        third = QueueConsumer(lambda: reader(name))
+        unlink_queue(name)
+        assert second.look(107.0)
+        assert second.look_at <= 108.0
+        third.close()
+
+
+def test_what_is_not_the_watch_wakes_no_look(name: str) -> None:
+    """A poller that finds the queue ready says nothing of its removal."""
+    with contextlib.closing(QueueConsumer(lambda: reader(name))) as consumer:
+        consumer.look(100.0)
+        with producer(name) as other:
+            other.put(b"x")
+        poller = select.poll()
+        consumer.register(poller, receiving=False)
+        assert poller.poll(0) == []
+        consumer.register(poller, receiving=True)
+        ((descriptor, _),) = poller.poll(0)
+        consumer.woken(descriptor)
+        assert consumer.look_at == math.inf

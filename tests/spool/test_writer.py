@@ -470,3 +470,51 @@ def test_an_error_keeps_no_file_open() -> None:
     assert error.__cause__ is not None
     assert not alone.process.descriptors
     assert alone.kernel.stored() == 0
+
+
+def test_the_numbers_are_those_of_the_documentation() -> None:
+    """Four looks for room a second; 256 segments in a spool, of 256 KiB or more."""
+    assert (FULL_PAUSE, UNAVAILABLE_PAUSE) == (0.25, 1.0)
+    assert (SEGMENTS, MIN_SEGMENT_SIZE) == (256, 262_144)
+
+
+@pytest.mark.parametrize(("deletions", "starts"), [(0, True), (19, True), (20, False)])
+def test_a_file_that_is_deleted_while_it_starts_is_tried_twenty_times(
+    deletions: int, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is an error, and so for a second."""
+    alone = Alone()
+    writer = alone.writer()
+    attempts = 0
+
+    def start(_messages: object, _refusals: object) -> int:
+        nonlocal attempts
+        attempts += 1
+        return 0 if attempts <= deletions else original([b"event"], {})
+
+    original = writer._try_to_start  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(writer, "_try_to_start", start)
+    if starts:
+        writer.append([b"event"])
+        assert payloads(alone) == [b"event"]
+    else:
+        with pytest.raises(EventQueueUnavailableError, match="keeps deleting"):
+            writer.append([b"event"])
+        assert attempts == 20
+
+
+@pytest.mark.parametrize(("spare", "starts"), [(0, False), (1, True)])
+def test_no_segment_starts_in_a_spool_that_is_full_to_the_byte(spare: int, starts: bool) -> None:
+    """One byte less is room for a segment."""
+    alone = Alone()
+    writer = alone.writer()
+    writer.append([b"event"])
+    writer.max_size = writer.used() + spare
+    large = b"x" * MIN_SEGMENT_SIZE
+    if starts:
+        writer.append([large])
+        assert payloads(alone) == [b"event", large]
+    else:
+        with pytest.raises(EventQueueFullError):
+            writer.append([large])
+        assert payloads(alone) == [b"event"]

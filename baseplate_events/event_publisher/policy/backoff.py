@@ -52,7 +52,7 @@ class Backoff:
         self._cap = cap
         self._random = random_source
 
-    def raised(self, ceiling: float, asked: float = 0.0) -> float:
+    def raised(self, ceiling: float, asked: float) -> float:
         """Return the longest pause after a failure, in seconds.
 
         Args:
@@ -68,10 +68,8 @@ class Backoff:
 
     def pause_after(self, failures: int) -> float:
         """Draw the pause of a batch that failed so many times, at least once, in seconds."""
-        ceiling = 0.0
-        for _ in range(min(failures, _MOST_DOUBLINGS)):
-            ceiling = self.raised(ceiling)
-        return self.draw(ceiling)
+        doublings = min(failures - 1, _MOST_DOUBLINGS)
+        return self.draw(min(self._cap, self._base * 2.0**doublings))
 
     def draw(self, ceiling: float) -> float:
         """Draw a pause of at most `ceiling` seconds."""
@@ -118,7 +116,7 @@ class ConcurrencyLimit:
 
     def pause_briefly(self, now: float) -> None:
         """Pause as before a first retry, however many attempts failed."""
-        self.pause_until(now + self.backoff.draw(self.backoff.raised(0.0)))
+        self.pause_until(now + self.backoff.pause_after(1))
 
     def pause_until(self, moment: float) -> None:
         """Start no attempt before `moment`, in seconds of the monotonic clock."""

@@ -193,8 +193,8 @@ class Batcher:
         """
         sizes = list(itertools.accumulate(map(len, events)))
         most = min(len(events), self.events_left)
-        # First those that certainly fit, with a comma for each; then one by one, to the byte.
-        sure = bisect.bisect_right(range(most), self.spare, key=lambda index: sizes[index] + index + 1)
+        # First those that certainly fit, with commas between them; then one by one, to the byte.
+        sure = bisect.bisect_right(range(most), self.spare, key=lambda index: sizes[index] + index)
         if sure:
             if not self._events:
                 self._opened_at = now

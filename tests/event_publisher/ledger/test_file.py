@@ -212,7 +212,8 @@ def test_a_kill_within_a_transaction_leaves_what_was_before(tmp_path: Path) -> N
 def test_few_damaged_files_are_kept(tmp_path: Path) -> None:
     """The newest are kept, with their journals; what only looks like one is left alone."""
     (tmp_path / f"{NAME}.damaged-x").write_text("mine")
-    for number in range(KEPT_ASIDE + 3):
+    assert KEPT_ASIDE == 3
+    for number in range(6):
         (tmp_path / NAME).write_text(f"number {number}")
         (tmp_path / f"{NAME}-journal").write_text(f"journal {number}")
         opened(tmp_path).close()

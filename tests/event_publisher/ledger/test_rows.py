@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.ledger.rows import (
+    APPLICATION_ID,
+    OVERHEAD,
+    SCHEMA_VERSION,
     DamagedLedgerError,
     put_batch,
     put_segment,
@@ -72,3 +75,9 @@ def test_a_flipped_bit_of_a_row_is_damage(batch: EnteredBatch, data: st.DataObje
 def test_a_clean_record_stays_clean() -> None:
     """A batch that never failed is restored as one that never failed."""
     assert read_batch(put_batch(batch_of(1, (A, 0, 1)))[1], NOW).record == CLEAN
+
+
+def test_the_numbers_of_the_format() -> None:
+    """Other releases read and write them."""
+    assert (SCHEMA_VERSION, OVERHEAD) == (1, 64)
+    assert APPLICATION_ID.to_bytes(4, "big") == b"bple"

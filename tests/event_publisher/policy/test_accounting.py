@@ -63,3 +63,40 @@ def test_text_by_example() -> None:
         "1 in memory, 2 dropped (refused)"
     )
     assert str(accounting) == expected
+
+
+def test_no_event_leaves_twice() -> None:
+    """Neither from the spool nor from memory, also if the sum is right."""
+    for spooled in (False, True):
+        accounting = Accounting()
+        accounting.receive(5)
+        accounting.receive_spooled(5)
+        accounting.deliver(5, spooled=spooled)
+        assert accounting.balanced
+        accounting.deliver(1, spooled=spooled)
+        assert not accounting.balanced
+
+
+def test_each_fate_is_counted() -> None:
+    """From 0 on, each by its number of events and nowhere else."""
+    accounting = Accounting()
+    assert accounting == Accounting(0, 0, 0, 0, 0, 0, 0, dict.fromkeys(DropReason, 0), 0)
+    accounting.receive(100)
+    accounting.receive_spooled(200)
+    accounting.recover(50)
+    accounting.deliver(7)
+    accounting.deliver(9, spooled=True)
+    accounting.dead_letter(11)
+    accounting.dead_letter(13, spooled=True)
+    accounting.requeue(17)
+    accounting.drop(DropReason.EXPIRED, 19)
+    accounting.drop(DropReason.SPOOL_LOST, 23, spooled=True)
+    dropped = {**dict.fromkeys(DropReason, 0), DropReason.EXPIRED: 19, DropReason.SPOOL_LOST: 23}
+    assert accounting == Accounting(350, 50, 16, 24, 17, 205, 46, dropped, 0)
+
+
+def test_the_text_of_old_dead_letters() -> None:
+    """They stand beside the equation."""
+    assert str(Accounting(letters_dropped=2)) == (
+        "0 events received = 0 delivered, 0 returned, 0 in memory; 2 old dead letters made room"
+    )

@@ -12,6 +12,15 @@ from baseplate_events.event_publisher.policy.backoff import Backoff, Concurrency
 from tests.support.simulated_publisher import BASE, CAP
 
 
+class Longest:
+    """Chance that always draws the longest pause."""
+
+    def uniform(self, a: float, b: float, /) -> float:
+        """Return the upper bound, and check the lower one."""
+        assert a == 0.0
+        return b
+
+
 @given(
     base=st.floats(0.001, 100),
     factor=st.floats(1, 1_000),
@@ -40,7 +49,7 @@ def test_pauses_by_example() -> None:
     backoff = Backoff(1.0, 30.0, random.Random(0))
     raised = [0.0]
     for _ in range(7):
-        raised.append(backoff.raised(raised[-1]))
+        raised.append(backoff.raised(raised[-1], 0.0))
     assert [0, 1, 2, 4, 8, 16, 30, 30] == raised
     assert math.isclose(backoff.lowered(backoff.lowered(16.0)), 8.0)
     assert backoff.lowered(0.7) == 0.0
@@ -125,3 +134,71 @@ def test_an_answer_that_accepts_nothing_proves_nothing() -> None:
     limit.succeed(1.0, 2.0)
     limit.succeed(2.0, 3.0, accepted=False)
     assert limit.healthy
+
+
+def test_the_longest_pauses_by_example() -> None:
+    """A batch waits for `base`, then twice as long each time: up to `cap`, or 64 times."""
+    backoff = Backoff(0.25, 30.0, Longest())
+    assert [backoff.pause_after(failures) for failures in (1, 2, 3, 7, 8, 9)] == [0.25, 0.5, 1, 16, 30, 30]
+    endless = Backoff(0.25, math.inf, Longest())
+    assert [endless.pause_after(failures) for failures in (64, 65, 66, 9_999)] == [2.0**61, *[2.0**62] * 3]
+
+
+def test_pauses_end_below_half_of_the_first_one() -> None:
+    """A success divides the longest pause by the square root of two; half of `base` or less is none."""
+    backoff = Backoff(1.0, 30.0, Longest())
+    assert math.isclose(backoff.lowered(1.0), math.sqrt(0.5))
+    assert math.isclose(backoff.lowered(0.75), 0.75 * math.sqrt(0.5))
+    exactly_half = Backoff(2.0 * backoff.lowered(1.0), 30.0, Longest())
+    assert exactly_half.lowered(1.0) == 0.0
+
+
+def test_a_fresh_limit_lets_all_attempts_start() -> None:
+    """Nothing failed yet, nothing is paused, and nothing was accepted."""
+    limit = ConcurrencyLimit(Backoff(BASE, CAP, Longest()), 3)
+    assert (limit.failures, limit.paused_until, limit.healthy) == (0, -math.inf, False)
+    assert (limit.allowed, limit.unpaused) == (3, True)
+
+
+def test_an_outage_by_example() -> None:
+    """Pauses grow with each failure, shrink with each success, and then the attempts come back one by one."""
+    limit = ConcurrencyLimit(Backoff(2.0, 30.0, Longest()), 3)
+    limit.succeed(90.0, 91.0)
+    assert limit.healthy
+    limit.fail(100.0, 0.0, 101.0)
+    assert (limit.paused_until, limit.failures, limit.allowed, limit.healthy) == (103.0, 1, 1, False)
+    limit.fail(101.0, 0.0, 104.0)  # it began at the moment of that failure: it wasn't under way with it
+    assert (limit.paused_until, limit.failures) == (108.0, 2)
+    limit.fail(103.0, 7.0, 105.0)  # it was under way with the second, so only what it asks for counts
+    assert (limit.paused_until, limit.failures) == (112.0, 2)
+    limit.fail(112.0, 0.5, 113.0)
+    assert (limit.paused_until, limit.failures) == (121.5, 3)
+    now, longest = 122.0, 8.0
+    while longest > 1.0:
+        assert (limit.allowed, limit.unpaused) == (1, False)
+        limit.succeed(now, now + 1.0)
+        longest *= math.sqrt(0.5)
+        assert math.isclose(limit.paused_until, now + 1.0 + (longest if longest > 1.0 else 0.0))
+        now += 20.0
+    assert limit.failures == 0
+    allowed: list[int] = []
+    for _ in range(6):
+        allowed.append(limit.allowed)
+        limit.succeed(now, now)
+    assert allowed == [1, 2, 2, 2, 3, 3]
+    assert limit.paused_until == now
+
+
+def test_a_success_that_began_when_another_attempt_failed_counts() -> None:
+    """It tells something about the collector since then."""
+    limit = ConcurrencyLimit(Backoff(BASE, CAP, Longest()), 1)
+    limit.fail(1.0, 0.0, 2.0)
+    limit.succeed(2.0, 3.0)
+    assert (limit.failures, limit.healthy) == (0, True)
+
+
+def test_a_brief_pause_is_the_first_one_whatever_its_length() -> None:
+    """It is `base`, also of less than a second."""
+    limit = ConcurrencyLimit(Backoff(0.25, CAP, Longest()), 1)
+    limit.pause_briefly(10.0)
+    assert limit.paused_until == 10.25

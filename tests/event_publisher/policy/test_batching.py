@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from baseplate_events.event_publisher.policy.batching import FORMATS, Batcher
+from baseplate_events.event_publisher.policy.span import Span, records_size
 from tests.support import strategies
 from tests.support.machines import check_machine
 
@@ -115,6 +118,10 @@ class BatcherMachine(RuleBasedStateMachine):
             return
         assert len(self.batcher) == len(self.open)
         assert self.batcher.full == (len(self.open) == self.max_events)
+        assert self.batcher.events_left == self.max_events - len(self.open)
+        widest = self.weight(*[b""] * self.max_events) - (self.max_events - 1)
+        taken = sum(len(event) + 1 for event, _ in self.open)
+        assert self.batcher.spare == self.taught_size - widest - taken
         if self.open:
             assert self.batcher.opened_at == self.open[0][1]
             assert self.batcher.due_at == self.open[0][1] + self.max_age
@@ -141,6 +148,7 @@ def test_halves_hold_every_event_once_in_order(events: list[bytes], version: str
     whole = batcher.batch(tuple(events), opened_at)
     halves = batcher.split(whole)
     assert tuple(events) == halves[0].events + halves[1].events
+    assert 0 <= len(halves[1].events) - len(halves[0].events) <= 1
     for half in halves:
         assert half.events
         assert half.opened_at == opened_at
@@ -175,3 +183,62 @@ def test_many_are_taken_as_one_by_one(
     assert taken == many.add_many(events, 2.0)
     assert (one.size, one.spare, one.due_at) == (many.size, many.spare, many.due_at)
     assert one.take() == many.take()
+
+
+@given(version=strategies.versions, sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12))
+def test_a_batch_is_filled_to_the_byte(version: str, sizes: list[int]) -> None:
+    """Events fit if their body has `max_size` bytes, one by one and together, and not if it has one more."""
+    events = [b"x" * size for size in sizes]
+    size = len(FORMATS[version].join(tuple(events)))
+    for max_size, expected in ((size, len(events)), (size - 1, len(events) - 1)):
+        one, many = (
+            Batcher(FORMATS[version], max_size=max_size, max_events=len(events) + 1, max_age=1.0)
+            for _ in range(2)
+        )
+        taken = 0
+        while taken < len(events) and one.fits(events[taken]):
+            one.add(events[taken], 1.0)
+            taken += 1
+        assert expected == taken == many.add_many(events, 1.0)
+
+
+@pytest.mark.parametrize("version", ["2", "2j"])
+def test_pieces_have_32_kib(version: str) -> None:
+    """A piece ends with the event that makes it 32 KiB; wrapper and commas aren't counted."""
+    pieces = [*FORMATS[version].pieces((b"{}",) * 40_000)]
+    lead, suffix = {"2": (b'{"1":{"lst":["rec",40000,', b"]}}"), "2j": (b"[", b"]")}[version]
+    whole = (
+        b",{}" * 16_384
+    )  # beginning with the second, a piece begins with the comma behind the one before it
+    assert pieces == [lead + whole[1:], whole, b",{}" * (40_000 - 2 * 16_384), suffix]
+
+
+def test_places_in_the_spool_go_along() -> None:
+    """Those of the events of a batch are joined in it, and the next one has none of them."""
+    batcher = Batcher(FORMATS["2j"], max_size=100, max_events=10, max_age=1.0)
+    segment = b"A" * 16
+    found = [batcher.has_spans]
+    for start in (0, 17):
+        batcher.add(b"{}", 1.0)
+        batcher.add_spans([Span(segment, start, start + 17)])
+        found.append(batcher.has_spans)
+    batch = batcher.take()
+    assert batch is not None
+    assert batch.spans == (Span(segment, 0, 34),)
+    assert [*found, batcher.has_spans] == [False, True, True, False]
+    batcher.add(b"{}", 1.0)
+    following = batcher.take()
+    assert following is not None
+    assert following.spans == ()
+
+
+def test_a_batch_that_is_split_keeps_the_places_of_its_events() -> None:
+    """The places of each half are those of its events."""
+    batcher = Batcher(FORMATS["2j"], max_size=100, max_events=10, max_age=1.0)
+    events = (b"{}", b'{"a":1}', b"{}")
+    ends = list(itertools.accumulate(records_size([event]) for event in events))
+    whole = batcher.batch(events, 1.0, (Span(b"A" * 16, 0, ends[-1]),))
+    assert [half.spans for half in batcher.split(whole)] == [
+        (Span(b"A" * 16, 0, ends[0]),),
+        (Span(b"A" * 16, ends[0], ends[-1]),),
+    ]

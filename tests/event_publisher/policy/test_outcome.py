@@ -87,3 +87,107 @@ def test_retry_after_as_a_date(now: int, seconds: int) -> None:
         date=email.utils.formatdate(now, usegmt=True),
     )
     assert retry_after(response) == min(max(max(now + seconds, 0) - now, 0), MAX_RETRY_AFTER)
+
+
+def expected_type(status: int) -> type[Outcome]:
+    """Return what a status means, after the rules of the module."""
+    if 200 <= status <= 299:
+        return Accepted
+    if status in {400, 422}:
+        return Refused
+    if status == 413:
+        return TooLarge
+    if status in {408, 425, 429} or status < 300 or (status >= 500 and status != 501):
+        return Retryable
+    return Misconfigured
+
+
+def test_every_status() -> None:
+    """Each status is of one outcome, which has what the response says besides."""
+    for status in range(1_000):
+        outcome = classify(Response(status, "Why", retry_after="7", excerpt=b"{}"))
+        assert type(outcome) is expected_type(status)
+        assert outcome.status == status
+        match outcome:
+            case Refused() | TooLarge():
+                assert outcome.excerpt == b"{}"
+            case Retryable():
+                assert (outcome.from_collector, outcome.retry_after) == (True, 7.0)
+                assert outcome.may_be_poison == (500 <= status <= 599)
+            case Misconfigured():
+                assert (outcome.from_collector, outcome.retry_after) == (True, 7.0)
+            case Accepted():
+                pass
+
+
+def test_statuses_that_the_configuration_adds() -> None:
+    """They may pass later, whatever they mean otherwise, but delivery stays delivery."""
+    for status in range(1_000):
+        outcome = classify(Response(status), frozenset({status}))
+        assert type(outcome) is (Accepted if 200 <= status <= 299 else Retryable)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "key.secret"),
+        (403, "key.name"),
+        (404, "collector.version"),
+        (405, "collector.hostname"),
+        (407, "collector.proxy"),
+        (411, "proxy"),
+        (415, "collector.version"),
+        (501, "collector.hostname"),
+        *((status, "collector.scheme") for status in (302, 402, 406, 409, 410, 412, 414, 416, 499)),
+    ],
+)
+def test_a_remedy_names_what_to_look_at(status: int, words: str) -> None:
+    """What a configuration has to do with a status is said; otherwise the host and scheme are named."""
+    outcome = classify(Response(status))
+    assert isinstance(outcome, Misconfigured)
+    assert words in outcome.remedy
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_failures_by_kind(kind: FailureKind) -> None:
+    """Nothing is known of when to come back; a batch may be the reason only if it was on its way."""
+    outcome = classify(Failure(kind, "why"))
+    assert isinstance(outcome, Retryable | Misconfigured)
+    assert (outcome.from_collector, outcome.retry_after, outcome.status) == (False, 0.0, None)
+    sent = {FailureKind.TIMED_OUT, FailureKind.INTERRUPTED, FailureKind.MALFORMED}
+    if isinstance(outcome, Retryable):
+        assert kind in {*sent, FailureKind.UNREACHABLE}
+        assert outcome.may_be_poison == (kind in sent)
+
+
+def test_a_wait_of_five_minutes_at_most() -> None:
+    """The cap, and numbers with zeros before them."""
+    assert [
+        retry_after(Response(503, retry_after=text)) for text in ("299", "300", "301", "5".zfill(20))
+    ] == [
+        299.0,
+        300.0,
+        300.0,
+        5.0,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        (None, None),
+        ("", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("\xb2", "Thu, 01 Jan 1970 00:00:00 GMT"),  # a digit, but not of ASCII
+        ("soon", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Thu, 01 Jan 1970 00:00:09 GMT", None),
+        ("Thu, 01 Jan 1970 00:00:09 GMT", ""),
+        ("Thu, 01 Jan 1970 00:00:09 GMT", "today"),
+        ("Thu, 01 Jan 1970 00:00:09 GMT", "Thu, 01 Jan 1970 00:00:00 -0000"),  # which has no time zone
+        ("Thu, 01 Jan 99999999999999999999 00:00:09 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 1970 00:00:09 GMT"),
+    ],
+)
+def test_a_header_that_asks_for_no_wait(text: str | None, date: str | None) -> None:
+    """What is missing, no date, in the past, or can't be compared is no wait at all."""
+    assert retry_after(Response(503, retry_after=text, date=date)) == 0.0

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.policy.span import Span, cut_spans, join_spans
+from baseplate_events.event_publisher.policy.span import Span, cut_spans, join_spans, records_size
+from baseplate_events.spool.format import Encoder, Header
 
 #: Few segments and offsets, so that neighbours are frequent.
 SPANS = st.tuples(st.sampled_from([b"A" * 16, b"B" * 16]), st.integers(0, 6), st.integers(1, 4)).map(
@@ -35,3 +36,10 @@ def test_cut_spans_are_the_first_bytes_and_the_rest(spans: list[Span], size: int
     assert offsets(head) == offsets(spans)[:size]
     assert offsets(tail) == offsets(spans)[size:]
     assert all(span.start < span.end for span in (*head, *tail))
+
+
+@given(st.lists(st.binary(max_size=9), max_size=4))
+def test_the_size_of_records_is_what_an_encoder_writes(events: list[bytes]) -> None:
+    """None for no event."""
+    encoder = Encoder(Header("2j", b"A" * 16))
+    assert records_size(events) == sum(len(encoder.encode(event)) for event in events)

@@ -6,12 +6,22 @@ import email.utils
 import gzip
 import hashlib
 import hmac
+import random
 import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.policy.wire import build_request, sign, signature_header
+from baseplate_events.event_publisher.policy.wire import (
+    Failure,
+    FailureKind,
+    Request,
+    Response,
+    build_request,
+    compress,
+    sign,
+    signature_header,
+)
 
 
 @given(
@@ -96,3 +106,17 @@ def test_headers_by_example() -> None:
         "X-Signature": f"key=k, mac={sign(b's', b'[{}]')}",
         "Idempotency-Key": sign(b"s", b"[{}]"),
     }
+
+
+def test_what_repeats_within_32_kib_is_found() -> None:
+    """The window is the largest one, so that batches become as small as they can."""
+    part = random.Random(1).randbytes(30_000)
+    assert len(compress(part + part, 9)) < 31_000
+
+
+def test_what_goes_over_the_wire_are_values() -> None:
+    """They are compared by what they hold; of a response nothing but its status must be known."""
+    assert Failure(FailureKind.TIMED_OUT, "why") == Failure(FailureKind.TIMED_OUT, "why")
+    assert Failure(FailureKind.TIMED_OUT, "why") != Failure(FailureKind.INTERRUPTED, "why")
+    assert Response(200) == Response(200, "", None, None, b"")
+    assert Request({"a": "b"}, b"") == Request({"a": "b"}, b"")

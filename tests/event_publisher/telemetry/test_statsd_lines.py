@@ -8,6 +8,7 @@ import sys
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -113,3 +114,11 @@ def test_packing_conserves_lines_and_keeps_the_size(lines: list[bytes], size: in
         assert len(datagram) <= size or datagram.count(b"\n") == 0
     for datagram, following in itertools.pairwise(datagrams):
         assert len(datagram) + 1 + len(following.split(b"\n")[0]) > size
+
+
+@pytest.mark.parametrize(("size", "count"), [(716, 2), (715, 1)])
+def test_a_datagram_has_1432_bytes_at_most(size: int, count: int) -> None:
+    """Two lines and the newline between them fit up to that."""
+    lines = [b"x" * 716, b"y" * size]
+    assert len(list(pack_lines(lines))) == count
+    assert max(map(len, pack_lines(lines))) <= 1_432

@@ -1,0 +1,224 @@
+"""Runs cosmic-ray on a copy of the package, module by module, and prints how many mutants the tests found.
+
+All mutants take hours. `--sample N` tries N of each module, which `--seed` chooses. What was tried is kept
+under `--folder`. A run that was cut off goes on where it ended, unless the module or its tests have changed.
+
+It ends with 0 if the tests found at least 95 % of the mutants, and at most 3 % are declared as equivalent
+(`equivalent.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import random
+import shlex
+import shutil
+import sqlite3
+import string
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tests.mutants.equivalent import EQUIVALENT
+from tests.mutants.not_counted import find_not_counted
+from tests.mutants.targets import COMMON, TARGETS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROOT: Final = Path(__file__).parents[2]
+_PACKAGE: Final = "baseplate_events"
+
+#: What the tests need of this folder.
+_COPIED: Final = (
+    _PACKAGE,
+    "tests",
+    "benchmarks",
+    "deploy",
+    "docs",
+    "README.md",
+    "CHANGELOG.md",
+    "pyproject.toml",
+)
+
+#: The share of the mutants that must be found at least, and that may be declared as equivalent at most.
+_FOUND: Final = 0.95
+_EQUIVALENT: Final = 0.03
+
+#: The tests of a mutant may take so many seconds, and so many times what they take without it.
+_PATIENCE: Final = 20.0
+_FACTOR: Final = 4.0
+
+
+class Tally(NamedTuple):
+    """What became of the mutants of a module.
+
+    Attributes:
+        tried: How many were tried.
+        found: How many the tests found, those among them that ran into the timeout.
+        timed_out: How many did.
+        equivalent: How many survived, and are declared as equivalent.
+        survivors: The others, each as text for a terminal.
+    """
+
+    tried: int
+    found: int
+    timed_out: int
+    equivalent: int
+    survivors: Sequence[str]
+
+
+def main() -> int:
+    """Do what the command line says, and return the exit status."""
+    arguments = _parse()
+    tallies: list[Tally] = []
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        _copy(copy)
+        for module in arguments.module or TARGETS:
+            tally = _try_module(module, copy, arguments)
+            tallies.append(tally)
+            print("\n\n".join(tally.survivors) + "\n" if tally.survivors else "", end="")
+            print(_row(module, tally), flush=True)
+    found, equivalent, tried = (
+        sum(getattr(tally, field) for tally in tallies) for field in ("found", "equivalent", "tried")
+    )
+    print(_row("total", Tally(tried, found, sum(tally.timed_out for tally in tallies), equivalent, ())))
+    return 0 if found >= _FOUND * tried and equivalent <= _EQUIVALENT * tried else 1
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("module", nargs="*", help="as in targets.py; all by default")
+    parser.add_argument("--sample", type=int, metavar="N", help="mutants of each module; all by default")
+    parser.add_argument("--seed", default="1", help="what chooses them (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir(), "mutants"), help="of results"
+    )
+    arguments = parser.parse_args()
+    if unknown := sorted({*arguments.module} - TARGETS.keys()):
+        parser.error(f"not among the targets: {', '.join(unknown)}")
+    return arguments
+
+
+def _copy(folder: Path) -> None:
+    """Copy the package and what its tests need: cosmic-ray changes files where they are."""
+    for name in _COPIED:
+        source = _ROOT / name
+        if source.is_dir():
+            shutil.copytree(
+                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
+            )
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally:
+    source = copy / _PACKAGE / f"{module}.py"
+    tests = [copy / "tests" / f"{file}.py" for file in (*TARGETS[module], COMMON)]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in (source, *tests))).hexdigest()[:8]
+    chosen = "all" if arguments.sample is None else f"{arguments.seed}-{arguments.sample}"
+    session: Path = arguments.folder / chosen / f"{module.replace('/', '.')}-{digest}.sqlite"
+    session.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not simulated",
+    ]
+    command += [str(file.relative_to(copy)) for file in tests]
+    environ = {
+        **os.environ,
+        "CI": "1",
+        "HYPOTHESIS_PROFILE": "mutants",
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+
+    def run(*words: str | Path) -> None:
+        subprocess.run(words, cwd=copy, env=environ, check=True, stdout=sys.stderr)
+
+    begin = monotonic()
+    run(*command)  # which must pass without a mistake; and compiles the tests
+    timeout = _PATIENCE + _FACTOR * (monotonic() - begin)
+    settings = string.Template(Path(__file__).with_name("cosmic-ray.toml").read_text()).substitute(
+        module=source.relative_to(copy), timeout=round(timeout), command=shlex.join(command)
+    )
+    configuration = copy / "cosmic-ray.toml"
+    configuration.write_text(settings)
+    if not session.exists():
+        begun = session.with_suffix(".begun")
+        begun.unlink(missing_ok=True)
+        run("cosmic-ray", "init", configuration, begun)
+        run("cr-filter-operators", begun, configuration)
+        _choose(begun, source.read_text(), f"{arguments.seed} {module}", arguments.sample)
+        begun.rename(session)
+    run("cosmic-ray", "exec", configuration, session)
+    return _read(session, module)
+
+
+def _choose(session: Path, source: str, seed: str, sample: int | None) -> None:
+    """Leave out what isn't counted, and all but a sample of the rest."""
+    ranges = find_not_counted(source)
+    with contextlib.closing(sqlite3.connect(session)) as database, database:
+        rows = database.execute(
+            "SELECT job_id, start_pos_row, start_pos_col FROM mutation_specs"
+            " WHERE job_id NOT IN (SELECT job_id FROM work_results) ORDER BY operator_name, occurrence"
+        ).fetchall()
+        counted = [job for job, row, column in rows if not any(a <= (row, column) < b for a, b in ranges)]
+        keep = counted
+        if sample is not None and sample < len(counted):
+            keep = random.Random(seed).sample(counted, sample)
+        database.executemany(
+            "INSERT INTO work_results (worker_outcome, job_id) VALUES ('SKIPPED', ?)",
+            [(job,) for job, *_ in rows if job not in set(keep)],
+        )
+
+
+def _read(session: Path, module: str) -> Tally:
+    with contextlib.closing(sqlite3.connect(session)) as database:
+        results = database.execute(
+            "SELECT test_outcome, output, diff, worker_outcome FROM work_results"
+            " WHERE worker_outcome != 'SKIPPED'"
+        ).fetchall()
+    for *_, output, _, outcome in results:
+        if outcome != "NORMAL":
+            raise RuntimeError(output)
+    tried = len(results)
+    timed_out = sum(output == "timeout" for _, output, *_ in results)
+    diffs = [diff for outcome, _, diff, _ in results if outcome == "SURVIVED"]
+    survivors = [diff for diff in diffs if not _is_equivalent(module, diff)]
+    return Tally(tried, tried - len(diffs), timed_out, len(diffs) - len(survivors), survivors)
+
+
+def _is_equivalent(module: str, diff: str) -> bool:
+    removed, added = (
+        " ".join(
+            line[1:].strip() for line in diff.splitlines() if line.startswith(sign) and line[:3] != 3 * sign
+        )
+        for sign in "-+"
+    )
+    return any((each.module, each.line, each.mutant) == (module, removed, added) for each in EQUIVALENT)
+
+
+def _row(module: str, tally: Tally) -> str:
+    share = 100 * tally.found / tally.tried if tally.tried else 100.0
+    return (
+        f"| {module} | {tally.tried} | {tally.found} | {share:.0f} % | {tally.equivalent} |"
+        f" {len(tally.survivors)} | {tally.timed_out} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

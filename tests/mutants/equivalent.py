@@ -1,0 +1,184 @@
+"""Mutants that no test can find, each with the reason why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Equivalent(NamedTuple):
+    """A mutant that does the same as the code, as far as anyone can rely on it.
+
+    Attributes:
+        module: The module, as in `targets.TARGETS`.
+        line: The line of the code that is mutated, without indentation.
+        mutant: What becomes of it.
+        why: Why it does the same.
+    """
+
+    module: str
+    line: str
+    mutant: str
+    why: str
+
+
+EQUIVALENT: Final[Sequence[Equivalent]] = (
+    Equivalent(
+        "event_publisher/policy/batching",
+        "self._opened_at = 0.0",
+        "self._opened_at = 1.0",
+        "It is read only while there is an event, and set with the first one.",
+    ),
+    Equivalent(
+        "event_publisher/policy/batching",
+        "self._opened_at = 0.0",
+        "self._opened_at = -1.0",
+        "It is read only while there is an event, and set with the first one.",
+    ),
+    Equivalent(
+        "event_publisher/policy/batching",
+        "if len(event) <= self.spare:",
+        "if len(event) < self.spare:",
+        "If both are equal, the exact size says the same: `spare` is a faster way to ask.",
+    ),
+    Equivalent(
+        "event_publisher/policy/delivery",
+        "for at, half in zip((start, start + counts[0]), halves, strict=True)",
+        "for at, half in zip((start, start + counts[0]), halves, strict=False)",
+        "Both have two items.",
+    ),
+    Equivalent(
+        "event_publisher/policy/outcome",
+        "return min(float(text[:20]), MAX_RETRY_AFTER)",
+        "return min(float(text[: 21]), MAX_RETRY_AFTER)",
+        "A number of 21 digits exceeds the cap by any 20 of them, except with zeros before it, which no server writes.",
+    ),
+    Equivalent(
+        "events",
+        'T_contra = TypeVar("T_contra", contravariant=True)',
+        'T_contra = TypeVar("T_contra", contravariant=False)',
+        "It is for type checkers; `tests/typing` has what they must accept.",
+    ),
+    Equivalent(
+        "json_writer/writer",
+        'encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))',
+        'encoder = JSONEncoder(ensure_ascii=False, check_circular=True, allow_nan=False, separators=(",", ":"))',
+        "What holds itself is an exception either way, and then the reference is asked.",
+    ),
+    Equivalent(
+        "json_writer/writer",
+        'text = "".join(_encode(value, 0))',
+        'text = "".join(_encode(value, 1))',
+        "It is the level of indentation, and there is none.",
+    ),
+    Equivalent(
+        "json_writer/writer",
+        'text = "".join(_encode(value, 0))',
+        'text = "".join(_encode(value, -1))',
+        "It is the level of indentation, and there is none.",
+    ),
+    Equivalent(
+        "spool/writer",
+        "if segment.room(shared=True) <= 0:",
+        "if segment.room(shared=True) <= 1:",
+        "A record needs more room than a byte.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/ledger",
+        "self.retry_at = self._clock() + min(FIRST_PAUSE * 2 ** min(self._failures, 16), LONGEST_PAUSE)",
+        "self.retry_at = self._clock() + min(FIRST_PAUSE * 2 ** min(self._failures, 17), LONGEST_PAUSE)",
+        "The pause is the longest one from the ninth failure on.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/ledger",
+        "self.retry_at = self._clock() + min(FIRST_PAUSE * 2 ** min(self._failures, 16), LONGEST_PAUSE)",
+        "self.retry_at = self._clock() + min(FIRST_PAUSE * 2 ** min(self._failures, 15), LONGEST_PAUSE)",
+        "The pause is the longest one from the ninth failure on.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)",
+        "handle = os.open(path, os.O_RDONLY & os.O_NOFOLLOW | os.O_NONBLOCK)",
+        "Links were refused before; the flag is for who replaces the file at this moment.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)",
+        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW & os.O_NONBLOCK)",
+        "Links and pipes were refused before; the flags are for who replaces the file at this moment.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        "with contextlib.closing(_connect(temporary, 0.0)) as connection:",
+        "with contextlib.closing(_connect(temporary, 1.0)) as connection:",
+        "It is the wait for a lock, and no one else knows this file.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        "with contextlib.closing(_connect(temporary, 0.0)) as connection:",
+        "with contextlib.closing(_connect(temporary, -1.0)) as connection:",
+        "It is the wait for a lock, and no one else knows this file.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        "os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))",
+        "os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL & os.O_NOFOLLOW, mode))",
+        "What had this name was deleted just before; the flags are for who makes it again at this moment.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/file",
+        'folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120',
+        'folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY & os.O_DIRECTORY)  # noqa: PTH120',
+        "A folder can be opened and synced without the flag.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/letters",
+        "handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)",
+        "handle = os.open(self._path, os.O_RDONLY & os.O_NOFOLLOW)",
+        "Links were refused when the file was opened; the flag is for who replaces it at this moment.",
+    ),
+    Equivalent(
+        "event_publisher/policy/outcome",
+        "if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:",
+        "if ( 299 <= status <= 499 and status not in _RETRYABLE) or status == 501:",
+        "A status of 299 was accepted before.",
+    ),
+    Equivalent(
+        "event_publisher/policy/poison",
+        "if self._on_trial is None and count > 1:",
+        "if self._on_trial is None and count >= 1:",
+        "It is asked of batches of several events only.",
+    ),
+    Equivalent(
+        "event_publisher/policy/poison",
+        "if self._on_trial is None and count > 1:",
+        "if self._on_trial is None and count > 0:",
+        "It is asked of batches of several events only.",
+    ),
+    Equivalent(
+        "event_publisher/ledger/letters",
+        "count = last = 0",
+        "count = last = -1",
+        "No letter has a number below 1, so none is deleted, and the count is that.",
+    ),
+    Equivalent(
+        "serializers",
+        "@property",
+        "",
+        "It is in a protocol, so it is for type checkers; `tests/typing` has what they must accept.",
+    ),
+    Equivalent(
+        "spool/writer",
+        "self._created = 0",
+        "self._created = 1",
+        "The time in nanoseconds is greater.",
+    ),
+    Equivalent(
+        "spool/writer",
+        "self._created = 0",
+        "self._created = -1",
+        "The time in nanoseconds is greater.",
+    ),
+)
