@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.machine.cuts.oracle import Outcome, Report, broken_promises, compare, parse_reports
+from tests.machine.cuts.plan import Kind, Way, plan
+from tests.machine.guest.numbered import MAX_EVENT_SIZE, numbered
+
+SERIES = "cut-1-2"
+WHOLE = Outcome(100, 90, 90, 0, 0, 0.0, 0, 0, 0)
+
+
+def reports(count: int, held: int = 0) -> list[Report]:
+    """Report an event each second."""
+    return [Report(number, min(number, held), float(number)) for number in range(1, count + 1)]
+
+
+def arrivals(*numbers: int) -> list[bytes]:
+    """Return events of the series."""
+    return [numbered(SERIES, number) for number in numbers]
+
+
+@given(
+    count=st.integers(1, 30),
+    held=st.integers(0, 5),
+    arrived=st.lists(st.integers(1, 35)),
+    damaged=st.lists(st.binary(max_size=30) | st.just(numbered("cut-1-3", 1)), max_size=3),
+)
+def test_every_event_is_accounted_for(
+    count: int, held: int, arrived: list[int], damaged: list[bytes]
+) -> None:
+    """What was received either arrived or is lost; what the queue held is neither."""
+    outcome = compare(SERIES, reports(count, held), count + 1.0, [*arrivals(*arrived), *damaged])
+    received = max(0, count - held)
+    lost = set(range(1, received + 1)) - set(arrived)
+    assert (count, received) == (outcome.put, outcome.received)
+    assert (received - len(lost), len(lost)) == (outcome.delivered, outcome.lost)
+    assert sum(number < max(arrived, default=0) for number in lost) == outcome.holes
+    assert len(arrived) - len(set(arrived)) == outcome.duplicates
+    assert len(damaged) == outcome.damaged
+    assert (outcome.oldest > 0) == bool(lost)
+
+
+def test_the_oldest_lost_event_counts() -> None:
+    """Its age is from when it was received: here four more had been put by then."""
+    assert 10.0 == compare(SERIES, reports(20), 20.0, arrivals(*range(1, 10))).oldest
+    assert 6.0 == compare(SERIES, reports(20, held=4), 20.0, arrivals(*range(1, 10))).oldest
+
+
+@given(number=st.integers(1, 100_000))
+def test_an_event_that_was_changed_is_damaged(number: int) -> None:
+    """A single other byte is enough."""
+    event = numbered(SERIES, number)
+    assert len(event) <= MAX_EVENT_SIZE
+    changed = event[:-2] + b'0"}' if event[-3:] != b'0"}' else event[:-3] + b'1"}'
+    assert 1 == compare(SERIES, reports(1), 1.0, [changed]).damaged
+
+
+def test_a_report_that_was_cut_off_is_ignored() -> None:
+    """Only whole lines count."""
+    assert [Report(1, 0, 2.5), Report(2, 1, 3.0)] == parse_reports("1 0 2.5\n2 1 3.0\n3 1 4")
+    assert [] == parse_reports("1 0 2.")
+
+
+@pytest.mark.parametrize(
+    ("fsync", "way", "kind", "change", "broken"),
+    [
+        ("never", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 70.0, "holes": 3}, False),
+        ("never", Way.SERVICE, Kind.WRITE, {"damaged": 1}, True),
+        ("batch", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 1.5}, False),
+        ("batch", Way.RELAY, Kind.WRITE, {"lost": 50, "oldest": 9.0}, True),
+        ("event", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 1.5}, False),
+        ("event", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 9.0}, True),
+        ("event", Way.RELAY, Kind.WRITE, {"lost": 1, "oldest": 9.0}, False),
+        ("event", Way.RELAY, Kind.WRITE, {"lost": 2, "oldest": 0.1}, True),
+        ("event", Way.RELAY, Kind.KILL, {"lost": 2, "oldest": 0.1}, False),
+        ("event", Way.RELAY, Kind.RESTART, {"lost": 3, "oldest": 0.1}, True),
+    ],
+)
+def test_promises(fsync: str, way: Way, kind: Kind, change: dict[str, int | float], broken: bool) -> None:
+    """Each `spool.fsync` promises something else."""
+    cut = dataclasses.replace(plan(1)[0], fsync=fsync, way=way, kind=kind)
+    outcome = WHOLE
+    for name, value in change.items():
+        outcome = dataclasses.replace(outcome, **{name: value})
+    assert broken == bool(broken_promises(cut, outcome))

@@ -1,0 +1,1 @@
+"""What runs inside the machine, with the Python of its Debian."""

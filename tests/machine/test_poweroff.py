@@ -1,0 +1,63 @@
+"""An orderly end of the system, with the collector down."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from baseplate_events.dev_collector import DevCollector
+from tests.machine.cuts.oracle import compare, parse_reports
+from tests.machine.cuts.plan import Kind, Way, plan
+from tests.machine.cuts.scene import Collector, Reports, deliver, load
+from tests.machine.prepared import DISK_SIZE, KEYS, powered, prepare, restored
+from tests.machine.volatile_disk import VolatileDisk
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.machine.image import Image
+
+#: Events that are put before the system ends.
+ENOUGH = 300
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize(("file_system", "fsync"), [("ext4", "never"), ("xfs", "event")])
+def test_an_orderly_end_loses_nothing(image: Image, way: Way, file_system: str, fsync: str) -> None:
+    """What was in the spool, or in the queue of a publisher with a spool, arrives after the next boot."""
+    cut = dataclasses.replace(
+        plan(0)[0],
+        way=way,
+        fsync=fsync,
+        file_system=file_system,
+        rate=0.0,
+        kind=Kind.WRITE,
+        stock_writeback=True,
+    )
+    prepared = prepare(image, file_system)
+    collector = Collector(up=False)
+    with (
+        contextlib.closing(VolatileDisk(prepared.disk, DISK_SIZE)) as disk,
+        powered(disk) as (server, drive),
+        DevCollector(KEYS, collector.take, on_rejected=collector.note) as listening,
+    ):
+        port = listening.address[1]
+        with restored(prepared, drive) as machine, contextlib.closing(Reports()) as reports:
+            load(machine.guest, cut, port, reports)
+            wait_until(lambda: len(parse_reports(reports.text)) > ENOUGH, "too few events", patience=120)
+            machine.guest.start("systemctl", "poweroff")
+            machine.wait_for_end()
+        unflushed = disk.cut(random.Random(0), 0).unflushed
+        collector.up = True
+        server.restore()
+        with restored(prepared, drive) as machine:
+            _, failures = deliver(machine.guest, cut, port)
+    # What the queue held counts too.
+    everything = [dataclasses.replace(report, held=0) for report in parse_reports(reports.text)]
+    outcome = compare(cut.series, everything, everything[-1].at, collector.events)
+    print(cut, outcome, max(report.held for report in parse_reports(reports.text)))
+    assert ([], 0, 0, 0) == (failures, outcome.lost, outcome.damaged, unflushed)
+    assert outcome.delivered > ENOUGH
