@@ -12,16 +12,32 @@ import pytest
 from baseplate_events.dev_collector import DevCollector
 from tests.machine.cuts.oracle import compare, parse_reports
 from tests.machine.cuts.plan import Kind, Way, plan
-from tests.machine.cuts.scene import Collector, Reports, deliver, load
+from tests.machine.cuts.scene import Collector, Reports, deliver, producer, start_publisher
+from tests.machine.image import PROJECT
 from tests.machine.prepared import DISK_SIZE, KEYS, powered, prepare, restored
 from tests.machine.volatile_disk import VolatileDisk
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.machine.agent import Guest
+    from tests.machine.cuts.plan import Cut
     from tests.machine.image import Image
 
 #: Events that are put before the system ends.
 ENOUGH = 300
+
+
+def start_service(guest: Guest, cut: Cut, reports: Reports) -> None:
+    """Start a service that puts events, with the drop-in of the guide: it ends before the publisher does."""
+    unit = "/etc/systemd/system/shop.service"
+    command = " ".join(("/usr/bin/env", *producer(cut, reports)[1:]))
+    guest.write(unit, f"[Service]\nUser=shop\nExecStart={command}\n")
+    left_out = "EVENT_SPOOL_DIRECTORY" if cut.way is Way.RELAY else "no such line"
+    source = f"{PROJECT}/deploy/systemd/service-drop-in.conf"
+    guest.shell(
+        f"mkdir {unit}.d; sed '/{left_out}/d' {source} > {unit}.d/events.conf; systemctl daemon-reload"
+    )
+    guest.run("systemctl", "start", "shop")
 
 
 @pytest.mark.parametrize("way", Way)
@@ -46,7 +62,8 @@ def test_an_orderly_end_loses_nothing(image: Image, way: Way, file_system: str, 
     ):
         port = listening.address[1]
         with restored(prepared, drive) as machine, contextlib.closing(Reports()) as reports:
-            load(machine.guest, cut, port, reports)
+            start_publisher(machine.guest, cut, port)
+            start_service(machine.guest, cut, reports)
             wait_until(lambda: len(parse_reports(reports.text)) > ENOUGH, "too few events", patience=120)
             machine.guest.start("systemctl", "poweroff")
             machine.wait_for_end()

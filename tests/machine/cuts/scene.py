@@ -40,7 +40,9 @@ _RESTART: Final = 3.0
 #: Kills a process, and waits until systemd has restarted the unit.
 _KILL: Final = """
 kill -9 "$1" && echo killed
-until [ "$(systemctl show --value --property=NRestarts "$2")" = 1 ] && systemctl is-active "$2"; do sleep 0.1; done
+until [ "$(systemctl show --value --property=NRestarts "$2")" = 1 ] && systemctl is-active "$2"; do
+    sleep 0.1
+done
 echo restarted
 """
 
@@ -194,17 +196,21 @@ def start_publisher(guest: Guest, cut: Cut, port: int) -> None:
     guest.run("systemctl", "start", _UNIT)
 
 
+def producer(cut: Cut, reports: Reports) -> tuple[str, ...]:
+    """Return the command of a service that puts the events of a cut, and reports them."""
+    depth = DEPTH if cut.way is Way.RELAY else 0
+    arguments = ("v2", cut.series, f"{HOST}:{reports.port}", str(cut.rate), str(depth))
+    return *PYTHON, "tests.machine.guest.producer", *arguments
+
+
 def load(guest: Guest, cut: Cut, port: int, reports: Reports) -> None:
     """Start a publisher, and a service that puts events; return when it has reported the first of them."""
     if not cut.stock_writeback:
         guest.shell(_WRITE_BACK)
     start_publisher(guest, cut, port)
-    relayed = cut.way is Way.RELAY
-    depth = DEPTH if relayed else 0
-    arguments = ("v2", cut.series, f"{HOST}:{reports.port}", str(cut.rate), str(depth))
-    spool = () if relayed else ("env", f"EVENT_SPOOL_DIRECTORY={SPOOLS}")
+    spool = () if cut.way is Way.RELAY else ("env", f"EVENT_SPOOL_DIRECTORY={SPOOLS}")
     user = ("setpriv", "--reuid=shop", "--regid=shop", "--groups=events")
-    job = guest.start(*user, *spool, *PYTHON, "tests.machine.guest.producer", *arguments)
+    job = guest.start(*user, *spool, *producer(cut, reports))
     wait_until(lambda: "\n" in reports.text, lambda: f"the service reports nothing: {job.said}", patience=60)
 
 

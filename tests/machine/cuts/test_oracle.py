@@ -67,24 +67,24 @@ def test_a_report_that_was_cut_off_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fsync", "way", "kind", "change", "broken"),
+    ("fsync", "way", "kind", "lost", "oldest", "damaged", "broken"),
     [
-        ("never", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 70.0, "holes": 3}, False),
-        ("never", Way.SERVICE, Kind.WRITE, {"damaged": 1}, True),
-        ("batch", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 1.5}, False),
-        ("batch", Way.RELAY, Kind.WRITE, {"lost": 50, "oldest": 9.0}, True),
-        ("event", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 1.5}, False),
-        ("event", Way.SERVICE, Kind.WRITE, {"lost": 50, "oldest": 9.0}, True),
-        ("event", Way.RELAY, Kind.WRITE, {"lost": 1, "oldest": 9.0}, False),
-        ("event", Way.RELAY, Kind.WRITE, {"lost": 2, "oldest": 0.1}, True),
-        ("event", Way.RELAY, Kind.KILL, {"lost": 2, "oldest": 0.1}, False),
-        ("event", Way.RELAY, Kind.RESTART, {"lost": 3, "oldest": 0.1}, True),
+        ("never", Way.SERVICE, Kind.WRITE, 50, 70.0, 0, False),
+        ("never", Way.SERVICE, Kind.WRITE, 0, 0.0, 1, True),
+        ("batch", Way.SERVICE, Kind.WRITE, 50, 1.5, 0, False),
+        ("batch", Way.RELAY, Kind.WRITE, 50, 9.0, 0, True),
+        ("event", Way.SERVICE, Kind.WRITE, 50, 1.5, 0, False),
+        ("event", Way.SERVICE, Kind.WRITE, 50, 9.0, 0, True),
+        ("event", Way.RELAY, Kind.WRITE, 1, 9.0, 0, False),
+        ("event", Way.RELAY, Kind.WRITE, 2, 0.1, 0, True),
+        ("event", Way.RELAY, Kind.KILL, 2, 0.1, 0, False),
+        ("event", Way.RELAY, Kind.RESTART, 3, 0.1, 0, True),
     ],
 )
-def test_promises(fsync: str, way: Way, kind: Kind, change: dict[str, int | float], broken: bool) -> None:
+def test_promises(
+    fsync: str, way: Way, kind: Kind, lost: int, oldest: float, damaged: int, broken: bool
+) -> None:
     """Each `spool.fsync` promises something else."""
     cut = dataclasses.replace(plan(1)[0], fsync=fsync, way=way, kind=kind)
-    outcome = WHOLE
-    for name, value in change.items():
-        outcome = dataclasses.replace(outcome, **{name: value})
+    outcome = dataclasses.replace(WHOLE, lost=lost, oldest=oldest, damaged=damaged)
     assert broken == bool(broken_promises(cut, outcome))
