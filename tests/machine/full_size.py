@@ -21,6 +21,8 @@ from tests.machine.prepared import KEYS, SPOOLS, accelerator_for, configure
 from tests.machine.qemu import Hardware, Machine, running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from baseplate_events.dev_collector import AcceptedBatch
     from tests.machine.agent import Guest
     from tests.machine.image import Image
@@ -34,7 +36,7 @@ _MEMORY: Final = 3_072
 _DISK: Final = 4 * 2**30
 
 #: What the spool takes before events stay in the queue. By default it is as large as the queue.
-_SPOOL: Final = 64_000_000
+_SPOOL: Final = 16_000_000
 
 #: A port of this host on which nothing listens, as far as the machine can see.
 _CLOSED: Final = 9
@@ -126,8 +128,13 @@ class Arrivals:
                 self.numbers.add(number)
 
 
-def try_full_size(image: Image) -> Facts:
-    """Set up a host, fill a queue of full size, and have it delivered; return what was seen."""
+def try_full_size(image: Image, said: Callable[[Facts], object] = lambda _: None) -> Facts:
+    """Set up a host, fill a queue of full size, and have it delivered; return what was seen.
+
+    Args:
+        image: What the machine boots from.
+        said: Is called with what was seen so far, after each of the longer steps.
+    """
     facts = Facts()
     arrivals = Arrivals(SHOP)
     with tempfile.TemporaryDirectory() as folder, DevCollector(KEYS, arrivals.take) as collector:
@@ -136,12 +143,16 @@ def try_full_size(image: Image) -> Facts:
             file.truncate(_DISK)
         drive = f"file={disk},format=raw,if=virtio,cache=unsafe"
         with running(image, Hardware(_MEMORY, (drive,), accelerator_for(image))) as machine:
+            guest = machine.guest
             _set_up(machine, facts)
-            _ask_doctor(machine.guest, facts)
-            _fill(machine.guest, facts)
-            _stop_and_starve(machine.guest, facts)
-            _deliver(machine.guest, facts, collector.address[1], arrivals)
-            _kill_for_memory(machine.guest, facts)
+            _ask_doctor(guest, facts)
+            _fill(guest, facts)
+            said(facts)
+            _stop_and_starve(guest, facts)
+            said(facts)
+            _deliver(guest, facts, collector.address[1], arrivals)
+            said(facts)
+            _kill_for_memory(guest, facts)
     facts.delivered, facts.doubled, facts.damaged = len(arrivals.numbers), arrivals.doubled, arrivals.damaged
     return facts
 
@@ -232,17 +243,22 @@ def _fill(guest: Guest, facts: Facts) -> None:
 
 def _stop_and_starve(guest: Guest, facts: Facts) -> None:
     """Have the watchdog restart the publisher while the queue is full, and stop it then."""
+    before = _restarts(guest)
     guest.run("systemctl", "kill", "--signal=SIGSTOP", UNIT)
     guest.wait(
         "the watchdog restarts it",
-        lambda: (guest.show(UNIT, "NRestarts"), guest.show(UNIT, "ActiveState")) == ("1", "active"),
+        lambda: _restarts(guest) > before and guest.show(UNIT, "ActiveState") == "active",
     )
-    facts.restarts = int(guest.show(UNIT, "NRestarts"))
+    facts.restarts = _restarts(guest)
     facts.watchdog = "watchdog" in guest.run("journalctl", "--no-pager", f"--unit={UNIT}").lower()
     guest.run("systemctl", "stop", UNIT)
     facts.stop_result = guest.show(UNIT, "Result")
     facts.depth_after_stop = _queue(guest)["depth"]
     guest.run("systemctl", "start", UNIT)
+
+
+def _restarts(guest: Guest) -> int:
+    return int(guest.show(UNIT, "NRestarts"))
 
 
 def _deliver(guest: Guest, facts: Facts, port: int, arrivals: Arrivals) -> None:
@@ -275,9 +291,11 @@ def _kill_for_memory(guest: Guest, facts: Facts) -> None:
 def main() -> None:
     """Print what was seen."""
     with built() as image:
-        facts = asdict(try_full_size(image))
-    facts.pop("guide")
-    print(json.dumps(facts, indent=2))
+        _print(try_full_size(image, _print))
+
+
+def _print(facts: Facts) -> None:
+    print(json.dumps({**asdict(facts), "guide": len(facts.guide)}, indent=2), flush=True)
 
 
 if __name__ == "__main__":

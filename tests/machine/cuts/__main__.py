@@ -43,6 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--table", action="store_true", help="print the table of the file, and cut nothing")
     arguments = parser.parse_args(words)
+    failed = False
     rows = [row for row in load(arguments.results) if row["seed"] == arguments.seed]
     if not arguments.table:
         done = {row["number"] for row in rows}
@@ -51,12 +52,21 @@ def main(words: Sequence[str] | None = None) -> int:
         with built() as image:
             for cut in open_ones:
                 prepared = prepare(image, cut.file_system)
-                row = row_of(cut, make_cut(cut, prepared), image.package, prepared.accelerator)
+                try:
+                    result = make_cut(cut, prepared)
+                except (
+                    AssertionError,
+                    OSError,
+                ) as exc:  # also TimeoutError: the next run makes this cut again
+                    print(f"ERROR {cut.number}: {type(exc).__name__}: {str(exc)[:500]}", flush=True)
+                    failed = True
+                    continue
+                row = row_of(cut, result, image.package, prepared.accelerator)
                 append(arguments.results, row)
                 print(_line(row), flush=True)
                 rows.append(row)
     print(f"\n{len(rows)} of {CUTS} cuts, seed {arguments.seed}\n\n{table(rows)}")
-    return int(any(row["failures"] for row in rows))
+    return int(failed or any(row["failures"] for row in rows))
 
 
 def _line(row: Row) -> str:

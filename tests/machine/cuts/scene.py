@@ -40,7 +40,7 @@ _RESTART: Final = 3.0
 #: Kills a process, and waits until systemd has restarted the unit.
 _KILL: Final = """
 kill -9 "$1" && echo killed
-until [ "$(systemctl show --value --property=NRestarts "$2")" = 1 ] && systemctl is-active "$2"; do
+until [ "$(systemctl show --value --property=NRestarts "$2")" -gt 0 ] && systemctl is-active "$2"; do
     sleep 0.1
 done
 echo restarted
