@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds until what should happen is given up; an emulated machine takes ten times as long as this host.
-PATIENCE: Final = 180.0
+PATIENCE: Final = 400.0
 
 #: Seconds of silence after which a connection isn't one to the agent.
 _SILENCE: Final = 2.0

@@ -40,11 +40,11 @@ KVM_PATIENCE: Final = 20.0
 KVM: Final = "kvm"
 TCG: Final = "tcg,thread=single"
 
-#: For the kernel: no messages but errors, no work that only protects from other guests, and an end on a
-#: panic.
+#: For the kernel: no messages but errors, no work that only protects from other guests, an end on a panic, and
+#: no check of its timers, which panics where this host is too busy to run them in time.
 _KERNEL_LINE: Final = (
     "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 mitigations=off random.trust_cpu=on audit=0 "
-    "tsc=reliable systemd.show_status=0"
+    "tsc=reliable no_timer_check systemd.show_status=0"
 )
 
 #: Bytes a second at which a state is saved: as fast as it can.
