@@ -40,8 +40,8 @@ KVM_PATIENCE: Final = 20.0
 KVM: Final = "kvm"
 TCG: Final = "tcg,thread=single"
 
-#: For the kernel: no messages but errors, no work that only protects from other guests, an end on a panic, and
-#: no check of its timers, which panics where this host is too busy to run them in time.
+#: For the kernel: it shows errors only, does no work that protects from other guests, ends on a panic, and
+#: doesn't check its timers, since it panics where this host is too busy to run them in time.
 _KERNEL_LINE: Final = (
     "console=ttyS0 quiet loglevel=4 panic=-1 net.ifnames=0 mitigations=off random.trust_cpu=on audit=0 "
     "tsc=reliable no_timer_check systemd.show_status=0"
