@@ -1,4 +1,4 @@
-"""`python -m baseplate_events COMMAND`: one place for every command. Each command is a room of its own."""
+"""`python -m baseplate_events COMMAND`: dispatches to the commands, one module or folder each."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
 
 class _Command(Protocol):
-    """The face of a module that is a command."""
+    """The interface of a module that implements a command."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, arguments: argparse.Namespace) -> int: ...
 
 
-#: The commands: where each lives, and what it is for.
+#: The module of each command, and its line in `--help`.
 _COMMANDS: Final = {
     "publish": (".event_publisher.__main__", "deliver the events of a queue to the event collector"),
     "collect": (".cli.collect", "run an event collector for development"),
-    "dead-letters": (".cli.dead_letters.command", "look after the events that a publisher gave up"),
-    "queue": (".cli.queue.command", "look at the queues of this host, read, write, make and remove them"),
-    "doctor": (".cli.doctor.command", "find out what keeps events from flowing, and what mends it"),
+    "dead-letters": (".cli.dead_letters.command", "list, replay or delete the events that were given up"),
+    "queue": (".cli.queue.command", "list, inspect, read, write, create and remove the queues of this host"),
+    "doctor": (".cli.doctor.command", "find out what keeps events from flowing, and how to fix it"),
     "status": (".cli.status.command", "show what a running publisher is doing"),
     "thrift-stubs": (".cli.thrift_stubs.command", "write type stubs for what the Thrift compiler generates"),
-    "demo": (".cli.demo", "see events flow from a service to a collector, on this machine"),
+    "demo": (".cli.demo", "send events from a service to a collector, all on this machine"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line given, or that of this process, and return the exit status."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    # What the publisher writes to stdout is said beside the work.
+    # The publisher's output on stdout is optional; its work doesn't depend on it.
     return run_command(lambda: _run(words), needs_stdout=words[:1] != ["publish"])
 
 
@@ -50,7 +50,7 @@ def _run(words: Sequence[str]) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     for name, (module, purpose) in _COMMANDS.items():
         subparser = subparsers.add_parser(name, help=purpose)
-        if name in words[:1]:  # the others needn't be imported
+        if name in words[:1]:  # import only the command that runs
             command = cast("_Command", importlib.import_module(module, __package__))
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)

@@ -1,4 +1,4 @@
-"""`assert_never` for closed unions; `typing` has it only from Python 3.11 on."""
+"""`assert_never` for closed unions; `typing` has it from Python 3.11."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NoReturn
 
 
 def assert_never(value: NoReturn) -> NoReturn:
-    """Stand in the branch that no value reaches: a type checker reports a union's member that was forgotten.
+    """Mark a branch that no value reaches: a type checker reports a union member that was forgotten.
 
     Raises:
-        AssertionError: Always; it names the type that came here in spite of the type checker.
+        AssertionError: Always; the message names the type that got past the type checker.
     """
     raise AssertionError(f"unexpected {type(value).__name__}")

@@ -15,7 +15,7 @@ import errno
 
 from ._words import counted
 
-#: What is wrong if the system has no more descriptors (EMFILE, ENFILE), and the remedy, for any queue.
+#: What is wrong, and the remedy, if the system has no more descriptors (EMFILE, ENFILE); for any queue.
 TOO_MANY_FILES = {
     errno.EMFILE: "this process has too many files open; close some, or raise `ulimit -n` (RLIMIT_NOFILE)",
     errno.ENFILE: "this host has too many files open; raise the sysctl fs.file-max",
@@ -26,7 +26,8 @@ class EventError(Exception):
     """Base class for event related exceptions.
 
     Attributes:
-        events_put: For an error of `put_many`: so many of its events are in the queue, the first ones.
+        events_put: For an error of `put_many`: how many of its events are in the queue, counted from the
+            first.
     """
 
     events_put: int = 0
@@ -37,7 +38,7 @@ class EventTooLargeError(EventError):
 
     Attributes:
         size: Bytes of the serialized event.
-        limit: Bytes that the queue takes, or None where it isn't known.
+        limit: Bytes that the queue accepts, or None if unknown.
     """
 
     def __init__(self, size: int, limit: int | None = None) -> None:
@@ -49,7 +50,7 @@ class EventTooLargeError(EventError):
         if self.limit is None:
             return f"Event is too large to send ({self.size} bytes)"
         return (
-            f"Event is too large to send ({self.size} bytes, the queue takes at most {self.limit}); "
+            f"Event is too large to send ({self.size} bytes, the queue accepts at most {self.limit}); "
             "leave out or shorten its largest fields"
         )
 
@@ -60,8 +61,8 @@ class EventQueueFullError(EventError):
     This usually indicates that the event publisher is having trouble talking to the event collector.
 
     Attributes:
-        name: POSIX name of the queue or path of the spool, or None where it isn't known.
-        capacity: Events that the queue holds; None for a spool, and where it isn't known.
+        name: POSIX name of the queue or path of the spool, or None if unknown.
+        capacity: Events that the queue holds; None for a spool, or if unknown.
         problem: Why a spool has no room, and the remedy; None for a POSIX queue.
     """
 
@@ -84,12 +85,12 @@ class EventQueueFullError(EventError):
         room = "" if self.capacity is None else f" ({counted(self.capacity, 'event')})"
         return (
             f"The event queue {self.name} is full{room}: its event publisher isn't "
-            "running, or isn't getting through to the event collector"
+            "running, or can't reach the event collector"
         )
 
 
 class EventEmptyError(EventError):
-    """Raised when an event serializes to no bytes at all, which no collector could take."""
+    """Raised when an event serializes to no bytes at all, which no collector accepts."""
 
     def __str__(self) -> str:
         return "The event serialized to nothing; check what the event serializer returns"
@@ -99,7 +100,8 @@ class EventNotSerializableError(EventError):
     """Raised when an event can't be written as valid JSON.
 
     Attributes:
-        field: Path of the field that can't be written, such as `user.tags[3]`; empty for the event itself.
+        field: Path of the field that can't be written, such as `user.tags[3]`; empty if it is the event
+            itself.
         problem: What is wrong with it and what was expected, without its value.
     """
 
@@ -114,7 +116,7 @@ class EventNotSerializableError(EventError):
 
 
 class EventQueueUnavailableError(EventError):
-    """Raised when the queue can't be opened, made or used; the subclasses say why.
+    """Raised when the queue can't be opened, created or used; the subclasses say why.
 
     Attributes:
         name: POSIX name of the queue, such as `/events-v2`, or path of the spool.
@@ -131,7 +133,7 @@ class EventQueueUnavailableError(EventError):
 
 
 class EventQueuePermissionError(EventQueueUnavailableError):
-    """Raised when the queue belongs to another user, who doesn't let this process in."""
+    """Raised when the queue belongs to another user, and this process may not use it."""
 
 
 class EventQueueRemovedError(EventQueueUnavailableError):
@@ -141,12 +143,12 @@ class EventQueueRemovedError(EventQueueUnavailableError):
 class EventQueueClosedError(EventQueueUnavailableError):
     """Raised when a queue is used after `close()`."""
 
-    def __init__(self, name: str, problem: str = "it was closed; make a new one to go on") -> None:
+    def __init__(self, name: str, problem: str = "it was closed; create a new EventQueue") -> None:
         super().__init__(name, problem)
 
 
 class EventQueueLimitError(EventQueueUnavailableError):
-    """Raised when the limits of the host leave no room for the queue, or for all of its required size."""
+    """Raised when the limits of the host allow no queue, or not one of the required size."""
 
 
 class EventQueueUnsupportedError(EventQueueUnavailableError):
@@ -154,7 +156,7 @@ class EventQueueUnsupportedError(EventQueueUnavailableError):
 
 
 class ConfigurationError(EventError):
-    """Raised when a configuration can't be used; holds all of its mistakes, not just the first.
+    """Raised when a configuration can't be used; lists all its mistakes, not just the first.
 
     Attributes:
         problems: One line for each mistake: section, key, what is wrong and what was expected.
@@ -169,7 +171,7 @@ class ConfigurationError(EventError):
 
 
 def _progress(events_put: int) -> str:
-    """Say how far `put_many` got."""
+    """Return how far `put_many` got, for a message."""
     if not events_put:
         return ""
     return f" ({events_put} {'event was' if events_put == 1 else 'events were'} put before that)"

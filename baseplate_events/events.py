@@ -2,11 +2,12 @@
 
 Rules:
 
-1. `put` doesn't wait for room, unless the queue was made with a `put_timeout`, and raises nothing but
-   `EventError`s. (With a spool, a busy disk may hold it up.)
+1. `put` doesn't wait for room, unless the queue was created with a `put_timeout`, and raises only
+   `EventError`s. (With a spool, a busy disk may delay it.)
 2. If `put` returns, the event is in the queue; if it raises an `EventError`, it isn't. After a `put_many`
    that failed, the first `events_put` events are.
-3. An error names the queue, sizes and types, and never holds or is chained to what an event contains.
+3. An error names the queue, sizes and types. It never contains, and is never chained to, the content of an
+   event.
 4. Reporting metrics and logging can't fail the service.
 """
 
@@ -59,7 +60,7 @@ __all__ = [
     "EventQueue",
 ]
 
-#: The bytes at the ends of a JSON object, which every event is.
+#: The first and last byte of a JSON object; every event is one.
 _OPENS = ord("{")
 _CLOSES = ord("}")
 
@@ -69,38 +70,38 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class EventQueue(ObservedQueue, Generic[T_contra]):
     """A queue to transfer events to the publisher of this host, or of this pod.
 
-    It may be shared between threads, greenlets and forked workers. It can be given to
-    baseplate.py's framework by `add_to_context` and `configure_context`.
+    Threads, greenlets and forked workers may share it. Add it to baseplate.py's framework with
+    `add_to_context` and `configure_context`.
 
     Events go through a POSIX message queue of the kernel or, with a `spool_directory`, through files in a
     directory that the service shares with the publisher. If the queue can't be opened, the constructor logs
-    why and returns; `put` raises `EventQueueUnavailableError`, and tries again once a second at most.
+    why and returns; `put` raises `EventQueueUnavailableError`, and tries to open it at most once a second.
 
     Args:
         name: The name of the event queue, which selects the publisher: events go through the POSIX queue
             `/events-NAME`, or the folder `events-NAME` in `spool_directory`. 1 to 247 bytes of UTF-8 without
             a slash.
-        event_serializer: Takes an event and returns it as bytes, ready to be sent to the collector: one of
+        event_serializer: Returns an event as the bytes to send to the collector: one of
             `serialize_v2_event`, `serialize_v2j_event` or your own.
-        max_queue_size: Events that the POSIX queue shall hold if it is made now, 1 to 65,536; one that exists
-            keeps its size.
-        max_event_size: Bytes that an event may have, 1 to 16 MiB.
+        max_queue_size: Events that the POSIX queue holds if this call creates it, 1 to 65,536; an existing
+            queue keeps its size.
+        max_event_size: Largest serialized event in bytes, 1 to 16 MiB.
         put_timeout: Seconds that `put` waits for room when the queue is full. After a wait times out, later
-            puts fail at once while the queue is full, until one has found room. A spool looks for room four
+            puts fail immediately while the queue is full, until one succeeds. A spool checks for room four
             times a second.
-        mode: Permission bits of the queue if it is made now. If service and publisher run as different users,
-            0o660 and a common group. A spool takes only 0o600 and 0o660.
+        mode: Permission bits of the queue if this call creates it. If service and publisher run as different
+            users, use 0o660 and a common group. A spool accepts only 0o600 and 0o660.
         strict_size: Raise if the queue can't be opened or is smaller than requested, instead of logging it.
         spool_directory: The directory that services and publisher share, on a local disk; it must exist. The
             default is the environment variable EVENT_SPOOL_DIRECTORY; without either, a POSIX queue is used.
         max_spool_size: Bytes of undelivered events that the spool holds, 1 MiB or more. Each process that
-            puts may exceed it by one segment (1/256 of it, at least 256 KiB) or one event, if that is larger.
-        enabled: False switches the queue off, for development: nothing is opened, `put` takes every event
-            and discards it without serializing it, and never fails; `counters` counts them. The default is
-            the environment variable EVENT_QUEUES_ENABLED (`on` or `off`), and without it True.
+            puts may exceed it by one segment (1/256 of it, at least 256 KiB), or by one larger event.
+        enabled: False switches the queue off, for development: nothing is opened; `put` accepts and discards
+            every event without serializing it, and never fails; `counters` counts them. The default is
+            the environment variable EVENT_QUEUES_ENABLED (`on` or `off`), and True if that isn't set.
 
     Raises:
-        ValueError: An argument is out of its bounds.
+        ValueError: An argument is out of bounds.
         EventQueueUnavailableError: With `strict_size`: the queue can't be opened, or is smaller than
             requested; the subclass says why.
     """
@@ -133,15 +134,15 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         self._set_up(settings, event_serializer)
 
     def _set_up(self, settings: EventQueueSettings, event_serializer: Callable[[T_contra], bytes]) -> None:
-        """Do what `__init__` does, which a copy in another process does with the same settings."""
+        """Set up the queue; also called for a copy in another process, with the same settings."""
         arguments = check_settings(settings, event_serializer)
         self._settings = settings
         self._event_serializer = event_serializer
         self._observe(settings.name)
-        self._serialize: Callable[[T_contra], object] = event_serializer  # what it really returns is checked
+        self._serialize: Callable[[T_contra], object] = event_serializer  # its result is checked at run time
         self._max_event_size = settings.max_event_size
         self._put_timeout = settings.put_timeout
-        # Bytes up to which `put` tries the fast way; -1 from a wait in vain until a put finds room.
+        # Largest message for the fast path of `put`; -1 after a wait timed out, until a put succeeds.
         self._fast_limit = settings.max_event_size
         self._refusal_log = RefusalLog(settings.name, self._refusals)
         self._count_afresh()
@@ -165,7 +166,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         )
 
         self._settings = self._settings._replace(enabled=False)
-        # In this order: for what other threads are putting, there is a place at any moment.
+        # The order matters: a put in another thread finds a usable transport at every moment.
         self._max_event_size = max(self._max_event_size, DiscardingTransport.max_message_size)
         self._fast_limit = self._max_event_size
         self._count_afresh()
@@ -174,14 +175,14 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         log_switched_off(self._name)
 
     def _open(self, arguments: QueueArguments) -> Transport:
-        """Open what carries the bytes; the queue for tests has something in memory."""
+        """Open the transport; the in-memory queue for tests overrides this."""
         return open_transport(arguments, self._refusals)
 
     def put(self, event: T_contra) -> None:
         """Add an event to the queue.
 
-        The queue is local to the server this code is run on. The event publisher on the server takes the
-        events and sends them to the collector. A queue that was removed is found again or recreated first.
+        The queue is local to this host. Its event publisher reads the events and sends them to the collector.
+        If the queue was removed, it is reopened or recreated first.
 
         Args:
             event: The event to send. Its type depends on the serializer.
@@ -190,13 +191,14 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             EventTooLargeError: The serialized event is too large.
             EventQueueFullError: The queue is full. Events are not being published fast enough.
             EventEmptyError: The event serialized to nothing.
-            EventNotSerializableError: The event can't be serialized, or what the serializer returned doesn't
-                begin and end as a JSON object does.
+            EventNotSerializableError: The event can't be serialized, or the serializer returned something
+                that doesn't begin and end like a JSON object.
             EventQueueClosedError: The queue was closed.
             EventQueueRemovedError: The queue was removed and can't be recreated.
-            EventQueuePermissionError: The queue was recreated by a user who doesn't let this process in.
-            EventQueueUnavailableError: The queue couldn't be opened yet, or can't be used.
-            EventError: Whatever else the serializer raises of that kind.
+            EventQueuePermissionError: The queue was recreated by another user, and this process may not use
+                it.
+            EventQueueUnavailableError: The queue can't be opened or used.
+            EventError: Any other EventError that the serializer raises.
         """
         try:
             message = self._serialize(event)
@@ -207,7 +209,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             problem = describe_failure(exc)
         else:
             queue = self._queue
-            channel = queue.channel  # held by this name as long as it is in use
+            channel = queue.channel  # this reference keeps it open while it is in use
             if (
                 type(message) is bytes
                 and message
@@ -229,7 +231,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
                 return
             self._put_slowly(message, full=False)
             return
-        # Outside of the handler: not to be chained to an error that may hold what is in the event.
+        # Raised outside the handler, so that it isn't chained to an error that may contain the event.
         refusal = EventNotSerializableError("", problem)
         self._count(refusal)
         raise refusal
@@ -241,10 +243,10 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         return queue.confirm(now)
 
     def try_put(self, event: T_contra) -> bool:
-        """Add an event to the queue as `put` does, but return whether that worked instead of raising.
+        """Add an event to the queue as `put` does, but return False on failure instead of raising.
 
-        What is refused is counted, and logged as a warning: at once for the first event, then at most once in
-        ten seconds, with the numbers and reasons since the last message.
+        Refused events are counted and logged as warnings: the first one immediately, then at most one warning
+        in ten seconds, with the counts and reasons since the last one.
 
         Args:
             event: The event to send. Its type depends on the serializer.
@@ -262,16 +264,17 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         return True
 
     def put_many(self, events: Iterable[T_contra]) -> None:
-        """Add events to the queue, in order, with as few system calls as possible.
+        """Add events to the queue, in order and with as few system calls as possible.
 
-        All are serialized first: if one can't be, none is put. `put_timeout` is for all of them together.
+        All events are serialized first; if one can't be, none is put. `put_timeout` applies to the call as a
+        whole.
 
         Args:
             events: The events to send, any number.
 
         Raises:
-            EventError: As `put` does. The first `events_put` events are in the queue, the others aren't; all
-                of those are counted as refused, for the reason of the error.
+            EventError: As for `put`. The first `events_put` events are in the queue, the others aren't; all
+                of the others count as refused, for the reason of the error.
         """
         all_events = list(events)
         try:
@@ -283,7 +286,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             raise
 
     def _serialized(self, event: T_contra) -> bytes:
-        """Return an event as bytes that the queue can take."""
+        """Return the serialized event, checked."""
         try:
             message = self._serialize(event)
         except EventError:
@@ -292,11 +295,11 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             problem = describe_failure(exc)
         else:
             return self._checked(message)
-        # Outside of the handler, as in `put`.
+        # Outside the handler, as in `put`.
         raise EventNotSerializableError("", problem)
 
     def _put_slowly(self, message: object, *, full: bool) -> None:
-        """Put what couldn't be sent at once, as the queue was `full` just now or has another problem."""
+        """Put a message whose first try failed: the queue was `full`, or has another problem."""
         try:
             checked = self._checked(message)
             queue = self._queue
@@ -308,7 +311,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             raise
 
     def _put(self, messages: list[bytes]) -> None:
-        """Put messages, and wait for room if that is wanted and the last wait wasn't in vain."""
+        """Put messages; wait for room if `put_timeout` allows and the last wait didn't time out."""
         queue = self._queue
         if isinstance(queue, UnopenedTransport):
             queue = self._queue = queue.open()
@@ -322,7 +325,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             if len(messages) > 1:
                 self._taken.add(error.events_put)
             if timeout and isinstance(error, EventQueueFullError):
-                # From now on no put takes the fast way, so that the first one that finds room comes by here.
+                # Close the fast path, so that the first put that succeeds passes here and reopens it.
                 self._fast_limit = -1
             raise
         self._taken.add(len(messages))
@@ -339,7 +342,7 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         self._opens[1] = _OPENS  # at last: other threads use `_fresh` from now on
 
     def _checked(self, message: object) -> bytes:
-        """Return what a serializer returned, or raise the error for what no collector would take."""
+        """Return the serializer's result, or raise the error for what no collector accepts."""
         if not isinstance(message, bytes):
             problem = f"the event serializer must return bytes, not {type(message).__name__}"
             raise EventNotSerializableError("", problem)
@@ -347,8 +350,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             raise EventEmptyError
         if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):
             problem = (
-                "the event serializer must return a JSON object, which the formats 2 and 2j are made of, but "
-                "what it returned doesn't begin with { and end with }"
+                "the event serializer must return a JSON object, as formats 2 and 2j require, but its result "
+                "doesn't begin with { and end with }"
             )
             raise EventNotSerializableError("", problem)
         if len(message) > self._max_event_size:
@@ -358,10 +361,10 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
 
     def _count(self, error: EventError, number: int = 1) -> None:
         self._refusals.count(reason_of(error), number)
-        self._queue.trusted_until = 0.0  # so that the next put reports it, if the transport can
+        self._queue.trusted_until = 0.0  # so that the next put reports the refusal, if the transport can
 
     def close(self) -> None:
-        """Close the queue; what is in it stays for the publisher. Closing again does nothing."""
+        """Close the queue; its events stay for the publisher. Closing it again does nothing."""
         self._closed = True
         self._queue.close()
         self._refusal_log.close()
@@ -378,10 +381,10 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         return f"{type(self).__name__}({self._name!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Have a worker that gets this queue open it by name, with the same arguments.
+        """Pickle the queue as its arguments, so that a worker opens it by name.
 
-        So `spawn` and `forkserver` can send it. The worker's counters start at 0, and its environment doesn't
-        change which transport it uses. A subclass that has attributes of its own extends this.
+        This lets `spawn` and `forkserver` send it. The worker's counters start at 0, and its environment
+        doesn't change the transport. A subclass with attributes of its own has to extend this method.
 
         Raises:
             EventQueueClosedError: The queue was closed.
@@ -401,10 +404,10 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         return queue
 
     def __call__(self, raw: str = "") -> EventQueue[T_contra]:
-        """Return the queue itself, which makes it an item of `configure_context`.
+        """Return the queue itself, so that it can be an item of `configure_context`.
 
         Args:
-            raw: What the configuration says. `off` (or `false`, `no`, `0`) switches the queue off, as
+            raw: The configured value. `off` (or `false`, `no`, `0`) switches the queue off, as
                 `enabled=False` does; anything else is ignored.
         """
         if self.enabled and raw:
@@ -412,15 +415,15 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
             if switch is None:
                 log_ignored(self._name)
             elif not switch:
-                self._switch_off()  # what was open closes once no thread uses it any more
+                self._switch_off()  # the open transport closes when the last thread stops using it
         return self
 
     def make_object_for_context(self, name: str, span: object) -> EventQueue[T_contra]:  # noqa: ARG002 - the framework's
-        """Give the queue itself, for the context of each request."""
+        """Return the queue itself, for the context of each request."""
         return self
 
 
 def _may_be_object(message: bytes) -> bool:
-    """Look at both ends of a message, behind the blanks that JSON may have there."""
+    """Check both ends of a message, ignoring the blanks that JSON allows there."""
     text = message.strip(b" \t\r\n")
     return text[:1] == b"{" and text[-1:] == b"}"

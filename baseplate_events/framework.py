@@ -1,4 +1,4 @@
-"""What baseplate.py's framework and an `EventQueue` know of each other: contexts of requests, and metrics."""
+"""The interface between baseplate.py's framework and an `EventQueue`: request contexts and metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Gauge(Protocol):
 
 
 class Counter(Protocol):
-    """A value of a metrics client that is counted up."""
+    """A value of a metrics client that only counts up."""
 
     def increment(self, delta: float, /) -> object:
         """Count up."""
@@ -31,23 +31,23 @@ class MetricsBatch(Protocol):
     """The part of a metrics client that `report_runtime_metrics` uses."""
 
     def counter(self, name: str, /) -> Counter:
-        """Give the counter of this name."""
+        """Return the counter of this name."""
         ...
 
     def gauge(self, name: str, /) -> Gauge:
-        """Give the gauge of this name."""
+        """Return the gauge of this name."""
         ...
 
 
 class ContextFactory(Protocol):
-    """What makes an attribute of a request's context, as baseplate.py's framework has it."""
+    """Creates an attribute of a request's context, as in baseplate.py's framework."""
 
     def make_object_for_context(self, name: str, span: object, /) -> object:
-        """Make the attribute `name` for the request that `span` measures."""
+        """Create the attribute `name` for the request that `span` measures."""
         ...
 
     def report_runtime_metrics(self, batch: MetricsBatch, /) -> None:
-        """Report the state of the factory; called once in a while."""
+        """Report the state of the factory; called periodically."""
         ...
 
 
@@ -92,7 +92,7 @@ class MetricsReporter:
         Args:
             batch: The metrics client.
             refused: Returns how many events were refused, by reason.
-            gauges: Returns what there is to measure.
+            gauges: Returns the current gauges.
         """
         reported = self._reported.get()
         lock, counts = reported.lock, reported.counts
@@ -109,7 +109,7 @@ class MetricsReporter:
             import logging  # noqa: PLC0415 - a slow import, which most services don't need
 
             logging.getLogger(__name__).debug(
-                "Can't report the metrics of event queue %s (%s)", self._name, type(exc).__name__
+                "metrics of event queue %s not reported (%s)", self._name, type(exc).__name__
             )
         finally:
             lock.release()

@@ -1,4 +1,4 @@
-"""What can be seen of an event queue: what became of its events, and how much is in it."""
+"""The observable state of an event queue: what became of its events, and how full it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Counts:
 
 
 class ObservedQueue:
-    """The part of an `EventQueue` that its service can look at."""
+    """The part of an `EventQueue` that a service can observe."""
 
     _queue: Transport
     _settings: EventQueueSettings
@@ -38,9 +38,9 @@ class ObservedQueue:
         self._reporter = MetricsReporter(name)
 
     def counters(self) -> QueueCounters:
-        """Return what became of the events that this process gave to the queue until now.
+        """Return what became of the events that this process has put so far.
 
-        The counts are exact, with threads too, and never go down. A forked process starts without any.
+        The counts are exact, also with many threads, and never decrease. In a forked process they start at 0.
         """
         refused = RefusedEvents(**self._refusals.totals)
         counts = self._counts.get()
@@ -64,17 +64,17 @@ class ObservedQueue:
 
     @property
     def capacity(self) -> int | None:
-        """Events that the POSIX queue really holds; None for a spool, and while the queue isn't open."""
+        """Actual capacity of the POSIX queue in events; None for a spool or a queue that isn't open."""
         return self._measure("capacity")
 
     @property
     def spool_size(self) -> int | None:
-        """Bytes in the spool that aren't delivered; None for a POSIX queue, and if it can't be read."""
+        """Bytes of undelivered events in the spool; None for a POSIX queue, and if it can't be read."""
         return self._measure("spool_size")
 
     @property
     def spool_max_size(self) -> int | None:
-        """Bytes that the spool holds; None for a POSIX queue, and if it can't be read."""
+        """The capacity of the spool in bytes; None for a POSIX queue, and if it can't be read."""
         return self._measure("spool_max_size")
 
     def _measure(self, gauge: str) -> int | None:
@@ -85,19 +85,19 @@ class ObservedQueue:
 
     @property
     def refused(self) -> dict[str, int]:
-        """How many events `put` and `put_many` have refused in this process, by reason.
+        """How many events `put` and `put_many` refused in this process, by reason.
 
         The reasons are `too_large`, `full`, `empty`, `not_serializable`, `unavailable` and `other`; those
-        that never occurred are missing. A forked process starts without any.
+        that never occurred are missing. A forked process starts with none.
         """
         return self._refusals.totals
 
     def report_runtime_metrics(self, batch: MetricsBatch) -> None:
-        """Report how much is in the queue, how much it holds, and what was refused.
+        """Report the depth and capacity of the queue, and the events refused.
 
-        As the gauges `event_queue.NAME.depth` and `event_queue.NAME.capacity`, in events, or for a spool
-        `event_queue.NAME.spool_size` and `event_queue.NAME.spool_max_size`, in bytes; and as the counters
-        `event_queue.NAME.refused.REASON` with what came since the last report (see `refused`). Never raises;
-        what can't be reported is left out and logged for debugging.
+        The gauges are `event_queue.NAME.depth` and `event_queue.NAME.capacity`, in events, or for a spool
+        `event_queue.NAME.spool_size` and `event_queue.NAME.spool_max_size`, in bytes. The counters
+        `event_queue.NAME.refused.REASON` count refusals since the last report (see `refused`). Never raises;
+        a metric that can't be reported is left out, and logged at debug level.
         """
         self._reporter.report(batch, lambda: self.refused, self._queue.gauges)

@@ -1,7 +1,7 @@
-"""Fixtures for the tests of a service that runs them with pytest.
+"""pytest fixtures for the tests of a service.
 
-Where the package is installed, pytest finds them by the entry point. Where it is vendored, the `conftest.py`
-of the service imports them from here, or names this module in `pytest_plugins`. No other module imports this
+If the package is installed, pytest finds them by the entry point. If it is vendored, the service's
+`conftest.py` imports them from here, or names this module in `pytest_plugins`. No other module imports this
 one, so nothing else needs pytest.
 """
 
@@ -26,7 +26,7 @@ class _Node(Protocol):
     """The part of `pytest.Item` that is used here."""
 
     def add_report_section(self, when: str, key: str, content: str, /) -> None:
-        """Show this if the test fails."""
+        """Add a section that is shown if the test fails."""
         ...
 
 
@@ -35,7 +35,7 @@ class _Request(Protocol):
 
     @property
     def node(self) -> _Node:
-        """The test that asks for the fixture."""
+        """The test that uses the fixture."""
         ...
 
 
@@ -43,16 +43,16 @@ class _Pytest(Protocol):
     """The part of pytest that is used here."""
 
     def fixture(self, function: _Function, /) -> _Function:
-        """Make a function a fixture."""
+        """Declare a function as a fixture."""
         ...
 
 
-# By name and not by statement: a project that vendors this package may be type-checked without pytest.
+# Imported by name: a project that vendors this package may be type-checked without pytest.
 _pytest = cast("_Pytest", importlib.import_module("pytest"))
 
 
 class EventQueueFactory(Protocol):
-    """What the fixture `make_event_queue` gives."""
+    """The type of the fixture `make_event_queue`."""
 
     def __call__(
         self,
@@ -63,15 +63,16 @@ class EventQueueFactory(Protocol):
         max_queue_size: int = MAX_QUEUE_SIZE,
         max_event_size: int = MAX_EVENT_SIZE,
     ) -> InMemoryEventQueue[T]:
-        """Make an event queue in memory; see `InMemoryEventQueue` for the arguments."""
+        """Create an event queue in memory; see `InMemoryEventQueue` for the arguments."""
         ...
 
 
 @_pytest.fixture
 def make_event_queue(request: _Request) -> Generator[EventQueueFactory]:
-    """Make event queues in memory with `make_event_queue(serializer)`, and close them after the test.
+    """Create event queues in memory with `make_event_queue(serializer)`, and close them after the test.
 
-    If the test fails, its report says what they refused: a service may have swallowed that.
+    If the test fails, its report lists the events that they refused, since a service may have swallowed the
+    errors.
     """
     from .testing import InMemoryEventQueue  # noqa: PLC0415 - only tests that ask for it pay for the import
 
@@ -103,7 +104,7 @@ def make_event_queue(request: _Request) -> Generator[EventQueueFactory]:
 
 @_pytest.fixture
 def event_collector() -> Generator[EventCollector]:
-    """Run a real event collector on a free port until the test is over."""
+    """Run a real event collector on a free port until the test ends."""
     from .testing import EventCollector  # noqa: PLC0415 - as above
 
     with EventCollector() as collector:

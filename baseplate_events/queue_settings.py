@@ -1,4 +1,4 @@
-"""What an `EventQueue` was made with: its arguments, what the environment adds, and what they lead to."""
+"""How an `EventQueue` is configured: its arguments, the environment, and what they result in."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .transport.posix import MAX_NAME_SIZE, check_arguments
 if TYPE_CHECKING:
     from .spool.directory import SpoolDirectory
 
-#: Bytes that a serialized event may have: the size of a message of the queue, for producers and the
-#: publisher. baseplate.py's value, as is the next.
+#: Largest serialized event in bytes: the message size of the queue, for producers and the publisher.
+#: This default and the next are baseplate.py's.
 MAX_EVENT_SIZE = 102_400
 
-#: Events that a queue holds.
+#: Capacity of a queue in events.
 MAX_QUEUE_SIZE = 10_000
 
 #: Bytes of undelivered events that a spool holds.
@@ -26,10 +26,10 @@ MAX_SPOOL_SIZE = 1024 * 1024 * 1024
 #: Environment variable with the directory for the spools of services.
 SPOOL_VARIABLE = "EVENT_SPOOL_DIRECTORY"
 
-#: Environment variable that switches the queues of a service on or off.
+#: Environment variable that switches a service's queues on or off.
 ENABLED_VARIABLE = "EVENT_QUEUES_ENABLED"
 
-#: What the variable and a configuration may say, in any case.
+#: Values of the variable and of a configuration, in any case.
 _SWITCH = {
     **dict.fromkeys(("on", "true", "yes", "1"), True),
     **dict.fromkeys(("off", "false", "no", "0"), False),
@@ -40,17 +40,17 @@ _PREFIX = "/events-"
 
 
 class EventQueueSettings(NamedTuple):
-    """All arguments of an `EventQueue` but its serializer; `EventQueue` has their meaning.
+    """All arguments of an `EventQueue` except its serializer; `EventQueue` documents them.
 
-    They can be pickled, and mean the same in another process, whatever its environment.
+    They can be pickled, and mean the same in another process, whatever its environment is.
 
     Attributes:
         name: NAME.
         max_queue_size: Events that its POSIX queue holds.
-        max_event_size: Bytes that an event may have.
+        max_event_size: Largest serialized event in bytes.
         put_timeout: Seconds that a put waits for room.
         mode: Permission bits.
-        strict_size: Whether less than the full size is an error.
+        strict_size: Whether a smaller queue than requested is an error.
         spool_directory: The absolute path of the directory for its spool; None for a POSIX queue.
         max_spool_size: Bytes that its spool holds.
         enabled: Whether it is switched on.
@@ -68,15 +68,15 @@ class EventQueueSettings(NamedTuple):
 
 
 class QueueArguments(NamedTuple):
-    """What to open for an `EventQueue`.
+    """What an `EventQueue` opens.
 
     Attributes:
         posix_name: The name of its POSIX queue.
         max_queue_size: Events that it holds.
-        max_event_size: Bytes that an event may have.
+        max_event_size: Largest serialized event in bytes.
         mode: Permission bits.
-        strict_size: Whether less than the full size is an error.
-        spool: Where its spool is to be; None for a POSIX queue.
+        strict_size: Whether a smaller queue than requested is an error.
+        spool: Where its spool is; None for a POSIX queue.
         max_spool_size: Bytes that its spool holds.
         event_format: The `collector.version` that its events are for, or `unknown`.
     """
@@ -116,7 +116,7 @@ def check_settings(settings: EventQueueSettings, event_serializer: object) -> Qu
 
 
 def check_serializer(name: str, event_serializer: object) -> None:
-    """Raise a `pickle.PicklingError` if a serializer can't be sent to another process."""
+    """Raise a `pickle.PicklingError` if a serializer can't be pickled."""
     import pickle  # noqa: PLC0415 - a slow import, which whoever sends a queue has paid for already
 
     try:
@@ -126,12 +126,12 @@ def check_serializer(name: str, event_serializer: object) -> None:
         raise pickle.PicklingError(
             f"event queue {name!r} can't be sent to another process: its event serializer {what} can't be "
             f"pickled ({type(exc).__name__}); define the serializer with `def` at the top of a module, or "
-            "make the queue in the worker"
+            "create the queue in the worker"
         ) from exc
 
 
 def find_spool_directory(directory: str | os.PathLike[str] | None) -> str | None:
-    """Return the absolute path of the directory that the argument or else the environment names."""
+    """Return the absolute path of the directory named by the argument or else by the environment."""
     if directory is None:
         path = os.environ.get(SPOOL_VARIABLE, "").strip()
         if not path:
@@ -146,7 +146,7 @@ def find_spool_directory(directory: str | os.PathLike[str] | None) -> str | None
 
 
 def find_switch(enabled: bool | None) -> bool:
-    """Return whether the argument, or else the environment, switches a queue on; both may be silent."""
+    """Return whether the argument, or else the environment, switches a queue on; True if neither is set."""
     if enabled is not None:
         if type(enabled) is not bool:
             raise ValueError(f"enabled must be True, False or None, not {enabled!r}")
@@ -176,7 +176,7 @@ def _make_spool(name: str, directory: str | None, mode: int) -> SpoolDirectory |
 
 
 def _posix_name(name: str) -> str:
-    """Give the POSIX name of an event queue's queue, or a `ValueError` in terms of `name`."""
+    """Return the POSIX name of an event queue, or raise a `ValueError` about the argument `name`."""
     longest = MAX_NAME_SIZE - len(_PREFIX)
     try:
         size = len(name.encode())

@@ -2,10 +2,10 @@
 
 Rules:
 
-1. What is returned is one JSON object in valid UTF-8, so it can't spoil the batch that carries it.
-2. Anything else is an `EventNotSerializableError` that names the field, what it holds and the remedy,
-   and shows none of its content.
-3. The field is looked for after a failure only; an event that is fine is gone through once.
+1. The result is one JSON object in valid UTF-8, so it can't spoil the batch that carries it.
+2. Anything else is an `EventNotSerializableError` that names the field, the type found and the remedy, and
+   shows none of its content.
+3. The field is searched for only after a failure; a good event is traversed once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class ThriftStruct(Protocol):
-    """What the Thrift compiler makes of a struct, union or exception, in any of its shapes."""
+    """A class that the Thrift compiler generates for a struct, union or exception, in any of its shapes."""
 
     def read(self, iprot: Any, /) -> Any:  # noqa: ANN401 - generated classes are untyped
-        """Fill the struct from a Thrift protocol (a frozen one is returned)."""
+        """Fill the struct from a Thrift protocol (a frozen struct is returned)."""
         ...
 
     def write(self, oprot: Any, /) -> None:  # noqa: ANN401 - generated classes are untyped
@@ -34,7 +34,7 @@ class ThriftStruct(Protocol):
 
 
 class DataclassInstance(Protocol):
-    """An instance of any dataclass, and of what type checkers treat as one: structs, pydantic models, ..."""
+    """An instance of a dataclass, or of what type checkers treat as one: structs, pydantic models, ..."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -54,22 +54,22 @@ class NamedTupleInstance(Protocol):
     def _asdict(self) -> dict[str, Any]: ...
 
 
-#: What becomes a JSON object.
+#: What can be serialized as a JSON object.
 JsonEvent = Mapping[str, object] | DataclassInstance | AttrsInstance | NamedTupleInstance
 
 
 def serialize_v2_event(event: ThriftStruct) -> bytes:
     """Serialize a Thrift struct to bytes for the V2 event protocol.
 
-    The bytes are those of Apache Thrift's `TJSONProtocol` wherever those are valid JSON. Where they aren't
+    The bytes are those of Apache Thrift's `TJSONProtocol` if those are valid JSON. If they aren't
     (control characters, NaN, infinities), they are what Apache's C++ and Java libraries write.
 
     Args:
         event: A Thrift struct from the event schemas.
 
     Raises:
-        EventNotSerializableError: if a value isn't of the type of its field, is out of its range, is
-            missing or can't be carried by UTF-8, or if structs are nested too deep.
+        EventNotSerializableError: A value isn't of the type of its field, is out of range, is missing or
+            can't be encoded in UTF-8, or structs are nested too deep.
     """
     return write_struct(event)
 
@@ -79,18 +79,18 @@ def serialize_v2j_event(event: JsonEvent) -> bytes:
 
     At any depth, these become objects: mappings, and instances of dataclasses, attrs classes, msgspec
     structs, pydantic models and NamedTuples. A field has the name that the library's own encoder gives it.
-    Keys of a mapping that are numbers, bools or None are written as `json` writes them: as strings.
+    Mapping keys that are numbers, bools or None become strings, as in `json`.
 
-    Lists, tuples and sets become arrays; dates and times, UUIDs and Decimals strings (RFC 3339 for dates and
-    times); members of enums their values.
+    Lists, tuples and sets become arrays. Dates, times, UUIDs and Decimals become strings (RFC 3339 for dates
+    and times). Enum members become their values.
 
     Args:
         event: A mapping (a TypedDict is one) or an instance of one of those classes.
 
     Raises:
-        EventNotSerializableError: if it holds what JSON can't carry: NaN or an infinity, a lone surrogate,
-            a type without a JSON form (bytes, a timedelta, ...), two keys that become the same name, itself,
-            or endless nesting.
+        EventNotSerializableError: The event contains what JSON can't carry: NaN or an infinity, a lone
+            surrogate, a type without a JSON form (bytes, a timedelta, ...), two keys with the same name,
+            itself, or endless nesting.
     """
     try:
         text = _writers[type(event)](event)
@@ -102,12 +102,12 @@ def serialize_v2j_event(event: JsonEvent) -> bytes:
 
 
 class JsonSerializer:
-    """A serializer for JSON events; `json_serializer` makes one.
+    """A serializer for JSON events; created by `json_serializer`.
 
     It can be pickled if its `default` can be.
 
     Args:
-        default: Takes a value that JSON has no form for and returns what to write instead.
+        default: Returns what to write instead of a value without a JSON form.
     """
 
     __slots__ = ("_default", "_hook", "_writers")
@@ -143,7 +143,7 @@ class JsonSerializer:
 
 
 def json_serializer(*, default: Callable[[Any], object] | None = None) -> JsonSerializer:
-    """Return a serializer as `serialize_v2j_event` is, which also takes values that JSON has no form for.
+    """Return a serializer like `serialize_v2j_event` that also handles values without a JSON form.
 
     Args:
         default: Called once with each such value; returns what to write instead, anything that can be
@@ -160,7 +160,7 @@ def _write_slowly(event: object, default: Callable[[Any], object] | None) -> byt
 
 
 class _WritersToImport(dict[type, Callable[[Any], str]]):
-    """Stands for the writers of `serialize_v2j_event` until the first event, when they are imported."""
+    """Placeholder for the writers of `serialize_v2j_event`, which are imported at the first event."""
 
     def __missing__(self, cls: type) -> Callable[[Any], str]:
         global _writers  # noqa: PLW0603 - so that no event after the first looks here

@@ -1,17 +1,17 @@
-r"""The slow and exact way to write a Thrift struct as TJSON: Apache's own protocol, corrected to write JSON.
+r"""The slow, exact way to write a Thrift struct as TJSON: Apache's own protocol, corrected to produce JSON.
 
 Rules:
 
-1. A struct writes itself, by its own `write`, to a subclass of Apache's `TJSONProtocol`. So the output of any
-   class, generated or written by hand, is that of Apache's Python library, byte for byte.
-2. Where that isn't JSON, the output is that of Apache's C++ and Java libraries: `\u00xx` for control
+1. A struct writes itself, with its own `write`, to a subclass of Apache's `TJSONProtocol`. So the output of
+   any class, generated or handwritten, is that of Apache's Python library, byte for byte.
+2. If that isn't JSON, the output is that of Apache's C++ and Java libraries: `\u00xx` for control
    characters, `"NaN"`, `"Infinity"` and `"-Infinity"`, and the value of a bool or other int whose text
-   isn't a number. If they have no JSON either, the event is refused.
-3. The protocol keeps the path of what is being written, so an error names the field.
-4. The output is parsed before it is returned: it is JSON whatever a `write` does.
+   isn't a number. If those have no JSON form either, the event is refused.
+3. The protocol tracks the path of the value being written, so an error names the field.
+4. The output is parsed before it is returned, so it is JSON whatever a `write` does.
 
-This is the only module that touches the `thrift` library. It imports it at the first use: a service
-whose classes were all compiled (see `thrift_json`) never pays for it.
+This is the only module that uses the `thrift` library. It imports it at first use: a service whose classes
+were all compiled (see `thrift_json`) never pays for it.
 """
 
 # ruff: noqa: N802 - the methods of the protocol have the names and the contracts of Apache's
@@ -42,7 +42,7 @@ _NOT_FINITE: Final = {
     "-Infinity": '"-Infinity"',
 }
 
-#: Characters that Apache's Python library writes raw, and that JSON has only in a string and escaped.
+#: Characters that Apache's Python library writes raw, but JSON allows only escaped in a string.
 _CONTROLS: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 _I32: Final = 8
@@ -64,29 +64,29 @@ _TYPE_NAMES: Final = {
     16: "a UUID",
 }
 
-#: What a field of an enum takes, by type and by how generated code fails: `Kind[self.kind].value` looks up
-#: a name, although the compiler gives the field a member as its default; `self.kind.value` needs a member.
+#: What an enum field accepts, by type and by how the generated code fails: `Kind[self.kind].value` looks up
+#: a name, although the compiler's default is a member; `self.kind.value` needs a member.
 _REMEDIES: Final[dict[tuple[int, type[Exception]], str]] = {
-    (_I32, KeyError): "; an enum takes the name of a member (a str) here, also in place of its default",
-    (_I32, AttributeError): "; an enum takes a member here",
+    (_I32, KeyError): "; this enum field takes the name of a member (a str); replace its default too",
+    (_I32, AttributeError): "; this enum field takes a member",
 }
 
 #: How a generated `validate` names a field that is required and unset.
 _required: Final = re.compile(r"Required field (\w+) is unset!").fullmatch
 
-#: Characters of a field's path that a message holds; a struct within itself has no end.
+#: Characters of a field's path in a message; a struct that contains itself has an endless path.
 _MAX_PATH: Final = 300
 
 
 class _NotJSONError(Exception):
-    """Raised if the output isn't JSON and can't be corrected; its text says why, without the value."""
+    """Raised if the output isn't JSON and can't be corrected; the text says why, without the value."""
 
 
 def number_text(value: object, form: str = "") -> str:
     """Return the text of a number as Apache formats it.
 
     Raises:
-        Exception: of any kind, if it has no such text; only `write_fallback` knows more then.
+        Exception: Of any kind, if it has no such text; `write_fallback` then finds out why.
     """
     text = format(value, form)
     if _is_number(text):
@@ -95,26 +95,26 @@ def number_text(value: object, form: str = "") -> str:
 
 
 def integer_text(value: Any, low: int, high: int) -> str:  # noqa: ANN401 - fields are untyped
-    """Return likewise the text of `value` in an integer field that takes `low` to `high`."""
+    """Likewise, return the text of `value` in an integer field of the range `low` to `high`."""
     if low <= value <= high:
         return number_text(value)
     raise ValueError
 
 
 def double_text(value: object) -> str:
-    """Return likewise the text of `value` in a double field; between quotes if that is NaN or an infinity."""
+    """Likewise, return the text of `value` in a double field; NaN and infinities are quoted."""
     text = format(value, ".17g")
     return text if _is_number(text) else _NOT_FINITE[text]
 
 
 def write_fallback(struct: Any) -> bytes:  # noqa: ANN401 - duck-typed on purpose
-    """Return the TJSON form of `struct` as its own `write` gives it, corrected to be JSON.
+    """Return the TJSON form of `struct` as its own `write` produces it, corrected to be JSON.
 
     Args:
         struct: An object with a `write(oprot)` method, such as an instance of a generated class.
 
     Raises:
-        EventNotSerializableError: if it can't be written; names the field, and never shows a value.
+        EventNotSerializableError: It can't be written. The error names the field, and never shows a value.
     """
     protocol = _protocol_class()(importlib.import_module("thrift.transport.TTransport").TMemoryBuffer())
     try:
@@ -130,7 +130,7 @@ def _corrected(data: bytes) -> bytes:
     try:
         json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
     except ValueError:
-        raise _NotJSONError("its own write gives no JSON; compare it with a generated one") from None
+        raise _NotJSONError("its own write produces no JSON; compare it with a generated one") from None
     return data
 
 
@@ -139,13 +139,13 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 class _Step:
-    """One step of the path to the value that is being written: an array or object of JSON that is open.
+    """One step of the path to the value being written: an open JSON array or object.
 
     Attributes:
-        name: Name of a field with a dot before it; else empty.
-        types: Wire types of the values that follow each other here: of a field and a list one, of a map two,
-            of what only stands around these none.
-        size: Values announced by a list, set or map, keys included; else None.
+        name: Name of a field with a leading dot; otherwise empty.
+        types: Wire types of the values inside, in turn: one for a field or list, two for a map, none for a
+            step that only encloses these.
+        size: Values announced by a list, set or map, including keys; otherwise None.
         done: Values written.
     """
 
@@ -164,9 +164,9 @@ class _Step:
 
 
 def _explain(steps: list[_Step], error: Exception) -> tuple[str, str]:
-    """Return the path and the problem of `error`, which was raised at these steps."""
+    """Return the path and the problem of `error`, raised at these steps."""
     if isinstance(error, AttributeError) and error.name in {"items", "keys"} and str(steps[-1]) == "{0}":
-        # It has a length but no items, so it isn't a map: its first key isn't to blame.
+        # A value with a length but no items isn't a map, so its first key isn't to blame.
         steps.pop()
     path = "".join(map(str, steps))
     if name := _unset_field(error):
@@ -184,7 +184,7 @@ def _explain(steps: list[_Step], error: Exception) -> tuple[str, str]:
 
 
 def _unset_field(error: Exception) -> str:
-    """Return the name of the field that a struct lacks or that its `validate` misses; empty if neither."""
+    """Return the field that the struct lacks, or that its `validate` reports; empty if neither."""
     if isinstance(error, AttributeError) and hasattr(error.obj, "thrift_spec"):
         return str(error.name)
     required = _required(str(getattr(error, "message", "")))
@@ -192,19 +192,19 @@ def _unset_field(error: Exception) -> str:
 
 
 class _Context(Protocol):
-    """What Apache's protocol knows of the place that it writes to."""
+    """Apache's state for the JSON array or object being written."""
 
     def write(self) -> None:
         """Write the comma or colon that is due."""
         ...
 
     def escapeNum(self) -> bool:
-        """Return whether the place is a key, where a number stands between quotes."""
+        """Return whether the place is a key, where numbers are quoted."""
         ...
 
 
 class _CorrectedProtocol:
-    """What is put in front of Apache's `TJSONProtocol`; made one class with it by `_protocol_class`."""
+    """Overrides for Apache's `TJSONProtocol`; `_protocol_class` combines the two."""
 
     #: Apache limits the nesting since 0.24; older releases don't, and neither does JSON.
     DEFAULT_RECURSION_DEPTH = 1 << 30
@@ -239,7 +239,7 @@ class _CorrectedProtocol:
 
     def pushContext(self, ctx: _Context) -> None:
         if self.context.escapeNum():
-            raise _NotJSONError("JSON has no place for a struct or container as the key of a map")
+            raise _NotJSONError("JSON allows no struct or container as the key of a map")
         self.apache.pushContext(self, ctx)
         self.steps.append(_Step())
 

@@ -1,1 +1,1 @@
-"""Figures that the documentation tells, each from a command that anyone can run; not shipped."""
+"""The figures in the documentation, each from a command that anyone can run; not shipped."""

@@ -1,7 +1,7 @@
-"""The figures that the documentation tells: `python -m benchmarks [NAME ...] [--quick]`.
+"""The figures in the documentation: `python -m benchmarks [NAME ...] [--quick]`.
 
-Each benchmark measures this package, the original where `baseplate` 2.7.1 is installed, and the floor where
-there is one, in the same rounds, and prints a table in Markdown as soon as it is there.
+Each benchmark measures this package, baseplate.py where `baseplate` 2.7.1 is installed, and the floor where
+there is one, in the same rounds, and prints each table in Markdown as soon as it is complete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BENCHMARKS: Final = {
     "memory": ("memory", "run"),
 }
 
-#: Distributions whose versions are told, where they are installed. Two provide the package `thrift`.
+#: Distributions whose versions are reported, if they are installed. Two provide the package `thrift`.
 _DISTRIBUTIONS: Final = ("baseplate", "thrift", "thrift-unofficial", "posix_ipc")
 
 
@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
-        description="Measure this package beside the original. A target that is missed is no error.",
+        description="Measure this package beside baseplate.py. A target that is missed is no error.",
     )
     parser.add_argument("name", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="measure less: for a look, not for a claim")
@@ -89,7 +89,7 @@ def _load(name: str) -> Callable[[Scale], Iterable[Report | Table]]:
 
 
 def describe_machine() -> list[str]:
-    """Say what the figures depend on, a fact a line."""
+    """Return what the figures depend on, one fact per line."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     python = f"{platform.python_implementation()} {platform.python_version()}"
     limits = read_limits()
@@ -119,6 +119,6 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    # So that a run that is told to end cleans up.
+    # A run that is terminated cleans up.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     sys.exit(main())

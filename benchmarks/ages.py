@@ -1,10 +1,10 @@
-"""How old events are when they arrive: events with a stamp, and a collector that reads the stamps.
+"""The age of events at their arrival: events with a time stamp, and a collector that reads it.
 
 Rules:
 
 1. A stamp is the time of the monotonic clock, which Linux has once for all processes.
-2. A request has arrived when its last byte was read. What is in it is looked at later, when nobody measures:
-   the collector takes as little of the machine as it can meanwhile.
+2. A request has arrived when its last byte was read. Its contents are inspected later, after the measurement:
+   meanwhile the collector uses as little CPU as it can.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STAMP: Final = re.compile(rb'\{"at":(\d+),')
 
 
 def event_bodies(count: int) -> list[bytes]:
-    """Return what is in events besides their stamps: distinct rich events, as JSON."""
+    """Return the contents of events, without their stamps: distinct rich events, as JSON."""
     return [b'"event":%b}' % event for event in make_events(count)]
 
 
@@ -62,7 +62,7 @@ class CollectorProcess:
 
 @contextlib.contextmanager
 def collector_process() -> Generator[CollectorProcess]:
-    """Run a collector in a process of its own; it takes whatever it is sent."""
+    """Run a collector in a process of its own; it accepts all requests."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_collect, args=(there,), daemon=True)
@@ -78,7 +78,7 @@ def collector_process() -> Generator[CollectorProcess]:
 
 
 def _collect(pipe: Connection) -> None:
-    """Collect until the other end of the pipe is closed; answer what comes through it with ages."""
+    """Collect until the other end of the pipe is closed; answer each request on it with ages."""
     requests: list[tuple[int, bytes]] = []
     ages: list[int] = []
     read = 0

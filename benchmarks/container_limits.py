@@ -2,13 +2,13 @@
 
 Rules:
 
-1. Services and publisher run as a user without privileges, in an IPC namespace that has nothing but what the
+1. Services and publisher run as a user without privileges, in an IPC namespace with only what the
    kernel gives it, with the usual RLIMIT_MSGQUEUE. Without root, they run within the limits as they are.
 2. The publisher is killed while the services put, and started again at once. Afterwards it delivers what is
-   left. Every event has a number, and the collector knows all that came.
+   left. Every event has a number, and the collector records all that arrive.
 3. A request serializes its events and puts them. Each is followed or preceded by one of bare writes, which
    serializes the same events, and appends as many bytes to files as new as our segments. So both meet the
-   same load, with that of the publisher.
+   same load, that of the publisher included.
 """
 
 from __future__ import annotations

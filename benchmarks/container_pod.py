@@ -1,6 +1,6 @@
-"""A pod: services, a publisher that is killed again and again, and a collector that knows every event.
+"""A pod: services, a publisher that is killed repeatedly, and a collector that records every event.
 
-It reads a task as JSON from each line of stdin, and answers with the figures as JSON.
+It reads tasks from stdin, one JSON object per line, and answers each with its figures as JSON.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Task(NamedTuple):
         transport: `spool` or `posix`.
         rate: Requests a second, of all services together.
         events: Events of a request.
-        seconds: How long.
-        kills: How often the publisher is killed meanwhile.
+        seconds: Duration.
+        kills: Number of times that the publisher is killed.
     """
 
     transport: str
@@ -69,16 +69,16 @@ class Task(NamedTuple):
 
 
 class Figures(TypedDict):
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         put: Events that services put.
         refused: Those that were refused.
-        lost: Those that were not, and didn't arrive.
-        duplicates: How often events arrived after the first time.
+        lost: Those that were put and didn't arrive.
+        duplicates: Arrivals of events that had arrived before.
         ours: Seconds of each request.
         bare: Seconds of each request of bare writes.
-        lateness: Times the seconds that the services should have taken.
+        lateness: Time that the services took, as a multiple of the time planned.
     """
 
     put: int
@@ -91,7 +91,7 @@ class Figures(TypedDict):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Keeps the bodies that come; what is in them is looked at later."""
+    """Stores the bodies of requests; they are inspected later."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -178,11 +178,11 @@ def run(task: Task) -> Figures:
 
 
 class Arrivals:
-    """What is in bodies that come.
+    """Contents of the bodies received.
 
     Attributes:
         numbers: Numbers of the events, by lane.
-        count: How many came, with duplicates.
+        count: Events received, duplicates included.
     """
 
     def __init__(self, bodies: list[bytes]) -> None:
@@ -192,18 +192,18 @@ class Arrivals:
         self._read = 0
 
     def wait_for(self, expected: int) -> None:
-        """Return as soon as so many different events are there, or none has come for a while."""
+        """Return when the expected number of events has arrived, or none has arrived for a while."""
         silent_at = time.monotonic() + SILENCE
 
         def over() -> bool:
             nonlocal silent_at
-            if self._look():
+            if self._inspect():
                 silent_at = time.monotonic() + SILENCE
             return sum(map(len, self.numbers)) >= expected or time.monotonic() > silent_at
 
         wait_until(over, "events go on coming", patience=600.0)
 
-    def _look(self) -> bool:
+    def _inspect(self) -> bool:
         new = self._bodies[self._read :]
         self._read += len(new)
         for body in new:
@@ -247,7 +247,7 @@ def _say(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Run what is asked for until the end of the input."""
+    """Run tasks until the end of the input."""
     limits = read_limits()
     print(json.dumps({"uid": os.getuid(), **limits._asdict()}), flush=True)
     for line in sys.stdin:

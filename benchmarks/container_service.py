@@ -1,11 +1,11 @@
-"""A service in a container: it puts the events of requests, as many a second as were asked for.
+"""A service in a container: it puts the events of requests at the rate given.
 
 Usage: python -m benchmarks.container_service NAME LANE FOLDER RATE EVENTS SECONDS
 
 Events go where `$EVENT_SPOOL_DIRECTORY` says. It prints `ready`, reads a line, and prints figures as JSON.
 
 Each request is followed, or preceded, by one that serializes the same events, and appends as many bytes to a
-file by write(2), without anything else: so both meet the same load. What events are of is made, and files are
+file by write(2) alone, so both meet the same load. The contents of events are made, and files are
 opened, outside of the time that counts.
 """
 
@@ -47,18 +47,18 @@ def make_event(lane: int, number: int, noise: str) -> Event:
 
 
 def make_noises(count: int = 500) -> list[str]:
-    """Return what is different in events besides their numbers."""
+    """Return the varying contents of events, without their numbers."""
     chance = random.Random(0)
     return [chance.randbytes(_NOISE).hex() for _ in range(count)]
 
 
 class Load(NamedTuple):
-    """What a service does.
+    """The task of a service.
 
     Attributes:
         rate: Requests a second.
         events: Events of a request.
-        seconds: How long.
+        seconds: Duration.
     """
 
     rate: float
@@ -76,7 +76,7 @@ class BareWriter:
         self._fd = -1
 
     def prepare(self, size: int) -> None:
-        """Begin another file if so many bytes don't fit."""
+        """Begin another file if this many bytes don't fit."""
         self._left -= size
         if self._left < 0:
             with contextlib.suppress(OSError):
@@ -95,7 +95,7 @@ class BareWriter:
 
 
 def put_all(put: Callable[[Event], object], events: Sequence[Event]) -> list[int]:
-    """Put events, and return the places of those that were refused."""
+    """Put events, and return the indexes of those that were refused."""
     refused: list[int] = []
     for place, event in enumerate(events):
         try:
@@ -106,12 +106,12 @@ def put_all(put: Callable[[Event], object], events: Sequence[Event]) -> list[int
 
 
 class Figures(TypedDict):
-    """What a service did.
+    """The figures of a service.
 
     Attributes:
         put: Events that it put.
         refused: Numbers of those that were refused.
-        seconds: How long it took.
+        seconds: Duration.
         ours: Seconds of each request.
         bare: Seconds of each request of bare writes.
     """

@@ -2,9 +2,9 @@
 
 A stock Linux allows queues of 10 events, and 819,200 bytes to all queues of a user together. With 10 events
 publisher and producer wait for each other all the time, which no host that was set up for events sees. So a
-process that may goes into an IPC namespace of its own, which no other process sees, and raises the first of
-the two limits there. The second stays as it is: root makes the queue as a user who has no others, and anybody
-else takes half of the bytes.
+process with the privilege enters an IPC namespace of its own, and raises the first of
+the two limits there. The second stays as it is: root makes the queue as a user without other queues, and any
+other user takes half of the bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEW_IPC: Final = 0x0800_0000
 _NAMESPACE: Final = "/proc/self/ns/ipc"
 _MSG_MAX: Final = Path("/proc/sys/fs/mqueue/msg_max")
 
-#: Events of the deepest queue, the original's default.
+#: Events of the deepest queue, baseplate.py's default.
 _DEEPEST: Final = 10_000
 
 #: Bounds of the ids of users who have no queues: above those that systems give to people and services.
@@ -41,20 +41,20 @@ _USERS: Final = 1_000_000_000
 
 @contextlib.contextmanager
 def deep_queue(name: str, message_size: int) -> Generator[MessageQueue]:
-    """Make the queue of this POSIX name, for this process and its children, and remove it in the end."""
+    """Make the queue of this POSIX name, for this process and its children, and remove it afterwards."""
     with _own_namespace(), _making(name, message_size) as queue:
         yield queue
 
 
 @contextlib.contextmanager
 def stock_queue(name: str, message_size: int) -> Generator[MessageQueue]:
-    """Make the queue of this POSIX name within the limits as they are, and remove it in the end."""
+    """Make the queue of this POSIX name within the limits as they are, and remove it afterwards."""
     with _making(name, message_size) as queue:
         yield queue
 
 
 def depth_within(msg_max: int, rlimit: int | None, message_size: int) -> int:
-    """Tell how many messages of a size the deepest queue holds within the limits of the host, at least 1."""
+    """Return the depth of the deepest queue for a message size within the limits of the host, at least 1."""
     charged = QueueSize(1, message_size).bytes_charged
     return max(1, min(_DEEPEST, msg_max, _DEEPEST if rlimit is None else rlimit // charged))
 
@@ -92,7 +92,7 @@ def _making(name: str, message_size: int) -> Generator[MessageQueue]:
 
 @contextlib.contextmanager
 def _own_namespace() -> Generator[None]:
-    """Have a namespace of one's own for a while, for deep queues; no change where that isn't allowed."""
+    """Enter an IPC namespace of its own, for deep queues; change nothing where that isn't allowed."""
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(_NAMESPACE).open("rb") as before:
         if libc.unshare(_NEW_IPC):
@@ -110,7 +110,7 @@ def _own_namespace() -> Generator[None]:
 
 @contextlib.contextmanager
 def _other_user() -> Generator[bool]:
-    """Have new queues charged to a user who has no others, where allowed; tell whether they are."""
+    """Charge new queues to a user without other queues, if allowed; return whether that worked."""
     before = os.getuid()
     user = _FIRST_USER + secrets.randbelow(_USERS)
     try:

@@ -1,4 +1,4 @@
-"""What installing a distribution brings along."""
+"""What is installed along with a distribution."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def installed(name: str) -> Installed | None:
     """Return a distribution and all that it requires, directly or not; None where it isn't installed.
 
     A requirement counts if it is installed, whatever its marker says, unless that asks for an extra that
-    nobody wants.
+    is not requested.
     """
     found: dict[str, int] = {}
     wanted: list[tuple[str, frozenset[str]]] = [(_normalized(name), frozenset())]
@@ -54,7 +54,7 @@ def installed(name: str) -> Installed | None:
 def _requirements(
     distribution: importlib.metadata.Distribution, extras: frozenset[str]
 ) -> list[tuple[str, frozenset[str]]]:
-    """Return what a distribution requires with these extras: names, and the extras that it wants of them."""
+    """Return what a distribution requires with these extras: names, and the extras requested of each."""
     requirements: list[tuple[str, frozenset[str]]] = []
     for text in distribution.requires or ():
         match = _REQUIREMENT.fullmatch(text)

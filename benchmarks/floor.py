@@ -1,7 +1,7 @@
-"""A process that does what no publisher can do without: receive, join, sign, compress. It sends nothing.
+"""A process that does the least that a publisher must: receive, join, sign, compress. It sends nothing.
 
-It works through batches of the publisher's size in a bare loop. At its end it says, in a line of JSON, when
-it was through with each and how large that was. What a publisher does beyond that is measured against it.
+It works through batches of the publisher's size in a bare loop. At the end it prints, in a line of JSON, when
+each was complete and how large it was. A publisher is compared with this floor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def compress(body: bytes, level: int) -> bytes:
 
 
 def batches(name: str) -> Iterator[tuple[bytes, int]]:
-    """Receive for ever; give the body of each batch and the number of its events."""
+    """Receive forever; yield the body of each batch and the number of its events."""
     queue, busy = bare_queue(name, read=True)
     poller = select.poll()
     poller.register(queue.mqd, select.POLLIN)

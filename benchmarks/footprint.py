@@ -2,10 +2,11 @@
 
 Rules:
 
-1. Imports and starts are told beyond those of a bare `python -c pass`, which takes part in the same rounds.
-   An import is CPU time, which neighbours don't stretch; a start may wait for something, so it is both.
+1. Imports and starts are reported in addition to those of a bare `python -c pass`, which takes part in the
+   same rounds. An import is CPU time, which other load doesn't stretch; a start may also wait, so it
+   is given as both.
 2. Publishers idle side by side, at the same time, after they have delivered something.
-3. Memory is what the kernel tells of the process: VmRSS, and VmHWM for the peak under load.
+3. Memory is what the kernel reports for the process: VmRSS, and VmHWM for the peak under load.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The original's library, and ours.
+#: baseplate.py's library, and ours.
 _LIBRARIES: Final = {
     "ours": "baseplate_events",
     **({"original": "baseplate.lib.events"} if "original" in PUBLISHERS else {}),
@@ -59,7 +60,7 @@ _SPOOL_SWITCHES_BOUND: Final = 12
 #: Our publisher with a spool, which reads the POSIX queue as well.
 _SPOOL: Final = "spool"
 
-#: Where nobody listens: the port of the discard service.
+#: An address where nothing listens: the port of the discard service.
 _NOWHERE: Final = "http://127.0.0.1:9"
 
 #: KiB of a MiB: the kernel counts in KiB.
@@ -140,14 +141,14 @@ def _starts(rounds: int) -> list[Line]:
 
 
 def _warmed(candidates: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Interleave, after a round that fills the caches and doesn't count."""
+    """Run the candidates in turns, after a round that warms the caches and doesn't count."""
     for start in candidates.values():
         start()
     return interleave(candidates, rounds)
 
 
 def _over_bare(what: str, seconds: dict[str, list[float]]) -> Line:
-    """Tell how many milliseconds more than those of bare Python it takes."""
+    """Return the milliseconds that it takes in addition to bare Python's."""
     found = medians(seconds)
     return _line(what, "ms", {who: 1e3 * (found[who] - found["bare"]) for who in found})
 
@@ -167,7 +168,7 @@ def _cpu_of(code: str) -> float:
 
 @dataclass(frozen=True)
 class _Usage:
-    """What a process has taken so far: seconds of CPU, context switches, MiB now and at most."""
+    """What a process has used so far: seconds of CPU, context switches, MiB now and at the peak."""
 
     cpu: float
     switches: int
@@ -202,7 +203,7 @@ def _status(path: Path) -> dict[str, int]:
 
 
 def _states(*, warm_up: float, idle: float, load: float) -> list[Line]:
-    """Measure publishers that idle, and then under load one after the other."""
+    """Measure publishers while idle, then under load, one after the other."""
     bodies = event_bodies(2_000)
     cpu, switches, memory, peak = (dict[str, float]() for _ in range(4))
     with contextlib.ExitStack() as stack:
@@ -246,7 +247,7 @@ def _states(*, warm_up: float, idle: float, load: float) -> list[Line]:
 
 
 def _put_for(seconds: float, queue: MessageQueue, bodies: list[bytes]) -> None:
-    """Put events as fast as they are taken."""
+    """Put events as fast as there is room."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for body in bodies:

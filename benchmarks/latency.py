@@ -1,13 +1,13 @@
-"""How long an event is under way, from its put to when it has arrived at the collector.
+"""How long an event takes, from its put to its arrival at the collector.
 
 Rules:
 
 1. Producer, publisher and collector are processes of their own, and the monotonic clock is that of the host.
-2. An event is stamped with the time at which it is due, not with that of its put: a put that waits for room
-   in the queue, and all that come late because of it, count in full.
-3. Events are due at random moments, the same ones for all publishers, and go on for a while when enough were
-   counted: neither a rhythm nor an end decides how long a batch waits to fill.
-4. At half load all publishers get the same rate: half of what the slowest of them manages with this producer.
+2. An event is stamped with the time at which it is due, not with that of its put; so a put that waits for
+   room in the queue, and all that are late because of it, count in full.
+3. Events are due at random moments, the same ones for all publishers, and continue for a while after
+   enough were counted: so neither a rhythm nor the end affects how long a batch waits to fill.
+4. At half load all publishers get the same rate: half that of the slowest of them with this producer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from benchmarks.peers import Publisher
     from benchmarks.scale import Scale
 
-#: Events a second of a service with little to tell.
+#: Events per second of a service that puts few.
 _LOW_RATE: Final = 20.0
 
 #: The age at which a batch is sent, where ours is asked for less than the second that both have by default.
@@ -59,10 +59,10 @@ _GLANCE: Final = 0.02
 
 @dataclass(frozen=True)
 class _Run:
-    """What came of one run.
+    """The outcome of one run.
 
     Attributes:
-        ages: Seconds under way of each event.
+        ages: Seconds from put to arrival of each event.
         rate: Events a second that were put.
     """
 
@@ -76,7 +76,7 @@ class _Chain:
 
     Attributes:
         send: Puts an event.
-        put: Events that were put so far; all arrive, in this order but for batches under way together.
+        put: Events put so far; all arrive, in this order except for batches in flight at the same time.
     """
 
     send: Callable[[bytes], object]
@@ -85,13 +85,13 @@ class _Chain:
     put: int = 0
 
     def run(self, bodies: list[bytes], rate: float, seconds: float, afterwards: float) -> _Run:
-        """Put events, and wait until those that count have arrived.
+        """Put events, and wait until those counted have arrived.
 
         Args:
-            bodies: What is put in turn.
+            bodies: The bodies to put, in turn.
             rate: Events a second, on average, at random moments; 0 for as many as there is room for.
-            seconds: How long.
-            afterwards: Seconds for which the same goes on, and doesn't count.
+            seconds: Duration of the measurement.
+            afterwards: Seconds for which puts continue without being counted.
         """
         ages: list[float] = []
         began = time.monotonic()

@@ -1,8 +1,8 @@
-"""A collector that does as little as one can, so that it never is what is measured.
+"""A collector that does the least work possible, so that it never is the bottleneck.
 
-It reads a request, notes when it came and how it begins, waits, and answers; or it resets the connection, if
-that is asked for. It neither decompresses nor checks: what is in the requests is looked at when the
-measurement is over.
+It reads a request, records its time and beginning, waits, and answers; or it resets the connection, if
+that is asked for. It neither decompresses nor checks: requests are inspected after the
+measurement.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _READ: Final = 1 << 18
 
 @dataclass(frozen=True)
 class Arrival:
-    """A batch that is done with.
+    """A batch that was received.
 
     Attributes:
-        at: When, in seconds of the monotonic clock.
+        at: Time of arrival, in seconds of the monotonic clock.
         events: Events in it.
         size: Bytes of it, compressed.
     """
@@ -57,10 +57,10 @@ class Arrival:
 
 
 def count_events(body: bytes) -> int:
-    """Tell the number of events in a compressed body of version 2, of which the beginning is enough.
+    """Return the number of events in a compressed body of version 2; its beginning is enough.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is not such a body.
     """
     try:
         found = _COUNT.match(zlib.decompressobj(GZIP).decompress(body, _BEGINNING))
@@ -72,7 +72,7 @@ def count_events(body: bytes) -> int:
 
 
 class LightCollector:
-    """Takes whatever it is sent, from construction to `close`.
+    """Accepts all requests, from construction to `close`.
 
     Args:
         latency: Seconds from the end of a request to its answer.
@@ -99,11 +99,11 @@ class LightCollector:
         return "{}:{}".format(*self._listener.getsockname())
 
     def __len__(self) -> int:
-        """Number of requests that have come."""
+        """Number of requests received."""
         return len(self._requests)
 
     def arrivals(self) -> list[Arrival]:
-        """Return what has come. This takes some time, but each request's only once."""
+        """Return the batches received. Each request is parsed once, at the first call after its arrival."""
         for at, size, body in self._requests[len(self._arrivals) :]:
             self._arrivals.append(Arrival(at, count_events(body), size))
         return list(self._arrivals)
@@ -137,7 +137,7 @@ class LightCollector:
                     connection.sendall(_ANSWER)
 
     def _take(self, connection: socket.socket) -> bool:
-        """Read a request and note it; tell whether there was one."""
+        """Read and record a request; return whether there was one."""
         head, end, body = b"", b"", b""
         while not end:
             data = connection.recv(_READ)

@@ -1,10 +1,10 @@
-"""How much memory a publisher takes at most, beside what `docs/operations.md` promises.
+"""The peak memory of a publisher, compared with what `docs/operations.md` promises.
 
 Rules:
 
 1. Each publisher has all senders busy, with batches of full size that hardly compress, against a collector
-   that resets one connection in twenty. It has a spool, and speaks TLS if `trustme` is installed, which makes
-   the certificates.
+   that resets one connection in twenty. It has a spool, and speaks TLS if `trustme`, which makes
+   the certificates, is installed.
 2. Memory is the peak that the kernel counts as resident (VmHWM), shared libraries included.
 """
 
@@ -67,7 +67,7 @@ def run(scale: Scale) -> Report:
 
 
 def _peak(made: Rig, concurrency: int, batch_size: int, seconds: float) -> float:
-    """Return the MiB that a publisher takes at most."""
+    """Return the peak memory of a publisher in MiB."""
     with contextlib.ExitStack() as stack:
         context, secure = _tls(made.folder)
         # As long as all senders take to be handed a batch each.
@@ -94,7 +94,7 @@ def _peak(made: Rig, concurrency: int, batch_size: int, seconds: float) -> float
 
 
 def _tls(folder: Path) -> tuple[ssl.SSLContext | None, dict[str, str]]:
-    """Return the context of a collector, and the settings that trust it; nothing where there are no means."""
+    """Return the context of a collector, and the settings that trust it; nothing without `trustme`."""
     if importlib.util.find_spec("trustme") is None:
         return None, {}
     from tests.support.fault_collector import trusted_tls  # noqa: PLC0415 - it needs trustme

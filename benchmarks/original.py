@@ -1,4 +1,4 @@
-"""The part of the original that is measured beside this package, where it is installed."""
+"""The part of baseplate.py that is compared with this package, where it is installed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class OriginalEvents(Protocol):
 
 
 def is_installed() -> bool:
-    """Tell whether the original can be measured here."""
+    """Return whether baseplate.py can be measured here."""
     return importlib.util.find_spec("baseplate") is not None
 
 
 def original_events() -> OriginalEvents | None:
-    """Return the original's library for services; None where it isn't installed."""
+    """Return baseplate.py's library for services; None where it isn't installed."""
     return cast("OriginalEvents", original("lib.events")) if is_installed() else None

@@ -1,4 +1,4 @@
-"""Publishers to measure, ours and the original's, in processes of their own."""
+"""Publishers to measure, ours and baseplate.py's, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-#: Seconds between two looks at a condition: less than what is measured that way is told in.
+#: Seconds between two checks of a condition: less than the precision of what is measured that way.
 _GLANCE: Final = 0.0005
 
 #: Modules that run as publishers, by whose they are.
@@ -55,14 +55,14 @@ class Publisher:
 
 @contextlib.contextmanager
 def publisher(whose: str, folder: Path, name: str, url: str, **settings: str) -> Generator[Publisher]:
-    """Run a publisher, and kill it in the end.
+    """Run a publisher, and kill it afterwards.
 
     Args:
         whose: One of `PUBLISHERS`.
-        folder: Where its files may be.
-        name: NAME of the queue `/events-NAME`, which exists: the original would make a larger one.
+        folder: Folder for its files.
+        name: NAME of the queue `/events-NAME`, which exists: baseplate.py would make a larger one.
         url: Scheme, host and port of the collector.
-        settings: Settings besides those of both by default; `__` stands for the dot.
+        settings: Settings in addition to the defaults of both; `__` stands for the dot.
     """
     config_file = folder / f"{name}.ini"
     defaults = {"batch__max_age": "1 second", "retry__base": "1 second", "retry__cap": "30 seconds"}
@@ -78,7 +78,7 @@ def publisher(whose: str, folder: Path, name: str, url: str, **settings: str) ->
 
 @contextlib.contextmanager
 def queue_for(name: str) -> Generator[MessageQueue]:
-    """Make the queue `/events-NAME`, as deep as a stock Linux allows, and remove it in the end."""
+    """Make the queue `/events-NAME`, as deep as a stock Linux allows, and remove it afterwards."""
     with MessageQueue(
         f"/events-{name}", max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE
     ) as queue:

@@ -1,13 +1,13 @@
 """A process that puts ready-made rich events into a queue: the load of the publisher's benchmarks.
 
-It makes its events first and says `ready` on stdout. Then it reads lines from stdin, each with a number of
-events to put, 0 for no end, and waits for room where the queue is full.
+It makes its events first and prints `ready`. Then it reads lines from stdin, each with a number of
+events to put, or 0 for no limit, and waits for room while the queue is full.
 
 With `--noise` its events hardly compress. With `--spool DIRECTORY` it puts them into the spool there.
 
 With `--refuse` it puts from one line to the next as a service does, through `EventQueue`. An event that finds
 the queue full is refused, and a pause of a millisecond follows, as a service has other things to do. Then it
-says in a line of JSON how many were put and refused, and may be told to put again.
+prints in a line of JSON how many were put and refused, and reads the next line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _REFUSED_PAUSE: Final = 0.001
 
 
 def wait_for_room(depth: int) -> Callable[[], None]:
-    """Return what a producer does while a queue of this depth is full; it ends with the process above it."""
+    """Return what a producer does while a queue of this depth is full; it ends with its parent process."""
     above = os.getppid()
 
     def wait() -> None:
@@ -59,13 +59,13 @@ def wait_for_room(depth: int) -> Callable[[], None]:
         else:
             time.sleep(_PAUSE)
         if os.getppid() != above:
-            sys.exit("nobody measures any more")
+            sys.exit("the measurement has ended")
 
     return wait
 
 
 def fill(name: str, events: Sequence[bytes], counts: Iterable[int]) -> None:
-    """Put so many events at a time, as fast as there is room."""
+    """Put this many events at a time, as fast as there is room."""
     queue, busy = bare_queue(name, read=False)
     send, wait = queue.send, wait_for_room(queue.max_messages)
     endless = itertools.cycle(events)
@@ -81,7 +81,7 @@ def fill(name: str, events: Sequence[bytes], counts: Iterable[int]) -> None:
 
 
 def fill_spool(name: str, directory: str, events: Sequence[bytes], counts: Iterable[int]) -> None:
-    """Put so many events into a spool at a time, as fast as can be while the backlog isn't long enough."""
+    """Put this many events into a spool at a time, as fast as possible while the backlog is too short."""
     queue = EventQueue(_short(name), bytes, spool_directory=directory)
     folder = Path(directory, name.removeprefix("/"))
     above = os.getppid()
@@ -92,7 +92,7 @@ def fill_spool(name: str, directory: str, events: Sequence[bytes], counts: Itera
             while _size(folder) > _BACKLOG:
                 time.sleep(_FULL_PAUSE)
                 if os.getppid() != above:
-                    sys.exit("nobody measures any more")
+                    sys.exit("the measurement has ended")
             size = min(_BURST, count - put) if count else _BURST
             for event in itertools.islice(endless, size):
                 queue.put(event)
@@ -100,7 +100,7 @@ def fill_spool(name: str, directory: str, events: Sequence[bytes], counts: Itera
 
 
 def put(name: str, events: Sequence[bytes], keeps_on: Callable[[], bool]) -> tuple[int, int]:
-    """Put events as a service does, as long as it is told to; return how many were put, and refused."""
+    """Put events as a service does until asked to stop; return how many were put, and refused."""
     queue = EventQueue[bytes](_short(name), bytes, max_queue_size=1, max_event_size=MAX_EVENT_SIZE)
     done = refused = 0
     for event in itertools.cycle(events):

@@ -1,4 +1,4 @@
-"""How many events a second a publisher delivers from one core: ours, the original's, and the floor.
+"""How many events a second a publisher delivers from one core: ours, baseplate.py's, and the floor.
 
 The floor receives, joins, signs and compresses the same events in a bare loop, and sends nothing.
 """
@@ -41,7 +41,7 @@ _MODES: Final = ("never", "batch", "event")
 _CONCURRENCY: Final = "delivery.concurrency"
 _LEVEL: Final = "compression.level"
 
-#: Times the original's rate that ours should be, by the latency in milliseconds.
+#: Times baseplate.py's rate that ours should be, by the latency in milliseconds.
 _ORIGINAL_BOUNDS: Final = {0: 4.5, 50: 15.0}
 
 #: Share of the floor's rate that ours should be at no latency, and shares of the rate without a spool that it
@@ -50,19 +50,19 @@ _FLOOR_BOUND: Final = 0.8
 _RELAY_BOUND: Final = 0.75
 _READ_BOUND: Final = 1.0
 
-#: Latencies at which a spool is read, and times the original's rate that ours should be then at 0 ms.
+#: Latencies at which a spool is read, and times baseplate.py's rate that ours should be then at 0 ms.
 _SPOOL_LATENCIES: Final = (0, 50)
 _SPOOL_ORIGINAL_BOUND: Final = 5.0
 
 #: The settings of an operator who sets nothing.
 _DEFAULTS: Final[Mapping[str, str]] = {}
 
-#: By name, what runs a publisher and tells how fast it is.
+#: By name, the function that runs a publisher and returns its speed.
 _Candidates: TypeAlias = "dict[str, Callable[[], Speed]]"
 
 
 def run_publisher(scale: Scale) -> Iterator[Report]:
-    """Measure publishers at several latencies, and ours with several settings; give each report at once."""
+    """Measure publishers at several latencies, and ours with several settings; yield each report at once."""
     with rig() as made:
         depth = made.queue.max_messages
         yield _latencies(made, scale)
@@ -74,7 +74,7 @@ def run_publisher(scale: Scale) -> Iterator[Report]:
 
 
 def run_spool(scale: Scale) -> Iterator[Report]:
-    """Measure our publisher with a spool beside the same without."""
+    """Measure our publisher with and without a spool."""
     with rig() as made:
         yield _spools(made, scale)
 
@@ -117,7 +117,7 @@ def _latencies(made: Rig, scale: Scale) -> Report:
     ]
     notes = (
         made.note,
-        f"Rich events of some 730 bytes that differ; gzip level {_default(_LEVEL)}, the original's is 9.",
+        f"Rich events of some 730 bytes that differ; gzip level {_default(_LEVEL)}, baseplate.py's is 9.",
         "The floor receives, joins, signs and compresses in a bare loop, and sends nothing.",
         "Rates are those of a quiet host; the CPU of an event is much the same on a busy one.",
     )
@@ -128,7 +128,7 @@ def _targets(latency: int, line: Line) -> list[Target]:
     targets: list[Target] = []
     bound = _ORIGINAL_BOUNDS.get(latency)
     if bound is not None and line.times_original is not None:
-        targets.append(Target(f"events/s at {latency} ms, times the original", line.times_original, bound))
+        targets.append(Target(f"events/s at {latency} ms, times baseplate.py", line.times_original, bound))
     if latency == 0 and line.of_floor is not None:
         targets.append(Target("events/s at 0 ms, share of the floor", line.of_floor, _FLOOR_BOUND))
     return targets
@@ -211,7 +211,7 @@ def _spools(made: Rig, scale: Scale) -> Report:
         what = f"read from the spool, {latency} ms"
         lines.append(Line(what, "events/s", read.rate, original, without.rate, more_is_better=True))
         targets += _share(f"{what}, share of the POSIX queue", lines[-1].of_floor, _READ_BOUND)
-        targets += _share(f"{what}, times the original", lines[-1].times_original, _SPOOL_ORIGINAL_BOUND)
+        targets += _share(f"{what}, times baseplate.py", lines[-1].times_original, _SPOOL_ORIGINAL_BOUND)
         lines.append(Line(f"CPU, {what}", "s per 1,000,000 events", read.cpu, None, without.cpu))
     without = found[f"none {latencies[0]}"]
     for mode in modes:
@@ -242,7 +242,7 @@ def filesystem(path: Path) -> str:
 
 
 def _measure(candidates: _Candidates, scale: Scale) -> dict[str, Speed]:
-    """Run all in turns, and return the run of each whose rate is the median."""
+    """Run all in turns, and return the run of each with the median rate."""
     results = interleave(candidates, scale.pick(full=3, quick=1, tiny=1))
     return {name: _middle(speeds) for name, speeds in results.items()}
 

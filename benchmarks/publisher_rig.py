@@ -1,11 +1,11 @@
-"""What the publisher's benchmarks stand on: a queue, a producer, a collector, publishers, and a stopwatch.
+"""The rig of the publisher's benchmarks: a queue, a producer, a collector, publishers, and a stopwatch.
 
 Rules:
 
-1. The publisher has a core to itself. Producers, the collector and whoever measures share another one.
-2. The queue is as deep as can be (`deep_queue`), and always full, so that the publisher is what limits.
+1. The publisher has a core to itself. Producers, the collector and the measuring process share another one.
+2. The queue is as deep as possible (`deep_queue`), and always full, so that the publisher is the bottleneck.
 3. A rate is taken between the arrivals of two batches, over whole rounds of the senders, from when the
-   publisher is warm. Whatever is only half done counts on neither side.
+   publisher is warm. Work that is incomplete at either end isn't counted.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _GLANCE: Final = 0.002
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a publisher was.
+    """The speed of a publisher.
 
     Attributes:
         rate: Events a second.
-        cpu: Seconds of CPU for a million events.
-        size: Bytes that were sent for an event.
+        cpu: Seconds of CPU per million events.
+        size: Bytes sent per event.
     """
 
     rate: float
@@ -64,20 +64,20 @@ class Speed:
 
 
 def speed(arrivals: Sequence[Arrival], cpu: float, cycle: int = 1) -> Speed:
-    """Tell how fast a publisher was.
+    """Return the speed of a publisher.
 
     Args:
         arrivals: Its batches in the order of their arrival.
-        cpu: Seconds of CPU that they took, all of them.
-        cycle: Batches that are under way at the same time. They may arrive in bunches, so that only whole
+        cpu: Seconds of CPU that all of them took.
+        cycle: Batches in flight at the same time. They may arrive in bunches, so that only whole
             rounds of them are counted, if there are any.
 
     Raises:
-        ValueError: These are less than two batches.
+        ValueError: There are fewer than two batches.
     """
     counted = (len(arrivals) - 1) // cycle * cycle or len(arrivals) - 1
     if counted < 1:
-        raise ValueError("too few batches came to tell a rate")
+        raise ValueError("too few batches arrived for a rate")
     batches = arrivals[1 : counted + 1]
     events = sum(batch.events for batch in batches)
     rate = events / (batches[-1].at - arrivals[0].at)
@@ -89,7 +89,7 @@ def speed(arrivals: Sequence[Arrival], cpu: float, cycle: int = 1) -> Speed:
 
 
 def warm_up(seconds: float) -> float:
-    """Return the seconds that don't count before so many that do."""
+    """Return the seconds of warm-up before this many measured seconds."""
     return min(_WARM_UP, seconds)
 
 
@@ -109,7 +109,7 @@ class Producer:
         _pipe(self.process.stdin).flush()
 
     def stop(self) -> dict[str, int]:
-        """Have one that puts as a service does pause, and return what it says."""
+        """Pause a producer that puts as a service does, and return its counts."""
         self.go()
         answer: dict[str, int] = json.loads(_pipe(self.process.stdout).readline())
         return answer
@@ -134,7 +134,7 @@ class Publisher:
 
     @property
     def peak_memory(self) -> int:
-        """The most bytes that were resident."""
+        """The peak of its resident memory in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         found = re.search(r"VmHWM:\s*(\d+) kB", status)
         if found is None:
@@ -156,7 +156,7 @@ class Publisher:
         )
 
     def watch(self, collector: LightCollector, seconds: float, *, cycle: int = 1) -> Speed:
-        """Tell how fast it is, over so many seconds and two batches at least, from when it is warm."""
+        """Return its speed over this many seconds and at least two batches, once it is warm."""
         self.wait_for(lambda: len(collector))
         time.sleep(warm_up(seconds))
         start, cpu = len(collector), self.cpu
@@ -186,7 +186,7 @@ class Rig:
 
     @property
     def note(self) -> str:
-        """What a reader must know of the rig."""
+        """What a reader must know about the rig."""
         shared = "" if self.inner != self.outer else ", which has only one that all share"
         return (
             f"The publisher is pinned to one core, producers and collector to another of this host{shared}; "
@@ -210,7 +210,7 @@ class Rig:
 
     @contextlib.contextmanager
     def original(self, collector: LightCollector) -> Generator[Publisher]:
-        """Run the original's publisher on an empty queue."""
+        """Run baseplate.py's publisher on an empty queue."""
         with self._publisher("baseplate.sidecars.event_publisher", collector, {}) as publisher:
             yield publisher
 
@@ -229,7 +229,7 @@ class Rig:
             yield Publisher(process, log)
 
     def floor(self, level: int, seconds: float) -> Speed:
-        """Tell how fast the floor is, likewise."""
+        """Return the speed of the floor, likewise."""
         command = ("benchmarks.floor", self.queue.name, str(level), str(warm_up(seconds)), str(seconds))
         with self.producer() as producer, self._child(command, self.inner, stdout=subprocess.PIPE) as process:
             producer.go()
@@ -246,7 +246,7 @@ class Rig:
         stdout: int | None = None,
         stderr: IO[bytes] | None = None,
     ) -> Generator[subprocess.Popen[bytes]]:
-        """Run a module on a core, and kill it in the end."""
+        """Run a module on a core, and kill it afterwards."""
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", *arguments],
@@ -290,7 +290,7 @@ def rig(*, deep: bool = True) -> Generator[Rig]:
     """Set up a rig and take it down afterwards.
 
     Args:
-        deep: Whether the queue shall be deeper than a stock host allows, if that can be arranged.
+        deep: Whether to make the queue deeper than a stock host allows, where possible.
     """
     name = f"benchmark-{secrets.token_hex(8)}"
     cores = os.sched_getaffinity(0)

@@ -1,12 +1,12 @@
-"""How long a put keeps a request waiting: ours, the original's, and the bare send of `posix_ipc`.
+"""How long a put keeps a request waiting: ours, baseplate.py's, and the bare send of `posix_ipc`.
 
 Rules:
 
-1. All candidates put on one queue, as deep as the host allows, which is emptied between two bursts, outside
+1. All candidates put on one queue, as deep as the host allows, which is emptied between bursts, outside
    of the time that counts. No publisher runs, so that nothing but the put is measured.
-2. The mean is CPU time over whole bursts. Percentiles are of single puts by the wall clock. What the clocks
-   take themselves is measured in the same rounds, and left out.
-3. Each event is made anew, before its burst.
+2. The mean is CPU time over whole bursts. Percentiles are of single puts by the wall clock. The time of the
+   clocks themselves is measured in the same rounds, and subtracted.
+3. Each event is created before its burst.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MOST_MESSAGES: Final = 256
 #: Seconds between two puts at a low rate.
 _PAUSE: Final = 0.002
 
-#: Times our time that the original should take for a rich event, and times the bare send that we may take.
+#: Times our time that baseplate.py should take for a rich event, and times the bare send that we may take.
 _SERIALIZED_BOUND: Final = 8.0
 _BARE_BOUND: Final = 1.5
 
@@ -82,7 +82,7 @@ class _BareQueue(Protocol):
 
 @dataclass(frozen=True)
 class _Bench:
-    """A queue, and all who put on it."""
+    """A queue, and all candidates that put on it."""
 
     queue: MessageQueue
     puts: dict[_Key, _Put]
@@ -173,7 +173,7 @@ def _in_bursts(bench: _Bench, scale: Scale) -> Report:
     ready, _, rich = lines[:3]
     targets: list[Target] = []
     if rich.times_original is not None:
-        targets.append(Target(f"{rich.what}, times the original", rich.times_original, _SERIALIZED_BOUND))
+        targets.append(Target(f"{rich.what}, times baseplate.py", rich.times_original, _SERIALIZED_BOUND))
     if ready.floor:
         bound = _BARE_BOUND
         targets.append(
@@ -212,7 +212,7 @@ def _name(key: _Key) -> str:
 
 
 def _percentiles(singles: dict[str, list[list[float]]], percent: float) -> dict[str, float]:
-    """Return the median over the rounds of a percentile, less what the clock takes itself."""
+    """Return the median over the rounds of a percentile, less that of the clock itself."""
     clock = statistics.median(percentile(values, 50) for values in singles[_name(_CLOCK)])
     return {
         name: max(statistics.median(percentile(values, percent) for values in rounds) - clock, 0.0)

@@ -2,7 +2,7 @@
 
 Rules:
 
-1. The queue is full all the time, since no publisher runs. Each event is refused.
+1. No publisher runs, so the queue is always full and each event is refused.
 2. Log records go to a file, with the usual format, as in a service.
 3. Figures are CPU time, medians of bursts. `try_put` logs once in ten seconds, here as in a service.
 """

@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table in Markdown."""
+"""The result of a benchmark, as a table in Markdown."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_HEAD: Final = (
-    "| | unit | ours | original | floor | times the original | of the floor |\n|---|---|---|---|---|---|---|"
-)
+_COLUMNS: Final = ("", "unit", "ours", "baseplate.py", "floor", "times baseplate.py", "of the floor")
+_HEAD: Final = f"| {' | '.join(_COLUMNS).strip()} |\n|{'---|' * len(_COLUMNS)}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One thing that was measured, of all candidates in the same rounds.
+    """One quantity, measured for all candidates in the same rounds.
 
     Attributes:
         what: What was measured.
         unit: Unit of the figures.
         ours: Our figure.
         original: That of baseplate 2.7.1, or of what it uses; None where it has nothing to compare.
-        floor: What the machine allows without us; None where there is no such thing.
+        floor: What the machine allows without us; None where there is no floor.
         more_is_better: Whether a larger figure is better, as with events a second; else a smaller one is, as
             with times and bytes.
     """
@@ -36,12 +35,12 @@ class Line:
 
     @property
     def times_original(self) -> float | None:
-        """How many times better ours is than the original's."""
+        """Ours, as a multiple of baseplate.py's; above 1 ours is better."""
         return self._ratio(self.original)
 
     @property
     def of_floor(self) -> float | None:
-        """How good ours is as a share of the floor, 1 being as good."""
+        """Ours, as a share of the floor; 1 is as good."""
         return self._ratio(self.floor)
 
     def _ratio(self, other: float | None) -> float | None:
@@ -52,10 +51,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio or figure that should be reached.
+    """A target for a ratio or figure.
 
     Attributes:
-        what: What of.
+        what: What it is a target for.
         found: The figure that was found.
         bound: The figure that it should reach.
         at_least: Whether `found` should be `bound` or more; else `bound` or less.
@@ -68,7 +67,7 @@ class Target:
 
     @property
     def reached(self) -> bool:
-        """Whether it was reached."""
+        """Whether the target was reached."""
         return self.found >= self.bound if self.at_least else self.found <= self.bound
 
     def __str__(self) -> str:
@@ -79,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Report:
-    """What one benchmark found.
+    """The result of one benchmark.
 
     Attributes:
         title: What was measured.
@@ -99,7 +98,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Table:
-    """What a benchmark found that compares other things than ours with the original and the floor.
+    """The result of a benchmark whose columns are not ours, baseplate.py and the floor.
 
     Attributes:
         title: What was measured.

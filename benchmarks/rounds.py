@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def interleave(candidates: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Run every candidate once a round, each round beginning with another one.
+    """Run every candidate once a round, beginning each round with a different one.
 
     Whatever slows the machine down for a while then slows all of them.
 
@@ -43,7 +43,7 @@ def medians(results: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the least value that so many per cent of the values don't exceed (nearest rank)."""
+    """Return the least value that this percentage of the values don't exceed (nearest rank)."""
     return sorted(values)[max(math.ceil(len(values) * percent / 100) - 1, 0)]
 
 
@@ -60,7 +60,7 @@ def on_one_core() -> Generator[None]:
 
 @contextlib.contextmanager
 def without_collections() -> Generator[None]:
-    """Have no garbage collection come in between, as `timeit` does."""
+    """Turn off garbage collection, as `timeit` does."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -71,10 +71,10 @@ def without_collections() -> Generator[None]:
 
 
 def seconds_of(call: Callable[[T], object], arguments: Sequence[T]) -> float:
-    """Call it once with each argument, and return the seconds of a call, on average.
+    """Call it once with each argument, and return the mean seconds per call.
 
-    CPU seconds of this thread: the wall clock would count what others do on the core meanwhile, and whoever
-    takes longer would meet more of it.
+    CPU seconds of this thread: the wall clock would include other work on the core, and a candidate that
+    takes longer would include more of it.
     """
     with without_collections():
         began = thread_time_ns()

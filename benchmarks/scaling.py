@@ -52,12 +52,12 @@ _MEMORY_BYTES: Final = 2 * 1024 * 1024
 
 _MIB: Final = 1024 * 1024
 
-#: Runs a publisher: ours or the original's.
+#: Runs a publisher: ours or baseplate.py's.
 _Runner: TypeAlias = "Callable[[LightCollector], contextlib.AbstractContextManager[Publisher]]"
 
 
 def run(scale: Scale) -> Iterator[Report]:
-    """Measure many producers, a full queue, bursts and a backlog; give each report as soon as it is there."""
+    """Measure many producers, a full queue, bursts and a backlog; yield each report at once."""
     with rig() as made:
         yield _producers(made, scale)
         yield _full_queue(made, scale)
@@ -67,7 +67,7 @@ def run(scale: Scale) -> Iterator[Report]:
 
 @dataclass(frozen=True)
 class _Crowd:
-    """What came of some producers that put as services do.
+    """The outcome with some producers that put as services do.
 
     Attributes:
         rate: Events a second that were delivered.
@@ -128,9 +128,9 @@ def _crowd(made: Rig, runner: _Runner, producers: Sequence[Producer], seconds: f
         for producer in producers:
             producer.go()
         speed = publisher.watch(collector, seconds)
-        told = [producer.stop() for producer in producers]
-    refused = sum(result["refused"] for result in told)
-    return _Crowd(speed.rate, refused / (refused + sum(result["put"] for result in told)))
+        results = [producer.stop() for producer in producers]
+    refused = sum(result["refused"] for result in results)
+    return _Crowd(speed.rate, refused / (refused + sum(result["put"] for result in results)))
 
 
 def _full_queue(made: Rig, scale: Scale) -> Report:
@@ -165,7 +165,7 @@ def _micro(seconds: float | None) -> float | None:
 
 
 def _refused(put: Callable[[bytes], object], full: type[Exception], event: bytes, count: int) -> float:
-    """Return the seconds of a put that is refused, on average."""
+    """Return the mean seconds of a put that is refused."""
 
     def try_to_put(message: bytes) -> None:
         try:
@@ -222,12 +222,12 @@ def _events(collector: LightCollector) -> int:
 
 @dataclass(frozen=True)
 class _Recovery:
-    """What came of a backlog.
+    """The outcome of a backlog.
 
     Attributes:
         first: Seconds from the start of the publisher to the first batch.
         rate: Events a second from then on.
-        memory: Bytes resident at most.
+        memory: Peak of the resident bytes.
     """
 
     first: float
@@ -287,7 +287,7 @@ def _recover(made: Rig, count: int) -> _Recovery:
 
 
 def fill_spool(spool: Path, count: int) -> None:
-    """Leave so many events behind in the folder of a spool, as services would whose publisher is gone."""
+    """Leave this many events in the folder of a spool, as services without a publisher would."""
     for start in range(0, count, _SEGMENT):
         write_segment(spool, [_SMALL % number for number in range(start, min(start + _SEGMENT, count))], "2")
 

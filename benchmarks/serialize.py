@@ -1,4 +1,4 @@
-"""How long an event takes to become bytes, beside Apache Thrift's writer, which is what the original uses."""
+"""How long an event takes to become bytes, against Apache Thrift's writer, as used by baseplate.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STRUCTS: Final[dict[str, Callable[[int], Struct]]] = {
     "rich": lambda serial: rich_event(serial=serial),
 }
 
-#: Events of a round, made anew for each: few enough to stay in a core's cache, as the one event of a request.
+#: Events of a round, created for each: few enough to stay in a core's cache, as the one event of a request.
 _EVENTS: Final = 200
 
 #: Times that Apache's writer should take what ours does.
@@ -43,15 +43,15 @@ def run(scale: Scale) -> Report:
                 line = _measure_struct(name, make, rounds, distinct=distinct)
                 lines.append(line)
                 if line.times_original is not None:
-                    targets.append(Target(f"{line.what}, times the original", line.times_original, _BOUND))
+                    targets.append(Target(f"{line.what}, times baseplate.py", line.times_original, _BOUND))
         lines += [_measure_json(rounds, distinct=distinct) for distinct in (False, True)]
     return Report(
         "Serialize an event",
         tuple(lines),
         tuple(targets),
         (
-            "Thrift: the original's serializer is Apache's `TJSONProtocol`. The bytes are the same.",
-            "JSON: the original has no serializer; `json.dumps(event).encode()` of a service stands for it.",
+            "Thrift: baseplate.py's serializer is Apache's `TJSONProtocol`. The bytes are the same.",
+            "JSON: baseplate.py has no serializer; `json.dumps(event).encode()` of a service stands for it.",
             "The floor is a bare `json.JSONEncoder`, made before.",
             f"Distinct events are made just before, {_EVENTS} at a time, and not counted. CPU time.",
         ),

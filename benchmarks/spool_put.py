@@ -1,9 +1,9 @@
-"""How long a put into a spool keeps a request waiting, beside a bare `posix_ipc` send and a bare write(2).
+"""How long a put into a spool keeps a request waiting, against a bare `posix_ipc` send and a bare write(2).
 
 Rules:
 
 1. The mean is CPU time over whole bursts, with the start of a segment. Percentiles are of single puts by the
-   wall clock. What the clocks take themselves is measured in the same rounds, and left out.
+   wall clock. The time of the clocks themselves is measured in the same rounds, and subtracted.
 2. While another process syncs the disk, puts come at the rate of a busy service, and all time counts.
 """
 
@@ -67,18 +67,18 @@ _Call: TypeAlias = "tuple[Callable[[Any], object], Any]"
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Who is measured.
+    """A candidate.
 
     Attributes:
-        open: Gives what to call, ready for a burst.
-        size: Calls that a burst has at most.
+        open: Yields the function to call, ready for a burst.
+        size: Most calls of a burst.
     """
 
     open: Callable[[], contextlib.AbstractContextManager[_Call]]
     size: int
 
     def mean(self, count: int) -> float:
-        """Return the CPU seconds of a call, on average over bursts of so many calls in total."""
+        """Return the CPU seconds of a call, on average over bursts of this many calls in total."""
         size = min(self.size, count)
         found: list[float] = []
         for _ in range(-(-count // size)):
@@ -87,7 +87,7 @@ class _Candidate:
         return statistics.fmean(found)
 
     def singles(self, count: int) -> list[float]:
-        """Return the seconds of each of so many calls, with those of the clock."""
+        """Return the seconds of each of this many calls, with those of the clock."""
         size = min(self.size, count)
         taken: list[int] = []
         while len(taken) < count:
@@ -99,7 +99,7 @@ class _Candidate:
         return [nanoseconds / 1e9 for nanoseconds in taken]
 
     def paced(self, count: int) -> list[float]:
-        """Return the seconds of each of so many calls, a pause before each, with those of the clock."""
+        """Return the seconds of each of this many calls, a pause before each, with those of the clock."""
         taken: list[int] = []
         with self.open() as (call, argument):
             for _ in range(count):
@@ -241,7 +241,7 @@ def _while_synced(place: Place, scale: Scale) -> Report:
 
 @contextlib.contextmanager
 def _syncer(place: Place) -> Generator[Callable[[], int]]:
-    """Run a process that syncs the disk; give what returns how often it did so far, at least once."""
+    """Run a process that syncs the disk; yield a function that returns its syncs so far, at least one."""
     with (
         place.folder() as path,
         subprocess.Popen((sys.executable, "-c", _SYNCER), stdout=subprocess.PIPE, cwd=path) as process,
@@ -255,7 +255,7 @@ def _syncer(place: Place) -> Generator[Callable[[], int]]:
 
 
 def _percentiles(singles: dict[str, list[list[float]]], percent: float) -> dict[str, float]:
-    """Return the median over the rounds of a percentile, less what the clock takes itself."""
+    """Return the median over the rounds of a percentile, less that of the clock itself."""
     found = {
         name: statistics.median(percentile(values, percent) for values in values_of_rounds)
         for name, values_of_rounds in singles.items()

@@ -1,4 +1,4 @@
-"""What the benchmarks of the spool measure: our put, and the bare write of the same record.
+"""The candidates of the spool's benchmarks: our put, and the bare write of the same record.
 
 Rules:
 
@@ -69,13 +69,13 @@ class Place:
 
     @contextlib.contextmanager
     def ours(self) -> Generator[Callable[[tuple[bytes]], object]]:
-        """Give our put into a new spool."""
+        """Yield our put into a new spool."""
         with self.folder() as path, open_queue(path) as queue:
             yield queue.put
 
     @contextlib.contextmanager
     def bare(self) -> Generator[Callable[[bytes], object]]:
-        """Give the bare write to a new file."""
+        """Yield the bare write to a new file."""
         with self.folder() as path, Path(path, "bare").open("ab", buffering=0) as file:
             yield file.write
 
@@ -94,7 +94,7 @@ def places() -> list[Place]:
 
 
 def notes(found: Sequence[Place]) -> tuple[str, ...]:
-    """Return what a reader of all these figures must know."""
+    """Return what a reader must know about all these figures."""
     where = ", ".join(f"{place.file_system} is {place.path}" for place in found)
     return (
         f"The event is {len(MESSAGE)} bytes, ready, and its record {len(RECORD)}; {where}.",

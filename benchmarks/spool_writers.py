@@ -1,7 +1,7 @@
-"""Many processes with many threads put into one spool, beside as many that write bare.
+"""Many processes with many threads put into one spool, compared with as many that write bare.
 
-Run by itself, this is one of the processes. It reads lines with a task from stdin, prepares it and says so.
-At the next line it runs the task, and says when it began and ended, and how much CPU it took.
+Run by itself, this is one of the processes. It reads a task from a line of stdin, prepares it, prints
+`ready`, waits for another line, runs the task, and prints when it began and ended, and how much CPU it used.
 
 Rules:
 
@@ -9,8 +9,8 @@ Rules:
    or a file; all processes share a folder.
 2. The bare writers go on to the next file about where a segment would end. They open all files before the
    clock starts, and each of our processes its first segment.
-3. On a host that has other things to do, many writers get a larger share of the cores than one. So the ratio
-   is also that of the CPU time, which leaves out waits.
+3. On a host with other load, many writers get a larger share of the cores than one. So the ratio
+   is also that of the CPU time, which excludes waits.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _Run: TypeAlias = "Callable[[int], None]"
 
 
 class _Took(NamedTuple):
-    """What a process says of a task.
+    """The figures of a process for a task.
 
     Attributes:
         began: When it began, by the monotonic clock.
@@ -125,7 +125,7 @@ def _measure(
 def _round(
     place: Place, writers: Sequence[subprocess.Popen[str]], who: str, threads: int, count: int
 ) -> _Figure:
-    """Have all writers put, and return what it took for each event."""
+    """Have all writers put, and return the time per event."""
     with place.folder() as path:
         for writer in writers:
             _say(writer, json.dumps([who, path, threads, count]))
@@ -163,7 +163,7 @@ def _hear(process: subprocess.Popen[str]) -> str:
 
 @contextlib.contextmanager
 def _putting(path: str) -> Generator[_Run]:
-    """Give what puts into a spool."""
+    """Yield the put into a spool."""
 
     def run(count: int) -> None:
         for event in itertools.repeat(EVENT, count):
@@ -177,7 +177,7 @@ def _putting(path: str) -> Generator[_Run]:
 
 @contextlib.contextmanager
 def _writing(path: str, threads: int, count: int) -> Generator[_Run]:
-    """Give what writes bare, to one file after the other."""
+    """Yield the bare write, to one file after the other."""
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(Path(path, secrets.token_hex(8)).open("ab", buffering=0))

@@ -1,7 +1,7 @@
 """Draw what the commands show: `python -m benchmarks.terminal_picture [FOLDER]`.
 
-It draws `demo.svg` and `status.svg`. The commands run for real on a pseudo-terminal; `status` looks at a
-publisher that delivers some hundred events a second to a collector of this process. Needs `pyte` and `rich`:
+It draws `demo.svg` and `status.svg`. The commands run for real on a pseudo-terminal; `status` shows a
+publisher that delivers a few hundred events a second to a collector of this process. Needs `pyte` and `rich`:
 `tox -e pictures`.
 """
 
@@ -51,7 +51,7 @@ _CHUNK: Final = 65_536
 #: What leaves a program's other screen, and so ends what is to be shown.
 _OWN_SCREEN: Final = b"\x1b[?1049l"
 
-#: Random numbers by which the drawer tells pictures apart; one picture a page needs none.
+#: Random numbers by which the renderer distinguishes pictures; one picture per page needs none.
 _UNIQUE: Final = re.compile(r"terminal-\d+")
 
 #: Fonts that a reader's browser would have to fetch; its own will do.
@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def delivering() -> Generator[tuple[str, str]]:
-    """Run a publisher that has something to do; give its configuration and the name of its queue."""
+    """Run a publisher under load; yield its configuration and the name of its queue."""
     name = f"picture-{secrets.token_hex(6)}"
     over = threading.Event()
 
@@ -122,7 +122,7 @@ def delivering() -> Generator[tuple[str, str]]:
 
 
 def run(command: Sequence[str], seconds: float) -> bytes:
-    """Run a command on a terminal, interrupt it after so many seconds, and return what it wrote."""
+    """Run a command on a terminal, interrupt it after this many seconds, and return its output."""
     ours, its = pty.openpty()
     ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color"}

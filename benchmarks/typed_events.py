@@ -1,7 +1,7 @@
-"""How long typed JSON events take to become bytes, beside `json.dumps` of the dict that is ready.
+"""How long typed JSON events take to become bytes, compared with `json.dumps` of a ready-made dict.
 
-An event has eight fields, one of them an object of three. Classes of libraries that aren't installed are left
-out, and so is orjson, which is only shown beside.
+An event has eight fields, one of them an object of three. Classes of libraries that aren't installed are
+left out, and so is orjson, which is shown only for comparison.
 """
 
 from __future__ import annotations

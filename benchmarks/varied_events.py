@@ -1,6 +1,6 @@
 """Rich events that differ from each other as much as those of production do.
 
-How well events compress, and so how fast a publisher is, hangs on what differs between them. Each of these
+How well events compress, and so how fast a publisher is, depends on how much they differ. Each of these
 has an id, a time, a user, a place, posts and counters of its own: a batch of them shrinks to about 1/7.5 at
 gzip level 1 and to 1/9.8 at level 9.
 """
@@ -31,7 +31,7 @@ def make_events(count: int = DISTINCT) -> list[bytes]:
 
 
 def make_noise(count: int = DISTINCT) -> list[bytes]:
-    """Return distinct events as large as those, of which gzip makes no less than half: always the same."""
+    """Return distinct events of the same size, which gzip shrinks to no less than half: always the same."""
     chance = random.Random(0)
     return [
         b'{"id":%d,"noise":"%b"}' % (serial, chance.randbytes(350).hex().encode()) for serial in range(count)

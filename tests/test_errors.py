@@ -21,7 +21,7 @@ from tests.support.strategies import errors_of_kind, event_errors
 
 
 def every_kind() -> set[type[EventError]]:
-    """Give all errors of the module."""
+    """Return all errors of the module."""
     kinds: set[type[EventError]] = set()
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, BaseException):
@@ -70,7 +70,7 @@ def test_every_kind_is_under_one_root_and_covered() -> None:
 
 @given(st.integers(0, 10**9))
 def test_documented_constructors_work(size: int) -> None:
-    """The errors of the original can be made as they always could, and say the same."""
+    """The errors of baseplate.py can be made as they always could, and say the same."""
     assert str(EventTooLargeError(size)) == f"Event is too large to send ({size} bytes)"
     assert str(EventQueueFullError()) == "The event queue is full."
     with pytest.raises(EventError):

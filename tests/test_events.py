@@ -41,7 +41,7 @@ SECRET = "4111-1111-1111-1111"
 
 
 def same(event: bytes) -> bytes:
-    """Serialize what is serialized."""
+    """Return an event that is serialized already."""
     return event
 
 
@@ -78,7 +78,7 @@ def test_what_is_put_is_what_the_serializer_made(events: list[tuple[str, int]]) 
     st.lists(st.just(0) | st.integers(2, SMALL + 5), max_size=3 * FEW), st.integers(2, SMALL), st.booleans()
 )
 def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted: bool) -> None:
-    """Of events of any sizes, those are in the queue that fit, and each other has its error."""
+    """Of events of any sizes, those that fit are in the queue, and each other one gets its error."""
     with (
         fresh_event_name() as name,
         reader(EVENTS + name, FEW, min(limit, SMALL)) as other,
@@ -108,7 +108,7 @@ def test_each_put_either_queues_or_raises(sizes: list[int], limit: int, trusted:
 
 @given(st.integers(1, SMALL), st.integers(2, SMALL))
 def test_the_limit_asked_for_holds_in_a_larger_queue(limit: int, size: int) -> None:
-    """A queue that exists with larger messages takes no event beyond the size asked for."""
+    """An existing queue with larger messages accepts no event beyond the requested size."""
     with (
         fresh_event_name() as name,
         reader(EVENTS + name, FEW, SMALL),
@@ -161,7 +161,7 @@ def test_a_failing_serializer_is_an_error_of_ours_without_the_event(name: str, e
         assert drain(other) == []
 
 
-def test_a_failing_serializer_written_in_c_is_told_too(name: str) -> None:
+def test_a_failing_serializer_written_in_c_is_reported_too(name: str) -> None:
     """A serializer without a frame of its own is named by what it raised."""
     with EventQueue(name, bytes.fromhex, max_queue_size=FEW, max_event_size=SMALL) as queue:
         with pytest.raises(EventNotSerializableError) as caught:
@@ -188,7 +188,7 @@ def test_the_end_of_the_program_is_not_held_up(name: str, error: BaseException) 
 @pytest.mark.parametrize(
     "result", [None, SECRET, 4111, bytearray(SECRET.encode()), memoryview(b"{x}"), [b"{x}"]]
 )
-def test_a_serializer_that_gives_no_bytes_is_told(name: str, result: object) -> None:
+def test_a_serializer_that_gives_no_bytes_is_reported(name: str, result: object) -> None:
     """What isn't bytes is refused by its type, without its value."""
     with small_queue(name, lambda _event: cast("bytes", result)) as queue:
         for _ in range(2):
@@ -203,7 +203,7 @@ def test_a_serializer_that_gives_no_bytes_is_told(name: str, result: object) -> 
     st.booleans(),
 )
 def test_what_cannot_be_an_object_is_refused(message: bytes, several: bool) -> None:
-    """A serializer must return what begins and ends as a JSON object does, but for blanks around it."""
+    """A serializer must return what begins and ends like a JSON object, except for blanks around it."""
     blanks = b" \t\r\n"
     inner = message.strip(blanks)
     may_be_object = inner.startswith(b"{") and inner.endswith(b"}")
@@ -227,7 +227,7 @@ def test_what_cannot_be_an_object_is_refused(message: bytes, several: bool) -> N
 def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
     name: str, raised: type[Exception]
 ) -> None:
-    """An exception that comes when the event is sent comes out, and the event isn't sent again."""
+    """An exception that arrives during the send is raised, and the event isn't sent again."""
     with small_queue(name) as queue:
         queue.put(b"{first}")
         inner = queue._queue  # pyright: ignore[reportPrivateUsage]
@@ -248,7 +248,7 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_a_removed_queue_is_found_again(name: str, trusted: bool) -> None:
-    """After its queue was removed, a put goes to the queue of that name, which it makes if need be."""
+    """After its queue was removed, a put goes to the queue of that name, created if needed."""
     with small_queue(name) as queue:
         for _ in range(3):
             queue.put(b"{before}")
@@ -300,7 +300,7 @@ def test_an_impossible_timeout_is_refused(name: str, value: float) -> None:
     | st.text(min_size=1).map(lambda text: text + "/")
 )
 def test_bad_names_are_refused(name: str) -> None:
-    """A name that can't be one is refused in the terms of the caller, with its value."""
+    """An invalid name is refused in the terms of the caller, with its value."""
     with pytest.raises(ValueError, match="^name must be 1 to 247 bytes .*" + re.escape(repr(name))):
         small_queue(name)
 
@@ -309,7 +309,7 @@ def test_bad_names_are_refused(name: str) -> None:
 def test_unusual_names_work(name: str) -> None:
     """Any other name works: these too, which aren't left behind here."""
     if unlink_queue(EVENTS + name):
-        pytest.skip("somebody uses this name")
+        pytest.skip("this name is in use")
     try:
         with small_queue(name) as queue:
             queue.put(b"{x}")
@@ -320,7 +320,7 @@ def test_unusual_names_work(name: str) -> None:
 
 @pytest.mark.parametrize(("queue_size", "event_size", "mode"), [(0, 1, 0), (1, 2**25, 0), (1, 1, 0o1777)])
 def test_other_arguments_are_checked(name: str, queue_size: int, event_size: int, mode: int) -> None:
-    """Sizes and mode out of their bounds are refused."""
+    """Sizes and mode out of bounds are refused."""
     with pytest.raises(ValueError, match="must be"):
         EventQueue(name, same, max_queue_size=queue_size, max_event_size=event_size, mode=mode)
 

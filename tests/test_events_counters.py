@@ -1,4 +1,4 @@
-"""What can be seen of an `EventQueue`: counters, depth, capacity; `try_put`; and one that is switched off."""
+"""Counters, depth and capacity of an `EventQueue`; `try_put`; and a queue that is switched off."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ events = st.lists(st.sampled_from([*GOOD, *BAD]), max_size=2 * FEW)
 
 
 def serialize(event: bytes) -> bytes:
-    """Serialize what is serialized, but for some events."""
+    """Serialize all events except some."""
     if event == b"fail":
         raise RuntimeError
     if event == b"own":
@@ -58,7 +58,7 @@ def serialize(event: bytes) -> bytes:
 
 
 def small(name: str) -> EventQueue[bytes]:
-    """Make a POSIX queue that is small."""
+    """Create a small POSIX queue."""
     return EventQueue(name, serialize, max_queue_size=FEW, max_event_size=SMALL)
 
 
@@ -67,7 +67,7 @@ def small(name: str) -> EventQueue[bytes]:
 
 @given(st.lists(st.tuples(events, st.sampled_from(["put", "try_put", "put_many", "take"]), st.booleans())))
 def test_each_event_is_counted_once(happenings: list[tuple[list[bytes], str, bool]]) -> None:
-    """As put if it is in the queue, else under the reason of its error; whichever method was called."""
+    """An event counts as put if it is in the queue, otherwise under its error's reason, for any method."""
     expected: dict[str, int] = QueueCounters().by_outcome()
     with fresh_event_name() as name, small(name) as queue, reader(EVENTS + name) as other:
         depth = 0
@@ -104,7 +104,7 @@ def test_each_event_is_counted_once(happenings: list[tuple[list[bytes], str, boo
 def test_the_same_holds_for_a_spool(
     batches: list[list[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What is in the spool is counted as put, all else is refused."""
+    """Events in the spool count as put, all others as refused."""
     folder = tmp_path_factory.mktemp("spool")
     with EventQueue("main", serialize, spool_directory=folder, max_event_size=SMALL) as queue:
         for batch in batches:
@@ -122,7 +122,7 @@ def test_the_same_holds_for_a_spool(
 
 @given(st.integers(0, FEW), st.integers(0, 2 * FEW))
 def test_many_that_are_put_in_part_are_counted_in_part(before: int, count: int) -> None:
-    """As many as the error says are put, the rest is refused."""
+    """Of `put_many`, as many events as the error says count as put, the rest as refused."""
     with fresh_event_name() as name, small(name) as queue:
         queue.put_many([b"{x}"] * before)
         with contextlib.suppress(EventQueueFullError):
@@ -132,7 +132,7 @@ def test_many_that_are_put_in_part_are_counted_in_part(before: int, count: int) 
 
 
 def test_counts_take_little_memory() -> None:
-    """Also if no one ever looks at them."""
+    """Counters don't grow in memory, even if they are never read."""
     queue = InMemoryEventQueue("main", serialize)
     for _ in range(10_000):
         queue.put(b"{x}")
@@ -142,7 +142,7 @@ def test_counts_take_little_memory() -> None:
 
 @pytest.mark.parametrize("transport", ["posix", "spool"])
 def test_counters_are_exact_with_threads(transport: str, name: str, tmp_path: Path) -> None:
-    """However many threads put and look at once; a forked child counts its own."""
+    """Counts are exact, however many threads put and read; a forked child counts its own."""
     queue = EventQueue(
         name,
         serialize,
@@ -203,7 +203,7 @@ def test_depth_and_capacity_of_what_is_not_open_are_unknown(name: str, tmp_path:
 
 
 def test_the_test_double_has_them_too() -> None:
-    """As a POSIX queue has them."""
+    """A queue in memory has depth and capacity like a POSIX queue."""
     queue = InMemoryEventQueue("main", serialize, max_queue_size=FEW)
     queue.put_many([b"{a}", b"{b}"])
     assert not queue.try_put(b"")
@@ -245,7 +245,7 @@ def test_try_put_logs_what_put_would_raise(
 def test_what_is_left_is_logged_when_events_are_put_again(
     name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first put after the pause does it, once."""
+    """The first put after the pause logs the refusals, once."""
     with small(name) as queue:
         for _ in range(3):
             assert not queue.try_put(b"")
@@ -260,7 +260,7 @@ def test_what_is_left_is_logged_when_events_are_put_again(
 
 
 def test_try_put_lets_other_exceptions_through(name: str) -> None:
-    """The end of the program isn't a refusal."""
+    """KeyboardInterrupt and SystemExit aren't refusals."""
 
     def stop(event: bytes) -> bytes:
         raise KeyboardInterrupt(event)
@@ -303,7 +303,7 @@ def off_by_configuration(name: str, monkeypatch: pytest.MonkeyPatch) -> EventQue
 
 
 def off_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> EventQueue[object]:
-    """Switch a test double off."""
+    """Switch an in-memory queue off."""
     del monkeypatch
     return InMemoryEventQueue(name, never, enabled=False)
 
@@ -323,7 +323,7 @@ def test_an_event_that_is_being_put_at_that_moment_is_no_error(name: str) -> Non
 
 
 def test_only_a_bool_switches_a_queue_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A word would be taken for the opposite; an empty variable is none."""
+    """A word as an argument is an error; an empty variable counts as unset."""
     with pytest.raises(ValueError, match="True, False or None"):
         EventQueue(name, serialize, enabled="off")  # type: ignore[arg-type]
     monkeypatch.setenv(ENABLED_VARIABLE, " ")
@@ -381,7 +381,7 @@ def test_nothing_is_made_or_imported_for_a_queue_that_is_off() -> None:
 
 @given(st.sampled_from(["on", "true", "yes", "1", "off", "false", "no", "0"]), st.data())
 def test_the_variable_takes_words_in_any_case(word: str, data: st.DataObject) -> None:
-    """And blanks around them; the argument counts more."""
+    """Words may have any case, and blanks around them; the argument takes precedence."""
     spelled = "".join(data.draw(st.sampled_from([c.lower(), c.upper()])) for c in f" {word} ")
     with pytest.MonkeyPatch.context() as patch, fresh_event_name() as name:
         patch.setenv(ENABLED_VARIABLE, spelled)
@@ -405,7 +405,7 @@ def test_the_variable_takes_no_other_words(word: str) -> None:
 
 
 def test_an_empty_variable_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for the spool's."""
+    """An empty variable counts as unset, like the spool's."""
     monkeypatch.setenv(ENABLED_VARIABLE, "")
     with small(name) as queue:
         assert queue.enabled
@@ -414,7 +414,7 @@ def test_an_empty_variable_is_none(name: str, monkeypatch: pytest.MonkeyPatch) -
 def test_a_configuration_that_says_something_else_is_ignored(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a warning that doesn't show it."""
+    """Another value is ignored with a warning that doesn't show it."""
     with small(name) as queue:
         assert queue("") is queue
         assert caplog.messages == []

@@ -1,4 +1,4 @@
-"""`EventQueue` on each transport: which one it takes, `put_many`, waiting, and what can't be opened."""
+"""`EventQueue` on each transport: the choice, `put_many`, waiting, and queues that can't be opened."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ MIXED = st.lists(
 
 
 def serialize(event: bytes) -> bytes:
-    """Serialize what is serialized, but for one event."""
+    """Serialize all events except one."""
     if event == UNWRITABLE:
         raise RuntimeError
     return event
@@ -77,7 +77,7 @@ def in_kernel(name: str, put_timeout: float = 0.0) -> EventQueue[bytes]:
 
 
 def expected_error(event: bytes) -> type[EventError] | None:
-    """Return what is raised for an event if there is room."""
+    """Return the error of an event if there is room."""
     if event == UNWRITABLE:
         return EventNotSerializableError
     if not event:
@@ -91,7 +91,7 @@ def expected_error(event: bytes) -> type[EventError] | None:
 def test_the_argument_or_the_variable_chooses_the_spool(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The argument counts first; an empty variable is none. Relative paths are those of the start."""
+    """The argument takes precedence; an empty variable counts as unset. Paths are resolved at the start."""
     one, other, elsewhere = (tmp_path / word for word in ("one", "other", "elsewhere"))
     for folder in (one, other, elsewhere):
         folder.mkdir()
@@ -117,7 +117,7 @@ def test_the_argument_or_the_variable_chooses_the_spool(
 
 
 def test_the_format_of_the_serializer_is_in_the_header(tmp_path: Path) -> None:
-    """The publisher can tell events that its collector wouldn't take."""
+    """The publisher recognises events that its collector wouldn't accept."""
     for serializer, expected in (
         (serialize_v2_event, "2"),
         (serialize_v2j_event, "2j"),
@@ -146,7 +146,7 @@ def test_the_format_of_the_serializer_is_in_the_header(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments_are_raised_at_once(arguments: dict[str, object], match: str) -> None:
-    """They are mistakes of the program, not of the host; the queue for tests finds them, too."""
+    """Bad arguments are mistakes of the program; the in-memory queue finds them too."""
     for kind in (EventQueue, InMemoryEventQueue):
         with pytest.raises(ValueError, match=match):
             kind("main", serialize, **arguments)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_the_gauges_of_a_spool_are_bytes(tmp_path: Path) -> None:
 def test_each_put_is_in_the_spool_or_reported_there(
     events: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """What was refused is reported by the next put, whatever the reason, and never twice."""
+    """Refusals are reported by the next put, whatever their reason, and never twice."""
     folder = tmp_path_factory.mktemp("spool")
     refused: Counter[str] = Counter()
     with in_spool(folder) as queue:
@@ -210,7 +210,7 @@ def test_each_put_is_in_the_spool_or_reported_there(
 
 
 def test_refusals_are_exact_with_threads_and_signals(name: str) -> None:
-    """However many threads count at once, and wherever a signal handler that counts comes in between."""
+    """Reports are exact, however many threads count, and wherever a counting signal handler interrupts."""
     with in_kernel(name) as queue:
         refused_in_handler = 0
 
@@ -287,7 +287,7 @@ def test_many_are_put_into_a_spool_in_one_write(
 
 
 def test_a_generator_that_fails_puts_nothing(name: str) -> None:
-    """What it raises is the caller's."""
+    """An exception of the iterable is the caller's."""
 
     def events() -> Iterable[bytes]:
         yield b"{a}"
@@ -316,7 +316,7 @@ class WaitingQueue(MessageQueue):
 def test_after_a_wait_in_vain_none_waits_until_one_finds_room(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 puts into a dead queue cost one wait; each later time that it is full, one more."""
+    """200 puts into a dead queue cost one wait; each later time that the queue is full, one more."""
     monkeypatch.setattr("baseplate_events.transport.opening.MessageQueue", WaitingQueue)
     WaitingQueue.waits = 0
     with in_kernel(name, put_timeout=0.05) as queue, reader(EVENTS + name) as other:
@@ -376,7 +376,7 @@ def test_a_service_starts_without_its_queue(
 
 
 def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
-    """Nothing is logged then, and nothing stays open."""
+    """With `strict_size` nothing is logged, and nothing stays open."""
     before = open_files()
     with pytest.raises(EventQueueUnavailableError, match="mount the volume"):
         EventQueue("main", serialize, spool_directory=tmp_path / "volume", strict_size=True)
@@ -384,7 +384,7 @@ def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
 
 
 def test_a_queue_that_was_closed_before_it_could_be_opened_says_so(tmp_path: Path) -> None:
-    """It isn't opened any more."""
+    """A closed queue isn't opened any more."""
     queue = in_spool(tmp_path / "volume")
     queue.close()
     (tmp_path / "volume").mkdir()

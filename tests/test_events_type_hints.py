@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def public_objects() -> Iterator[tuple[str, object]]:
-    """Give each public class and function, each method, and what is behind a property."""
+    """Yield each public class and function, each method, and what is behind a property."""
     for module in (baseplate_events, testing):
         for name in module.__all__:
             found: object = getattr(module, name)
@@ -28,7 +28,7 @@ def public_objects() -> Iterator[tuple[str, object]]:
 
 
 def methods_of(name: str, bases: tuple[type[object], ...]) -> Iterator[tuple[str, object]]:
-    """Give the methods of a class, also those that it has from another class of the package."""
+    """Yield the methods of a class, also those that it has from another class of the package."""
     for base in bases:
         if not base.__module__.startswith(baseplate_events.__name__):
             continue
@@ -47,7 +47,7 @@ OBJECTS = dict(public_objects())
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_hints_can_be_resolved(name: str) -> None:
-    """None of the names in them is unknown at run time, and what a container needs is there."""
+    """All names in the hints are known at run time, and what a container needs is there."""
     found = OBJECTS[name]
     hints = typing.get_type_hints(found)
     if inspect.isfunction(found):

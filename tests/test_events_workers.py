@@ -81,7 +81,7 @@ def test_all_arguments_go_along(
     enabled: bool,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A copy has been made with the same arguments, whatever they are."""
+    """A copy has the same arguments, whatever they are."""
     folder = tmp_path_factory.mktemp("spool")
     with EventQueue(
         "main",
@@ -129,13 +129,13 @@ def test_the_environment_of_the_worker_changes_nothing(
     "serializer", [serialize_v2_event, serialize_v2j_event, serialize, partial(serialize)]
 )
 def test_serializers_that_have_a_name_go_along(serializer: Callable[[object], bytes], tmp_path: Path) -> None:
-    """The library's, a function of a module, and a `partial` of one."""
+    """Serializers that can be sent: the library's, a function of a module, and a `partial` of one."""
     with EventQueue("main", serializer, spool_directory=tmp_path) as queue:
         pickle.loads(pickle.dumps(queue)).close()
 
 
 def test_a_subclass_stays_one(tmp_path: Path) -> None:
-    """The copy is of the same class."""
+    """A copy of a subclass is of the same class."""
     with (
         Subclass("main", serialize, spool_directory=tmp_path) as queue,
         pickle.loads(pickle.dumps(queue)) as other,
@@ -176,7 +176,7 @@ def test_the_test_double_says_that_it_stays(method: str) -> None:
 
 
 def test_a_closed_queue_is_not_reopened(name: str) -> None:
-    """It says that it was closed."""
+    """A closed queue can't be sent, and the error says that it was closed."""
     queue = EventQueue(name, serialize, max_queue_size=FEW, max_event_size=SMALL)
     queue.close()
     with pytest.raises(EventQueueClosedError):

@@ -1,4 +1,4 @@
-"""What baseplate.py's framework gets to know of a queue."""
+"""The interface between a queue and baseplate.py's framework."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import PATIENCE
 
 
 class _Metrics:
-    """Adds up what is reported."""
+    """Sums up reported metrics."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

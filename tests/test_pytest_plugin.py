@@ -37,7 +37,7 @@ def test_that_fails(make_event_queue):
     assert len(queue.events) == 1
 """
 
-#: The package, its name in a service that has a copy, and how that tells pytest.
+#: The package, its name in a service that has a copy, and how that copy is registered with pytest.
 PACKAGE = Path(baseplate_events.__file__).parent
 VENDORED = "acme.lib.baseplate_events"
 BY_IMPORT = f"from {VENDORED}.pytest_plugin import event_collector, make_event_queue"
@@ -72,7 +72,7 @@ def test_the_fixtures_of_an_installed_package(
 )
 @pytest.mark.parametrize("conftest", ["", "pytest_plugins = ['baseplate_events.pytest_plugin']"])
 def test_an_installed_package_needs_no_conftest(pytester: pytest.Pytester, conftest: str) -> None:
-    """The entry point brings the fixtures, and doesn't mind to be named by a conftest as well."""
+    """The entry point provides the fixtures, even if a conftest names the plugin as well."""
     pytester.makeconftest(conftest)
     check_plugin(pytester, "baseplate_events")
 

@@ -113,7 +113,7 @@ def test_v2j_is_read_back_as_it_was(event: dict[str, object]) -> None:
 
 
 def _disguise(value: object, kind: int) -> object:
-    """Return a value with its dicts and lists as other types that JSON carries the same way."""
+    """Return a value with its dicts and lists as other types with the same JSON form."""
     if isinstance(value, list):
         items = [_disguise(item, kind) for item in cast("list[object]", value)]
         return tuple(items) if kind % 2 else items
@@ -218,7 +218,7 @@ def test_v2j_takes_one_value_twice() -> None:
 
 
 def test_v2j_refuses_what_is_too_deep() -> None:
-    """Nesting without end is an error whose path has a bound, also where it never holds itself."""
+    """Endless nesting is an error with a bounded path, even if no object contains itself."""
     deep: object = 1
     for _ in range(200_000):
         deep = [deep]

@@ -31,7 +31,7 @@ from baseplate_events.spool import writer
 from tests.support.commands import IMPORTING, run
 from tests.support.queues import EVENTS, FEW, SMALL, reader
 from tests.support.schema_samples import PLAIN, rich_event
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import TINY, open_queue, read_all, spool_of
 from tests.support.waiting import wait_until
 
@@ -55,9 +55,9 @@ def _frequent_switches() -> Generator[None]:
 
 @contextlib.contextmanager
 def threads(job: Callable[[int], object]) -> Generator[Callable[[], bool]]:
-    """Call a function with the number of each thread, in all of them at once; give whether one still runs.
+    """Call a function in many threads with their numbers; yield a function that says if one still runs.
 
-    At the end of the block all have returned. What one raised is raised there.
+    At the end of the block all have returned. An exception of a thread is raised there.
     """
     failures: list[BaseException] = []
     barrier = threading.Barrier(THREADS)
@@ -101,7 +101,7 @@ def check_order(arrived: Iterable[bytes]) -> None:
 
 
 def test_each_event_arrives_once_through_a_posix_queue(name: str) -> None:
-    """Those of a thread are in order. What the full queue refused is counted, and put again."""
+    """Events of a thread are in order. Events that the full queue refused are counted, and put again."""
     queue = EventQueue(name, bytes, max_queue_size=FEW, max_event_size=SMALL)
     full = [0] * THREADS
     arrived: list[bytes] = []
@@ -131,7 +131,7 @@ def test_each_event_arrives_once_through_a_posix_queue(name: str) -> None:
 def test_each_event_arrives_once_through_a_spool(
     tmp_path: Path, segment_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while segments start all the time, and a reader deletes those that are over."""
+    """Nothing is lost while segments start all the time, and a reader deletes finished ones."""
     monkeypatch.setattr(writer, "MIN_SEGMENT_SIZE", segment_size)
     monkeypatch.setattr(writer, "SEGMENTS", 1 << 40)
     queue = open_queue(tmp_path)
@@ -143,7 +143,7 @@ def test_each_event_arrives_once_through_a_spool(
             queue.put_many(events[: thread // 2])
             del events[: thread // 2]
 
-    with SpoolReader(spool_of(tmp_path)) as messages:
+    with SpoolFileReader(spool_of(tmp_path)) as messages:
         with threads(put) as running:
             while running():
                 messages.read()
@@ -154,7 +154,7 @@ def test_each_event_arrives_once_through_a_spool(
 
 
 def test_events_of_a_thread_are_in_order_in_a_spool(tmp_path: Path) -> None:
-    """Also if threads start segments at the same moment, as with their first events."""
+    """Nothing is lost if threads start segments at the same moment, as with their first events."""
     each = 6
     for turn in range(100):
         directory = tmp_path / str(turn)
@@ -174,7 +174,7 @@ def test_events_of_a_thread_are_in_order_in_a_spool(tmp_path: Path) -> None:
 
 
 def test_refusals_are_counted_exactly(tmp_path: Path) -> None:
-    """Of each reason, by the queue and in the control records of the spool."""
+    """Refusals are exact per reason, in the queue and in the control records of the spool."""
 
     def serialize(event: bytes) -> bytes:
         if event == b"fail":
@@ -208,14 +208,14 @@ def test_refusals_are_counted_exactly(tmp_path: Path) -> None:
         reasons[(thread + number) % 3] for thread in range(THREADS) for number in range(EACH)
     ) + Counter({"too_large": THREADS * 3 * len(range(0, EACH, 3))})
     assert expected == queue.refused
-    with SpoolReader(spool_of(tmp_path)) as messages:
+    with SpoolFileReader(spool_of(tmp_path)) as messages:
         arrived = messages.drain()
         assert expected == messages.refusals
     assert len(arrived) == THREADS * len(range(0, EACH, 5)) + 1
 
 
 def test_threads_share_a_class_that_is_new() -> None:
-    """Whoever serializes the first event of a class, all get the right bytes."""
+    """All threads get the right bytes, whichever serializes the first event of a class."""
     fields = {"action": "click", "number": 1, "tags": ["a", "b"]}
     wanted = serialize_v2_event(rich_event()), serialize_v2j_event(fields)
     for _ in range(30):
@@ -305,9 +305,9 @@ assert not directory or enabled() == before
 def test_nothing_is_said_when_the_interpreter_ends(
     tmp_path: Path, name: str, transport: str, then: str
 ) -> None:
-    """Nor at the import, with warnings as errors. With a spool, free-threaded Python keeps its lock away."""
+    """Nothing is written at exit or import; with a spool, free-threaded Python keeps its GIL off."""
     directory = str(tmp_path) if transport == "spool" else ""
-    # What free-threaded Python does if it isn't told to keep its lock away.
+    # What free-threaded Python does unless its GIL is disabled explicitly.
     environ = {**IMPORTING, "PYTHON_GIL": ""}
     done = run(sys.executable, "-W", "error", "-c", SERVICE, name, directory, then, environ=environ)
     assert (done.status, done.err) == (0, "")

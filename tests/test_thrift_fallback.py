@@ -28,7 +28,7 @@ _Place = tuple[str, "Callable[[object], None]"]
 
 
 def _places(value: Struct, wire_type: int, inner: Inner, path: str) -> Iterator[_Place]:
-    """Give each place below a value: its path, and what puts another value there."""
+    """Yield each place below a value: its path, and what puts another value there."""
     if wire_type == STRUCT:
         for _, its_type, name, its_inner, *_ in filter(None, value.thrift_spec):
             if its_type == BOOL:
@@ -120,19 +120,19 @@ ENUM: Any = SHAPES["enum"]
     ],
 )
 def test_a_field_that_takes_names_of_an_enum_says_so(struct: Struct, field: str) -> None:
-    """Where a class takes the names of members, the remedy says so, and nothing of the event."""
+    """If a class takes the names of members, the remedy says so, and nothing of the event."""
     assert field_of(struct) == field
     assert problem_of(struct) == (
         "writing it as an i32 raised KeyError; "
-        "an enum takes the name of a member (a str) here, also in place of its default"
+        "this enum field takes the name of a member (a str); replace its default too"
     )
 
 
 def test_a_field_that_takes_members_of_an_enum_says_so() -> None:
-    """Where a class takes the members themselves, the remedy says so."""
+    """If a class takes the members themselves, the remedy says so."""
     node = NEWER.Node(name="a", kind="VOTE")
     assert field_of(node) == "kind"
-    assert problem_of(node) == ("writing it as an i32 raised AttributeError; an enum takes a member here")
+    assert problem_of(node) == ("writing it as an i32 raised AttributeError; this enum field takes a member")
 
 
 @pytest.mark.parametrize("schema", SHAPES.values(), ids=SHAPES)

@@ -130,7 +130,7 @@ def check(struct: Struct, *, odd: bool = True) -> None:
 
 
 def compiled(struct: Struct) -> str:
-    """Return what the compiled writer of a struct makes of it, with nothing to help it out."""
+    """Return the output of the compiled writer of a struct, without the fallback."""
     return thrift_json._writers[type(struct)](struct)  # pyright: ignore[reportPrivateUsage]
 
 
@@ -292,7 +292,7 @@ def test_keys_without_a_place_in_json_are_refused() -> None:
     struct = PLAIN.StructKeys(by_list={}, by_point={})
     assert apache(struct) == write_struct(struct)
     assert "by_list{0}" == field_of(PLAIN.StructKeys(by_list={(1, 2): "x"}))
-    assert "JSON has no place" in problem_of(PLAIN.StructKeys(by_list={(1, 2): "x"}))
+    assert "JSON allows no struct" in problem_of(PLAIN.StructKeys(by_list={(1, 2): "x"}))
     assert "by_point{0}" == field_of(PLAIN.StructKeys(by_point={PLAIN.FrozenPoint(x=1): 1}))
 
 
@@ -363,7 +363,7 @@ def test_a_write_that_gives_no_json_is_refused(raw: bytes) -> None:
     """Whatever a `write` does, what isn't JSON doesn't get out, alone or within another struct."""
     struct = _RAW(source=raw)
     assert "" == field_of(struct)
-    assert "its own write gives no JSON" in problem_of(struct)
+    assert "its own write produces no JSON" in problem_of(struct)
     assert not is_compiled(_RAW)
     rich = rich_event()
     rich.event = struct
@@ -433,7 +433,7 @@ def test_a_strange_spec_is_not_compiled(spec: object) -> None:
     ],
 )
 def test_a_spec_that_differs_from_enums_is_not_compiled(field: str, wire_type: int, inner: object) -> None:
-    """Where a `write` looks up enums and the spec has other i32s than it writes, `write` is asked."""
+    """If a `write` looks up enums and the spec has other i32s than it writes, `write` is asked."""
     base: Any = SHAPES["enum"].Defaults
     spec = tuple(
         (entry[0], wire_type, field, inner, None) if entry and entry[2] == field else entry
@@ -463,7 +463,7 @@ def test_a_write_that_is_no_function_is_asked() -> None:
     assert not is_compiled(Partly)
 
 
-def test_a_number_by_its_looks_is_refused() -> None:
+def test_a_number_by_its_format_is_refused() -> None:
     """What formats like a double but gives no number is refused."""
 
     class Formatted:
@@ -483,7 +483,7 @@ def test_a_number_by_its_looks_is_refused() -> None:
     ("fid", "name"), [("{s}", "a"), (1.5, "a"), (1, "no name"), (1, "class"), (1, "x = {}")]
 )
 def test_strange_names_and_ids_are_not_compiled(fid: object, name: str) -> None:
-    """What couldn't stand in a program is left to Apache's `write`, which doesn't make one of it."""
+    """A name that isn't an identifier is left to Apache's `write`, which generates no code."""
     base = importlib.import_module("thrift.protocol.TBase").TBase
     cls: Any = type("Strange", (base,), {"thrift_spec": ((fid, STRING, name, "UTF8", None),)})
     struct = cls()

@@ -1,4 +1,4 @@
-"""The command `collect`: a collector whose events become lines of stdout or of a file."""
+"""The command `collect`: a development collector that writes events as lines to stdout or a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from ..dev_collector.check import MAX_SIZE
 from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
-from ..event_publisher.exit_status import say
+from ..event_publisher.exit_status import print_stderr
 from ..event_publisher.standard_streams import is_open
 from .common import hide_former
 from .terminal import event_for_terminal
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from ..dev_collector.check import AcceptedBatch
 
-#: Bytes that `--batch-max-size` may be: a batch is held in memory several times while it is checked.
+#: Largest `--batch-max-size` in bytes: a batch is held in memory several times while it is checked.
 _LARGEST_MAX_SIZE: Final = 1 << 30
 
-#: Name of a key: what the X-Signature header can carry.
+#: A key name that the X-Signature header can carry.
 _KEY_NAME: Final = re.compile(r"[!-+\--~]+")
 
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
@@ -46,23 +46,23 @@ class _Settings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `collect` to its parser."""
     parser.description = (
-        "A collector for development and tests, NOT for production: it keeps no state, and its secrets "
-        "are seen by every user of this host. It verifies the signature and the format of each batch and "
-        "writes one JSON line per event. A batch that it refuses is answered with the reason, which is "
-        "written to stderr too."
+        "A collector for development and tests, NOT for production: it keeps no state, and every user of "
+        "this host can see its secrets. It verifies the signature and format of each batch and writes one "
+        "JSON line per event. It answers a bad batch with the reason, and writes the reason to stderr "
+        "too."
     )
     parser.add_argument(
         "--bind",
         metavar="HOST:PORT",
         default="127.0.0.1:8080",
-        help="where to listen (default: %(default)s); port 0 takes any that is free",
+        help="where to listen (default: %(default)s); port 0 picks a free one",
     )
     parser.add_argument(
         "--key",
         metavar="NAME=BASE64",
         action="append",
         required=True,
-        help="name and secret of a key that batches may be signed with; may be repeated",
+        help="name and secret of a key that batches may be signed with; repeatable",
     )
     parser.add_argument(
         "--output", metavar="FILE", help="append the events to this file instead of writing to stdout"
@@ -78,39 +78,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command `collect` until SIGINT or SIGTERM comes, or nobody reads its stdout any more.
+    """Run the command `collect` until SIGINT or SIGTERM, or until the reader of its stdout is gone.
 
-    Must be called from the main thread. Both signals are blocked meanwhile.
+    Must be called from the main thread. Blocks both signals while it runs.
 
     Args:
-        arguments: What a parser prepared by `add_arguments` made of the command line.
+        arguments: The command line, parsed with `add_arguments`.
 
     Returns:
-        The exit status: 0, or 2 for arguments that can't be used, each told in one line on stderr.
+        The exit status: 0, or 2 for unusable arguments, each reported in one line on stderr.
     """
     signals = {signal.SIGINT, signal.SIGTERM}
-    # Blocked, so that threads inherit that and `sigwait` is the one place where they arrive.
+    # Blocked here so that threads inherit it, and only `sigwait` receives them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         settings = _settings(arguments)
         with _open_output(arguments.output) as output, _listen(settings, EventLines(output)) as collector:
-            say(f"listening on {collector.url} (for development only)")
+            print_stderr(f"listening on {collector.url} (for development only)")
             signal.sigwait(signals)
     except ConfigurationError as exc:
         for problem in exc.problems:
-            say(f"collect: {problem}")
+            print_stderr(f"collect: {problem}")
         return 2
     else:
         return 0
     finally:
-        # A second one that came while closing has nothing left to end.
+        # Consume a second signal that arrived while closing.
         while signal.sigpending() & signals:
             signal.sigwait(signals)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class EventLines:
-    """Writes each event of a batch as one line, escaped on a terminal; batches don't mix."""
+    """Writes each event of a batch as one line, escaped on a terminal; batches aren't interleaved."""
 
     def __init__(self, output: io.FileIO) -> None:
         self._output = output
@@ -118,7 +118,7 @@ class EventLines:
         self._lock = threading.Lock()
 
     def __call__(self, batch: AcceptedBatch) -> None:
-        """Write a batch; where that fails half-way, its first lines may be there."""
+        """Write a batch; after a failure its first lines may have been written."""
         events = map(event_for_terminal, batch.events) if self._terminal else batch.events
         rest = memoryview(b"".join(event + b"\n" for event in events))
         with self._lock:
@@ -144,7 +144,7 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
     keys: dict[str, bytes] = {}
     given: list[str] = arguments.key
     for number, pair in enumerate(given, 1):
-        # Neither part is shown: somebody who leaves out the name gives the secret in its place.
+        # Neither part is shown: without a name, the first part is the secret.
         name, _, encoded = pair.partition("=")
         try:
             secret = base64.b64decode(encoded, validate=True)
@@ -156,7 +156,7 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
                 "commas and a secret in base64 that isn't empty"
             )
         elif name in keys:
-            problems.append(f"--key, number {number}: there is a key of this name already")
+            problems.append(f"--key, number {number}: duplicate name")
         keys[name] = secret
     max_size: str = arguments.batch_max_size
     if not _is_number(max_size, 1, _LARGEST_MAX_SIZE):
@@ -173,7 +173,7 @@ def _is_number(text: str, least: int, most: int) -> bool:
 
 
 def _open_output(path: str | None) -> io.FileIO:
-    """Open the file, or stdout; unbuffered, so that a batch that failed isn't written later."""
+    """Open the file, or stdout; unbuffered, so that a failed batch isn't written later."""
     if path is None:
         if not is_open(sys.stdout):
             raise ConfigurationError("there is no stdout; give --output FILE")
@@ -189,7 +189,9 @@ def _listen(settings: _Settings, lines: EventLines) -> DevCollector:
         return DevCollector(
             settings.keys,
             lines,
-            on_rejected=lambda rejected: say(f"refused with {rejected.status}: {rejected.reason}"),
+            on_rejected=lambda rejected: print_stderr(
+                f"batch refused with {rejected.status}: {rejected.reason}"
+            ),
             host=settings.host,
             port=settings.port,
             max_size=settings.max_size,

@@ -1,8 +1,7 @@
-"""The command `demo`: events on their whole way, on this machine, without privileges or a network.
+"""The command `demo`: events from a service to a collector, on this machine, without privileges or a network.
 
-A collector for development runs in this process, and two real event publishers beside it, one for Thrift
-events and one for JSON events. This process puts events on their queues as a service would, and watches them
-arrive.
+A development collector runs in this process. Two real event publishers run beside it, one for Thrift events
+and one for JSON events. This process puts events on their queues as a service would, and watches them arrive.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Events that each of the two queues gets.
+#: Events put on each of the two queues.
 _EVENTS: Final = 200
 
 #: Seconds until the demo gives up. On an idle machine it takes about two.
@@ -62,7 +61,7 @@ batch.max_age = 100 milliseconds
 
 
 class _ViewEvent:
-    """What the Thrift compiler makes of `struct ViewEvent`, by hand and shortened to what this demo needs."""
+    """What the Thrift compiler generates for `struct ViewEvent`, shortened to what the demo needs."""
 
     thrift_spec = (
         None,
@@ -79,7 +78,7 @@ class _ViewEvent:
         self.uuid = uuid
 
     def read(self, iprot: Any) -> None:  # noqa: ANN401  Thrift has no types
-        """Read the struct; a service that only sends never does."""
+        """Read the struct; a service that only sends never calls this."""
         raise NotImplementedError
 
     def write(self, oprot: Any) -> None:  # noqa: ANN401  as above
@@ -106,7 +105,7 @@ class _ClickEvent(TypedDict):
 
 
 class _Arrivals:
-    """What has arrived at the collector."""
+    """The events that have arrived at the collector."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -125,10 +124,10 @@ class _Arrivals:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of the demo: there are none."""
+    """Add the description of the demo to its parser; it has no arguments."""
     parser.description = (
         f"Put {_EVENTS} Thrift events and {_EVENTS} JSON events on queues of this host, and watch two event "
-        "publishers deliver them to a collector in this process. Cleans up after itself; ends with status 0 "
+        "publishers deliver them to a collector in this process. Cleans up after itself. Exits with status 0 "
         "if every event arrived."
     )
 
@@ -149,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
             ),
             _flow("2j", serialize_v2j_event, collector, secret, Path(folder)) as (json_queue, json_publisher),
         ):
-            print(f"collector for development at {collector.url}, two queues, a publisher for each")
+            print(f"development collector at {collector.url}, two queues with a publisher each")
             publishers = [thrift_publisher, json_publisher]
             put = 0
             for _ in range(_EVENTS):
@@ -170,7 +169,7 @@ def run(arguments: argparse.Namespace) -> int:
             statuses = [publisher.wait(_PATIENCE) for publisher in publishers]
             counts = collector.counts
     except (EventError, OSError, subprocess.TimeoutExpired) as exc:
-        print(f"\nthe demo can't go on: {exc}", file=sys.stderr)
+        print(f"\nthe demo failed: {exc}", file=sys.stderr)
         return 1
     print(
         f"put {put} events ({_EVENTS} Thrift, {_EVENTS} JSON), delivered {arrivals.count} in "
@@ -186,7 +185,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _flow(
     version: str, serializer: Callable[[T], bytes], collector: DevCollector, secret: bytes, folder: Path
 ) -> Generator[tuple[EventQueue[T], subprocess.Popen[bytes]]]:
-    """Open a queue of its own and start the publisher that drains it; end and remove both afterwards."""
+    """Open a queue and start its publisher; afterwards stop the publisher and remove the queue."""
     name = f"demo-v{version}-{secrets.token_hex(6)}"
     host, port = collector.address
     config_file = folder / f"{name}.ini"
@@ -202,7 +201,7 @@ def _flow(
         ),
         encoding="utf-8",
     )
-    # The demo is of a POSIX queue, which its publisher reads.
+    # The demo uses POSIX queues, since its publishers read these.
     os.environ.pop(SPOOL_VARIABLE, None)
     queue = EventQueue(
         name,
@@ -239,6 +238,6 @@ def _flow(
 
 
 def _show(put: int, arrivals: _Arrivals) -> None:
-    """Show the progress on one line of a terminal; a file or a pipe gets the result only."""
+    """Show the progress on one line of a terminal; a file or a pipe gets only the result."""
     if sys.stdout.isatty():
         print(f"\rput {put:4d}   delivered {arrivals.count:4d}", end="", flush=True)

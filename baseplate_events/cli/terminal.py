@@ -1,12 +1,12 @@
-"""How commands write to a terminal: colour where it is wanted, tables, and the progress of long work.
+"""How commands write to a terminal: colour, tables, and the progress of long operations.
 
 Rules:
 
-1. Colour goes only to a terminal, and never where the environment has NO_COLOR (https://no-color.org) or a
-   terminal that is `dumb`.
-2. Progress goes only to a terminal, rewrites one line, and does so ten times a second at most.
-3. What comes from elsewhere - a file, a collector, an event - is passed through `printable`, so that it can
-   neither move the cursor nor break a table.
+1. Colour goes only to a terminal, and never if the environment has NO_COLOR (https://no-color.org) or the
+   terminal is `dumb`.
+2. Progress goes only to a terminal, rewrites one line, and is updated at most ten times a second.
+3. Foreign text (from a file, a collector or an event) passes through `printable`, so that it can neither
+   move the cursor nor break a table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
     "wants_colour",
 ]
 
-#: Seconds between two lines of progress: fluent to the eye, and nothing beside the work.
+#: Seconds between two updates of the progress: smooth to the eye, and cheap.
 _INTERVAL: Final = 0.1
 
 #: Blanks between two columns of a table.
@@ -48,7 +48,7 @@ _GAP: Final = 2
 #: Erases from the cursor to the end of the line (ECMA-48, EL).
 _ERASE: Final = "\x1b[K"
 
-#: What JSON allows between tokens, and a blank for each.
+#: What JSON allows between tokens, mapped to blanks.
 _BLANKS: Final = bytes.maketrans(b"\t\r\n", b"   ")
 
 #: What `paint` adds to a text (ECMA-48, SGR).
@@ -56,7 +56,7 @@ _STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Colour(enum.Enum):
-    """A colour, or another way to set off a text; the value is its parameter of SGR."""
+    """A colour or emphasis; the value is its SGR parameter."""
 
     RED = "31"
     GREEN = "32"
@@ -66,35 +66,35 @@ class Colour(enum.Enum):
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Tell whether what is written to a stream may be coloured."""
+    """Return whether text written to a stream may be coloured."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
 def paint(text: str, colour: Colour) -> str:
-    """Put a text in a colour."""
+    """Return the text in a colour."""
     return f"\x1b[{colour.value}m{text}\x1b[0m"
 
 
 def visible_length(text: str) -> int:
-    """Count the characters of a text that show, whatever it was painted with."""
+    """Return the number of visible characters of a text, ignoring what `paint` added."""
     return len(_STYLE.sub("", text))
 
 
 def event_for_terminal(event: bytes) -> bytes:
-    """Write an event for the terminal that stdout is: in one line, escaped.
+    """Format an event for a terminal: on one line, escaped.
 
-    It isn't cut, since it was asked for, and may be gone otherwise. JSON has line breaks and tabs only
-    between tokens, where a blank does as well.
+    It isn't truncated: the user asked for it, and it may exist nowhere else. JSON has line breaks and tabs
+    only between tokens, where a blank works as well.
     """
     encoding = (sys.stdout.encoding if sys.stdout is not None else None) or "ascii"
     return printable_bytes(event.translate(_BLANKS)).encode(encoding, "backslashreplace")
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align the columns of a table to the left; rows may be of different lengths.
+    """Align the columns of a table to the left; rows may differ in length.
 
     Returns:
-        A line for each row, without blanks at its end.
+        A line for each row, without trailing blanks.
     """
     lengths = [[visible_length(cell) for cell in row] for row in rows]
     widths = [max(column) for column in itertools.zip_longest(*lengths, fillvalue=0)]
@@ -108,13 +108,13 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def format_progress(label: str, done: int, total: int | None, seconds: float) -> str:
-    """Say how far a work has come.
+    """Format the progress of an operation.
 
     Args:
         label: What is counted, such as `events replayed`.
         done: How many are done.
-        total: How many there are, or None where that isn't known.
-        seconds: How long it has taken.
+        total: How many there are, or None if unknown.
+        seconds: How long it has taken so far.
     """
     rate = f" ({done / seconds:,.0f} a second)" if seconds >= 1 else ""
     if total is None:
@@ -127,7 +127,7 @@ def format_progress(label: str, done: int, total: int | None, seconds: float) ->
 
 
 def format_age(seconds: float) -> str:
-    """Write how long something takes or has taken, in two units at most: `5.0 s`, `3 min 20 s`, `2 d 4 h`."""
+    """Format a duration, in at most two units: `5.0 s`, `3 min 20 s`, `2 d 4 h`."""
     if seconds < 60:  # noqa: PLR2004 - a minute
         return f"{seconds:.1f} s"
     minutes, rest = divmod(int(seconds), 60)
@@ -140,12 +140,12 @@ def format_age(seconds: float) -> str:
 
 @final
 class Progress:
-    """The progress of a long work on the terminal of a user; nothing where there is none. A context manager.
+    """The progress of a long operation, shown on a terminal, if there is one. A context manager.
 
     Args:
-        stream: Where it is shown, stderr as a rule, so that it doesn't mix with what a command gives.
+        stream: Where it is shown, usually stderr, so that it doesn't mix with the command's output.
         label: What is counted, such as `events replayed`.
-        total: How many there are, or None where that isn't known.
+        total: How many there are, or None if unknown.
         clock: The monotonic clock, in seconds.
     """
 
@@ -166,7 +166,7 @@ class Progress:
         self._written = False
 
     def show(self, done: int) -> None:
-        """Tell how many are done by now; cheap enough to be called for each."""
+        """Report how many are done; cheap enough to be called for each."""
         if not self._shows:
             return
         now = self._clock()
@@ -175,17 +175,17 @@ class Progress:
         self._due_at = now + _INTERVAL
         self._written = True
         line = format_progress(self._label, done, self._total, now - self._started_at)
-        # One that wraps couldn't be rewritten.
+        # A line that wraps can't be rewritten.
         self._write(f"\r{line[: shutil.get_terminal_size().columns - 1]}{_ERASE}")
 
     def close(self) -> None:
-        """Take the line away, before something else is written."""
+        """Erase the line, before other output is written."""
         if self._written:
             self._written = False
             self._write(f"\r{_ERASE}")
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a terminal that hangs up must not end the work
+        with contextlib.suppress(OSError):  # a terminal that hangs up must not end the operation
             self._stream.write(text)
             self._stream.flush()
 

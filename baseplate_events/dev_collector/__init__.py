@@ -1,7 +1,7 @@
 """An event collector for development, tests and the demo; not for production.
 
-It takes what the event publisher sends (`event_publisher/policy/wire.py` describes that), checks all of it,
-and hands on the events. Whatever it doesn't take, it refuses with a reason.
+It accepts what the event publisher sends (see `event_publisher/policy/wire.py`), checks all of it, and passes
+the events on. It refuses anything else, with a reason.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What a collector takes and what it refuses, and why. Pure.
+"""Decides what a collector accepts, what it refuses, and why. Pure.
 
 Rules:
 
 1. Nothing here raises, whatever the bytes: the result is an `AcceptedBatch` or a `RejectedBatch`.
-2. A batch is taken whole or not at all.
-3. Nothing is parsed as JSON before its signature was found right, or inflated past the largest size.
-4. A reason names what is wrong and where, in one line of printable ASCII. It holds no content of an event, no
-   secret and no right signature.
+2. A batch is accepted whole or not at all.
+3. Nothing is parsed as JSON before its signature is verified, or inflated past the largest size.
+4. A reason names what is wrong and where, in one line of printable ASCII. It contains no event data, no
+   secret and no valid signature.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..event_publisher.policy.wire import sign
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-#: Bytes of an uncompressed batch; the bound of the wire, which the publisher keeps.
+#: Largest uncompressed batch in bytes; the limit of the protocol, which the publisher observes.
 MAX_SIZE: Final = 512_000
 
-#: Members of one gzip body. One is usual; the bound is there because each costs a copy of the rest.
+#: Most members of a gzip body. One is usual; the limit exists because each costs a copy of the rest.
 _MAX_GZIP_MEMBERS: Final = 16
 
-#: Characters of a client's words that a reason repeats.
+#: Most characters of a client's text that a reason repeats.
 _MAX_QUOTED: Final = 100
 
 _VERSIONS: Final = {"/v2": "2", "/v2j": "2j"}
 
-# Used where the key is unknown, so that this takes as long as a wrong signature.
-_NOBODYS_KEY: Final = b"\0" * 32
+#: Used for an unknown key, so that this takes as long as a wrong signature.
+_FALLBACK_SECRET: Final = b"\0" * 32
 
 _SIGNATURE: Final = re.compile(r"key=([^,]+), mac=([0-9a-f]{64})")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}")
@@ -49,11 +49,11 @@ _STRING_OR_BLANKS: Final = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\r\n]+')
 
 @dataclass(frozen=True, slots=True)
 class AcceptedBatch:
-    """A batch that was found right.
+    """A valid batch.
 
     Attributes:
-        events: The events in their order, each in one line: as sent, or where it was sent in several, without
-            the blanks between its tokens.
+        events: The events in order, each on one line: as sent, or without the blanks between its tokens if it
+            was sent on several.
     """
 
     events: tuple[bytes, ...] = field(repr=False)
@@ -61,7 +61,7 @@ class AcceptedBatch:
 
 @dataclass(frozen=True, slots=True)
 class RejectedBatch:
-    """A request that isn't taken.
+    """A refused request.
 
     Attributes:
         status: The HTTP status to answer with.
@@ -83,13 +83,13 @@ class _RefusalError(Exception):
 def check_head(
     method: str, path: str, headers: Sequence[tuple[str, str]], *, max_size: int = MAX_SIZE
 ) -> int | RejectedBatch:
-    """Check what can be checked before the body is there.
+    """Check what can be checked before the body arrives.
 
     Args:
         method: The method of the request.
         path: Its target, as sent.
-        headers: Names and values of its headers; names in any case, repeated ones as often as sent.
-        max_size: Bytes that an uncompressed batch may have.
+        headers: Names and values of its headers; names in any case, repeated headers repeatedly.
+        max_size: Largest uncompressed batch in bytes.
 
     Returns:
         Bytes of the body to read, or why the request is refused (404, 405, 411, 400, 413 or 415).
@@ -114,13 +114,13 @@ def check_batch(
     Args:
         method: The method of the request.
         path: Its target, as sent.
-        headers: Names and values of its headers; names in any case, repeated ones as often as sent.
+        headers: Names and values of its headers; names in any case, repeated headers repeatedly.
         body: Its body, as sent.
-        keys: Secrets by the names of their keys.
-        max_size: Bytes that an uncompressed batch may have.
+        keys: Secrets by key name.
+        max_size: Largest uncompressed batch in bytes.
 
     Returns:
-        The events of the batch, or why it is refused: for its head (see `check_head`), its signature (401),
+        The events of the batch, or the refusal: for its head (see `check_head`), its signature (401),
         its size (413) or its content (400).
     """
     try:
@@ -132,7 +132,7 @@ def check_batch(
         if len(plain) > max_size:
             return _too_large(max_size)
         # Compared in constant time, and for an unknown key as well.
-        matches = hmac.compare_digest(sign(keys.get(name, _NOBODYS_KEY), plain), mac)
+        matches = hmac.compare_digest(sign(keys.get(name, _FALLBACK_SECRET), plain), mac)
         if name not in keys:
             return RejectedBatch(401, f"X-Signature: unknown key {_quote(name)}")
         if not matches:
@@ -154,7 +154,7 @@ def _body_length(method: str, path: str, headers: Sequence[tuple[str, str]], max
         raise _RefusalError(411, "Content-Length is missing")
     if not _DIGITS.fullmatch(declared):
         raise _RefusalError(400, "Content-Length isn't a number of bytes")
-    # gzip makes incompressible bytes a little larger, hence the room above max_size.
+    # gzip makes incompressible bytes a little larger, so the limit exceeds max_size.
     limit = 2 * max_size + 1_024
     if int(declared) > limit:
         raise _RefusalError(413, f"the body is larger than {counted(limit, 'byte')} as sent")
@@ -166,7 +166,7 @@ def _body_length(method: str, path: str, headers: Sequence[tuple[str, str]], max
 
 
 def _header(headers: Sequence[tuple[str, str]], name: str, status: int) -> str | None:
-    """Return the value of a header, or None; raise a refusal with this status where there are several."""
+    """Return the value of a header, or None; raise a refusal with this status if there are several."""
     values = [value.strip(" \t") for key, value in headers if key.lower() == name.lower()]
     if len(values) > 1:
         raise _RefusalError(status, f"{name} was sent {len(values)} times")
@@ -194,7 +194,7 @@ def _signature(headers: Sequence[tuple[str, str]]) -> tuple[str, str]:
 
 
 def _gunzip(data: bytes, max_size: int) -> bytes:
-    """Inflate all members of a gzip body; never holds more than one byte above `max_size`."""
+    """Inflate all members of a gzip body; never holds more than `max_size` and one byte."""
     plain: list[bytes] = []
     size = 0
     for _ in range(_MAX_GZIP_MEMBERS):
@@ -221,7 +221,7 @@ def _too_large(max_size: int) -> RejectedBatch:
 
 
 def _split(plain: bytes, version: str) -> tuple[bytes, ...]:
-    """Return the events of a batch of this version of the wire."""
+    """Return the events of a batch of this protocol version."""
     try:
         text = plain.decode()
     except UnicodeDecodeError as exc:
@@ -236,7 +236,7 @@ def _split(plain: bytes, version: str) -> tuple[bytes, ...]:
     events = _events(text, opening.end(), _V2_CLOSING)
     if len(events) != int(opening[1]):
         raise _RefusalError(
-            400, f"the batch says that it is of {opening[1]}, but it holds {counted(len(events), 'event')}"
+            400, f"the batch declares {opening[1]}, but holds {counted(len(events), 'event')}"
         )
     return events
 
@@ -273,7 +273,7 @@ def _skip_blanks(text: str, start: int) -> int:
 
 
 def _end_of_object(text: str, begin: int, number: int) -> int:
-    """Return where the JSON object that begins here ends; `number` is that of the event."""
+    """Return the end of the JSON object that begins here; `number` is that of the event."""
     if not text.startswith("{", begin):
         raise _RefusalError(400, f"event {number} isn't a JSON object")
     try:
@@ -290,10 +290,10 @@ def _refuse_constant(_: str) -> NoReturn:
     raise _RefusalError(400, "an event holds NaN or Infinity, which isn't valid JSON")
 
 
-# Only the grammar counts here: numbers of any size pass and aren't computed.
+# Only the grammar matters here: numbers of any size pass, and aren't converted.
 _STRICT_JSON: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
 
 
 def _quote(words: str) -> str:
-    """Return a client's words as printable ASCII of bounded length."""
+    """Return a client's text as printable ASCII of limited length."""
     return ascii(words if len(words) <= _MAX_QUOTED else f"{words[:_MAX_QUOTED]}...")

@@ -1,22 +1,22 @@
 """The event publisher: the sidecar that drains an event queue and posts it to the event collector.
 
-Where to find what, in the order in which an event passes:
+The modules, in the order in which an event passes them:
 
     queue_consumer   receives events from the POSIX queue; `unlink_watch` notices by `inotify` that it was
                      removed, `queue_lock` finds a second publisher, and `missing_queue` stands for one that
                      isn't there
     relay            appends them to the spool, if there is one
-    spool_reader/    reads what services and the relay appended to a spool, until it is delivered
-    event_sources    decides how much is received and read, also at a stop; `spool_source` joins reader, relay
-                     and ledger for it
-    publisher        the loop that takes every decision; `control` wakes it, `clock` supplies the time
-    policy/          what is decided, without any I/O: batches, poison, backoff, outcomes, ...
+    spool_reader/    reads what services and the relay appended to a spool
+    event_sources    decides how much to receive and read, also during a stop; `spool_source` combines
+                                      reader, relay and ledger for it
+    publisher        the loop that makes every decision; `control` wakes it, `clock` supplies the time
+    policy/          the decisions, without any I/O: batches, poison, backoff, outcomes, ...
     sender           a thread that compresses, signs and posts a batch
     http_transport   posts a request: `http_connection` connects and sends, `http_response` reads the answer,
                      `addresses` and `certificates` are what all senders share
     ledger/          which batches were begun, what is delivered, and dead letters: events that were given up
 
-and around that:
+Around these:
 
     __main__         the command line, with the signals; `exit_status` has its statuses, `standard_streams`
                      what happens if stdout or stderr is closed

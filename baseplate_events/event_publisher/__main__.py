@@ -1,7 +1,7 @@
 """The event publisher's command line: `python -m baseplate_events.event_publisher CONFIG.ini`.
 
-Exit statuses: 0 after a stop by SIGTERM or SIGINT, and for a configuration that `--check` finds good; 1 where
-the queue or the spool can't be opened; 2 for a mistake in the command line or the configuration.
+Exit statuses: 0 after a stop by SIGTERM or SIGINT, and if `--check` finds a valid configuration; 1 if the
+queue or the spool can't be opened; 2 for a command-line or configuration error.
 """
 
 from __future__ import annotations
@@ -37,17 +37,15 @@ logger: logging.Logger = logging.getLogger(__name__)
 _VERSION: Final = f"{(__package__ or '').rpartition('.')[0]} {__version__}"
 
 _EPILOG: Final = """\
-SIGTERM or SIGINT stops the publisher: it delivers what is in the spool and the queue until shutdown.grace is
-over, leaves the rest in the spool or puts it back, and ends with status 0. A second signal ends it at once.
-SIGHUP makes it read the configuration again.
+SIGTERM or SIGINT stops the publisher: it delivers the spool and the queue until shutdown.grace is over, then
+leaves the rest in the spool or puts it back on the queue, and exits with status 0. A second signal ends it
+immediately. SIGHUP reloads the configuration.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of the publisher."""
-    parser.description = (
-        "Take events from a queue or spool of this host and deliver them to the event collector."
-    )
+    """Add the arguments of the publisher to a parser."""
+    parser.description = "Deliver the events of a queue or spool of this host to the event collector."
     parser.epilog = _EPILOG
     parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
     parser.add_argument(
@@ -57,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--debug", action="store_true", help="log every batch")
     parser.add_argument("--log-format", choices=FORMATS, default=FORMATS[0], help="default: text")
-    parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     parser.add_argument("--version", action="version", version=_VERSION)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Publish until a signal comes, and return the exit status.
+    """Publish until a signal arrives, and return the exit status.
 
-    Must be called from the main thread; SIGTERM, SIGINT and SIGHUP are handled from then on.
+    Must be called from the main thread; it handles SIGTERM, SIGINT and SIGHUP.
     """
     configure_logging(arguments.log_format, debug=arguments.debug)
     load = Loader(arguments.config_file, arguments.queue_name)
@@ -73,13 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
             name = load().queue.name
             check_neighbours(arguments.config_file, name, os.environ)
             _warn_about_file(arguments.config_file, name)
-            report(f"{arguments.config_file}: [event-publisher:{name}] is good")
+            report(f"{arguments.config_file}: [event-publisher:{name}] is valid")
             return 0
         control = Control(time.monotonic)
-        # Before anything that takes time: a spool's recovery can take minutes, and process 1 of a container
-        # ignores a signal without a handler.
+        # Before anything slow: recovery of a spool can take minutes, and process 1 of a container ignores
+        # signals without a handler.
         control.handle_signals()
-        # Jitter is no secret.
+        # Jitter needs no secure random source.
         publisher = EventPublisher(load, random.Random(), Notifier(os.environ), control=control)  # noqa: S311
     except EventError as exc:
         return failed(exc)
@@ -90,21 +88,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class Loader:
-    """Reads the settings, those of the same queue each time, whatever else comes into the file."""
+    """Loads the settings, always those of the same queue, even if the file gets further sections."""
 
     def __init__(self, path: str, queue_name: str | None) -> None:
         self._path = path
         self._queue_name = queue_name
 
     def __call__(self) -> PublisherSettings:
-        """Read the settings; raises a `ConfigurationError` with all mistakes."""
+        """Load the settings; raises a `ConfigurationError` with all mistakes."""
         settings = load_settings(self._path, self._queue_name, os.environ)
         self._queue_name = settings.queue.name
         return settings
 
 
 def _warn_about_file(path: str, queue_name: str) -> None:
-    """Log if others get at the configuration file."""
+    """Log a warning if other users can read or write the configuration file."""
     access = inspect_file(path, f"event-publisher:{queue_name}")
     for warning in access.warnings() if access is not None else ():
         logger.warning("%s", warning)

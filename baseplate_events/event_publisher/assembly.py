@@ -34,7 +34,7 @@ class Parts:
     """The open parts of a publisher.
 
     Attributes:
-        consumer: The queue, or what stands for it.
+        consumer: The queue, or its stand-in.
         source: The spool, or None.
         keeps_letters: Whether events that are given up become dead letters.
         delivery: The policy.
@@ -55,10 +55,10 @@ def open_parts(
     """Open the parts of a publisher.
 
     Args:
-        stack: Closes them in the end, except the consumer, which the caller closes. After an error the
+        stack: Closes the parts in the end, except the consumer, which the caller closes. After an error the
             consumer is closed here, and the stack closes the rest.
-        current_settings: Gives the settings; asked again whenever the queue is reopened.
-        random_source: Where jitter comes from.
+        current_settings: Returns the settings; called again whenever the queue is reopened.
+        random_source: The source of jitter.
         clock: The clocks.
 
     Raises:
@@ -104,7 +104,7 @@ def open_parts(
 def _open_consumer(
     settings: PublisherSettings, open_queue: Callable[[], MessageQueue], now: float
 ) -> QueueConsumer | MissingQueue:
-    """Open the queue that the settings want; with a spool, one that can't be made is no error."""
+    """Open the configured queue; with a spool, a queue that can't be created is no error."""
     name, exclusive = f"/events-{settings.queue.name}", settings.queue.exclusive
     if settings.queue.transport == "posix":
         return QueueConsumer(open_queue, exclusive=exclusive)
@@ -134,7 +134,7 @@ def _open_source(
     dead_letters: DeadLetterSettings,
     clock: Clock,
 ) -> SpoolSource:
-    # Not at the start: a publisher without a spool starts a sixth sooner.
+    # Imported late: a publisher without a spool starts a sixth faster.
     from ..spool.directory import SpoolDirectory  # noqa: PLC0415
     from .ledger.file import SPOOL_NAME  # noqa: PLC0415
     from .ledger.ledger import Ledger  # noqa: PLC0415
@@ -156,7 +156,7 @@ def _open_source(
     with contextlib.ExitStack() as opened:
         files = ReaderFolder(directory)
         opened.callback(files.close)
-        # Only who has locked the spool may open its ledger.
+        # Only the process that has locked the spool may open its ledger.
         ledger = Ledger(
             os.path.join(directory.path, SPOOL_NAME),  # noqa: PTH118 - pathlib would change some paths
             clock=clock.monotonic,
@@ -192,7 +192,7 @@ def _open_letters(settings: PublisherSettings, dead_letters: DeadLetterSettings,
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - as above
     except OSError as exc:
-        raise LedgerError(folder, f"can't be used as a folder for dead letters: {exc.strerror}") from exc
+        raise LedgerError(folder, f"can't be used as the folder for dead letters: {exc.strerror}") from exc
     ledger = Ledger(
         os.path.join(folder, LETTERS_NAME),  # noqa: PTH118 - as above
         clock=clock.monotonic,

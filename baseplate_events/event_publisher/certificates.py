@@ -1,4 +1,4 @@
-"""The certificates to trust: loaded when they are needed, and again when their file has changed."""
+"""The trusted certificates: loaded on demand, and reloaded when their file changes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import ssl
 import threading
 from typing import TypeAlias
 
-#: What changes with a file: device, inode, size, and when it was written and renamed, in nanoseconds.
+#: The version of a file: device, inode, size, and the times of its last write and rename in nanoseconds.
 _Version: TypeAlias = tuple[int, int, int, int, int]
 
 
 class CertificatesError(OSError):
-    """The certificates to trust can't be loaded."""
+    """Raised if the trusted certificates can't be loaded."""
 
 
 class Certificates:
-    """The certificates to trust. Shared by all senders, for each copy takes time and a megabyte to load."""
+    """The trusted certificates. Shared by all senders, since each copy takes a megabyte and time to load."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +27,7 @@ class Certificates:
         """Return a context that verifies certificates and host names and offers HTTP/1.1.
 
         Args:
-            ca_file: Path of a PEM file with the certificates to trust. None: the system's.
+            ca_file: Path of a PEM file with the trusted certificates; None for the system's.
 
         Raises:
             CertificatesError: They can't be loaded.
@@ -36,10 +36,10 @@ class Certificates:
         path = ca_file or system.cafile
         with self._lock:
             try:
-                # Before it is read: a change meanwhile is then seen the next time.
+                # Before it is read, so that the next call notices a change during the read.
                 wanted = ca_file, _version(path) if path else None
                 if self._context is None or self._loaded != wanted:
-                    # By path: without one, system certificates that can't be read are silently left out.
+                    # Explicit paths: without them, unreadable system certificates are silently skipped.
                     context = ssl.create_default_context(
                         cafile=path, capath=None if ca_file else system.capath
                     )

@@ -14,7 +14,7 @@ class Clock(Protocol):
     """The clocks of a system."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back, for durations."""
+        """Return monotonic seconds, for durations."""
         ...
 
     def wall_time(self) -> float:
@@ -22,7 +22,7 @@ class Clock(Protocol):
         ...
 
     def poll(self, poller: select.poll, seconds: float) -> list[tuple[int, int]]:
-        """Wait until a descriptor of `poller` is ready, or until `seconds` have passed (infinity: never).
+        """Wait until a descriptor of `poller` is ready, at most `seconds` (which may be infinity).
 
         Returns:
             The descriptors that are ready, with their events, as `select.poll.poll` returns them.
@@ -35,7 +35,7 @@ class SystemClock:
     """The clocks of this system."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return monotonic seconds."""
         return time.monotonic()
 
     def wall_time(self) -> float:
@@ -43,6 +43,6 @@ class SystemClock:
         return time.time()
 
     def poll(self, poller: select.poll, seconds: float) -> list[tuple[int, int]]:
-        """Wait until a descriptor is ready, or until `seconds` have passed."""
-        # poll(2) counts in milliseconds; rounding up keeps it from waking just too early, again and again.
+        """Wait until a descriptor is ready, at most `seconds`."""
+        # poll(2) counts in milliseconds; rounding up avoids repeated wake-ups just before the time.
         return poller.poll(None if seconds == math.inf else math.ceil(max(0.0, seconds) * 1_000))

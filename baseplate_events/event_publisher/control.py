@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 @final
 class Control:
-    """Takes requests from signal handlers and other threads, and wakes the deciding thread.
+    """Accepts requests from signal handlers and other threads, and wakes the main loop.
 
-    It exists before the publisher does, so that a signal that comes while a large spool is recovered is not
-    lost. Every method may be called from a signal handler.
+    It exists before the publisher does, so that a signal during the recovery of a large spool isn't lost.
+    Every method may be called from a signal handler.
 
     Args:
-        monotonic: Gives seconds of the monotonic clock.
+        monotonic: The monotonic clock, in seconds.
 
     Attributes:
         stops: How often `stop` was called.
-        stopped_at: When it was called first, by the monotonic clock; 0 before.
+        stopped_at: When `stop` was first called, by the monotonic clock; 0 before.
         reload_wanted: Whether `reload` was called; the publisher resets it.
     """
 
@@ -32,18 +32,18 @@ class Control:
         self.stops: int = 0
         self.stopped_at: float = 0.0
         self.reload_wanted: bool = False
-        # Sockets rather than a pipe: a call that comes after they were closed hits no one else's descriptor.
+        # Sockets rather than a pipe: a call after they were closed can't hit another descriptor.
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._handles_signals = False
 
     def handle_signals(self) -> None:
-        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, until `close`; for the main thread alone.
+        """Let SIGTERM and SIGINT call `stop`, and SIGHUP `reload`, until `close`; for the main thread only.
 
-        Python runs a handler between two instructions of the main thread, and not while that waits for
-        descriptors. A signal that comes just before the wait begins, or that the system hands to another
-        thread, doesn't end it. So the interpreter itself wakes the main thread (`signal.set_wakeup_fd`).
+        Python runs a handler between two instructions of the main thread, not while it waits for descriptors.
+        A signal that arrives just before the wait begins, or that the system delivers to another thread,
+        doesn't end the wait. So the interpreter itself wakes the main thread (`signal.set_wakeup_fd`).
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: self.stop())
@@ -52,20 +52,20 @@ class Control:
         self._handles_signals = True
 
     def stop(self) -> None:
-        """Ask to stop; a second call asks to stop at once."""
+        """Request a stop; a second call requests an immediate stop."""
         if not self.stops:
             self.stopped_at = self._monotonic()
         self.stops += 1
         self.wake()
 
     def reload(self) -> None:
-        """Ask to read the configuration again."""
+        """Request a reload of the configuration."""
         self.reload_wanted = True
         self.wake()
 
     def wake(self) -> None:
-        """End the wait of the deciding thread, or its next one."""
-        with contextlib.suppress(OSError):  # it is full, which wakes as well, or closed
+        """End the current or next wait of the main loop."""
+        with contextlib.suppress(OSError):  # it is full, which wakes the loop anyway, or closed
             self._writer.send(b"!")
 
     def fileno(self) -> int:
@@ -73,12 +73,12 @@ class Control:
         return self._reader.fileno()
 
     def clear(self) -> None:
-        """Take note of every `wake` so far."""
+        """Consume every `wake` so far."""
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(1_024)
 
     def close(self) -> None:
-        """Close the descriptors; requests that come later change nothing."""
+        """Close the descriptors; later requests are ignored."""
         if self._handles_signals:
             signal.set_wakeup_fd(-1)
         self._reader.close()

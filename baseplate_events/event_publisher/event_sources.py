@@ -109,7 +109,7 @@ class EventSources:
     def check_queue(self, now: float) -> None:
         """Follow the queue if it was removed, or use it if it was missing and exists now."""
         consumer = self.consumer
-        if consumer.look(now):
+        if consumer.refresh(now):
             if isinstance(consumer, MissingQueue) and consumer.found is not None:
                 self.consumer = consumer.found
                 logger.warning("there is a POSIX queue now: %s", self.consumer.name)
@@ -124,7 +124,7 @@ class EventSources:
     def register(self, poller: select.poll, now: float) -> float:
         """Register with a poller what announces events; return when to look at the latest."""
         self.consumer.register(poller, receiving=min(self._may_receive(), self._room(now)) > 0)
-        times = [self.consumer.look_at]
+        times = [self.consumer.refresh_at]
         if self._spool is not None:
             times += [self._spool.work_at, now + self._wait_for_spool(self._spool, poller)]
             if self._delivery.memory_left <= 0 and now < self.ended_at + self._stall:

@@ -20,8 +20,8 @@ EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
 
-def say(line: str) -> None:
-    """Write a line to stderr, whatever it holds; do nothing where stderr is closed or takes nothing."""
+def print_stderr(line: str) -> None:
+    """Write a line to stderr, escaped; do nothing if stderr is closed or can't be written."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"{printable(line)}\n")
@@ -29,7 +29,7 @@ def say(line: str) -> None:
 
 
 def failed(error: EventError) -> int:
-    """Write an error to stderr, a line for each of its problems, and return the exit status for it."""
+    """Write an error to stderr, one line per problem, and return its exit status."""
     for line in error.problems if isinstance(error, ConfigurationError) else [str(error)]:
-        say(line)
+        print_stderr(line)
     return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_FAILURE

@@ -1,16 +1,16 @@
-"""Connecting to the collector, and one request at a time on a connection.
+"""Connects to the collector, and sends one request at a time on a connection.
 
 A response counts only for the request that caused it:
 
-1. On a connection that was used before, bytes that arrive before the whole next request was handed to the
-   system aren't its answer. They are late, for an earlier request, or come from a peer that closes. The
-   request goes out again on another connection, which is safe, since this one didn't get all of it.
-2. On a new connection such bytes can only be for this request. A collector may refuse by what it has seen so
-   far (413 by Content-Length, 401 by the headers) and close with the rest unread, which breaks the sending.
-   Then a refusal that has arrived is the answer. A success isn't: the collector can't have stored what it
-   hasn't got.
-3. A stray response that arrives after the last byte was handed over can't be told from the answer. So that
-   there is none, a connection is only kept after exactly one response that leaves no doubt where it ended
+1. On a reused connection, bytes that arrive before the whole next request was handed to the system aren't its
+   answer. They are a late answer to an earlier request, or come from a peer that closes. The request is sent
+   again on another connection, which is safe, since this one didn't get all of it.
+2. On a new connection such bytes can only belong to this request. A collector may refuse early (413 by
+   Content-Length, 401 by the headers) and close without reading the rest, so that sending fails. A refusal
+   that has arrived is then the answer. A success isn't: the collector can't have stored what it hasn't
+   received.
+3. A stray response that arrives after the last byte was handed over can't be distinguished from the answer.
+   To prevent that, a connection is kept only after exactly one response whose end is certain
    (`http_response`).
 """
 
@@ -32,40 +32,40 @@ if TYPE_CHECKING:
 
     from .addresses import Address, AddressBook
 
-#: Bytes that are handed to the socket at a time, within `timeout` each. 22 KB/s are enough by default.
+#: Bytes sent to the socket at a time, each within `timeout`. With the default, 22 KB/s are enough.
 _PIECE: Final = 64 * 1024
 
-#: Seconds that connecting to one of several addresses gets at least, however many follow: a lost SYN is sent
+#: Fewest seconds for connecting to one of several addresses, however many follow: a lost SYN is sent
 #: again after one (RFC 6298, 2).
 _LEAST_SHARE: Final = 1.0
 
-#: What some servers say before they close a connection that was idle for too long (RFC 9110, 15.5.9).
+#: Some servers send this before they close a connection that was idle for too long (RFC 9110, 15.5.9).
 _REQUEST_TIMEOUT: Final = 408
 
-#: Seconds that the body of a response may take. The status counts without it: a body is only read to keep the
-#: connection, or for its excerpt in the log. So it must not hold up the sender.
+#: Seconds for reading the body of a response. The status counts without it: the body is read only to keep the
+#: connection, or for an excerpt in the log. So it must not delay the sender.
 BODY_TIME: Final = 1.0
 
-#: What this host lacks; another address wouldn't change it.
+#: Errors of this host; another address wouldn't help.
 OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _PORTS: Final = {"http": 80, "https": 443}
 
-# The dot at the end of an absolute name, with or without a port behind it.
+# The final dot of an absolute name, with or without a port after it.
 _FINAL_DOT = re.compile(r"\.(?=(?::[0-9]*)?$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to the collector. An absolute name has its dot for this host's resolver, and for no one else.
+    """The route to the collector. Only this host's resolver gets the final dot of an absolute name.
 
     Attributes:
-        host: What to connect to: the collector or the proxy before it, without brackets.
+        host: The host to connect to: the collector or the proxy, without brackets.
         port: Its port.
-        authority: The collector as a request names it: `HOST` or `HOST:PORT`.
-        name: The collector's name, which its certificate is to be for.
-        tunnel: The collector's `HOST:PORT` that the proxy is asked to connect to; None without a proxy.
-        secure: Whether TLS is spoken.
+        authority: The collector in a request: `HOST` or `HOST:PORT`.
+        name: The collector's name, which its certificate must match.
+        tunnel: The collector's `HOST:PORT` for the proxy's CONNECT; None without a proxy.
+        secure: Whether to use TLS.
     """
 
     host: str
@@ -77,7 +77,7 @@ class Route:
 
     @classmethod
     def to(cls, url: str, proxy: str | None) -> Route:
-        """Return the way to the collector at a URL, `http://` or `https://`, or to the proxy before it."""
+        """Return the route to the collector at a URL, `http://` or `https://`, possibly through a proxy."""
         parts = urlsplit(url)
         peer = urlsplit(proxy) if proxy is not None else parts
         authority = _FINAL_DOT.sub("", parts.netloc)
@@ -93,29 +93,29 @@ class Route:
 
 
 class StaleConnectionError(ConnectionError):
-    """A kept connection isn't idle, or broke before anything of a response came."""
+    """A reused connection isn't idle, or broke before any byte of a response arrived."""
 
 
 class TunnelError(ConnectionRefusedError):
-    """The proxy doesn't connect to the collector.
+    """The proxy refuses to connect to the collector.
 
     Attributes:
-        status: The HTTP status that it answers with.
-        reason: Its words for that, perhaps none.
+        status: The HTTP status of its answer.
+        reason: Its reason phrase, which may be empty.
     """
 
     def __init__(self, status: int, reason: str) -> None:
-        super().__init__(f"the proxy doesn't connect: {status} {reason}".rstrip())
+        super().__init__(f"the proxy refuses to connect: {status} {reason}".rstrip())
         self.status = status
         self.reason = reason
 
 
 class Budget:
-    """The time that an attempt may still take.
+    """The time left for an attempt.
 
     Args:
-        timeout: Seconds that one operation may take.
-        deadline: Seconds that an attempt may take.
+        timeout: Seconds for one operation.
+        deadline: Seconds for the whole attempt.
         clock: The monotonic clock, in seconds.
     """
 
@@ -126,23 +126,23 @@ class Budget:
         self._ends_at = 0.0
 
     def start(self) -> None:
-        """Begin an attempt."""
+        """Start an attempt."""
         self._ends_at = self._clock() + self._deadline
 
     def left(self) -> float:
-        """Return the seconds that the next operation may take; raise `TimeoutError` if there are none."""
+        """Return the seconds for the next operation; raise `TimeoutError` if none are left."""
         return min(self._timeout, self._rest())
 
-    def hurry(self) -> None:
-        """Leave `BODY_TIME` to the attempt at most: what it is for is known."""
+    def limit_to_body(self) -> None:
+        """Limit the attempt to another `BODY_TIME`: its result is known."""
         self._ends_at = min(self._ends_at, self._clock() + BODY_TIME)
 
     def share(self, parts: int) -> float:
-        """Return the seconds that one of several tries may take, so that the others get theirs."""
+        """Return the seconds for one of several tries, so that the others get their share."""
         return min(self.left(), max(_LEAST_SHARE, self._rest() / parts))
 
     def is_fair(self, seconds: float) -> bool:
-        """Tell whether a try that took so long shows that no answer comes."""
+        """Return whether a try of this length shows that there is no answer."""
         return seconds >= min(self._timeout, _LEAST_SHARE)
 
     def now(self) -> float:
@@ -161,14 +161,14 @@ class Connection:
 
     Args:
         connected: The socket.
-        address: What it is connected to.
-        budget: The time that an attempt may still take.
-        detour: Whether other addresses used up some of this attempt before.
+        address: The address it is connected to.
+        budget: The time left for the attempt.
+        detour: Whether other addresses used up some of this attempt's time.
 
     Attributes:
-        address: What it is connected to.
-        opened_at: When it was made, by the clock of the budget.
-        used_at: When its last response came.
+        address: The address it is connected to.
+        opened_at: When it was opened, by the clock of the budget.
+        used_at: When its last response arrived.
         detour: As given.
     """
 
@@ -177,8 +177,8 @@ class Connection:
         self.opened_at: float = budget.now()
         self.used_at: float = self.opened_at
         self.detour = detour
-        self._kept = False  # whether it has carried a request
-        self._answered = False  # whether anything came back for the last one
+        self._kept = False  # whether it has carried a request before
+        self._answered = False  # whether any byte of an answer to the last one arrived
         self._budget = budget
         self._attach(connected)
 
@@ -189,13 +189,13 @@ class Connection:
         self._poller.register(connected, select.POLLIN)
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
-        """Speak TLS from here on, to a peer that proves to be this host.
+        """Start TLS, with a peer that proves to be this host.
 
         Returns:
-            The socket, to ask what was agreed on.
+            The socket, for its TLS version and certificate.
 
         Raises:
-            OSError: The handshake fails, or the certificate isn't good.
+            OSError: The handshake failed, or the certificate isn't valid.
         """
         self._socket.settimeout(self._budget.left())  # bounds the whole handshake
         tls = context.wrap_socket(self._socket, server_hostname=host)
@@ -203,31 +203,31 @@ class Connection:
         return tls
 
     def open_tunnel(self, authority: str) -> None:
-        """Have a proxy connect to the collector; everything that follows goes there.
+        """Ask a proxy to connect to the collector; everything sent afterwards goes there.
 
         Raises:
             TunnelError: The proxy refuses.
-            OSError: The connection broke, or the time is up.
-            MalformedResponseError: It isn't a proxy.
+            OSError: The connection broke, or the time ran out.
+            MalformedResponseError: The peer isn't a proxy.
         """
         self._send(memoryview(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode("latin-1")))
         answer = ResponseReader(self._receive).read(tunnel=True)
         if not answer.success:
             raise TunnelError(answer.response.status, answer.response.reason)
         if answer.rest:
-            raise MalformedResponseError("more than its response came from the proxy")
+            raise MalformedResponseError("the proxy sent more than its response")
 
     def exchange(self, head: bytes, body: bytes) -> Answer:
-        """Send a request and read the response to it.
+        """Send a request and read its response.
 
         Args:
             head: The request line and the headers, with the empty line that ends them.
             body: The body.
 
         Raises:
-            StaleConnectionError: It was used before, and the request is to be sent on another connection.
-            MalformedResponseError: What came isn't a response to this request.
-            OSError: The connection broke, or the time is up.
+            StaleConnectionError: It was used before; send the request on another connection.
+            MalformedResponseError: The peer sent something other than a response to this request.
+            OSError: The connection broke, or the time ran out.
         """
         self._answered = False
         try:
@@ -239,21 +239,21 @@ class Connection:
                 raise StaleConnectionError(str(exc)) from None
             raise
         if self._kept and answer.response.status == _REQUEST_TIMEOUT:
-            raise StaleConnectionError("the collector had waited for too long")
+            raise StaleConnectionError("the collector closed an idle connection")
         if answer.premature and not answer.refusal:
-            raise MalformedResponseError("a success came before the request was sent")
+            raise MalformedResponseError("a success arrived before the request was sent")
         self._kept = True
         return answer
 
     def close(self) -> None:
-        """Close it, whatever is still to come."""
+        """Close it, even in the middle of a response."""
         self._socket.close()
 
     def _exchange(self, head: bytes, body: bytes) -> Answer:
         early = b""
         try:
             for piece in _pieces(head, body):
-                early += self._look(MAX_HEAD - len(early))
+                early += self._receive_early(MAX_HEAD - len(early))
                 self._send(piece)
         except OSError:
             if self._kept:
@@ -262,13 +262,13 @@ class Connection:
             if refusal is None:
                 raise
             return refusal
-        return ResponseReader(self._receive, early, self._budget.hurry).read()
+        return ResponseReader(self._receive, early, self._budget.limit_to_body).read()
 
-    def _look(self, most: int) -> bytes:
-        """Return what came before the next piece of the request is sent.
+    def _receive_early(self, most: int) -> bytes:
+        """Return the bytes that arrived before the next piece of the request is sent.
 
         Raises:
-            ConnectionResetError: Something did, if only the end, on a connection that was used before.
+            ConnectionResetError: Bytes or the end arrived on a connection that was used before.
         """
         arrived = self._arrived(most) if most else None
         if arrived is not None and self._kept:
@@ -276,7 +276,7 @@ class Connection:
         return arrived or b""
 
     def _refusal(self, early: bytes) -> Answer | None:
-        """Return the refusal that explains why the request couldn't be sent, if all of its head is here."""
+        """Return the refusal that explains why the request couldn't be sent, if its head is complete."""
         try:
             answer = ResponseReader(self._receive_arrived, early).read()
         except OSError:
@@ -297,22 +297,22 @@ class Connection:
     def _receive_arrived(self, most: int) -> bytes:
         data = self._arrived(most)
         if data is None:
-            raise BlockingIOError("nothing more has come")
+            raise BlockingIOError("nothing more has arrived")
         return data
 
     def _arrived(self, most: int) -> bytes | None:
-        """Return what can be read without waiting: None if nothing can, nothing at the end."""
+        """Return the bytes readable without waiting: None if there are none, b"" at the end."""
         if not self._poller.poll(0) and not (self._tls and self._tls.pending()):
             return None
         self._socket.settimeout(0)
         try:
             return self._socket.recv(most)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None  # of TLS, such as a session ticket
+            return None  # a TLS record, such as a session ticket
 
 
 def _pieces(head: bytes, body: bytes) -> Iterator[memoryview]:
-    """Split a request into what is sent at a time; the head goes with the first of the body."""
+    """Split a request into the pieces to send; the head goes with the first piece of the body."""
     first = max(0, _PIECE - len(head))
     yield memoryview(head + body[:first])
     view = memoryview(body)
@@ -321,19 +321,19 @@ def _pieces(head: bytes, body: bytes) -> Iterator[memoryview]:
 
 
 def dial(host: str, port: int, budget: Budget, book: AddressBook) -> tuple[socket.socket, Address, bool]:
-    """Connect to the first address of a host that answers.
+    """Connect to the first address of a host that accepts.
 
     Args:
         host: Its name or address, without brackets.
         port: Its port.
-        budget: Bounds all of it but the lookup, which the system's resolver bounds.
-        book: Says which addresses to try first, and gets to know those that fail.
+        budget: Limits everything except the lookup, which the system's resolver limits.
+        book: Orders the addresses, and records those that fail.
 
     Returns:
-        The socket, its address, and whether others failed before.
+        The socket, its address, and whether other addresses failed before.
 
     Raises:
-        OSError: The name isn't found, no address answers, or the time is up.
+        OSError: The name wasn't found, no address accepted, or the time ran out.
     """
     try:
         found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
@@ -347,9 +347,9 @@ def dial(host: str, port: int, budget: Budget, book: AddressBook) -> tuple[socke
         except OSError as exc:
             if exc.errno in OUT_OF_RESOURCES:
                 raise
-            # What got too little time, after others had used it up, may be the one that works.
+            # An address that got too little time, because others used it up, may be fine.
             if not isinstance(exc, TimeoutError) or place == 0 or budget.is_fair(share):
-                book.note_failure(address, budget.now())
+                book.record_failure(address, budget.now())
             if place == len(entries) - 1:
                 raise
     raise OSError("the name has no address")

@@ -2,9 +2,9 @@
 
 Rules:
 
-1. Interim responses (1xx except 101) are read and dropped until a final response arrives.
+1. Interim responses (1xx except 101) are read and discarded until a final response arrives.
 2. A head that the peer breaks off is no response. A head that is longer than *we* read is a response: its
-   status line counts, and of its headers those that were read.
+   status line counts, and those of its headers that were read.
 3. Whatever the peer claims or sends, one call reads at most `MAX_HEAD` + `MAX_BODY` bytes and keeps at most
    `MAX_EXCERPT` bytes of a body.
 4. Oddities cost the connection, never the status. `_leaves_reusable` alone decides that.
@@ -21,24 +21,24 @@ from .policy.wire import Response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Bytes of all heads of one exchange, interim responses included, that are read at most. Eight times what
-#: nginx, Node and Go's proxies send by default.
+#: Most bytes read for all heads of one exchange, including interim responses. Eight times what nginx, Node
+#: and Go's proxies allow by default.
 MAX_HEAD: Final = 64 * 1024
 
-#: Bytes of a response's body that are kept at most. Enough for an error text.
+#: Most bytes kept of a response's body. Enough for an error text.
 MAX_EXCERPT: Final = 8 * 1024
 
-#: Bytes that are read at most after the head: an excerpt, and as much again for chunk sizes, chunk extensions
+#: Most bytes read after the head: an excerpt, and as much again for chunk sizes, chunk extensions
 #: and trailers.
 MAX_BODY: Final = 2 * MAX_EXCERPT
 
-#: Bytes that are asked of the connection at a time. A usual response fits.
+#: Bytes requested from the connection at a time. A usual response fits.
 _READ: Final = 8 * 1024
 
-#: Characters of the reason phrase that are kept; it goes to the log.
+#: Most characters kept of the reason phrase, which goes to the log.
 _MAX_REASON: Final = 100
 
-#: Statuses from 100 that are interim, and the one among them that is final (RFC 9110, 15.2).
+#: Interim statuses, and the one among them that is final (RFC 9110, 15.2).
 _INTERIM: Final = range(100, 200)
 _SWITCHING_PROTOCOLS: Final = 101
 
@@ -56,13 +56,13 @@ _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
 
-#: Headers that mean something to us.
+#: Headers that are used; all others are ignored.
 _KNOWN: Final = frozenset({"connection", "content-length", "date", "retry-after", "transfer-encoding"})
 
 #: How a body ends: after this many bytes, after its last chunk, or with the connection.
 _Extent: TypeAlias = int | Literal["chunked", "until close"]
 
-#: Gives up to so many of the bytes that the peer sends; waits until there are some; none at their end.
+#: Returns up to this many bytes from the peer; waits for at least one; b"" at the end.
 Receive: TypeAlias = "Callable[[int], bytes]"
 
 
@@ -76,13 +76,13 @@ class InterruptedResponseError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final response, and what it says about its connection.
+    """A final response, and what it implies for its connection.
 
     Attributes:
         response: The response.
         reusable: Whether the connection can take another request.
-        premature: Whether it began to arrive before the last of the request was sent.
-        rest: Bytes that followed the head or the body and are lost.
+        premature: Whether it began to arrive before the whole request was sent.
+        rest: Number of bytes after the head or body, which are discarded.
     """
 
     response: Response
@@ -92,12 +92,12 @@ class Answer:
 
     @property
     def success(self) -> bool:
-        """Whether what was asked for was done."""
+        """Whether the request succeeded."""
         return self.response.status in _SUCCESS
 
     @property
     def refusal(self) -> bool:
-        """Whether it wasn't: 101 is neither."""
+        """Whether the request was refused; 101 is neither."""
         return self.response.status >= _SUCCESS.stop
 
 
@@ -108,11 +108,11 @@ class _Head:
     Attributes:
         minor: The digit after `HTTP/1.`.
         status: 100 to 999.
-        reason: What follows it, without control characters.
+        reason: The text after it, without control characters.
         premature: As for `Answer`.
         fields: The values of the headers of `_KNOWN`, by their names in lower case.
         whole: Whether it was read to its end.
-        sound: Whether all of it is as RFC 9112 wants it.
+        sound: Whether all of it conforms to RFC 9112.
     """
 
     minor: int
@@ -139,9 +139,9 @@ class ResponseReader:
     """Reads the response to one request.
 
     Args:
-        receive: Gives what the peer sends. What it raises ends the reading of a head and is passed on; in a
-            body it only ends the body.
-        early: What was received before the last of the request was sent, `MAX_HEAD` bytes at most.
+        receive: Returns bytes from the peer. An exception in the head is passed on; in the body it only ends
+            the body.
+        early: The bytes received before the whole request was sent, at most `MAX_HEAD`.
         begin_body: Called before a body is read.
     """
 
@@ -159,19 +159,19 @@ class ResponseReader:
         """Read the final response.
 
         Args:
-            tunnel: Whether the request was a CONNECT, after whose success there is no body but a tunnel.
+            tunnel: Whether the request was a CONNECT, whose success has no body.
 
         Raises:
-            MalformedResponseError: It isn't HTTP/1.x.
-            InterruptedResponseError: The peer ended the connection before.
-            Exception: What `receive` raised before the head was complete.
+            MalformedResponseError: The peer doesn't send HTTP/1.x.
+            InterruptedResponseError: The peer ended the connection too early.
+            Exception: Any exception of `receive` before the head was complete.
         """
         head = self._read_head()
         while head.interim:
             head = self._read_head()
         extent = 0 if tunnel and head.status in _SUCCESS else _extent(head)
         excerpt, complete = b"", extent == 0
-        # The body of a success is only read so that the connection can be kept.
+        # The body of a success is read only so that the connection can be kept.
         if head.status in _SUCCESS:
             wanted = _leaves_reusable(head, extent, complete=True, rest=0)
         else:
@@ -209,7 +209,7 @@ class ResponseReader:
             if not self._fill():
                 break
         if end is None and self._ended:
-            raise InterruptedResponseError("the connection ended before a whole response came")
+            raise InterruptedResponseError("the connection ended before the response was complete")
         if head is None or (end is None and head.interim):
             raise MalformedResponseError(f"no final response within {MAX_HEAD} bytes")
         head.whole = end is not None
@@ -219,7 +219,7 @@ class ResponseReader:
     def _status_line(self) -> _Head | None:
         """Read the status line and leave it in the buffer; return None while it isn't complete."""
         blank = _LINE_ENDS.match(self._buffer)
-        if blank is not None:  # of a server that writes a line end too many
+        if blank is not None:  # from a server that sends an extra line end
             self._take(blank.end())
         if not _BEGINNING.startswith(self._buffer[: len(_BEGINNING)]):
             raise MalformedResponseError("it doesn't begin with HTTP/1.")
@@ -235,7 +235,7 @@ class ResponseReader:
     # --- the body ---
 
     def _read_body(self, extent: _Extent) -> tuple[bytes, bool]:
-        """Read the body or its beginning; tell whether it is complete."""
+        """Read the body or its beginning; return it, and whether it is complete."""
         if extent == "chunked":
             return self._read_chunks()
         wanted = MAX_EXCERPT if extent == "until close" else min(extent, MAX_EXCERPT)
@@ -264,7 +264,7 @@ class ResponseReader:
         return excerpt, False
 
     def _body_line(self) -> bytes | None:
-        """Take a line of the body without its end; None if it isn't complete."""
+        """Return a line of the body without its end; None if it isn't complete."""
         searched = 0
         while True:
             place = self._buffer.find(b"\n", searched)
@@ -277,7 +277,7 @@ class ResponseReader:
     # --- the bytes ---
 
     def _gather(self, size: int) -> None:
-        """Have so many bytes of the body in the buffer, or all there will be."""
+        """Fill the buffer with this many bytes of the body, or all there are."""
         while len(self._buffer) < size and self._fill_body():
             pass
 
@@ -285,10 +285,10 @@ class ResponseReader:
         try:
             return self._fill()
         except OSError:
-            return False  # the status has been said; what follows it changes nothing
+            return False  # the status is known; what follows it changes nothing
 
     def _fill(self) -> bool:
-        """Receive more; return whether there was more to be received."""
+        """Receive more; return whether there was more."""
         data = self._receive(min(self._may_read, _READ)) if self._may_read and not self._ended else b""
         if not data:
             self._ended = self._may_read > 0
@@ -298,7 +298,7 @@ class ResponseReader:
         return True
 
     def _take(self, size: int) -> bytes:
-        """Take up to so many bytes out of the buffer."""
+        """Remove up to `size` bytes from the buffer."""
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         self._early -= len(data)
@@ -306,13 +306,13 @@ class ResponseReader:
 
 
 def _parse_fields(raw: bytes, head: _Head) -> None:
-    """Add the headers that follow a status line to the head, and note whether all is as it should be."""
+    """Add the headers after a status line to the head, and record whether they conform."""
     lines = _LINE.finditer(raw)
     head.sound = next(lines)[1].endswith(b"\r") and head.sound
     values: list[str] = []
     for match in lines:
         line = match[1]
-        # A single line feed ends a line as well (RFC 9112, 2.2), but not all agree with us on that.
+        # A bare line feed ends a line too (RFC 9112, 2.2), but not every peer agrees.
         if not line.endswith(b"\r"):
             head.sound = False
         line = line.removesuffix(b"\r")
@@ -331,7 +331,7 @@ def _parse_fields(raw: bytes, head: _Head) -> None:
 
 
 def _extent(head: _Head) -> _Extent:
-    """Tell where the body ends (RFC 9112, 6.3)."""
+    """Return where the body ends (RFC 9112, 6.3)."""
     if head.status in _NO_CONTENT or head.status == _SWITCHING_PROTOCOLS:
         return 0
     if "transfer-encoding" in head.fields:
@@ -343,9 +343,9 @@ def _extent(head: _Head) -> _Extent:
 def _leaves_reusable(head: _Head, extent: _Extent, *, complete: bool, rest: int) -> bool:
     """Decide whether a connection can take another request after a response.
 
-    Only after exactly one response that leaves no doubt where it ended, with nothing behind it, and only if
-    that was a success: a collector whose name has moved may refuse everything at its old address, for as long
-    as the connection is kept.
+    True only after exactly one response whose end is certain, with nothing behind it, and only if it was a
+    success: a collector whose name has moved may refuse everything at its old address while the connection is
+    kept.
     """
     lengths = head.fields.get("content-length", [])
     encodings = head.fields.get("transfer-encoding", [])

@@ -2,18 +2,18 @@
 
 Rules:
 
-1. `post` never raises for what the network, the collector or this host does; it returns a `Response` or a
+1. `post` never raises because of the network, the collector or this host; it returns a `Response` or a
    `Failure`.
-2. An attempt ends within `deadline` seconds, however slowly the collector drips: every operation on the
-   socket gets what is left of it, and never more than `timeout`. Looking up a host name is bounded by the
-   system's resolver only.
-3. The connection is kept alive between requests, unless `http_response` sees a reason against it, for
-   `MAX_AGE` and through pauses of `MAX_IDLE`. One that turns out to be stale is replaced, and the request
-   sent again at once (`http_connection`).
-4. No redirect is followed, no proxy and no credentials are taken from the environment, and what is read of a
-   response is bounded (`http_response`).
+2. An attempt ends within `deadline` seconds, however slowly the collector sends: every operation on the
+   socket gets the rest of it, and never more than `timeout`. Only the system's resolver limits the lookup of
+   a host name.
+3. The connection is kept alive between requests for `MAX_AGE`, and through pauses of `MAX_IDLE`, unless
+   `http_response` decides against it. A stale connection is replaced, and the request is sent again
+   immediately (`http_connection`).
+4. No redirect is followed, no proxy or credentials are taken from the environment, and little of a response
+   is read (`http_response`).
 5. TLS certificates and host names are verified. Nothing is loaded before an attempt needs it.
-6. TLS or not, through a proxy or not: all goes through the same code. Only connecting differs.
+6. With or without TLS or a proxy, the code is the same. Only connecting differs.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
     from .http_response import Answer
 
-#: Seconds for which a connection is used. After that, a collector whose name has moved gets no more requests
-#: at its old address. It is the TTL of the names of the large clouds' load balancers.
+#: Seconds for which a connection is used. So a collector whose name has moved gets no more requests at its
+#: old address. It is the TTL of the names of the large clouds' load balancers.
 MAX_AGE: Final = 60.0
 
-#: Seconds after which a connection that wasn't used isn't used any more. A NAT that has forgotten it drops
-#: its packets, which costs a timeout. Those of the large clouds forget after 240 and more, and most load
-#: balancers close after 60.
+#: Seconds after which an idle connection isn't used any more. A NAT that has forgotten it drops its packets,
+#: which costs a timeout. Those of the large clouds forget after 240 and more, and most load balancers close
+#: after 60.
 MAX_IDLE: Final = 30.0
 
-#: What a connection raises that the peer has closed, or that broke; TLS has errors of its own for it.
+#: Errors of a connection that the peer closed or that broke; TLS has its own.
 _GONE: Final = (
     ConnectionResetError,
     BrokenPipeError,
@@ -59,13 +59,13 @@ _NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
 
 
 class NotConnectedError(ConnectionError):
-    """The connection ended before a request could be sent, which no request is the reason for."""
+    """The connection ended before a request could be sent, so no request is the cause."""
 
 
 class _CollectorHandler(urllib.request.BaseHandler):
-    """Handles `http` and `https` for `urllib.request` over one connection that is kept.
+    """Handles `http` and `https` for `urllib.request` over one connection that is kept alive.
 
-    urllib's own handlers close the connection after each request. This one returns a `Response` of ours.
+    urllib's own handlers close the connection after each request. This one returns our `Response`.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _CollectorHandler(urllib.request.BaseHandler):
             try:
                 return self._exchange(kept, head, body)
             except StaleConnectionError:
-                pass  # the collector may close an idle connection at the moment when we use it
+                pass  # the collector may close an idle connection at the moment of its reuse
         return self._exchange(self._connect(), head, body)
 
     def _head(self, request: urllib.request.Request, target: str, length: int) -> bytes:
@@ -119,11 +119,11 @@ class _CollectorHandler(urllib.request.BaseHandler):
             *(f"{name.title()}: {value}" for name, value in request.header_items()),
         ]
         if any(map(_NOT_IN_A_HEADER.search, lines)):
-            raise ValueError("a header holds a line break")
+            raise ValueError("a header contains a line break")
         return "\r\n".join((*lines, "", "")).encode("latin-1")
 
     def _take_kept(self) -> Connection | None:
-        """Take the kept connection, if there is one that can still be used."""
+        """Return the kept connection, if it can still be used."""
         kept, self._kept = self._kept, None
         if kept is None:
             return None
@@ -156,7 +156,7 @@ class _CollectorHandler(urllib.request.BaseHandler):
 
     def _keep(self, connection: Connection, answer: Answer) -> None:
         if not answer.success:
-            self._addresses.note_failure(connection.address, self._budget.now())
+            self._addresses.record_failure(connection.address, self._budget.now())
         if answer.reusable:
             connection.used_at = self._budget.now()
             self._kept = connection
@@ -165,30 +165,30 @@ class _CollectorHandler(urllib.request.BaseHandler):
 
     @contextmanager
     def _closing_on_failure(self, connection: Connection) -> Generator[None]:
-        """Close a connection that fails, and try another address the next time."""
+        """Close a connection that fails, and try another address next time."""
         try:
             yield
         except BaseException as exc:
             connection.close()
-            # After a detour there was less time than the collector may take.
+            # After a detour the collector got less time than it may take.
             late = isinstance(exc, TimeoutError) and connection.detour
             if not late and not isinstance(exc, StaleConnectionError):
-                self._addresses.note_failure(connection.address, self._budget.now())
+                self._addresses.record_failure(connection.address, self._budget.now())
             raise
 
 
 class HTTPTransport:
-    """The event collector, as one sender sees it. Used by one thread at a time. Making one does nothing yet.
+    """A sender's connection to the event collector. For one thread at a time. The constructor does no I/O.
 
     Args:
         url: Where to post, `http://` or `https://`.
-        timeout: Seconds that connecting, sending a piece, or waiting for more of the response may take each.
-        deadline: Seconds that an attempt may take in total, however many reads it needs.
-        ca_file: PEM file with the certificates to trust instead of the system's; for `https`.
-        proxy: `http://HOST:PORT` of a proxy to go through. None: none, whatever the environment says.
+        timeout: Seconds for each connect, send of a piece, or read.
+        deadline: Seconds for an attempt in total, however many reads it needs.
+        ca_file: PEM file with trusted certificates instead of the system's; for `https`.
+        proxy: `http://HOST:PORT` of a proxy; None for no proxy, regardless of the environment.
         clock: The monotonic clock, in seconds.
-        addresses: Which addresses failed lately, if others are to know it too.
-        certificates: The certificates to trust, if others are to share them.
+        addresses: The addresses that failed lately, if shared with others.
+        certificates: The trusted certificates, if shared with others.
     """
 
     def __init__(
@@ -217,14 +217,14 @@ class HTTPTransport:
         self._opener.add_handler(self._handler)
 
     def post(self, request: Request) -> Reply:
-        """Post a request and wait for the response or for the end of the deadline.
+        """Post a request and wait for the response, at most until the deadline.
 
         Returns:
-            The response, whatever its status, or why there is none. After anything but a success the
-            connection is closed, and the next call makes a new one.
+            The response, whatever its status, or why there is none. After anything except a success the
+            connection is closed, and the next call opens a new one.
         """
         self._budget.start()
-        # The opener has no handler but ours, so no other scheme can pass.
+        # The opener has only our handler, so no other scheme can pass.
         outgoing = urllib.request.Request(  # noqa: S310
             self._url, request.body, dict(request.headers), method="POST"
         )
@@ -234,14 +234,14 @@ class HTTPTransport:
             return Failure(_failure_kind(exc), str(exc) or type(exc).__name__)
 
     def close(self) -> None:
-        """Close the connection, if there is one; the next `post` makes a new one."""
+        """Close the connection, if there is one; the next `post` opens a new one."""
         self._handler.close()
 
 
 def _failure_kind(exc: Exception) -> FailureKind:
     match exc:
         case OSError() if exc.errno in OUT_OF_RESOURCES and not isinstance(exc, ssl.SSLError):
-            return FailureKind.OUT_OF_RESOURCES  # an SSLError has a number of its own
+            return FailureKind.OUT_OF_RESOURCES  # an SSLError has its own numbers
         case CertificatesError():
             return FailureKind.NO_CERTIFICATES
         case ssl.SSLCertVerificationError():

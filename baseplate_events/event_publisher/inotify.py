@@ -1,8 +1,7 @@
-"""inotify(7) by way of the C library.
+"""inotify(7) through the C library.
 
-To close an instance can take seconds on a busy host, since the kernel waits until no processor uses a watch
-of whatever instance any more; to remove a watch doesn't wait. So instances are kept, and their watches
-changed.
+Closing an instance can take seconds on a busy host, since the kernel waits until no processor uses a watch of
+any instance. Removing a watch doesn't wait. So instances are kept, and their watches changed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Events of files and folders, and how a watch is set (<sys/inotify.h>).
+#: Events of files and folders, and flags for watches (<sys/inotify.h>).
 IN_MODIFY: Final = 0x2
 IN_ATTRIB: Final = 0x4
 IN_MOVED_TO: Final = 0x80
@@ -24,21 +23,21 @@ IN_MOVE_SELF: Final = 0x800
 IN_ONLYDIR: Final = 0x0100_0000
 IN_ONESHOT: Final = 0x8000_0000
 
-#: The watch is gone; others of its events don't come any more.
+#: The watch is gone; it has no more events.
 IN_IGNORED: Final = 0x8000
 
-#: The watch descriptor of IN_Q_OVERFLOW, which says that events were lost; also stands for no watch.
+#: The watch descriptor of IN_Q_OVERFLOW, which means that events were lost; also stands for no watch.
 NO_WATCH: Final = -1
 
 #: `struct inotify_event`: watch descriptor, mask, cookie, and the length of the name that follows.
 _EVENT: Final = struct.Struct("iIII")
 
-#: Bytes read at a time: some hundred events without names, or a dozen with names of any length.
+#: Bytes read at a time: over a hundred events without names, or a dozen with the longest names.
 _BUFFER: Final = 4_096
 
 
 class InotifyEvent(NamedTuple):
-    """What happened to something that is watched.
+    """An event of a watched file or folder.
 
     Attributes:
         watch: The watch descriptor, or `NO_WATCH`.
@@ -53,11 +52,11 @@ class Inotify:
     """An instance of inotify.
 
     Raises:
-        OSError: This system has none, or none left (fs.inotify.max_user_instances).
+        OSError: inotify isn't available, or no instance is left (fs.inotify.max_user_instances).
     """
 
     def __init__(self) -> None:
-        # Not at the start: Debian's libffi keeps a file open, which must not get a standard stream's number.
+        # Imported late: Debian's libffi keeps a file open, which must not get a standard stream's number.
         import ctypes  # noqa: PLC0415
 
         self._last_errno = ctypes.get_errno
@@ -74,7 +73,7 @@ class Inotify:
             raise self._last_error()
 
     def fileno(self) -> int:
-        """Give the descriptor to poll."""
+        """Return the descriptor to poll."""
         return self._fd
 
     def add(self, path: bytes, mask: int) -> int:
@@ -89,11 +88,11 @@ class Inotify:
         return watch
 
     def remove(self, watch: int) -> None:
-        """Remove a watch; it may be gone already. Events of it may still come."""
+        """Remove a watch, which may be gone already. Its events may still arrive."""
         self._remove(self._fd, watch)
 
     def read(self) -> Iterator[InotifyEvent]:
-        """Yield the events that came since the last call; afterwards the descriptor isn't readable."""
+        """Yield the events since the last call; afterwards the descriptor isn't readable."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 data, at = os.read(self._fd, _BUFFER), 0
@@ -103,7 +102,7 @@ class Inotify:
                     yield InotifyEvent(watch, mask)
 
     def close(self) -> None:
-        """Stop watching; nothing else can be called afterwards."""
+        """Stop watching; no other method may be called afterwards."""
         os.close(self._fd)
 
     def _last_error(self) -> OSError:

@@ -1,4 +1,4 @@
-"""Stands for the POSIX queue of a publisher that has none: by its settings, or as it can't be made."""
+"""Stands in for a POSIX queue that the settings don't want, or that can't be created."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds until a queue that couldn't be made is tried again: at first, and at most. They double.
+#: Seconds between attempts to create a queue: the first and the longest pause. They double.
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 
 
 class MissingQueue:
-    """Has the methods of a `QueueConsumer`, and is always empty.
+    """Has the methods of a `QueueConsumer`, but is always empty.
 
     Args:
         name: The name of the queue.
-        open_queue: Makes the consumer, as soon as that works; None if no queue is wanted.
-        now: Seconds of the monotonic clock.
+        open_queue: Opens the consumer as soon as that works; None if no queue is wanted.
+        now: The monotonic time in seconds.
 
     Raises:
-        QueueInUseError: Another publisher has the queue, and `queue.exclusive` is set.
+        QueueInUseError: Another publisher reads the queue, and `queue.exclusive` is set.
 
     Attributes:
         name: As given.
@@ -39,7 +39,7 @@ class MissingQueue:
         message_size: No bytes.
         removed_depth: No events.
         found_empty: True.
-        look_at: When `look` is to be called, in seconds of the monotonic clock.
+        look_at: When to call `refresh`, in monotonic seconds.
         times_full: 0.
         found: The consumer, once there is one; use that from then on.
     """
@@ -50,13 +50,13 @@ class MissingQueue:
         self.message_size: int = 0
         self.removed_depth: int = 0
         self.found_empty: bool = True
-        self.look_at: float = math.inf
+        self.refresh_at: float = math.inf
         self.times_full: int = 0
         self.found: QueueConsumer | None = None
         self._open_queue = open_queue
         self._pause = _FIRST_PAUSE
         if open_queue is not None:
-            self.look(now, starts=True)
+            self.refresh(now, starts=True)
 
     @property
     def depth(self) -> int:
@@ -75,11 +75,11 @@ class MissingQueue:
         """Return False."""
         return False
 
-    def look(self, now: float, *, starts: bool = False) -> bool:
+    def refresh(self, now: float, *, starts: bool = False) -> bool:
         """Try to open the queue, if one is wanted; return whether there is one now.
 
         Raises:
-            QueueInUseError: Another publisher has it, with `starts`; later that is a warning.
+            QueueInUseError: Another publisher reads it, and `starts` is set; later that is a warning.
         """
         if self._open_queue is None:
             return False
@@ -88,26 +88,26 @@ class MissingQueue:
         except EventError as exc:
             if starts and isinstance(exc, QueueInUseError):
                 raise
-            self.look_at = now + self._pause
+            self.refresh_at = now + self._pause
             logger.warning(
-                "there is no POSIX queue, and only what is in the spool is delivered: %s; next attempt in "
+                "POSIX queue unavailable, delivering only the spool: %s; next attempt in "
                 "%.0f seconds. Set queue.transport = spool if no service needs the queue",
                 exc,
                 self._pause,
             )
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             return False
-        self.look_at = math.inf
+        self.refresh_at = math.inf
         return True
 
     def register(self, poller: select.poll, *, receiving: bool) -> None:
         """Do nothing: there is nothing to wait for."""
 
-    def woken(self, descriptor: int) -> None:
+    def handle_ready(self, descriptor: int) -> None:
         """Do nothing."""
 
     def receive(self) -> Generator[bytes]:
-        """Give no events."""
+        """Return no events."""
         yield from ()
 
     def requeue(self, event: bytes, timeout: float, now: float) -> None:

@@ -1,15 +1,15 @@
 """The event publisher's loop: the threads, descriptors and clocks around the policy in `policy.delivery`.
 
-The thread that calls `run` takes events and every decision. Sender threads compress, sign and post,
-and decide nothing. `Control` wakes the deciding thread when an attempt ends or a signal comes; otherwise it
-sleeps until there is an event, or until the time comes that `Delivery.wake_at` names.
+The thread that calls `run` takes events and makes every decision. Sender threads compress, sign and post, and
+decide nothing. `Control` wakes the main thread when an attempt ends or a signal arrives; otherwise it sleeps
+until there is an event, or until the time given by `Delivery.wake_at`.
 
-Stopping, once `stop` was called:
+After `stop`:
 
-1. For four fifths of `shutdown.grace`, `event_sources` still takes events of the queue and of the spool.
-2. What is in memory is sent until `grace` is nearly over. With `shutdown.drain` off, no attempt is started.
-3. Events that are in memory only go back into the queue, ahead of everything else. Events that it has no room
-   for are counted and logged as lost. What is in the spool stays there.
+1. For four fifths of `shutdown.grace`, `event_sources` still takes events from the queue and the spool.
+2. Events in memory are sent until `grace` is nearly over. With `shutdown.drain` off, no attempt is started.
+3. Events that exist only in memory are put back at the head of the queue. If the queue has no room, they are
+   counted and logged as lost. The spool keeps its events.
 
 A second `stop` goes straight to step 3.
 """
@@ -53,25 +53,25 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: What services may put events into, by `queue.transport`.
+#: The transports of services, by `queue.transport`.
 _TRANSPORTS: Final = {"posix": ("posix",), "spool": ("spool",), "both": ("posix", "spool")}
 
 
 class EventPublisher:
-    """Takes events from a queue and delivers them to a collector until it is asked to stop.
+    """Delivers the events of a queue to a collector until it is stopped.
 
     Args:
-        load_settings: Reads the settings; called at the start, and again for each `reload`.
-        random_source: Where jitter comes from.
-        notifier: Reports to systemd; by default to no one.
-        control: What signals ask for, perhaps since before this call; closed in the end.
-        clock: The clocks, and how to wait.
-        connect: Makes the transport of a sender; by default to the collector of the settings.
+        load_settings: Loads the settings; called at the start, and for each `reload`.
+        random_source: The source of jitter.
+        notifier: Reports to systemd; by default to nothing.
+        control: The requests from signals, possibly made before this call; closed in the end.
+        clock: The clocks.
+        connect: Creates the transport of a sender; by default to the collector of the settings.
 
     Raises:
         ConfigurationError: The settings can't be used.
-        EventError: The queue, the spool, the dead letters or the health endpoint can't be opened. Whatever
-            was opened before is closed again.
+        EventError: The queue, the spool, the dead letters or the health endpoint can't be opened. Everything
+            opened before is closed again.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EventPublisher:
             self._resources = stack.pop_all()
         self._stopping = False
         self._stop_log = StopLog()
-        self._waiting: list[str] = []  # options that were changed and need a restart
+        self._waiting: list[str] = []  # changed options that need a restart
         self._disk_error: str | None = None
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
@@ -127,30 +127,30 @@ class EventPublisher:
 
     @property
     def unready(self) -> str | None:
-        """Why nothing is being delivered: what the last attempt ran into. None while nothing is wrong."""
+        """Why nothing is being delivered: the failure of the last attempt. None if nothing is wrong."""
         return self._reporter.attempts.last_error
 
     def snapshot(self) -> Snapshot:
-        """Return what the publisher is doing. For the thread that runs it, or while none does."""
+        """Return the state of the publisher. For the thread that runs it, or while none does."""
         return self._snapshot(self._clock.monotonic())
 
     def stop(self) -> None:
-        """Ask to stop, by a second call at once. Safe to call from a signal handler or another thread."""
+        """Request a stop, the second time an immediate one. Safe to call from signal handlers and threads."""
         self._control.stop()
 
     def reload(self) -> None:
-        """Ask to read the settings again. Safe to call from a signal handler or another thread.
+        """Request a reload of the settings. Safe to call from a signal handler or another thread.
 
-        What the senders use takes effect with the next attempt: `collector.*` but the version, `key.*`,
-        `compression.level` and `retry.codes`; and so does `shutdown.*`. The rest needs a restart, and is
-        logged if it was changed. Settings with a mistake change nothing, and the mistakes are logged.
+        The senders' settings take effect with the next attempt: `collector.*` except the version, `key.*`,
+        `compression.level` and `retry.codes`; and so does `shutdown.*`. Changes of other settings need a
+        restart, and are logged. Settings with a mistake change nothing, and the mistakes are logged.
         """
         self._control.reload()
 
     def run(self) -> None:
         """Publish until `stop` is called.
 
-        Afterwards every event is delivered, back in the queue, in the spool or the dead letters, or counted
+        Afterwards every event is delivered, back on the queue, in the spool or the dead letters, or counted
         and logged as dropped.
         """
         with self._resources:
@@ -174,22 +174,21 @@ class EventPublisher:
         return f"; {counted(self._source.backlog, 'byte')} left in the spool"
 
     def _places(self) -> str:
-        """Say where events come from."""
+        """Return where events come from, for the log."""
         places = [self._sources.consumer.name] if "posix" in self._transports else []
         places += [] if self._source is None else [self._source.relay.path]
         return " and ".join(places)
 
     def _report(self, finished: Finished) -> None:
-        """Take the end of an attempt from a sender."""
+        """Accept the result of an attempt from a sender."""
         self._finished.append(finished)
         self._control.wake()
 
     def _step(self) -> bool:
-        """Do all that can be done now; return whether the work is over."""
+        """Do all that can be done now; return whether the publisher has finished."""
         while self._finished:
             self._finish(self._finished.popleft())
-        # Read once a step: only a queue that was found empty after the stop is known to hold nothing from
-        # before it.
+        # Read once per step: only a queue found empty after the stop is known to hold nothing from before it.
         stopping = self._control.stops > 0
         now = self._clock.monotonic()
         if stopping and not self._stopping:
@@ -200,7 +199,7 @@ class EventPublisher:
             self._log_stop(now)
         if self._control.reload_wanted:
             self._reload()
-        if now >= self._sources.consumer.look_at:
+        if now >= self._sources.consumer.refresh_at:
             self._sources.check_queue(now)
         self._reporter.report(now)
         nothing_to_come = self._sources.take(now)
@@ -220,7 +219,7 @@ class EventPublisher:
         )
 
     def _log_stop(self, now: float) -> None:
-        """Log what is left to do before the end."""
+        """Log the progress of a stop."""
         accounting, sources, source = self.accounting, self._sources, self._source
         left = Left(
             requests=self._delivery.in_flight,
@@ -231,7 +230,7 @@ class EventPublisher:
         self._stop_log.write(left, now, drains=sources.may_send, ends_at=sources.ends_at)
 
     def _send(self, attempt: Attempt) -> None:
-        """Give an attempt to the sender that was busy last, with the freshest connection, or to a new one."""
+        """Give an attempt to the sender that finished last, with the freshest connection, or to a new one."""
         if self._idle_senders:
             sender = self._idle_senders.pop()
         else:
@@ -239,19 +238,19 @@ class EventPublisher:
             try:
                 sender.start()
             except RuntimeError as exc:
-                reason = f"no thread for a sender: {exc}; raise the limit on processes (ulimit -u, TasksMax=)"
+                reason = f"no thread for a sender: {exc}; raise the process limit (ulimit -u, TasksMax=)"
                 self._report(Finished(None, attempt, Retryable(reason, from_collector=False), 0.0))
                 return
         sender.post(attempt)
 
     def _nothing_left(self) -> bool:
-        """Whether nothing of what was taken is still to be sent before the end."""
+        """Whether no event in memory is still to be sent before the end."""
         if not self._sources.may_send:
             return self._delivery.in_flight == 0
         return self.accounting.in_hand == self.accounting.spooled == 0
 
     def _finish(self, finished: Finished) -> None:
-        """Take the end of an attempt, and log it."""
+        """Handle the result of an attempt, and log it."""
         if finished.sender is not None:
             self._idle_senders.append(finished.sender)
         failures = self._delivery.failures
@@ -265,15 +264,15 @@ class EventPublisher:
                 logger.debug("delivered %s", events)
                 if failures and not self._delivery.failures:
                     logger.warning(
-                        "the collector takes events again, after %s", Count(failures, "failed attempt")
+                        "the collector accepts events again, after %s", Count(failures, "failed attempt")
                     )
             case TooLarge(reason=reason) | Refused(reason=reason):
                 if action is Action.GIVE_UP:
                     what = self._sources.fate
                 elif action is Action.SPLIT:
-                    what = "looking for the offender"
+                    what = "splitting the batch to find the offending event"
                 else:
-                    what = "kept until it accepts others"
+                    what = "kept until it accepts other events"
                 logger.error("the collector refuses %s: %s; %s", events, reason, what)
             case Retryable() | Misconfigured() if action is Action.GIVE_UP:
                 logger.error(
@@ -299,29 +298,30 @@ class EventPublisher:
         try:
             fresh = self._load_settings()
         except EventError as exc:
-            logger.error("the configuration has mistakes; going on with the old one:\n%s", exc)
+            logger.error("configuration not reloaded, because it has mistakes:\n%s", exc)
             return
         taken, waiting = changed_options(self._settings, fresh)
         if fresh.collector.version != self._settings.collector.version:
-            # A new key or host may be that of the new version only.
+            # A new key or host may belong to the new version.
             self._waiting = taken + waiting
             logger.error(
-                "collector.version needs a restart; going on with the old values of all changed options: %s",
+                "collector.version changed, which needs a restart; all changed options keep their old "
+                "values: %s",
                 ", ".join(self._waiting),
             )
             return
         self._settings = reloaded(self._settings, fresh)
         self._waiting = waiting
-        self._delivery.resume()  # whatever was wrong may have been corrected
-        logger.info("read the configuration again: %s", _in_effect(taken))
+        self._delivery.resume()  # the cause of failures may be fixed
+        logger.info("configuration reloaded: %s", _in_effect(taken))
         if self._waiting:
             logger.warning(
-                "changed options that need a restart: %s; going on with their old values",
+                "changed options that need a restart: %s; they keep their old values",
                 ", ".join(self._waiting),
             )
 
     def _log_disk_error(self) -> None:
-        """Log when a disk begins to fail, fails in another way, or works again."""
+        """Log when a disk starts failing, fails differently, or works again."""
         error = self._delivery.disk_error
         if error is None and self._source is not None:
             error = self._source.relay.error
@@ -329,12 +329,12 @@ class EventPublisher:
             return
         self._disk_error = error
         if error is None:
-            logger.warning("the disk takes events again")
+            logger.warning("the disk accepts events again")
         else:
-            logger.error("%s; events wait in the queue meanwhile", error)
+            logger.error("%s; events wait in the queue", error)
 
     def _snapshot(self, now: float) -> Snapshot:
-        """Copy what the publisher is doing, for other threads to read."""
+        """Copy the state of the publisher, for other threads."""
         accounting, consumer = self.accounting, self._sources.consumer
         depth = None if isinstance(consumer, MissingQueue) else consumer.measure()
         transports = {name: name != "posix" or depth is not None for name in self._transports}
@@ -366,7 +366,7 @@ class EventPublisher:
         )
 
     def _sleep(self) -> None:
-        """Wait until an attempt ends, a signal comes, an event can be taken, or it is time."""
+        """Wait until an attempt ends, a signal arrives, there is an event, or the next action is due."""
         now = self._clock.monotonic()
         poller = select.poll()
         poller.register(self._control.fileno(), select.POLLIN)
@@ -377,12 +377,14 @@ class EventPublisher:
         if self._control.stops:
             times += [self._sources.requeue_at, self._stop_log.due_at]
         for descriptor, _ in self._clock.poll(poller, min(times) - now):
-            self._sources.consumer.woken(descriptor)
+            self._sources.consumer.handle_ready(descriptor)
         self._control.clear()
 
 
 def _in_effect(names: list[str]) -> str:
-    """Say which options took effect."""
+    """Return which options took effect, for the log."""
     return (
-        f"{', '.join(names)} took effect" if names else "nothing that takes effect without a restart changed"
+        f"{', '.join(names)} took effect"
+        if names
+        else "no option that takes effect without a restart was changed"
     )

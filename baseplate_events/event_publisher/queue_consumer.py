@@ -1,11 +1,11 @@
-"""The queue that the publisher drains, followed when somebody removes it.
+"""The queue that the publisher drains. If it is removed, the consumer follows it.
 
 Rules:
 
 1. A queue that was removed is opened anew, or made, at once. What it still holds is received first.
 2. A removed queue is let go when it is empty and `_LINGER` seconds have passed: a producer that doesn't know
    yet may have been about to put.
-3. The system notifies of the removal. Where it can't, the queue is looked at every `_LOOK_INTERVAL` seconds.
+3. The system notifies of the removal. Where it can't, the queue is looked at every `_CHECK_INTERVAL` seconds.
 4. A queue that was opened may have been removed before it was watched: it is looked at once more.
 5. The queue is locked against other publishers, see `queue_lock`. Each report looks whether another one reads
    it. While one does, so does every look, one in `_SHARED_INTERVAL` seconds at least.
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds between two looks where nobody tells, or where the queue can't be opened anew. A producer that
-#: finds its queue removed makes a new one, so this is how long events can wait unseen in that.
-_LOOK_INTERVAL: Final = 1.0
+#: Seconds between two checks if removals aren't announced or the queue can't be reopened. A producer that
+#: finds its queue removed creates a new one, so this is how long events can wait unseen in that.
+_CHECK_INTERVAL: Final = 1.0
 
-#: Seconds for which a removed queue is still received from, at least.
+#: Fewest seconds for which a removed queue is still read.
 _LINGER: Final = 5.0
 
 #: Seconds between two looks at a queue that another publisher reads as well.
 _SHARED_INTERVAL: Final = 5.0
 
-#: Queues of the name that an event which goes back tries, if each is removed before the event is in it.
+#: How many queues of the name a requeue tries, if each is removed in the meantime.
 _FOLLOWED: Final = 5
 
 
 class QueueConsumer:
-    """Receives from a queue, and from those of that name that were removed.
+    """Receives from a queue, and from removed queues of that name.
 
     Args:
-        open_queue: Opens the queue, or makes it; raises an `EventError` if it can't.
-        exclusive: Whether a queue that another publisher reads counts as one that can't be opened.
+        open_queue: Opens or creates the queue; raises an `EventError` if it can't.
+        exclusive: Whether a queue that another publisher reads counts as unavailable.
 
     Raises:
         EventError: The queue can't be opened.
 
     Attributes:
-        found_empty: Whether the last `receive` found that nothing was left in any queue.
-        look_at: When `look` is to be called at the latest, in seconds of the monotonic clock.
+        found_empty: Whether the last `receive` found all queues empty.
+        look_at: When `refresh` must be called at the latest, in monotonic seconds.
         times_full: How often the queue was full when it was measured.
         shared: Whether another publisher was seen to read the queue as well.
     """
@@ -71,7 +71,7 @@ class QueueConsumer:
         self._watch_queue()
         self._orphans: list[tuple[MessageQueue, float]] = []
         self.found_empty: bool = False
-        self.look_at: float = -math.inf  # it may have been removed before it was watched
+        self.refresh_at: float = -math.inf  # it may have been removed before it was watched
         self.times_full: int = 0
         self._highest = 0
 
@@ -82,21 +82,21 @@ class QueueConsumer:
 
     @property
     def capacity(self) -> int:
-        """Events that the queue holds."""
+        """Capacity of the queue in events."""
         return self._queue.max_messages
 
     @property
     def message_size(self) -> int:
-        """Bytes of the largest event that it holds."""
+        """Largest event of the queue in bytes."""
         return self._queue.max_message_size
 
     @property
     def depth(self) -> int:
-        """Events that wait in it."""
+        """Events waiting in it."""
         return self._queue.current_messages
 
     def measure(self) -> int:
-        """Return the depth, and note it; done before each burst."""
+        """Return the depth, and record it; called before each burst."""
         depth = self._queue.current_messages
         self._highest = max(self._highest, depth)
         self.times_full += depth >= self._queue.max_messages
@@ -109,36 +109,36 @@ class QueueConsumer:
 
     @property
     def removed_depth(self) -> int:
-        """Events that wait in queues of that name that were removed, and that are lost with this process."""
+        """Events waiting in removed queues of that name; they are lost if this process dies."""
         return sum(orphan.current_messages for orphan, _ in self._orphans)
 
     def register(self, poller: select.poll, *, receiving: bool) -> None:
-        """Have a poller wake when there is something to do.
+        """Register with a poller, so that it wakes when there is something to do.
 
         Args:
-            poller: What is about to sleep.
-            receiving: Whether an event is something to do.
+            poller: The poller.
+            receiving: Whether to wake for an event.
         """
         if receiving:
             poller.register(self._queue.fileno(), select.POLLIN)
         if self._watch is not None:
             poller.register(self._watch.fileno(), select.POLLIN)
 
-    def woken(self, descriptor: int) -> None:
-        """Take a descriptor that a poller found ready."""
+    def handle_ready(self, descriptor: int) -> None:
+        """Handle a descriptor that a poller found ready."""
         if self._watch is not None and descriptor == self._watch.fileno() and self._watch.clear():
-            self.look_at = -math.inf
+            self.refresh_at = -math.inf
 
     def receive(self) -> Generator[bytes]:
-        """Take events of one queue, each when it is asked for: a removed one if something is left in any.
+        """Receive the events of one queue lazily: of a removed one while any has events left.
 
         Returns:
-            What is there, until the queue is found empty.
+            The events, until the queue is empty.
 
         Raises:
-            EventError: By what is returned: the queue can't be used, and nothing was taken.
+            EventError: Raised by the generator: the queue can't be used, and nothing was received.
         """
-        # Not in the generator, which begins when the first event is asked for, if one is.
+        # Outside the generator, which starts only with the first `next`.
         self.found_empty = False
         return self._drain()
 
@@ -149,13 +149,13 @@ class QueueConsumer:
         yield from source.drain()
         self.found_empty = source is self._queue
         if not self.found_empty:
-            self.look_at = -math.inf  # nobody tells of what is in other removed queues
+            self.refresh_at = -math.inf  # nothing announces events in other removed queues
 
-    def look(self, now: float) -> bool:
-        """Follow the queue if it was removed, and let go of what was removed before and is empty.
+    def refresh(self, now: float) -> bool:
+        """Follow the queue if it was removed, and close removed queues that are empty.
 
         Returns:
-            Whether there is another queue now, which may be of another size.
+            Whether there is a new queue now, which may have another size.
         """
         if self._watch is None or not self._watch.watching:
             self._watch_queue()
@@ -165,27 +165,27 @@ class QueueConsumer:
                 orphan.close()
                 self._orphans.remove((orphan, until))
         watching = self._watch is not None and self._watch.watching and followed is not False
-        self.look_at = math.inf if watching and not self._orphans else now + _LOOK_INTERVAL
+        self.refresh_at = math.inf if watching and not self._orphans else now + _CHECK_INTERVAL
         if self.shared and self.is_shared():
-            self.look_at = min(self.look_at, now + _SHARED_INTERVAL)
+            self.refresh_at = min(self.refresh_at, now + _SHARED_INTERVAL)
         if followed and self._queue.removed:
-            self.look_at = -math.inf
+            self.refresh_at = -math.inf
         return followed is True
 
     def _follow(self, now: float) -> bool:
         try:
             fresh = self._open_queue()
         except EventError as exc:
-            logger.error("the queue was unlinked, and can't be made anew: %s", exc)
+            logger.error("the queue was unlinked and cannot be recreated: %s", exc)
             return False
-        logger.warning("the queue %s was unlinked; going on with the new one", fresh.name)
+        logger.warning("the queue %s was unlinked; reading its successor", fresh.name)
         self._orphans.append((self._queue, now + _LINGER))
         self._queue = fresh
         self._watch_queue()
         return True
 
     def _open_queue(self) -> MessageQueue:
-        """Open the queue and lock it."""
+        """Open and lock the queue."""
         queue = self._open()
         shared = not lock_queue(queue.fileno(), exclusive=self._exclusive)
         holder = find_holder(queue.fileno()) if shared else None
@@ -208,29 +208,29 @@ class QueueConsumer:
         return self.shared
 
     def _watch_queue(self) -> None:
-        """Watch the queue that has the name; whether it was removed before has to be looked at afterwards."""
+        """Watch the current queue; the caller has to check afterwards whether it was removed before."""
         with contextlib.suppress(OSError):
             if self._watch is None:
                 self._watch = UnlinkWatch()
             self._watch.watch(self._queue.fileno())
 
     def requeue(self, event: bytes, timeout: float, now: float) -> None:
-        """Put an event back into the queue, ahead of everything else.
+        """Put an event back at the head of the queue.
 
         Raises:
-            EventError: It isn't in the queue.
+            EventError: The event isn't in the queue.
         """
         for _ in range(_FOLLOWED - 1):
             try:
                 self._queue.put(event, timeout, RETURN_PRIORITY)
             except EventQueueRemovedError:
-                self.look(now)
+                self.refresh(now)
             else:
                 return
         self._queue.put(event, timeout, RETURN_PRIORITY)
 
     def close(self) -> None:
-        """Close everything; events stay where they are."""
+        """Close all queues; their events stay."""
         for orphan, _ in self._orphans:
             orphan.close()
         self._queue.close()

@@ -1,4 +1,4 @@
-"""Notices two publishers on one POSIX queue, each of which would get some of the events.
+"""Detects two publishers on one POSIX queue, each of which would get some of the events.
 
 A queue of Linux is a file of the mqueue file system, and mq_open(3) returns an open file description of it.
 So locks work on it: they belong to the queue itself, in whatever IPC namespace that is, and end with the
@@ -30,7 +30,7 @@ class QueueInUseError(EventError):
 
     Attributes:
         name: POSIX name of the queue.
-        holder: Process of the other publisher, None if it isn't known.
+        holder: PID of the other publisher; None if unknown.
     """
 
     def __init__(self, name: str, holder: int | None) -> None:
@@ -71,7 +71,7 @@ def lock_queue(descriptor: int, *, exclusive: bool = False) -> bool:
 
 
 def find_holder(descriptor: int) -> int | None:
-    """Return the process that has locked a queue; None if that isn't known, as in another PID namespace."""
+    """Return the PID that has locked a queue; None if unknown, for example in another PID namespace."""
     try:
         status = os.fstat(descriptor)
         with open(_LOCKS, encoding="utf-8") as file:  # noqa: PTH123 - a special file
@@ -87,6 +87,6 @@ def find_holder(descriptor: int) -> int | None:
 
 
 def describe_sharing(name: str, holder: int | None) -> str:
-    """Say that another publisher reads a queue."""
+    """Return the message that another publisher reads a queue."""
     process = "" if holder is None else f" (process {holder})"
-    return f"another publisher{process} reads {name} as well"
+    return f"another publisher{process} also reads {name}"

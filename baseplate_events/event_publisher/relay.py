@@ -1,13 +1,13 @@
-"""Moves events from the POSIX queue into the spool, each before the next one is received.
+"""Moves events from the POSIX queue into the spool, one at a time.
 
 Rules:
 
-1. `append` takes the next event only when the last one is in the page cache, so a kill costs one event at
-   most.
-2. `room` looks before anything is received: for as many events as it returns there is room, in the spool and
-   on the disk. One that the disk doesn't take nevertheless is `held`, and goes first later.
-3. Events are appended to a segment of the publisher's own, with the writer that services use. What was
-   appended can be sent without reading it back, as its place is known.
+1. `append` receives the next event only after the last one is in the page cache, so a kill loses at most one
+   event.
+2. `room` checks the spool and the disk before anything is received, and returns for how many events there is
+   room. An event that the disk refuses nevertheless is `held`, and goes first later.
+3. Events are appended to the publisher's own segment, with the writer that services use. They can be sent
+   without reading them back, since their place is known.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ..spool.segment import Segment, SpoolFolder
 
-#: Bytes of the disk that are left free: for a segment that is started, the ledger, and what others write.
+#: Bytes of the disk to leave free: for a new segment, the ledger, and other programs.
 _MARGIN: Final = 1024 * 1024
 
 
@@ -40,18 +40,19 @@ class Relay:
         directory: The directory of the spool.
         event_format: The `collector.version` that the events are for.
         max_size: Bytes of undelivered events that the spool may hold.
-        clock: Gives seconds of the monotonic clock.
-        syncs: Whether each event is forced onto the disk before the next one is received.
-        free: Returns how many bytes and files the disk has room for; None for files without a limit.
+        clock: The monotonic clock, in seconds.
+        syncs: Whether each event is synced to the disk before the next one is received.
+        free: Returns the free bytes and inodes of the disk; None for unlimited inodes.
 
     Attributes:
         free: As given.
         max_size: As given.
         path: The folder of the spool.
-        held: An event that was received and couldn't be appended, or None.
-        error: Why nothing is appended at the moment; None if events are.
-        retry_at: When that is tried again, in seconds of the monotonic clock.
-        unsynced: Identities of segments that couldn't be forced onto the disk, for `SpoolSource` to rewrite.
+        held: A received event that couldn't be appended, or None.
+        error: Why nothing can be appended at the moment, or None.
+        retry_at: When to try again, in monotonic seconds.
+        unsynced: Identities of segments that couldn't be synced to the disk; `SpoolSource` rewrites their
+            events.
     """
 
     def __init__(
@@ -64,25 +65,25 @@ class Relay:
         syncs: bool = False,
         free: Callable[[], tuple[int, int | None]] | None = None,
     ) -> None:
-        self.free: Callable[[], tuple[int, int | None]] = free if free is not None else self._look
+        self.free: Callable[[], tuple[int, int | None]] = free if free is not None else self._measure_free
         self.held: bytes | None = None
         self.error: str | None = None
         self.retry_at: float = float("-inf")
         self.unsynced: list[bytes] = []
         self.path: str = directory.path
         self._writer = SpoolWriter(directory, event_format, max_size, RefusalCounts(), clock)
-        self._writer.max_size = sys.maxsize  # `room` keeps the limit; what was received needs a place
+        self._writer.max_size = sys.maxsize  # `room` enforces the limit; a received event needs a place
         self.max_size: int = max_size
         self._clock = clock
         self._syncs = syncs
-        self._budget = 0  # bytes that can be appended for sure
+        self._budget = 0  # bytes that can certainly be appended
         self._measured_at = float("-inf")
 
     def room(self, message_size: int) -> int:
-        """Return for how many events there is room, whatever their sizes.
+        """Return for how many events of any size there is room.
 
         Args:
-            message_size: Bytes of the largest event.
+            message_size: Largest event in bytes.
         """
         now = self._clock()
         if now < self.retry_at:
@@ -97,10 +98,10 @@ class Relay:
         return self._budget // largest
 
     def append(self, events: Iterable[bytes]) -> EventRun:
-        """Append the event that is held, if any, and events, each before the next one is asked for.
+        """Append the held event, if any, then `events`, each before the next one is taken.
 
         Returns:
-            Those that were appended: all but one that is held now, behind which nothing was asked for.
+            The appended events: all, except one that is held now, after which none was taken.
         """
         waiting = iter(events) if self.held is None else itertools.chain((self.held,), events)
         appended: list[bytes] = []
@@ -128,12 +129,12 @@ class Relay:
         return self._writer.name
 
     def take_held(self) -> bytes | None:
-        """Hand over the event that couldn't be appended."""
+        """Return and forget the event that couldn't be appended."""
         held, self.held = self.held, None
         return held
 
     def close(self) -> None:
-        """Append no more."""
+        """Stop appending."""
         self._writer.segment = None
 
     def _open_segment(self) -> Segment | None:
@@ -141,7 +142,7 @@ class Relay:
         return segment if segment is not None and segment.check(self._clock()) else None
 
     def _append_elsewhere(self, event: bytes) -> Segment | None:
-        """Append an event to whatever segment takes it, and return that; None if it is held now."""
+        """Append an event to another segment, and return that; None if the event is held now."""
         try:
             self._writer.append((event,))
         except (EventQueueFullError, EventQueueUnavailableError) as exc:
@@ -152,7 +153,7 @@ class Relay:
         return self._writer.segment
 
     def _send(self, segment: Segment, events: Iterator[bytes], appended: list[bytes]) -> bytes | None:
-        """Append events to a segment; return the one that it doesn't take, or None if there are no more."""
+        """Append events to a segment; return the one that it refuses, or None if all were appended."""
         if not self._syncs:
             return segment.send_each(events, appended)
         for event in events:
@@ -165,11 +166,11 @@ class Relay:
         try:
             segment.sync()
         except OSError:
-            segment.end()  # it is never synced again: the system may have given up what it didn't write
+            segment.end()  # never sync it again: the kernel may have dropped the pages that it couldn't write
             self.unsynced.append(_identity(segment))
 
     def _measure(self, now: float, largest: int) -> str | None:
-        """Find out how much can be appended for sure; return why that isn't enough, or None if it is."""
+        """Measure how much can certainly be appended; return why that isn't enough, or None."""
         self._measured_at = now
         try:
             used, (space, files) = self._writer.used(), self.free()
@@ -180,17 +181,17 @@ class Relay:
         self._budget = max(0, min(self.max_size - used, space - _MARGIN)) if files != 0 else 0
         if self._budget >= largest:
             return None
-        # Without numbers that change, since this is logged and shown whenever it changes.
+        # Without changing numbers, since it is logged whenever its text changes.
         if self.max_size - used < largest:
             return f"{self.path} is full: spool.max_size is {counted(self.max_size, 'byte')}"
-        return f"the disk of {self.path} is full: it has too little room, or can't take another file"
+        return f"the disk of {self.path} is full: too few bytes or inodes are free"
 
     def _fail(self, problem: str) -> None:
         self.error = problem
         self.retry_at = self._clock() + FULL_PAUSE
         self._budget = 0
 
-    def _look(self) -> tuple[int, int | None]:
+    def _measure_free(self) -> tuple[int, int | None]:
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
 
@@ -203,7 +204,7 @@ def _identity(segment: Segment) -> bytes:
 
 
 def _places(segment: Segment | None, start: int) -> list[Span]:
-    """Return the place of what was appended to a segment from an offset on."""
+    """Return the place of everything appended to a segment from an offset."""
     if segment is None or segment.size <= start:
         return []
     return [Span(_identity(segment), start, segment.size)]

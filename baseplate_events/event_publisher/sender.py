@@ -1,4 +1,4 @@
-"""A thread that compresses, signs and posts what it is given. It decides nothing."""
+"""A thread that compresses, signs and posts attempts. It decides nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class CollectorTransport(Protocol):
-    """A way to the collector, used by one sender at a time; `HTTPTransport` is the real one."""
+    """A connection to the collector, used by one sender at a time; `HTTPTransport` is the real one."""
 
     def post(self, request: Request, /) -> Reply:
-        """Post a request, and return how that ended; it raises nothing for what network or collector do."""
+        """Post a request, and return the result; never raises because of the network or the collector."""
         ...
 
     def close(self) -> None:
-        """Close what is open; the next `post` reopens it."""
+        """Close the connection; the next `post` reopens it."""
         ...
 
 
@@ -41,10 +41,10 @@ class Finished:
     """An attempt that ended.
 
     Attributes:
-        sender: Who sent it, and is idle now; None if no sender could be started.
-        attempt: What was to be sent.
-        outcome: What became of it.
-        seconds: How long it took.
+        sender: The sender, which is idle now; None if none could be started.
+        attempt: The attempt.
+        outcome: Its outcome.
+        seconds: Its duration.
     """
 
     sender: Sender | None
@@ -54,13 +54,13 @@ class Finished:
 
 
 class Sender(threading.Thread):
-    """Posts one attempt after the other, over a transport of its own.
+    """Posts one attempt after another, over its own transport.
 
     Args:
-        current_settings: Gives the settings to use; asked before each attempt, so that new ones take effect
-            with the next.
-        connect: Makes a transport for settings; called in this thread.
-        report: Takes what became of each attempt; called in this thread.
+        current_settings: Returns the settings; called before each attempt, so that new settings take effect
+            with the next one.
+        connect: Creates a transport for settings; called in this thread.
+        report: Receives the result of each attempt; called in this thread.
         clock: Measures attempts and dates requests.
     """
 
@@ -71,7 +71,7 @@ class Sender(threading.Thread):
         report: Callable[[Finished], None],
         clock: Clock,
     ) -> None:
-        # A daemon, so that one that hangs in a name lookup can't keep the process from ending.
+        # A daemon thread: one that hangs in a name lookup must not keep the process alive.
         super().__init__(name="sender", daemon=True)
         self._current_settings = current_settings
         self._connect = connect
@@ -82,7 +82,7 @@ class Sender(threading.Thread):
         self._jobs: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
 
     def post(self, attempt: Attempt) -> None:
-        """Have an attempt posted, after those that were given before; called by any thread."""
+        """Queue an attempt, after earlier ones; may be called from any thread."""
         self._jobs.put(attempt)
 
     def run(self) -> None:
@@ -93,13 +93,13 @@ class Sender(threading.Thread):
             try:
                 outcome = self._post(attempt)
             except Exception as exc:  # noqa: BLE001  a mistake of ours must cost neither batch nor sender
-                # Only where it happened: the text of an exception might quote an event.
+                # Only the place: the text of an exception might quote an event.
                 *_, (frame, line) = traceback.walk_tb(exc.__traceback__)
                 reason = f"internal error: {type(exc).__name__} in {frame.f_code.co_name}, line {line}"
                 del frame
                 outcome = Retryable(reason=reason, from_collector=False)
             self._report(Finished(self, attempt, outcome, self._clock.monotonic() - started_at))
-            del attempt  # rather than keep its events while there is nothing to do
+            del attempt  # release its events while idle
 
     def _post(self, attempt: Attempt) -> Outcome:
         settings = self._current_settings()
@@ -120,10 +120,10 @@ class Sender(threading.Thread):
 
 
 class TransportFactory:
-    """Makes transports that share two things.
+    """Creates transports that share the failed addresses and the trusted certificates.
 
-    These are the addresses that failed, so that each sender doesn't rediscover them, and the trusted
-    certificates, which take about a megabyte and some milliseconds to load.
+    So each sender needn't rediscover the failed addresses, or load certificates, which take about a megabyte
+    and some milliseconds.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class TransportFactory:
         self._certificates = Certificates()
 
     def __call__(self, settings: PublisherSettings) -> HTTPTransport:
-        """Make a transport for settings; nothing is loaded or connected yet."""
+        """Create a transport for settings; nothing is loaded or connected yet."""
         collector = settings.collector
         return HTTPTransport(
             collector.url,

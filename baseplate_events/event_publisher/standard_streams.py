@@ -1,15 +1,15 @@
-"""Standard streams that are closed, or that take nothing: one clear line instead of a traceback.
+"""Handles standard streams that are closed or unwritable: one clear line instead of a traceback.
 
 Rules:
 
-1. A file that this process opens never gets the number of a standard stream. Otherwise whoever writes to
+1. A file that this process opens never gets the number of a standard stream. Otherwise code that writes to
    stderr, such as the interpreter in an emergency, would write into a queue or a spool.
-2. To read from a closed stdin, or to write to a closed stdout, is a mistake of usage. What is only said
-   beside the work goes through `report`, which a closed stdout doesn't stop.
-3. What is written to a closed stderr is lost.
-4. A stdout that no one reads any more ends a command quietly, with 1. Another one that takes nothing, such as
-   a full disk, is an error with a line of its own.
-5. What the encoding of stdout can't write is escaped.
+2. Reading from a closed stdin, or writing to a closed stdout, is a usage error. Messages that accompany the
+   work go through `report`, which a closed stdout doesn't stop.
+3. Output to a closed stderr is lost.
+4. A stdout whose reader is gone ends a command quietly, with status 1. Any other failure, such as a full
+   disk, is an error with its own line.
+5. Characters that stdout can't encode are escaped.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, TextIO, cast
 
 from ..errors import ConfigurationError
-from .exit_status import EXIT_FAILURE, failed, say
+from .exit_status import EXIT_FAILURE, failed, print_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -32,10 +32,10 @@ _STDERR: Final = 2
 
 
 class ClosedStream(io.TextIOBase):
-    """Stands for a standard stream that was closed before the process began.
+    """Stands in for a standard stream that was closed when the process started.
 
     Args:
-        problem: What its use is, as a mistake of usage; None if what is written to it is lost.
+        problem: The usage error for using it; None if output to it is lost.
     """
 
     def __init__(self, problem: str | None) -> None:
@@ -44,11 +44,11 @@ class ClosedStream(io.TextIOBase):
 
     @property
     def buffer(self) -> NoReturn:
-        """There is none."""
+        """Not available."""
         self._refuse()
 
     def write(self, text: str, /) -> int:
-        """Lose a text, or refuse it."""
+        """Discard a text, or refuse it."""
         if self._problem is not None:
             self._refuse()
         return len(text)
@@ -64,7 +64,7 @@ class ClosedStream(io.TextIOBase):
         self._refuse()
 
     def fileno(self) -> int:
-        """Give no descriptor; to ask isn't to use it: from Python 3.14 on, argparse asks before it writes."""
+        """Raise an error, but not as use of it: argparse of Python 3.14 calls this before it writes."""
         raise io.UnsupportedOperation("fileno")
 
     def _refuse(self) -> NoReturn:
@@ -74,7 +74,7 @@ class ClosedStream(io.TextIOBase):
 
 
 class _Output(io.TextIOBase):
-    """Stdout, whose errors can be told from those of other files."""
+    """Stdout; its errors are distinguishable from those of other files."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -92,41 +92,41 @@ class _Output(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         """Write to stdout."""
-        with _told_apart():
+        with _marking_stdout_errors():
             return self._stream.write(text)
 
     def flush(self) -> None:
-        """Write what is in the buffer of stdout."""
-        with _told_apart():
+        """Flush stdout."""
+        with _marking_stdout_errors():
             self._stream.flush()
 
     def fileno(self) -> int:
-        """Give its descriptor."""
+        """Return its descriptor."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return self._stream.isatty()
 
 
 class _BinaryOutput:
-    """Stdout in bytes likewise."""
+    """Stdout in bytes, likewise."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def write(self, data: bytes, /) -> int:
         """Write to stdout."""
-        with _told_apart():
+        with _marking_stdout_errors():
             return self._stream.write(data)
 
 
 class StdoutError(OSError):
-    """Raised when stdout takes nothing."""
+    """Raised when stdout can't be written."""
 
 
 @contextlib.contextmanager
-def _told_apart() -> Generator[None]:
+def _marking_stdout_errors() -> Generator[None]:
     try:
         yield
     except OSError as exc:
@@ -134,26 +134,26 @@ def _told_apart() -> Generator[None]:
 
 
 def is_open(stream: TextIO | None) -> bool:
-    """Tell whether a standard stream was open when the process began."""
+    """Return whether a standard stream was open when the process started."""
     return stream is not None and not isinstance(stream, ClosedStream)
 
 
 def report(line: str) -> None:
-    """Say on stdout what was done, if there is one."""
+    """Write a line to stdout, if there is one."""
     if is_open(sys.stdout):
         sys.stdout.write(f"{line}\n")
 
 
 def occupy_descriptors() -> None:
-    """Open /dev/null in place of each standard stream that is closed; Python goes on without those."""
-    with contextlib.suppress(OSError):  # there is no /dev/null in some sandboxes
+    """Open /dev/null in place of each closed standard stream; Python itself leaves them closed."""
+    with contextlib.suppress(OSError):  # some sandboxes have no /dev/null
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
             pass
         os.close(descriptor)
 
 
-def leave_stdout() -> None:
-    """Write no more to a stdout that takes nothing; Python would complain about that once more at its end."""
+def detach_stdout() -> None:
+    """Detach an unwritable stdout; otherwise Python would report it again at exit."""
     _redirect(sys.stdout)
 
 
@@ -162,7 +162,7 @@ def run_command(perform: Callable[[], int], *, needs_stdout: bool = True) -> int
 
     Args:
         perform: The command. It may raise `SystemExit`, as argparse does.
-        needs_stdout: Whether it is a mistake that it writes to a closed stdout, rather than lost.
+        needs_stdout: Whether writing to a closed stdout is an error; otherwise the output is lost.
     """
     occupy_descriptors()
     with _stand_ins(needs_stdout=needs_stdout):
@@ -171,9 +171,9 @@ def run_command(perform: Callable[[], int], *, needs_stdout: bool = True) -> int
         except ConfigurationError as exc:
             return failed(exc)
         except StdoutError as exc:
-            leave_stdout()
+            detach_stdout()
             if exc.errno != errno.EPIPE:  # as after `| head`
-                say(f"can't write to stdout: {exc.strerror}")
+                print_stderr(f"can't write to stdout: {exc.strerror}")
             return EXIT_FAILURE
         finally:
             try:
@@ -193,7 +193,7 @@ def _flushed(perform: Callable[[], int]) -> int:
 
 
 def _redirect(stream: TextIO) -> None:
-    with contextlib.suppress(OSError):  # there is no /dev/null in some sandboxes
+    with contextlib.suppress(OSError):  # some sandboxes have no /dev/null
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
@@ -201,7 +201,7 @@ def _redirect(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def _stand_ins(*, needs_stdout: bool) -> Generator[None]:
-    """Put a stream in place of each one that is closed, and of stdout one whose errors are told apart."""
+    """Replace each closed stream, and stdout by one whose errors are distinguishable."""
     before = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = sys.stdin or _closed("there is no stdin to read from")
     if sys.stdout is None:

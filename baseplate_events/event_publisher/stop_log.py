@@ -1,7 +1,7 @@
-"""What a publisher that was asked to stop logs: what it does, and how much is left. Pure but for the log.
+"""The log lines of a stopping publisher: what it does, and how much is left. Pure except for the log.
 
-The first line comes at once. Others follow every second, after ten seconds every ten: so a stop of an hour,
-the longest `shutdown.grace`, logs some 370 lines at most.
+The first line is logged immediately. Others follow every second, after ten seconds every ten. So a stop of an
+hour, the longest `shutdown.grace`, logs at most about 370 lines.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LATE_INTERVAL: Final = 10.0
 
 
 class Left(NamedTuple):
-    """What a stopping publisher has left.
+    """What is left for a stopping publisher.
 
     Attributes:
         requests: Requests in flight.
-        events: Events in memory, those of the requests included.
-        queued: Events of the POSIX queue: all of them; if they go into a spool, those that still do.
-        spooled: Bytes in the spool that aren't delivered, those in memory included; None without a spool.
+        events: Events in memory, including those of the requests.
+        queued: Events of the POSIX queue; with a spool, those still to move into it.
+        spooled: Undelivered bytes in the spool, including those in memory; None without a spool.
     """
 
     requests: int
@@ -40,7 +40,7 @@ class StopLog:
     """Logs the progress of one stop.
 
     Attributes:
-        due_at: When `write` is to be called, in seconds of the monotonic clock.
+        due_at: When to call `write` next, in monotonic seconds.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class StopLog:
         self._began_at: float | None = None
 
     def write(self, left: Left, now: float, *, drains: bool, ends_at: float) -> None:
-        """Write a line.
+        """Log a line.
 
         Args:
             left: What is left.
-            now: Seconds of the monotonic clock.
-            drains: Whether it still starts requests.
-            ends_at: When it gives up: the end of `shutdown.grace`.
+            now: The monotonic time in seconds.
+            drains: Whether the publisher still starts requests.
+            ends_at: The end of `shutdown.grace`.
         """
         if self._began_at is None:
             self._began_at = now
@@ -76,12 +76,12 @@ class StopLog:
 
 
 def _beginning(left: Left, *, drains: bool) -> str:
-    """Say what the publisher is going to do."""
+    """Return what the publisher is going to do."""
     if not drains:
         return (
-            "shutdown.drain is false, so no new request is started; moving what the queue holds into the "
+            "shutdown.drain is false, so no new request is started; moving the events of the queue into the "
             "spool, and waiting for the requests in flight"
         )
     if left.spooled is None:
-        return "delivering what is in the queue; what can't be delivered goes back into it"
-    return "delivering what is in the queue and the spool; what can't be delivered stays in the spool"
+        return "delivering the queue; undelivered events go back into it"
+    return "delivering the queue and the spool; undelivered events stay in the spool"

@@ -12,5 +12,5 @@ from __future__ import annotations
 #: The name for an unknown format of events.
 UNKNOWN_FORMAT = "unknown"
 
-#: Bytes that a spool has at least: with less, each writer's last segment alone would fill it.
+#: Smallest `max_size` of a spool in bytes: with less, one writer's last segment would fill it.
 MIN_SPOOL_SIZE = 1024 * 1024

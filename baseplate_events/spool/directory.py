@@ -1,6 +1,6 @@
-"""The files of a spool, as services and their publisher touch them.
+"""Access to the files of a spool, for services and their publisher.
 
-A spool is the folder `events-NAME` of a directory that services and their publisher share.
+A spool is the folder `events-NAME` in a directory that services and their publisher share.
 
 Rules:
 
@@ -50,13 +50,13 @@ if TYPE_CHECKING:
 
 __all__ = ["READER_LOCK", "FileStatus", "OpenDirectory", "SpoolDirectory"]
 
-#: Errors of a disk that takes no data for now. Writers treat them as a full queue.
+#: Errors of a disk that accepts no data at the moment. Writers treat them as a full queue.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
-#: Errors that writers handle.
+#: Errors that are left to the writer.
 _PASSED_ON = _FULL | {errno.EBADF}
 
-#: How often the folder may come and go between two system calls before that is an error.
+#: How often the folder may appear and disappear between two system calls before that is an error.
 _ATTEMPTS = 10
 
 #: Paths and file systems that this process has warned about.
@@ -64,7 +64,7 @@ _warned: set[tuple[str, str]] = set()
 
 
 class SpoolDirectory:
-    """Where the spool of a queue is, and how its files are handled.
+    """The place of a queue's spool, and the access to its files.
 
     Args:
         directory: The directory that services and their publisher share, an absolute path.
@@ -72,11 +72,11 @@ class SpoolDirectory:
         mode: Permission bits of files: 0600 if all processes run as one user, or 0660 if they share a group.
 
     Raises:
-        ValueError: An argument can't be used.
+        ValueError: An argument is invalid.
 
     Attributes:
         path: The folder `events-NAME`.
-        file_system: The type of its file system after `prepare`; None if it isn't known.
+        file_system: The type of its file system after `prepare`; None if unknown.
     """
 
     __slots__ = ("_counts_blocks", "_directory", "_directory_mode", "_mode", "file_system", "path")
@@ -105,14 +105,15 @@ class SpoolDirectory:
         self._counts_blocks = True
 
     def prepare(self) -> None:
-        """Check that the spool can be used here, and make its folder if it isn't there.
+        """Check that the spool can be used here, and create its folder if it doesn't exist.
 
         A full disk isn't an error here; each put reports it.
 
         Raises:
             EventQueueUnsupportedError: This operating system can't lock files.
-            EventQueuePermissionError: Another user doesn't let this process in, or could get at its events.
-            EventQueueUnavailableError: The directory isn't there, is on a file system that isn't suitable, or
+            EventQueuePermissionError: The permissions keep this process out, or let another user read its
+                events.
+            EventQueueUnavailableError: The directory doesn't exist, is on an unsuitable file system, or
                 can't be used for another reason.
         """
         if not can_lock():
@@ -120,7 +121,7 @@ class SpoolDirectory:
             raise EventQueueUnsupportedError(self.path, problem)
         self._directory_mode = self._check_directory()
         self.file_system = file_system_of(self.path)
-        self._counts_blocks = self.file_system != "zfs"  # there st_blocks lags by seconds
+        self._counts_blocks = self.file_system != "zfs"  # its st_blocks lags by seconds
         suitability = judge_file_system(self.file_system)
         if suitability is Suitability.UNSUITABLE:
             raise EventQueueUnavailableError(self.path, problems.unsuitable(self.file_system))
@@ -139,14 +140,15 @@ class SpoolDirectory:
             raise self._unusable(exc) from exc
 
     def open(self) -> OpenDirectory:
-        """Open the folder, and make it if it was deleted.
+        """Open the folder, and recreate it if it was deleted.
 
-        The directory above it is made as well, if it was there when the spool was prepared.
+        The directory above it is recreated too, if it existed when the spool was prepared.
 
         Raises:
-            OSError: The folder couldn't be made, as the disk is full, over quota or read-only; or (EBADF) the
-                program closed a descriptor that isn't its own, and another attempt may work.
-            EventQueuePermissionError: Another user doesn't let this process in, or could get at its events.
+            OSError: The folder couldn't be created, because the disk is full, over quota or read-only; or
+                (EBADF) the program closed a descriptor that it doesn't own, and another attempt may succeed.
+            EventQueuePermissionError: The permissions keep this process out, or let another user read its
+                events.
             EventQueueUnavailableError: The folder can't be opened for another reason.
         """
         try:
@@ -158,12 +160,12 @@ class SpoolDirectory:
         return OpenDirectory(descriptor, mode=self._mode, counts_blocks=self._counts_blocks)
 
     def lock(self, fd: int) -> bool:
-        """Lock a file that `create` opened, against its deletion by the publisher, without waiting.
+        """Lock a file opened by `create` against deletion by the publisher, without waiting.
 
         The lock ends when the last process that has the file open closes it.
 
         Returns:
-            Whether that worked; it doesn't if the publisher has locked the file.
+            False if the publisher has locked the file.
 
         Raises:
             OSError: The file can't be locked.
@@ -172,14 +174,14 @@ class SpoolDirectory:
 
     @property
     def write(self) -> Callable[[int, bytes], int]:
-        """Append to a file that `create` opened, in one step; return how many bytes were taken.
+        """Append to a file opened by `create`, in one step; return how many bytes were written.
 
-        It is `os.write` itself, as each put calls it. It raises `OSError` if nothing was written.
+        It is `os.write` itself, since each put calls it. It raises `OSError` if nothing was written.
         """
         return os.write
 
     def status(self, fd: int) -> FileStatus:
-        """Return what an open file is.
+        """Return the status of an open file.
 
         Raises:
             OSError: It isn't open.
@@ -188,10 +190,10 @@ class SpoolDirectory:
         return FileStatus(status.st_dev, status.st_ino, status.st_nlink, status.st_size)
 
     def close(self, fd: int) -> None:
-        """Close a file that `create` opened.
+        """Close a file opened by `create`.
 
         Raises:
-            OSError: It isn't open, or some data didn't reach the disk; it is closed.
+            OSError: It isn't open, or some data didn't reach the disk; afterwards it is closed.
         """
         os.close(fd)
 
@@ -206,10 +208,10 @@ class SpoolDirectory:
         return stat.S_IMODE(status.st_mode)
 
     def _open_folder(self) -> int:
-        """Return a descriptor of the folder, which is checked, and made if need be.
+        """Return a descriptor of the folder, which is checked, and created if needed.
 
         Raises:
-            OSError: It can't be opened or made.
+            OSError: It can't be opened or created.
             EventQueueUnavailableError: It must not be used.
         """
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -228,11 +230,11 @@ class SpoolDirectory:
         raise EventQueueUnavailableError(self.path, "another process keeps deleting it; find and stop it")
 
     def _make_folder(self) -> None:
-        """Make the folder, unless another process does so at the same time."""
+        """Create the folder, unless another process does so at the same time."""
         if self._mode == PRIVATE:
             self._make(self.path)
             return
-        # No longer than any NAME allows, and the same for all queues.
+        # Of fixed length, so that it isn't too long for any NAME.
         temporary = os.path.join(self._directory, f".events-{os.urandom(16).hex()}")  # noqa: PTH118 - as above
         self._make(temporary)
         try:
@@ -245,12 +247,12 @@ class SpoolDirectory:
         except BaseException as exc:
             with contextlib.suppress(OSError):
                 os.rmdir(temporary)  # noqa: PTH106 - as above
-            # The folder of another process, which has files already, or can't be replaced.
+            # Another process has created the folder, which has files already or can't be replaced.
             if not isinstance(exc, OSError) or not os.path.lexists(self.path):
                 raise
 
     def _make(self, path: str) -> None:
-        """Make a folder in the directory, and that as well if it was deleted since it was prepared."""
+        """Create a folder in the directory, and recreate the directory if it was deleted since `prepare`."""
         for _ in range(_ATTEMPTS):
             try:
                 _mkdir(path)
@@ -259,23 +261,23 @@ class SpoolDirectory:
                     raise
             else:
                 return
-            with contextlib.suppress(FileNotFoundError):  # it was deleted again at once
+            with contextlib.suppress(FileNotFoundError):  # it was immediately deleted again
                 if _mkdir(self._directory, self._directory_mode):
                     os.chmod(self._directory, self._directory_mode)  # noqa: PTH101 - as above
         _mkdir(path)
 
     def _check_folder(self, descriptor: int) -> None:
-        """Give the folder the permissions that it must have, or refuse it."""
+        """Set the permissions that the folder must have, or refuse it."""
         mode, wanted = self._judge(descriptor)
         if mode == wanted:
             return
         os.fchmod(descriptor, wanted)
-        mode, wanted = self._judge(descriptor)  # not all file systems do what they are asked
+        mode, wanted = self._judge(descriptor)  # not all file systems obey
         if mode != wanted:
             raise EventQueuePermissionError(self.path, problems.mode_stays(mode, wanted, self.file_system))
 
     def _judge(self, descriptor: int) -> tuple[int, int]:
-        """Return the permission bits of the folder, and those that it must have.
+        """Return the current and the required permission bits of the folder.
 
         Raises:
             EventQueuePermissionError: It must not be used.
@@ -287,8 +289,8 @@ class SpoolDirectory:
         return access.mode, wanted
 
     def _probe(self, descriptor: int) -> None:
-        """Try out the file system, and warn about it if it does what is needed."""
-        finding = "it does what a spool needs as far as one process can see"
+        """Probe the file system; log a warning even if it passes."""
+        finding = "it passed all checks that one process can make"
         try:
             self._counts_blocks = probe(descriptor)
         except UnsuitableError as exc:
@@ -298,7 +300,7 @@ class SpoolDirectory:
         except OSError as exc:
             if exc.errno not in _FULL:
                 raise
-            finding = f"whether it does what a spool needs can't be tried out ({exc.strerror})"
+            finding = f"it couldn't be checked ({exc.strerror})"
         kind = self.file_system
         if kind is not None and (self.path, kind) not in _warned:
             import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
@@ -319,7 +321,7 @@ class SpoolDirectory:
             access = DirectoryAccess.here(os.lstat(self.path), self._mode)
         except OSError as hidden:
             if denied:
-                problem = problems.not_let_in(self._directory, absent=isinstance(hidden, FileNotFoundError))
+                problem = problems.denied(self._directory, absent=isinstance(hidden, FileNotFoundError))
                 return EventQueuePermissionError(self.path, problem)
             return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
         verdict = access.judge()
@@ -332,7 +334,7 @@ class SpoolDirectory:
 
 
 def _mkdir(path: str, mode: int = 0o700) -> bool:
-    """Make a folder, with a mode that the umask may reduce; return whether it wasn't there."""
+    """Create a folder, with a mode that the umask may reduce; return False if it existed."""
     try:
         os.mkdir(path, mode)  # noqa: PTH102 - pathlib takes long to import
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Which file systems a spool may be on.
+"""Decides which file systems are fit for a spool.
 
 A spool needs three things of its file system: that `flock` of one process holds for all others, that
 `O_APPEND` appends in one step, and that a file keeps its inode number when it is renamed. Local disks and
@@ -6,7 +6,7 @@ memory have them. Network file systems don't have them between hosts, whatever t
 they are refused. All others are probed (`probe`): FUSE, and file systems that share folders with a virtual
 machine.
 
-The type of a file system is what /proc/self/mountinfo calls it; see proc_pid_mountinfo(5).
+The type of a file system is its name in /proc/self/mountinfo; see proc_pid_mountinfo(5).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOCAL = frozenset(
     ("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs")
 )
 
-#: File systems of a network or a cluster. With `fuse.` in front, they are the same in user space.
+#: Network and cluster file systems. With the prefix `fuse.` they are the same in user space.
 _REMOTE = frozenset(
     (
         *("acfs", "afs", "beegfs", "ceph", "ceph-fuse", "cifs", "coda", "davfs", "gcsfuse", "glusterfs"),
@@ -44,13 +44,13 @@ _REMOTE = frozenset(
     )
 )
 
-#: Fields of a line of mountinfo up to the optional ones; the fifth is the mount point.
+#: Fields of a line of mountinfo before the optional ones; the fifth is the mount point.
 _FIXED_FIELDS = 6
 _MOUNT_POINT = 4
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
-#: What file systems answer to what they can't do.
+#: Errors of file systems for unsupported operations.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 _MOUNTINFO = "/proc/self/mountinfo"
@@ -60,7 +60,7 @@ class _Fcntl(Protocol):
     """The part of `fcntl` that is used here."""
 
     @property
-    def LOCK_SH(self) -> int: ...  # noqa: N802 - the names are theirs
+    def LOCK_SH(self) -> int: ...  # noqa: N802 - names of fcntl
     @property
     def LOCK_EX(self) -> int: ...  # noqa: N802
     @property
@@ -73,7 +73,7 @@ class _Fcntl(Protocol):
 
 
 def _load() -> _Fcntl | None:
-    """Import `fcntl`, at once: a service that gives up its privileges may not be able to later."""
+    """Import `fcntl` early: a service that gives up its privileges may be unable to later."""
     try:
         import fcntl  # noqa: PLC0415 - Windows and WebAssembly have none
     except ImportError:
@@ -85,20 +85,20 @@ _fcntl = _load()
 
 
 class Suitability(enum.Enum):
-    """Whether a spool may be on a file system."""
+    """Whether a file system is fit for a spool."""
 
     SUITABLE = enum.auto()
     UNSUITABLE = enum.auto()
     UNPROVEN = enum.auto()
-    """Only a probe can say."""
+    """Only `probe` can find out."""
 
 
 class UnsuitableError(Exception):
-    """A file system doesn't do what a spool needs; the message completes "it can't hold a spool: "."""
+    """Raised if a file system lacks what a spool needs; the message follows "it can't hold a spool: "."""
 
 
 def judge_file_system(kind: str | None) -> Suitability:
-    """Say whether a spool may be on a file system of this type; None stands for one that isn't known."""
+    """Return whether a file system of this type is fit for a spool; None is an unknown type."""
     if kind in _LOCAL:
         return Suitability.SUITABLE
     if kind is not None and kind.removeprefix("fuse.") in _REMOTE:
@@ -113,7 +113,7 @@ def find_file_system(mountinfo: bytes, path: bytes) -> str | None:
     others.
 
     Args:
-        mountinfo: What /proc/self/mountinfo says. Lines that can't be read are skipped.
+        mountinfo: The content of /proc/self/mountinfo. Malformed lines are skipped.
         path: Absolute, without symbolic links. It needn't exist.
 
     Returns:
@@ -142,7 +142,7 @@ def file_system_of(path: str) -> str | None:
     Returns:
         The type; None if this system has no mountinfo, or the path isn't found there.
     """
-    resolved = os.fsencode(os.path.realpath(path))  # which lets an automounter mount what it has there
+    resolved = os.fsencode(os.path.realpath(path))  # this also triggers an automounter
     try:
         with open(_MOUNTINFO, "rb") as file:  # noqa: PTH123 - pathlib takes long to import
             mountinfo = file.read()
@@ -152,23 +152,23 @@ def file_system_of(path: str) -> str | None:
 
 
 def probe(directory: int) -> bool:
-    """Try out what a spool needs of the file system of a directory; no file is left behind.
+    """Test whether the file system of a directory provides what a spool needs; leaves no file behind.
 
     Args:
         directory: Its open descriptor.
 
     Returns:
-        Whether the file system reports how many blocks a file has.
+        Whether the file system reports the blocks of a file.
 
     Raises:
-        UnsuitableError: Something doesn't work.
-        OSError: It can't be tried out.
+        UnsuitableError: A test failed.
+        OSError: The tests can't be made.
     """
     name = f"probe-{os.urandom(16).hex()}"
     final = f"{name}-renamed"
     handles: list[int] = []
     try:
-        # As two writers and a reader have the file open.
+        # As the file is open in two writers and a reader.
         for use in (os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.O_WRONLY, os.O_RDONLY):
             flags = use | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             handles.append(os.open(name, flags, 0o600, dir_fd=directory))
@@ -228,7 +228,7 @@ def try_lock(handle: int, *, exclusive: bool) -> bool:
     The lock belongs to the open file, which forked processes share, and ends when the last of them closes it.
 
     Returns:
-        Whether that worked; it doesn't if another lock is in the way.
+        False if another lock is in the way.
 
     Raises:
         OSError: The file can't be locked at all.
@@ -254,5 +254,5 @@ def _require_fcntl() -> _Fcntl:
 
 
 def _unescape(field: bytes) -> bytes:
-    """Return what a field of mountinfo stands for."""
+    """Return the unescaped field of mountinfo."""
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), field)

@@ -12,10 +12,10 @@ bytes in hexadecimal. CHECK is the CRC-32 of everything before it, as 8 hexadeci
 Records follow. Numbers are big-endian:
 
     3 bytes   ff 45 56, the marker
-    1 byte    kind: 45 ("E") for an event, 52 ("R") for refusals; readers skip kinds that they don't know
+    1 byte    kind: 45 ("E") for an event, 52 ("R") for refusals; readers skip unknown kinds
     4 bytes   length of the payload, at most 16 MiB
     4 bytes   check of kind and length: length XOR first 4 bytes of IDENTITY XOR (kind, kind, kind, kind)
-    4 bytes   CRC-32 of the header line, its newline included, followed by the payload
+    4 bytes   CRC-32 of the header line, including its newline, followed by the payload
     ...       payload
 
 The payload of an event is what the serializer returned. The payload of a refusals record is a JSON object:
@@ -23,15 +23,15 @@ how many events the writer refused since its last such record, by reason.
 
 Rules:
 
-1. A record is *whole* if all of it is there and both checks hold. Both depend on IDENTITY. So bytes of
+1. A record is *whole* if it is complete and both checks hold. Both depend on IDENTITY. So bytes of
    another segment, which a file system may leave in a file after a power cut, never pass for a record.
-2. An incomplete record at the end of the data is *pending*: its writer may still be writing it. It is *torn*
+2. An incomplete record at the end of the data is *pending*: its writer may still be writing. It is *torn*
    if a whole record begins inside it, or if the segment ended. A complete record that fails a check is torn.
 3. A torn record costs only itself. The reader searches for the next marker, which never occurs in UTF-8, and
    ignores a length that fails its check. (A payload that isn't UTF-8 may end with the bytes that a marker
    begins with. A record that is cut exactly before them is completed by the next one, which is then torn.)
-4. A payload never contains a whole record of its own segment, because IDENTITY is random, and only those who
-   may read the segment know it. So a whole record inside a pending one proves that the pending one is torn.
+4. A payload never contains a whole record of its own segment, because IDENTITY is random, and known only to
+   those who may read the segment. So a whole record inside a pending one proves that the pending one is torn.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 #: Bytes of the random identity of a segment.
 IDENTITY_SIZE = 16
 
-#: What the names of files end with that aren't complete yet, and of segments.
+#: Suffixes of the names of unpublished files and of segments.
 NEW_SUFFIX = ".new"
 SEGMENT_SUFFIX = ".segment"
 
-#: Most bytes of a payload: as many as in a message of a POSIX queue.
+#: Most bytes of a payload: the same as for a message of a POSIX queue.
 MAX_PAYLOAD = 16 * 1024 * 1024
 
 #: Kinds of records.
@@ -62,7 +62,7 @@ REFUSALS = b"R"
 #: Most bytes of a header, newline included, in this version of the format and all later ones.
 MAX_HEADER = 128
 
-#: The version of the format that is written, and the newest that can be read.
+#: The format version written, and the newest that can be read.
 VERSION = 1
 
 _RECORD = struct.Struct(">4sIII")
@@ -72,25 +72,25 @@ OVERHEAD = _RECORD.size
 
 _MARKER = b"\xffEV"
 
-#: The marker and kind of an event, and what packs all that precedes its payload: these, the length, its check
-#: and the CRC. They are for those who can't afford to call `Encoder.encode`.
+#: The marker and kind of an event, and the packer for everything before its payload: these, the length, its
+#: check and the CRC. They are for callers that can't afford to call `Encoder.encode`.
 EVENT_MARKER = _MARKER + EVENT
 pack_prefix: Callable[[bytes, int, int, int], bytes] = _RECORD.pack
 
 #: Where a record may begin: at a marker, or at the end of the data if that may be the beginning of a marker.
 _BEGINNING = re.compile(rb"\xff(?:EV|E?\Z)")
 
-#: Times a byte: four bytes of it.
+#: Multiplied by a byte, this repeats it four times.
 _FOUR_TIMES = 0x01010101
 
-#: How headers begin, and their shape, in every version; what precedes CHECK in this version.
+#: The beginning and the shape of headers in every version; the part before CHECK in this version.
 _START = b"event-segment "
 _HEADER = re.compile(rb"(event-segment ([0-9]{1,9}) (?:[^\n]* )?)([0-9a-f]{8})\n")
 _HEADER_1 = re.compile(rb"event-segment 1 ([0-9a-z]{1,16}) ([0-9a-f]{32}) ")
 
 
 class UnreadableSegmentError(Exception):
-    """The header of a segment can't be read.
+    """Raised if the header of a segment can't be read.
 
     Attributes:
         newer: Whether it has a later version of the format, which an upgraded publisher may be able to read.
@@ -114,7 +114,7 @@ class Header(NamedTuple):
     identity: bytes
 
     def encode(self) -> bytes:
-        """Return the line that the segment begins with.
+        """Return the header line of the segment.
 
         Raises:
             ValueError: The format or the identity isn't as described above.
@@ -126,7 +126,7 @@ class Header(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Header | None:
-        """Read the header of a segment.
+        """Parse the header of a segment.
 
         Args:
             data: The beginning of the file: its first `MAX_HEADER` bytes or more, or the whole file.
@@ -147,7 +147,7 @@ class Header(NamedTuple):
             raise UnreadableSegmentError("its header is damaged")
         if version > VERSION:
             raise UnreadableSegmentError(
-                f"it has version {version} of the format, and this release reads versions up to {VERSION}; "
+                f"its format version is {version}, and this release reads versions up to {VERSION}; "
                 "upgrade the event publisher",
                 newer=True,
             )
@@ -164,8 +164,8 @@ class Encoder:
         header: The segment's header.
 
     Attributes:
-        header: The line that the segment begins with.
-        seed: CRC-32 of that line. The CRC-32 of a payload continues from it.
+        header: The header line of the segment.
+        seed: CRC-32 of that line. The CRC-32 of each payload continues from it.
 
     Raises:
         ValueError: As from `Header.encode`.
@@ -180,7 +180,7 @@ class Encoder:
         self._event_mask = self.mask(EVENT)
 
     def mask(self, kind: bytes) -> int:
-        """Return what the length of a record of this kind is XORed with to get its check."""
+        """Return the number that, XORed with the length of a record of this kind, gives its check."""
         return self._base ^ kind[0] * _FOUR_TIMES
 
     def encode(self, payload: bytes, kind: bytes = EVENT) -> bytes:
@@ -230,7 +230,7 @@ class RecordRun(NamedTuple):
 
     Attributes:
         kind: As in `Record`.
-        payloads: What the writer encoded; each takes `OVERHEAD` bytes more in the segment.
+        payloads: What the writer encoded; in the segment each takes `OVERHEAD` more bytes.
         start: Offset in the segment of the first record's first byte.
         end: Offset in the segment of the byte after the last one.
     """
@@ -251,10 +251,10 @@ class SegmentParser:
 
     Args:
         header: The segment's header.
-        position: Offset in the segment of the first byte that will be fed, where the header or a record ends.
+        position: Offset in the segment of the first byte fed, at the end of the header or of a record.
 
     Attributes:
-        torn: Bytes so far that belong to no whole record.
+        torn: Bytes so far that are part of no whole record.
 
     Raises:
         ValueError: As from `Header.encode`.
@@ -284,7 +284,7 @@ class SegmentParser:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> list[Record]:
-        """Take the next bytes of the segment, and return the records that became whole, in order."""
+        """Feed the next bytes of the segment; return the records that became whole, in order."""
         records: list[Record] = []
         for run in self.feed_runs(data):
             end = run.start
@@ -294,7 +294,7 @@ class SegmentParser:
         return records
 
     def feed_runs(self, data: bytes) -> list[RecordRun]:
-        """Do as `feed`, for speed: records of one kind come together, but not all that could."""
+        """Like `feed`, but faster: records of one kind are grouped, though not always maximally."""
         old = len(self._buffer)
         self._buffer += data
         runs: list[RecordRun] = []
@@ -304,7 +304,7 @@ class SegmentParser:
                 at = old + self._walk(data, at - old, runs)
             if at == len(self._buffer):
                 break
-            found = self._look(at)
+            found = self._parse_at(at)
             if found is True:
                 found = self._find_behind(at)
                 if found is True:
@@ -322,15 +322,15 @@ class SegmentParser:
         return runs
 
     def finish(self) -> None:
-        """Count the pending bytes as torn, as the segment ended. Bytes that still follow may be fed."""
+        """Count the pending bytes as torn, since the segment ended. Further bytes may still be fed."""
         self.torn += len(self._buffer)
         self._position += len(self._buffer)
         self._buffer.clear()
 
     def _walk(self, data: bytes, at: int, runs: list[RecordRun]) -> int:
-        """Take the whole events from an index of the new data on; return the index of what is none.
+        """Collect the whole events from an index of the new data on; return the index after them.
 
-        It finds what `_look` finds, but in no time.
+        It finds the same as `_parse_at`, but much faster.
         """
         begin, total = at, len(data)
         last = total - OVERHEAD
@@ -352,8 +352,8 @@ class SegmentParser:
             runs.append(RecordRun(EVENT, payloads, offset + begin, offset + at))
         return at
 
-    def _look(self, at: int) -> Record | bool:
-        """Return the whole record at an index of the buffer, or whether there may be one later."""
+    def _parse_at(self, at: int) -> Record | bool:
+        """Return the whole record at an index of the buffer, or whether one may follow later."""
         buffer = self._buffer
         start = at + OVERHEAD
         if len(buffer) < start:
@@ -371,18 +371,18 @@ class SegmentParser:
         return Record(kind, payload, self._position + at, self._position + end)
 
     def _beginnings(self, at: int) -> Iterator[int]:
-        """Yield the indexes of the buffer, from one on, where a record may begin."""
+        """Yield the indexes of the buffer, from `at` on, at which a record may begin."""
         while match := _BEGINNING.search(self._buffer, at):
             yield match.start()
             at = match.start() + 1
 
     def _find_behind(self, at: int) -> Record | bool:
-        """Return the first whole record behind the pending one at an index, or True: it goes on pending."""
+        """Return the first whole record behind the pending one at an index; True if that stays pending."""
         position = self._position
         known = [offset - position for offset in self._unsure if offset > position + at]
         unsure: list[int] = []
         for index in chain(known, self._beginnings(max(at + 1, self._probed - position))):
-            found = self._look(index)
+            found = self._parse_at(index)
             if isinstance(found, Record):
                 return found
             if found:

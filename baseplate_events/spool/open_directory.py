@@ -1,4 +1,4 @@
-"""The folder of a spool while it is open: its files are named within it, wherever it is moved."""
+"""The open folder of a spool: its files are accessed relative to it, even if it is moved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .format import NEW_SUFFIX, SEGMENT_SUFFIX
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: The file whose exclusive lock the publisher of a spool holds while it runs.
+#: The publisher of a spool holds the exclusive lock of this file while it runs.
 READER_LOCK = "reader.lock"
 
 #: Bytes of a block that `st_blocks` counts, on any file system (inode(7)).
@@ -27,7 +27,7 @@ class OpenDirectory:
     Args:
         descriptor: Its open descriptor, which this object closes.
         mode: Permission bits of new files.
-        counts_blocks: Whether the file system says how many blocks a file has.
+        counts_blocks: Whether the file system reports the blocks of a file.
     """
 
     __slots__ = ("_counts_blocks", "_descriptor", "_inode", "_mode")
@@ -39,11 +39,11 @@ class OpenDirectory:
         self._counts_blocks = counts_blocks
 
     def fileno(self) -> int:
-        """Return its descriptor, which stays this object's."""
+        """Return its descriptor, which this object still owns."""
         return self._descriptor
 
     def used(self) -> int:
-        """Return the bytes of all segments, without holes, which delivered events leave.
+        """Return the bytes of all segments, without the holes of delivered events.
 
         Raises:
             OSError: The folder can't be read.
@@ -52,25 +52,25 @@ class OpenDirectory:
         with os.scandir(self._descriptor) as entries:
             for entry in entries:
                 if not entry.name.endswith((SEGMENT_SUFFIX, NEW_SUFFIX)):
-                    continue  # the publisher's own, such as its ledger
+                    continue  # a file of the publisher, such as its ledger
                 try:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
-                    continue  # deleted meanwhile
+                    continue  # deleted in the meantime
                 if stat.S_ISREG(status.st_mode):
                     size = status.st_size
                     total += min(size, status.st_blocks * _BLOCK) if self._counts_blocks else size
         return total
 
     def create(self, name: str) -> int:
-        """Create a file and open it to append to.
+        """Create a file, opened for appending.
 
         Returns:
             Its descriptor, for the methods of `SpoolDirectory`.
 
         Raises:
-            OSError: It couldn't be created, and isn't there, or was there before. `FileNotFoundError` means
-                that the folder was deleted: open it again.
+            OSError: It couldn't be created, or existed before. `FileNotFoundError` means that the folder was
+                deleted: reopen it.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, self._mode, dir_fd=self._descriptor)
@@ -100,10 +100,10 @@ class OpenDirectory:
         os.unlink(name, dir_fd=self._descriptor)
 
     def has_reader(self) -> bool | None:
-        """Return whether a publisher reads this spool, or None if that can't be known.
+        """Return whether a publisher reads this spool, or None if unknown.
 
-        For a moment, this gets a shared lock of the publisher's file. A publisher that starts must try more
-        than once.
+        This takes a shared lock of the publisher's file for a moment. So a publisher that starts must try
+        more than once.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -117,7 +117,7 @@ class OpenDirectory:
                 return None
             if not try_lock(descriptor, exclusive=False):
                 return True
-            unlock(descriptor)  # a process that is forked at this moment must not keep it
+            unlock(descriptor)  # a process forked at this moment must not keep it
         except OSError:
             return None
         else:
@@ -126,11 +126,11 @@ class OpenDirectory:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Close the folder; files that were opened through it stay open."""
+        """Close the folder; files opened through it stay open."""
         descriptor, self._descriptor = self._descriptor, -1
         with contextlib.suppress(
             OSError
-        ):  # the program closed what isn't its own; then the number isn't ours
+        ):  # the program closed our descriptor; the number isn't ours any more
             if descriptor >= 0 and _inode(descriptor) == self._inode:
                 os.close(descriptor)
 
@@ -144,6 +144,6 @@ class OpenDirectory:
 
 
 def _inode(descriptor: int) -> tuple[int, int]:
-    """Return what identifies an open file."""
+    """Return the identity of an open file."""
     status = os.fstat(descriptor)
     return status.st_dev, status.st_ino

@@ -12,12 +12,12 @@ import stat
 
 from ..errors import TOO_MANY_FILES
 
-#: Paths that a shell takes as they are.
+#: Paths that a shell needs no quotes for.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+=,-]+")
 
 
 def unusable(path: str, exc: OSError) -> str:
-    """Say why a folder can't be opened or made.
+    """Return why a folder can't be opened or created.
 
     Args:
         path: The folder.
@@ -26,7 +26,7 @@ def unusable(path: str, exc: OSError) -> str:
     number = exc.errno
     if number == errno.ENOENT and not os.path.isdir(_above(path)):  # noqa: PTH112 - pathlib takes long to import
         return (
-            f"there is no directory {_above(path)}; create it, or mount the volume that services and "
+            f"the directory {_above(path)} doesn't exist; create it, or mount the volume that services and "
             "publisher share"
         )
     if number in {errno.ENOTDIR, errno.ELOOP}:
@@ -40,27 +40,27 @@ def unusable(path: str, exc: OSError) -> str:
 
 
 def not_a_folder(path: str) -> str:
-    """Say what is in the place of a folder, or of the directory that it is in."""
+    """Return what is in the place of a folder, or of the directory above it."""
     if os.path.islink(path):  # noqa: PTH114 - as above
         return (
-            "it is a symbolic link, which isn't followed; remove it, and name a directory at the place that "
-            "it leads to instead"
+            "it is a symbolic link, which isn't followed; remove it, and use the directory that it points to "
+            "instead"
         )
     if os.path.lexists(path):
-        return "it isn't a directory; move away what is in its place"
+        return "it isn't a directory; move that file away"
     return f"{_above(path)} isn't a directory; name the directory that services and publisher share"
 
 
-def not_let_in(directory: str, *, absent: bool) -> str:
-    """Say that this process may not use a directory.
+def denied(directory: str, *, absent: bool) -> str:
+    """Return that this process may not use a directory.
 
     Args:
-        directory: The one that services and publisher share.
-        absent: Whether the folder isn't there and would have to be made.
+        directory: The directory that services and publisher share.
+        absent: Whether the folder doesn't exist and would have to be created.
     """
     if absent:
         return (
-            f"this process of user {os.geteuid()} may not make it in {directory}{_whose(directory)}; run "
+            f"this process of user {os.geteuid()} may not create it in {directory}{_whose(directory)}; run "
             f"`chown {os.geteuid()} {quoted(directory)}`, or `chgrp` and `chmod g+rwx` for a group of that "
             "user (Kubernetes: fsGroup)"
         )
@@ -71,7 +71,7 @@ def not_let_in(directory: str, *, absent: bool) -> str:
 
 
 def closed(path: str, mode: int, wanted: int) -> str:
-    """Say that this process may not use a folder, although it should be able to."""
+    """Return that this process may not use a folder, although it should be able to."""
     return (
         f"this process of user {os.geteuid()} may not use it (mode {mode:04o}); run "
         f"`chmod {wanted:04o} {quoted(path)}`, and check for attributes (lsattr) and security modules"
@@ -79,7 +79,7 @@ def closed(path: str, mode: int, wanted: int) -> str:
 
 
 def mode_stays(mode: int, wanted: int, file_system: str | None) -> str:
-    """Say that the file system doesn't change permissions."""
+    """Return that the file system doesn't change permissions."""
     return (
         f"its mode can't be changed from {mode:04o} to {wanted:04o} on a file system of type "
         f"{file_system or 'unknown'}; use a directory of a local disk"
@@ -87,7 +87,7 @@ def mode_stays(mode: int, wanted: int, file_system: str | None) -> str:
 
 
 def unsuitable(file_system: str | None, why: str = "its locks don't hold between hosts") -> str:
-    """Say that a file system can't hold a spool."""
+    """Return that a file system can't hold a spool."""
     return (
         f"its file system is of type {file_system or 'unknown'} and can't hold a spool: {why}; use a "
         "directory of a local disk (ext4, XFS, Btrfs) or a tmpfs (Kubernetes: an emptyDir)"
@@ -95,7 +95,7 @@ def unsuitable(file_system: str | None, why: str = "its locks don't hold between
 
 
 def quoted(path: str) -> str:
-    """Return a path as a shell would need it."""
+    """Return a path, quoted for a shell if needed."""
     if _PLAIN.fullmatch(path) is not None:
         return path
     return "'" + path.replace("'", "'\\''") + "'"
@@ -106,7 +106,7 @@ def _above(path: str) -> str:
 
 
 def _whose(directory: str) -> str:
-    """Say whose a directory is, if this process may know."""
+    """Return the owner of a directory, in words; "" if unknown."""
     try:
         status = os.stat(directory)  # noqa: PTH116 - as above
     except OSError:

@@ -1,11 +1,11 @@
-"""The segment that a process appends to, and what a writer needs of the directory that it is in.
+"""The segment that a process appends to, and the interface to its directory.
 
 Rules:
 
-1. One `write` appends all that it is given, or the segment ends: what was cut short stays as a torn record.
+1. One `write` appends all its data, or the segment ends and the incomplete data stays as a torn record.
 2. If the program closes our descriptor, its number can become another file's. `check` notices that within a
-   millisecond (`TRUST`), in which events may go to that file; from then on it is neither used nor closed.
-3. Otherwise it is closed when the last thread that uses it lets go of it, by reference count.
+   millisecond (`TRUST`), in which events may go to that file; afterwards it is neither used nor closed.
+3. Otherwise it is closed with its last reference, so never while a thread uses it.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
     from .format import Encoder
 
-#: Seconds for which a writer trusts that its descriptor is its segment's, and the segment in the directory.
+#: Seconds for which a writer trusts that its descriptor is still its segment's, and not deleted.
 TRUST = 1e-3
 
-#: Seconds after which a segment ends, so that even where holes can't be punched its space is given back. One
-#: that isn't full to one part in so many goes on: else a service with few events would leave a file a minute.
+#: Seconds after which a segment ends, so that its space is freed even without hole punching. A segment that
+#: is less than 1/n full goes on, since otherwise a service with few events would leave a file per minute.
 MAX_AGE = 60.0
 _SMALL = 8
 
 
 class FileStatus(NamedTuple):
-    """What fstat(2) says of an open file.
+    """The result of fstat(2) for an open file.
 
     Attributes:
         device: Number of its file system.
         inode: Its number there.
-        links: How many names it has; 0 after it was deleted.
+        links: Its number of names; 0 after it was deleted.
         size: Its length in bytes.
     """
 
@@ -52,11 +52,11 @@ class OpenSpoolFolder(Protocol):
     """The directory of a spool, opened to start a segment."""
 
     def used(self) -> int:
-        """Return the bytes in it that aren't delivered."""
+        """Return the undelivered bytes in it."""
         ...
 
     def create(self, name: str, /) -> int:
-        """Create a file to append to, and return its descriptor."""
+        """Create a file for appending, and return its descriptor."""
         ...
 
     def publish(self, name: str, final: str, /) -> None:
@@ -66,7 +66,7 @@ class OpenSpoolFolder(Protocol):
         """Delete a file."""
 
     def has_reader(self) -> bool | None:
-        """Return whether an event publisher reads this spool; None if that can't be known."""
+        """Return whether an event publisher reads this spool; None if unknown."""
         ...
 
     def __enter__(self) -> OpenSpoolFolder:  # noqa: PYI034 - typing has Self from Python 3.11 on
@@ -78,15 +78,15 @@ class OpenSpoolFolder(Protocol):
 
 
 class SpoolFolder(Protocol):
-    """What a writer needs of the directory of a spool; each method is a system call, or a few."""
+    """The writer's interface to the directory of a spool; each method is one system call or a few."""
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """Its path."""
         ...
 
     def open(self) -> OpenSpoolFolder:
-        """Open it; recreate it if it is gone.
+        """Open it; recreate it if it was deleted.
 
         Raises:
             EventQueueUnavailableError: It can't be used.
@@ -95,16 +95,16 @@ class SpoolFolder(Protocol):
         ...
 
     def lock(self, fd: int, /) -> bool:
-        """Lock a file shared, without waiting; return whether that worked."""
+        """Take the shared lock of a file, without waiting; return whether that succeeded."""
         ...
 
     @property
     def write(self) -> Callable[[int, bytes], int]:
-        """Append to a file, and return how many bytes were. For speed, a segment gets it once."""
+        """Append to a file; return how many bytes were written. For speed, a segment looks this up once."""
         ...
 
     def status(self, fd: int, /) -> FileStatus:
-        """Return what is known of a file."""
+        """Return the status of a file."""
         ...
 
     def close(self, fd: int, /) -> None:
@@ -116,14 +116,14 @@ class NotAppendedError(Exception):
 
 
 class Segment:
-    """A segment that this process, or one that it was forked from, created. It can be sent to.
+    """A segment created by this process, or by one that it was forked from. It is a `Channel`.
 
     Args:
-        directory: Where it is.
+        directory: Its directory.
         fd: Its descriptor, locked.
-        encoder: Makes its records.
+        encoder: Encodes its records.
         created: Time of the wall clock, in nanoseconds.
-        limit: Bytes at which it should end.
+        limit: Size in bytes at which it should end.
         now: Time of the monotonic clock.
 
     Attributes:
@@ -139,7 +139,7 @@ class Segment:
     def __init__(
         self, directory: SpoolFolder, fd: int, encoder: Encoder, *, created: int, limit: int, now: float
     ) -> None:
-        self._lost = True  # until it is known what to compare the descriptor with
+        self._lost = True  # until the descriptor's identity is known
         self._directory = directory
         self._fd = fd
         self._mask = encoder.mask(EVENT)
@@ -158,23 +158,23 @@ class Segment:
         """Append an event.
 
         Raises:
-            NotAppendedError: It isn't in the segment, which has ended.
-            OSError: It isn't in the segment. (`refused` knows which errors those are.)
+            NotAppendedError: The event isn't in the segment, which has ended.
+            OSError: The event isn't in the segment. (`refused` recognises these errors.)
         """
         length = len(message)
         whole = OVERHEAD + length
         size = self._size + whole
         if size > self._limit:
             raise NotAppendedError
-        # Encoder.encode, without the call.
+        # `Encoder.encode`, inlined.
         prefix = pack_prefix(EVENT_MARKER, length, length ^ self._mask, crc32(message, self._seed))
         if self._write(self._fd, prefix + message) != whole:
             self.end()
             raise NotAppendedError
-        self._size = size  # other threads write it as well: it is never too much, and `check` corrects it
+        self._size = size  # other threads set it too: it is never too large, and `check` corrects it
 
     def send_each(self, messages: Iterator[bytes], sent: list[bytes]) -> bytes | None:
-        """Append events, each before the next one is asked for, and add those that were to `sent`.
+        """Append events, each before the next one is taken, and add the appended ones to `sent`.
 
         Returns:
             The event that couldn't be appended, as from `send`; None if all were.
@@ -202,7 +202,9 @@ class Segment:
 
     def append(self, data: bytes) -> int:
         """Append whole records, whatever their size; return how many bytes were appended, 0 if it failed."""
-        size = self._size  # before the write: after it, `check` in another thread may count these bytes
+        size = (
+            self._size
+        )  # read before the write: afterwards `check` in another thread may include these bytes
         try:
             written = self._write(self._fd, data)
         except OSError as exc:
@@ -215,20 +217,20 @@ class Segment:
         return written
 
     def refused(self, exc: Exception) -> bool:
-        """Return whether an exception of `send` is its own, not one of a signal handler."""
+        """Return whether an exception of `send` comes from `send` itself, not from a signal handler."""
         return type(exc) in {NotAppendedError, OSError, PermissionError}
 
     def is_full(self, exc: Exception) -> bool:
-        """Return False: whether there is room elsewhere is for `SpoolWriter.append` to find out."""
+        """Return False: `SpoolWriter.append` finds out whether there is room elsewhere."""
         del exc
         return False
 
     def room(self, *, shared: bool) -> int:
-        """Return the bytes that may be appended; `shared`: while another thread starts the next segment."""
+        """Return the bytes that may be appended; `shared` while another thread starts the next segment."""
         return (self._limit if shared else self._limit * 7 // 8) - self._size
 
     def claim(self) -> bool:
-        """Return True to one thread of each process, which starts the next segment or calls `unclaim`."""
+        """Return True in one thread per process, which then starts the next segment or calls `unclaim`."""
         try:
             self._claim.pop()
         except IndexError:
@@ -240,7 +242,7 @@ class Segment:
         self._claim.append(None)
 
     def check(self, now: float) -> bool:
-        """Look at the file, and return whether it may be appended to; its age and size count as well."""
+        """Check the file; return whether it may be appended to, also by its age and size."""
         if self._limit == 0 or not self._is_there():
             self.end()
             return False
@@ -249,11 +251,11 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Bytes in it; exact if no one else appends to it."""
+        """Its size in bytes; exact unless others append to it."""
         return self._size
 
     def sync(self) -> None:
-        """Force what was appended onto the disk.
+        """Sync the appended data to the disk.
 
         Raises:
             OSError: That failed. A later success proves nothing, since the system may have dropped the data.
@@ -262,7 +264,7 @@ class Segment:
 
     @property
     def ended(self) -> bool:
-        """Whether it must not be appended to any more."""
+        """Whether nothing may be appended any more."""
         return self._limit == 0
 
     def end(self) -> None:
@@ -270,7 +272,7 @@ class Segment:
         self._limit = 0
 
     def discard(self) -> None:
-        """Close the file; for the one who knows that no other thread uses it."""
+        """Close the file; only if no other thread uses it."""
         self.end()
         if not self._lost:
             self._is_there()
@@ -279,21 +281,21 @@ class Segment:
             self._directory.close(self._fd)
 
     def _is_there(self) -> bool:
-        known = self._size  # before the look: after it, another thread may have appended more
+        known = self._size  # read before the check: afterwards another thread may have appended more
         try:
             status = self._directory.status(self._fd)
         except OSError:
             self._lost = True
             return False
         if (status.device, status.inode) != (self._device, self._inode):
-            self._lost = True  # the number is another file's now
+            self._lost = True  # the number belongs to another file now
             return False
         self._size = status.size
-        # What follows in a file that someone has cut isn't read.
+        # Readers don't read on in a file that was truncated.
         return status.links > 0 and status.size >= known
 
     def __del__(self) -> None:
-        # Made only in part, or the interpreter is ending. Then even the names of modules may be gone.
+        # Half constructed, or the interpreter is shutting down; then even module names may be gone.
         try:  # noqa: SIM105
             self.discard()
         except Exception:  # noqa: BLE001, S110

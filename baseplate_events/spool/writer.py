@@ -1,28 +1,28 @@
 """Appends events to the spool.
 
-Each process appends to a *segment* that it created, with one `write` for each put. How a segment starts:
+Each process appends to a *segment* that it created, with one `write` per put. A segment starts like this:
 
     create  NAME.new, exclusively, with a random name
-    lock    shared, and keep that until the last process that has the segment open closes it
+    lock    shared, until the last process that has the segment open closes it
     write   the header and the first records
-    rename  to NAME.segment, which readers read
+    rename  to NAME.segment, where readers find it
 
 Rules:
 
-1. What `append` returned for is in the page cache, in whole records of a file that readers read. A process
-   can be killed at any moment: what it didn't finish has another name, or is a torn record.
-2. Nothing here waits for another process or thread, and no lock guards an append: the kernel appends one
-   `write` after the other. A forked child appends to the segment that it inherited.
-3. Readers delete a file only under its exclusive lock. So the lock is taken before the file can be found. A
-   file that was deleted in between can't be renamed, and another one is started.
-4. A segment that a `write` was cut short for is not written to any more. Nothing is ever truncated.
-5. The directory is added up when a segment starts, and no segment starts beyond `max_size`. So the spool
-   exceeds that by at most a segment, or the largest event, for each writer.
-6. After a refusal the next attempt comes when `FULL_PAUSE` or `UNAVAILABLE_PAUSE` is over. Until then the
-   same refusal is repeated. If a segment should end, but no other can be started, what is left of it is used.
-7. Events of one thread are in order, by the names of their segments and in each of them: if threads start
-   segments at once, all go on with the one that was created last. Its name may be the first to be seen. The
-   segment before it ends at that moment.
+1. When `append` has returned, the events are in the page cache, in whole records of a file that readers read.
+   A process may be killed at any moment: what it didn't finish has another name, or is a torn record.
+2. Nothing here waits for another process or thread, and no lock guards an append: the kernel serialises
+   `write`s. A forked child appends to the segment that it inherited.
+3. Readers delete a file only under its exclusive lock. So the lock is taken before readers can find the file.
+   A file that was deleted in between can't be renamed; then another one is started.
+4. After a short `write`, nothing more is written to the segment. Nothing is ever truncated.
+5. The directory is measured when a segment starts, and no segment starts beyond `max_size`. So the spool
+   exceeds that by at most a segment, or the largest event, per writer.
+6. After a refusal, the next attempt is made after `FULL_PAUSE` or `UNAVAILABLE_PAUSE`. Until then the same
+   refusal is repeated. If a segment should end, but no other can be started, the rest of it is used.
+7. Events of one thread are in order, by the names of their segments and within each: if threads start
+   segments at the same time, all continue with the one that was created last. Its name may become visible
+   first. The segment before it ends at that moment.
 """
 
 from __future__ import annotations
@@ -49,34 +49,34 @@ if TYPE_CHECKING:
 FULL_PAUSE = 0.25
 UNAVAILABLE_PAUSE = 1.0
 
-#: A segment takes one part in so many of the spool, but at least so many bytes.
+#: A segment has this fraction (1/n) of the spool's size, but at least this many bytes.
 SEGMENTS = 256
 MIN_SEGMENT_SIZE = 256 * 1024
 
-#: How often a file may be deleted while it is started before that is an error.
+#: How often a new file may be deleted before that is an error.
 _START_ATTEMPTS = 20
 
-#: Errors for which the remedy is room, and what is full.
+#: Errors for lack of space, with the problem and the remedy.
 _NO_ROOM = {
     errno.ENOSPC: (
-        "the disk has no space or no inodes left; free some, or check that the event publisher is running"
+        "no space or no inodes left on the disk; free some, or check that the event publisher is running"
     ),
     errno.EDQUOT: "the disk quota is used up; raise it, or check that the event publisher is running",
     errno.EFBIG: "the limit of file sizes was reached; raise `ulimit -f` (RLIMIT_FSIZE)",
     errno.EROFS: "the file system is read-only; see the kernel's log for the reason, and mount it writable",
 }
 
-#: Errors that another attempt may not meet: the file was deleted, or the directory; or the program closed a
-#: descriptor that isn't its own.
+#: Errors after which another attempt may succeed: the file or directory was deleted; or the program closed a
+#: descriptor that it doesn't own.
 _TRY_AGAIN = frozenset({errno.ENOENT, errno.EBADF})
 
 
 class _Pause(NamedTuple):
-    """While no segment can be started.
+    """A period in which no segment can be started.
 
     Attributes:
-        until: Time of the clock at which that is tried again.
-        refuse: Makes the error that says why it couldn't be.
+        until: Time of the clock of the next attempt.
+        refuse: Creates the error with the reason.
     """
 
     until: float
@@ -90,8 +90,8 @@ class SpoolWriter:
         directory: The directory of the spool.
         event_format: The `collector.version` that the events are for, or `UNKNOWN_FORMAT`.
         max_size: Bytes of undelivered events beyond which no segment starts, `MIN_SPOOL_SIZE` or more.
-        refusals: What to report to the publisher.
-        clock: Gives seconds that never step back.
+        refusals: The refusals to report to the publisher.
+        clock: The monotonic clock, in seconds.
 
     Attributes:
         segment: What is appended to now; None before the first event.
@@ -119,11 +119,11 @@ class SpoolWriter:
         self.segment: Segment | None = None
 
     def append(self, messages: Sequence[bytes]) -> None:
-        """Append events, in order, and before them a record of the refusals that weren't reported yet.
+        """Append events in order, preceded by a record of unreported refusals, if any.
 
         Raises:
-            EventQueueFullError: There is no room. Its `events_put` says how many of the events were appended.
-            EventQueueUnavailableError: The spool can't be used; otherwise the same.
+            EventQueueFullError: There is no room. Its `events_put` is the number of events appended.
+            EventQueueUnavailableError: The spool can't be used. `events_put` as above.
         """
         counts = self._refusals.take()
         done = 0
@@ -151,18 +151,18 @@ class SpoolWriter:
                         counts = {}
                 if segment is self.segment:
                     segment = None
-                else:  # another thread has started the next one in the meantime
+                else:  # another thread has started the next one
                     segment, spare = self._current()
         except (EventQueueFullError, EventQueueUnavailableError) as error:
             error.events_put = done
-            segment = spare = None  # whoever keeps the error must not keep their files open
+            segment = spare = None  # a caller that keeps the error must not keep the files open
             raise
         finally:
             if counts:
                 self._refusals.give_back(counts)
 
     def has_reader(self) -> bool | None:
-        """Return whether an event publisher reads this spool; None if that can't be known."""
+        """Return whether an event publisher reads this spool; None if unknown."""
         try:
             with self._directory.open() as opened:
                 return opened.has_reader()
@@ -170,29 +170,29 @@ class SpoolWriter:
             return None
 
     def used(self) -> int:
-        """Return the bytes in the directory that aren't delivered.
+        """Return the undelivered bytes in the directory.
 
         Raises:
-            OSError: That can't be known.
+            OSError: They are unknown.
             EventQueueUnavailableError: Likewise.
         """
         with self._directory.open() as opened:
             return opened.used()
 
     def _current(self) -> tuple[Segment | None, Segment | None]:
-        """Return the segment to append to, or None if one is to be started first.
+        """Return the segment to append to, or None if one must be started first.
 
         Returns:
-            The segment, and the one that has some room left in case that none can be started.
+            The segment, and one with some room left, in case no other can be started.
         """
         while True:
             segment = self.segment
             if segment is None or segment.check(self._clock()):
                 return segment, None
             if segment is self.segment:
-                break  # else another thread has started the next one in the meantime
+                break  # otherwise another thread has started the next one
         if segment.ended:
-            self.segment = None  # if none can be started, its file is closed nevertheless, and may be deleted
+            self.segment = None  # if none can be started, its file is closed anyway, and may be deleted
             return None, None
         if segment.room(shared=True) <= 0:
             return None, None
@@ -201,7 +201,7 @@ class SpoolWriter:
         return segment, None  # another thread is starting the next one
 
     def _start(self, messages: Sequence[bytes], refusals: Mapping[str, int]) -> int:
-        """Start a segment with these events, and return how many of them are in it, 1 or more."""
+        """Start a segment with these events; return how many of them are in it, at least 1."""
         pause = self._pause
         if pause is not None and self._clock() < pause.until:
             raise pause.refuse()
@@ -216,7 +216,7 @@ class SpoolWriter:
             self._pause = _Pause(self._clock() + UNAVAILABLE_PAUSE, lambda: kind(*arguments))
             raise
         except OSError as exc:
-            if exc.errno is None:  # of a signal handler
+            if exc.errno is None:  # from a signal handler
                 raise
             raise self._translate(exc) from exc
         problem = (
@@ -225,7 +225,7 @@ class SpoolWriter:
         raise self._refuse(UNAVAILABLE_PAUSE, problem)
 
     def _try_to_start(self, messages: Sequence[bytes], refusals: Mapping[str, int]) -> int:
-        """Start a segment, and return how many events are in it; 0 if another attempt may start one."""
+        """Start a segment; return how many events are in it; 0 if another attempt may succeed."""
         try:
             with self._directory.open() as opened:
                 return self._start_in(opened, messages, refusals)
@@ -242,7 +242,7 @@ class SpoolWriter:
         if used >= self.max_size:
             problem = (
                 f"it holds {used:,} of at most {counted(self.max_size, 'byte')}; its event publisher isn't "
-                "running, or isn't getting through to the event collector"
+                "running, or can't reach the event collector"
             )
             raise EventQueueFullError(self._directory.path, problem=problem)
         identity = os.urandom(IDENTITY_SIZE)
@@ -260,7 +260,7 @@ class SpoolWriter:
             written = self._directory.write(fd, data)
             count = bisect_right(ends, written)
             if not count:
-                self._directory.write(fd, data[written:])  # fails, and says why
+                self._directory.write(fd, data[written:])  # raises the reason
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             segment = Segment(
                 self._directory, fd, encoder, created=created, limit=self._segment_size, now=self._clock()
@@ -270,7 +270,7 @@ class SpoolWriter:
             opened.publish(name + NEW_SUFFIX, name + SEGMENT_SUFFIX)
             published = True
         finally:
-            if not published:  # no other thread has seen it: its room is given back at once
+            if not published:  # no other thread has seen it: its space is freed immediately
                 with contextlib.suppress(OSError):
                     if segment is None:
                         self._directory.close(fd)
@@ -279,26 +279,26 @@ class SpoolWriter:
                 with contextlib.suppress(OSError):
                     opened.remove(name + NEW_SUFFIX)
         current = self.segment
-        if current is None or current.created < created:  # else another thread was faster
+        if current is None or current.created < created:  # otherwise another thread was faster
             self.segment = segment
             if current is not None:
-                # A thread that has just looked at it may take it for the current one. But what it appended
-                # there would be delivered before its earlier events in this one.
+                # A thread that just checked the old segment may still take it for the current one. But events
+                # that it appended there would be delivered before its earlier events in this one.
                 current.end()
         return count
 
     def _translate(self, exc: OSError) -> EventQueueFullError | EventQueueUnavailableError:
-        """Return the error for one of the operating system."""
+        """Translate an error of the operating system."""
         number = exc.errno or 0
         if number in _NO_ROOM:
             return self._refuse(FULL_PAUSE, _NO_ROOM[number], full=True)
-        problem = f"it can't be written to ({exc.strerror or type(exc).__name__})"
+        problem = f"it can't be written ({exc.strerror or type(exc).__name__})"
         return self._refuse(UNAVAILABLE_PAUSE, TOO_MANY_FILES.get(number, problem))
 
     def _refuse(
         self, seconds: float, problem: str | None, *, full: bool = False
     ) -> EventQueueFullError | EventQueueUnavailableError:
-        """Refuse for a while, and return the refusal."""
+        """Refuse for a while; return the refusal."""
         path = self._directory.path
 
         def refuse() -> EventQueueFullError | EventQueueUnavailableError:
@@ -313,10 +313,10 @@ class SpoolWriter:
 def _compose(
     encoder: Encoder, head: bytes, messages: Sequence[bytes], room: int, *, at_least_one: bool = False
 ) -> tuple[bytes, list[int]]:
-    """Return what to append at once: a head, and as many events as there is room for.
+    """Return the data to append in one step: a head, and as many events as fit.
 
     Returns:
-        The data, and where each event's record ends in it.
+        The data, and the end of each event's record in it.
     """
     parts, ends, size = [head], list[int](), len(head)
     for message in messages:

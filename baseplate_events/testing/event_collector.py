@@ -15,10 +15,10 @@ from ..dev_collector import DevCollector, RejectedBatch
 if TYPE_CHECKING:
     from ..dev_collector import AcceptedBatch
 
-#: Seconds that a test waits for events to arrive before it fails; only a failing test waits for so long.
+#: Seconds to wait for events before the test fails; only a failing test waits this long.
 PATIENCE: Final = 30.0
 
-#: HTTP statuses that refuse a batch.
+#: Lowest HTTP status that refuses a batch.
 _LOWEST_REFUSAL: Final = 300
 _HIGHEST_REFUSAL: Final = 599
 
@@ -27,8 +27,8 @@ _HIGHEST_REFUSAL: Final = 599
 class EventCollector:
     """A real event collector on a free port of this host, for tests of a service with its event publisher.
 
-    It checks signature, compression and format of what it gets; only what is right counts as arrived. It runs
-    from construction to `close()`, and is a context manager.
+    It checks the signature, compression and format of each batch; only correct batches count as arrived. It
+    runs from construction to `close()`, and is a context manager.
 
     Raises:
         OSError: It can't listen.
@@ -42,7 +42,7 @@ class EventCollector:
         self._key_name = "test"
         self._secret: bytes = secrets.token_bytes(32)
         self._collector: DevCollector = DevCollector(
-            {self._key_name: self._secret}, self._take, on_rejected=self._note
+            {self._key_name: self._secret}, self._take, on_rejected=self._record
         )
 
     @property
@@ -63,25 +63,25 @@ class EventCollector:
 
     @property
     def refusals(self) -> list[RejectedBatch]:
-        """The requests that weren't taken, in order: status and reason."""
+        """The refused requests, in order: status and reason."""
         with self._changed:
             return list(self._refusals)
 
     def wait_for(
         self, events: int = 0, *, refusals: int = 0, timeout: float = PATIENCE
     ) -> list[dict[str, object]]:
-        """Wait until so many events have arrived, and so many requests were refused.
+        """Wait until this many events have arrived and this many requests were refused.
 
         Args:
-            events: The least number of events since `clear` or the start.
-            refusals: The least number of refusals since then.
+            events: Fewest events since `clear` or the start.
+            refusals: Fewest refusals since then.
             timeout: Seconds until it fails.
 
         Returns:
             All events that have arrived, as `events`.
 
         Raises:
-            AssertionError: They didn't come; the message tells how many did, and the last refusal.
+            AssertionError: They didn't arrive; the message has the number that did, and the last refusal.
         """
         with self._changed:
             came = self._changed.wait_for(
@@ -94,19 +94,19 @@ class EventCollector:
             return self.events
 
     def clear(self) -> None:
-        """Forget what has arrived and what was refused."""
+        """Forget all events and refusals."""
         with self._changed:
             self._messages.clear()
             self._refusals.clear()
 
     def answer_with(self, status: int | None) -> None:
-        """Answer each batch with this HTTP status from now on and take none; take them again after None.
+        """Refuse each batch with this HTTP status from now on; None accepts batches again.
 
         Args:
             status: A status that refuses: 300 to 599.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The status is another one.
         """
         if status is not None and not _LOWEST_REFUSAL <= status <= _HIGHEST_REFUSAL:
             raise ValueError(f"status must be None or from 300 to 599, not {status}")
@@ -114,12 +114,12 @@ class EventCollector:
             self._status = status
 
     def publisher_config(self, queue_name: str, *, version: str, **settings: str) -> str:
-        """Give the INI file of an event publisher that delivers here without delay.
+        """Return the INI file for an event publisher that delivers here without delay.
 
         Args:
             queue_name: The name of the event queue.
             version: The format of the events: `2` for Thrift, `2j` for JSON.
-            settings: Other keys of the publisher, with `__` for the dot: `max_queue_size="10"`,
+            settings: Other options of the publisher, with `__` for the dot: `max_queue_size="10"`,
                 `retry__cap="1 second"`.
         """
         values = {
@@ -137,7 +137,7 @@ class EventCollector:
         return "\n".join([*lines, ""])
 
     def close(self) -> None:
-        """Stop listening and end all connections; a second call does nothing."""
+        """Stop listening and close all connections; a second call does nothing."""
         self._collector.close()
 
     def __enter__(self) -> EventCollector:
@@ -165,7 +165,7 @@ class EventCollector:
             self._changed.notify_all()
         return None
 
-    def _note(self, rejected: RejectedBatch) -> None:
+    def _record(self, rejected: RejectedBatch) -> None:
         with self._changed:
             self._refusals.append(rejected)
             self._changed.notify_all()

@@ -26,12 +26,12 @@ class _RefusedError(Exception):
 
 
 class _MemoryTransport:
-    """A transport that ends in memory. It is its own channel.
+    """A transport that keeps messages in memory. It is its own channel.
 
     Attributes:
-        messages: What is in it.
-        filled: Whether it takes no more, whatever is in it.
-        failure: What to raise instead of taking a message.
+        messages: The messages in it.
+        filled: Whether it refuses messages although it has room.
+        failure: The error to raise instead of accepting a message.
     """
 
     def __init__(self, name: str, capacity: int, max_message_size: int) -> None:
@@ -58,14 +58,14 @@ class _MemoryTransport:
 
     def is_full(self, exc: Exception) -> bool:
         del exc
-        return False  # `put` finds out
+        return False  # `put` finds out why
 
     def confirm(self, now: float) -> bool:
         del now
         return not self._closed
 
     def put(self, message: bytes, timeout: float = 0.0) -> None:
-        del timeout  # in vain: nothing makes room meanwhile
+        del timeout  # waiting is pointless: nothing makes room
         self._check_open()
         try:
             self.send(message)
@@ -104,25 +104,25 @@ class _MemoryTransport:
 class InMemoryEventQueue(EventQueue[T]):
     """An event queue that keeps what is put on it, for unit tests.
 
-    It can be given wherever an `EventQueue[T]` is asked for, and made wherever one is made: it takes the same
-    arguments. It is as large as asked, whatever the host allows, and apart from all others of its name.
-    Threads may share it; a forked worker has a copy of its own.
+    It can replace any `EventQueue[T]`, and takes the same arguments. It has the requested size, whatever the
+    host allows, and is separate from other queues of its name. Threads may share it; a forked worker gets its
+    own copy.
 
     Args:
         name: The name of the event queue.
-        event_serializer: Takes an event and returns it as bytes; it is really called.
+        event_serializer: Returns an event as bytes; it is called for every event.
         max_queue_size: Events that the queue holds, 1 to 65,536.
-        max_event_size: Bytes that an event may have, 1 to 16 MiB.
-        put_timeout: Checked, and no more: nothing makes room meanwhile, so a full queue refuses at once.
-        mode: Checked, and no more.
+        max_event_size: Largest serialized event in bytes, 1 to 16 MiB.
+        put_timeout: Only checked: nothing makes room, so a full queue refuses immediately.
+        mode: Only checked.
         strict_size: Ignored: the queue always has its full size.
-        spool_directory: Checked, and no more.
-        max_spool_size: Checked, and no more.
-        enabled: False makes it discard events as a real queue does that is switched off. The environment is
-            ignored: the queue is switched on by default.
+        spool_directory: Only checked.
+        max_spool_size: Only checked.
+        enabled: False makes it discard events like a real queue that is switched off. The environment is
+            ignored; the default is True.
 
     Raises:
-        ValueError: An argument is out of its bounds.
+        ValueError: An argument is out of bounds.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class InMemoryEventQueue(EventQueue[T]):
         max_spool_size: int = MAX_SPOOL_SIZE,
         enabled: bool | None = None,
     ) -> None:
-        self._memory = _MemoryTransport("", 0, 0)  # of a queue that is switched off
+        self._memory = _MemoryTransport("", 0, 0)  # for a queue that is switched off
         super().__init__(
             name,
             event_serializer,
@@ -174,7 +174,7 @@ class InMemoryEventQueue(EventQueue[T]):
             EventEmptyError: The event serialized to nothing.
             EventNotSerializableError: The event can't be serialized.
             EventQueueClosedError: The queue was closed.
-            EventError: Whatever else the serializer raises of that kind, or `fail_with` was given.
+            EventError: Any other EventError that the serializer raises, or the error given to `fail_with`.
         """
         with self._in_turn:
             try:
@@ -192,7 +192,7 @@ class InMemoryEventQueue(EventQueue[T]):
             events: The events to send, any number.
 
         Raises:
-            EventError: As `put` does. The first `events_put` events are in the queue, the others aren't.
+            EventError: As for `put`. The first `events_put` events are in the queue, the others aren't.
         """
         with self._in_turn:
             all_events = list(events)
@@ -207,7 +207,7 @@ class InMemoryEventQueue(EventQueue[T]):
 
     @property
     def events(self) -> list[T]:
-        """The events in the queue, in order: the very objects that were put."""
+        """The events in the queue, in order: the objects that were put."""
         with self._in_turn:
             return list(self._events)
 
@@ -219,15 +219,15 @@ class InMemoryEventQueue(EventQueue[T]):
 
     @property
     def errors(self) -> list[EventError]:
-        """What `put` raised, in order, even if the service handled it."""
+        """The errors that `put` raised, in order, even if the service handled them."""
         with self._in_turn:
             return list(self._errors)
 
     def only_event(self) -> T:
-        """Give the event in the queue.
+        """Return the only event in the queue.
 
         Raises:
-            AssertionError: There is none, or more than one; the message tells what was refused.
+            AssertionError: There is none, or more than one; the message includes what was refused.
         """
         events = self.events
         if len(events) != 1:
@@ -235,21 +235,22 @@ class InMemoryEventQueue(EventQueue[T]):
         return events[0]
 
     def clear(self) -> None:
-        """Take everything out of the queue, as the publisher does; there is room again after `fill`."""
+        """Remove everything from the queue, as the publisher does; also ends `fill`."""
         with self._in_turn:
             self._events.clear()
             self._memory.messages.clear()
             self._memory.filled = False
 
     def fill(self) -> None:
-        """Be full from now on, until `clear`; `events` stay as they are."""
+        """Be full until `clear`; `events` are unchanged."""
         self._memory.filled = True
 
     def fail_with(self, error: EventError | None) -> None:
-        """Raise this for each event that could be put otherwise, until called with None.
+        """Raise this error for every event that could be put, until called with None.
 
         Args:
-            error: Such as `EventQueueRemovedError("/events-main", "it was removed and can't be made anew")`.
+            error: For example `EventQueueRemovedError("/events-main", "it was removed and can't be
+                recreated")`.
         """
         self._memory.failure = error
 
@@ -257,7 +258,7 @@ class InMemoryEventQueue(EventQueue[T]):
         """Raise a `pickle.PicklingError`: the events are in the memory of this process."""
         raise pickle.PicklingError(
             f"the {type(self).__name__} {self._name!r} can't be sent to another process: its events are in "
-            "the memory of this one; make it in the worker, or test workers with an "
+            "the memory of this one; create it in the worker, or test workers with an "
             "EventQueue(..., spool_directory=tmp_path)"
         )
 

@@ -27,27 +27,26 @@ class Channel(Protocol):
 
     @property
     def send(self) -> Callable[[bytes], object]:
-        """Put a message without waiting. For speed, it raises whatever it raises."""
+        """Put a message without waiting. For speed, its exceptions aren't translated."""
         ...
 
     def refused(self, exc: Exception, /) -> bool:
-        """Return whether an exception of `send` is its own, so that nothing was put.
+        """Return whether an exception comes from `send` itself, so that nothing was put.
 
-        It may be a signal handler's instead, which came when the call was over, and has to go its way.
+        It may come from a signal handler instead, after the message was put; then the caller re-raises it.
         """
         ...
 
     def is_full(self, exc: Exception, /) -> bool:
-        """Return whether an exception of `send` says that the transport is full, and nothing else."""
+        """Return whether an exception of `send` means that the transport is full, and nothing else."""
         ...
 
 
 class Transport(Protocol):
-    """Bytes out of a service.
+    """The way of bytes out of a service.
 
-    `EventQueue.put` can't afford more calls than it needs: it sends through `channel` itself if that is
-    trusted, and leaves all else to `put`. Any number of threads, greenlets and forked processes use a
-    transport at the same time.
+    For speed, `EventQueue.put` sends through `channel` itself while that is trusted, and leaves everything
+    else to `put`. Any number of threads, greenlets and forked processes use a transport at the same time.
 
     Attributes:
         trusted_until: Time of the monotonic clock until which `channel` may be used without `confirm`.
@@ -57,21 +56,21 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         ...
 
     @property
     def channel(self) -> Channel:
-        """What it is open by now. Whoever uses it holds it meanwhile."""
+        """The current handle. A caller keeps a reference while it uses it."""
         ...
 
     @property
     def max_message_size(self) -> int:
-        """Bytes that a message may have."""
+        """Largest message in bytes."""
         ...
 
     def confirm(self, now: float, /) -> bool:
-        """Return whether `channel` leads to the publisher, and if so trust it for a moment."""
+        """Return whether `channel` still leads to the publisher; if so, trust it for a moment."""
         ...
 
     def put(self, message: bytes, timeout: float = 0.0, /) -> None:
@@ -83,7 +82,7 @@ class Transport(Protocol):
 
         Raises:
             EventQueueFullError: It stayed full for the whole timeout.
-            EventTooLargeError: The message is larger than the transport takes.
+            EventTooLargeError: The message is larger than the transport accepts.
             EventQueueUnavailableError: The transport can't be used.
         """
 
@@ -95,8 +94,9 @@ class Transport(Protocol):
             timeout: Seconds to wait for room, for all of them together.
 
         Raises:
-            EventTooLargeError: A message is larger than the transport takes; none was added.
-            EventQueueFullError: There was no room. Its `events_put` says how many were added, the first ones.
+            EventTooLargeError: A message is larger than the transport accepts; none was added.
+            EventQueueFullError: There was no room. Its `events_put` is the number of messages added, from the
+                first.
             EventQueueUnavailableError: The transport can't be used. `events_put` as above.
         """
 
@@ -105,12 +105,12 @@ class Transport(Protocol):
         ...
 
     def gauges(self) -> Mapping[str, int]:
-        """Return what there is to measure: how much is in it, and how much it holds.
+        """Return the gauges: how much is in it, and how much it holds.
 
         Raises:
-            EventQueueUnavailableError: It can't be looked at.
+            EventQueueUnavailableError: It can't be inspected.
         """
         ...
 
     def close(self) -> None:
-        """Close it; what is in it stays for the publisher. Closing again does nothing."""
+        """Close it; its messages stay for the publisher. Closing it again does nothing."""

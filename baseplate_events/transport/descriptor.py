@@ -1,16 +1,15 @@
-"""One open descriptor of a POSIX message queue: the only module that touches `posix_ipc`.
+"""One open descriptor of a POSIX message queue: the only module that uses `posix_ipc`.
 
 Rules:
 
-1. Nothing of `posix_ipc` gets out: every failure is an `EventError` or a value that says what happened.
-2. Descriptors never block. (A send of `posix_ipc` that blocks may swallow what a signal handler raises.)
-3. A descriptor is closed when its last user lets go of it, by reference count, or at once by `close`. A
-   thread that uses one holds it meanwhile, so that its number can't become another file's under the thread's
-   hands.
-4. A number that has become another file's nevertheless, since a program closed what isn't its own, is neither
-   used for long nor closed.
-5. `posix_ipc` is imported when the first queue is opened: free-threaded Python takes its lock back at that
-   import, which a service with a spool doesn't need.
+1. Nothing of `posix_ipc` leaks: every failure is an `EventError` or a return value.
+2. Descriptors never block. (A blocking send of `posix_ipc` may swallow an exception of a signal handler.)
+3. A descriptor is closed when its last reference goes, or immediately by `close`. A thread keeps a reference
+   while it uses one, so that its number can't become another file's in the meantime.
+4. If the number becomes another file's nevertheless, because a program closed a descriptor that it doesn't
+   own, it is neither used for long nor closed.
+5. `posix_ipc` is imported when the first queue is opened: that import switches the GIL of free-threaded
+   Python back on, which a service with a spool avoids.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ from .limits import SPOOL_REMEDY, QueueSize, Refusal, queue_status
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-#: What `posix_ipc` says in place of an error number, in the same words in all of its releases.
+#: Texts that `posix_ipc` uses instead of an error number, the same in all its releases.
 _ERROR_NUMBERS = (
     ("maximum number of files open", errno.EMFILE),
     ("total number of open files", errno.ENFILE),
     ("Insufficient space", errno.ENOSPC),
 )
 
-#: What works without POSIX queues, for error messages.
+#: The alternative to POSIX queues, for error messages.
 _SPOOL_INSTEAD = f"a spool instead: {SPOOL_REMEDY}"
 
-#: Bytes of a queue's largest message up to which received ones are kept as they come. Some releases of
-#: `posix_ipc` give a message that keeps all of its receive buffer allocated, so from larger ones a copy is.
+#: Largest message size of a queue for which received messages are kept as they are. Some releases of
+#: `posix_ipc` keep the whole receive buffer allocated with each message, so larger ones are copied.
 _LEAN_MESSAGE_SIZE = 1_024
 
 
@@ -61,7 +60,7 @@ class PosixQueue(Protocol):
         """Add a message."""
 
     def receive(self) -> tuple[bytes, int]:
-        """Take a message and its priority out."""
+        """Receive a message and its priority."""
         ...
 
     def close(self) -> None:
@@ -86,10 +85,10 @@ class PosixIpc(Protocol):
     PermissionsError: type[Exception]
     SignalError: type[Exception]
 
-    def MessageQueue(  # noqa: N802 - the name is theirs
+    def MessageQueue(  # noqa: N802 - posix_ipc's name
         self, name: str, flags: int, *, mode: int, max_messages: int, max_message_size: int, read: bool
     ) -> PosixQueue:
-        """Open or make a queue."""
+        """Open or create a queue."""
         ...
 
     def unlink_message_queue(self, name: str, /) -> None:
@@ -97,17 +96,17 @@ class PosixIpc(Protocol):
 
 
 def load() -> tuple[PosixIpc | None, str]:
-    """Import `posix_ipc`, or say why there are no queues here.
+    """Import `posix_ipc`; return it, or None and the reason.
 
-    By name and not by statement: the package is untyped, and a project that vendors this one needs neither
-    stubs nor an ignore that its type checker might call unused.
+    It is imported by name: the package is untyped, and a project that vendors this one needs neither stubs
+    nor an ignore that its type checker might report as unused.
     """
     try:
         try:
             module = importlib.import_module("posix_ipc")
         except RuntimeWarning:
-            # Free-threaded Python warns when it takes its lock back, and warnings are errors here. It warns
-            # once, and the package works.
+            # Free-threaded Python warns once when the import switches its GIL on, and warnings may be errors.
+            # The package works nevertheless.
             module = importlib.import_module("posix_ipc")
     except ImportError as exc:
         return None, (
@@ -123,7 +122,7 @@ def load() -> tuple[PosixIpc | None, str]:
     return ipc, ""
 
 
-#: The package, once it was needed.
+#: The package, once it is imported.
 posix_ipc: PosixIpc | None = None
 
 
@@ -142,12 +141,12 @@ class Descriptor:
     """An open descriptor of one queue.
 
     Attributes:
-        fd: Its number; it keeps the number when it is closed.
+        fd: Its number, even after it is closed.
         size: The size of the queue, which never changes.
-        send: Add a message without waiting, given message (bytes, or `posix_ipc` crashes), and None and
-            priority where that isn't 0. For speed, it raises what `posix_ipc` raises: where `refused` knows
-            that, `try_send` gives or raises the right thing.
-        receive: Take a message out without waiting, with its priority; see `try_receive` in the same way.
+        send: Add a message without waiting. Takes the message (bytes, or `posix_ipc` crashes), and None and
+            the priority unless that is 0. For speed, it raises what `posix_ipc` raises; if `refused`
+            recognises that, call `try_send`, which returns or raises the right thing.
+        receive: Receive a message and its priority without waiting; likewise, see `try_receive`.
     """
 
     __slots__ = ("_closed", "_device", "_inode", "_ipc", "_name", "_queue", "fd", "receive", "send", "size")
@@ -173,14 +172,14 @@ class Descriptor:
             raise self._unusable(exc) from exc
 
     def refused(self, exc: Exception) -> bool:
-        """Tell whether an exception of `send` or `receive` is theirs, so that nothing was sent or taken.
+        """Return whether an exception comes from `send` or `receive` itself, so that they did nothing.
 
-        It may be a signal handler's instead, which came when the call was over, and has to go its way.
+        It may come from a signal handler instead, after the call was done; then the caller re-raises it.
         """
         return isinstance(exc, self._ipc.Error) or type(exc) in {ValueError, OverflowError, OSError}
 
     def is_full(self, exc: Exception) -> bool:
-        """Tell whether an exception of `send` says that the queue is full, and nothing else."""
+        """Return whether an exception of `send` means that the queue is full, and nothing else."""
         return isinstance(exc, self._ipc.BusyError)
 
     def try_send(self, message: bytes, priority: int) -> bool:
@@ -191,7 +190,7 @@ class Descriptor:
             priority: From 0 to 32,767.
 
         Returns:
-            Whether it was added, which it wasn't if the queue is full (or, never seen, a signal came first).
+            True if it was added; False if the queue is full (or, never observed, a signal came first).
 
         Raises:
             EventQueueUnavailableError: The descriptor can't be used.
@@ -207,21 +206,21 @@ class Descriptor:
         return True
 
     def try_receive(self) -> bytes | None:
-        """Take a message out of the queue without waiting, or give None if there is none.
+        """Receive a message without waiting; None if there is none.
 
         Raises:
-            EventQueuePermissionError: The descriptor was opened only to send.
+            EventQueuePermissionError: The descriptor was opened only for sending.
             EventQueueUnavailableError: The descriptor can't be used.
         """
         return next(self.receive_all(), None)
 
     def receive_all(self) -> Generator[bytes]:
-        """Take messages out of the queue without waiting, each when it is asked for, until there is none.
+        """Receive messages lazily, without waiting, until there are none.
 
         Raises:
-            EventQueuePermissionError: The descriptor was opened only to send.
-            EventQueueUnavailableError: The descriptor can't be used, and nothing was taken. If something was,
-                it ends, so that nobody loses that.
+            EventQueuePermissionError: The descriptor was opened only for sending.
+            EventQueueUnavailableError: The descriptor can't be used, and nothing was received. If something
+                was, the generator ends instead, so that the caller keeps it.
         """
         receive = self.receive
         is_lean = self.size.max_message_size <= _LEAN_MESSAGE_SIZE
@@ -234,7 +233,7 @@ class Descriptor:
         except (self._ipc.BusyError, self._ipc.SignalError):
             pass
         except self._ipc.PermissionsError as exc:
-            problem = "it was opened only to put; open it with read=True to get"
+            problem = "it was opened only for writing; open it with read=True to read"
             raise EventQueuePermissionError(self._name, problem) from exc
         except Exception as exc:
             if not self.refused(exc):
@@ -243,7 +242,7 @@ class Descriptor:
                 raise self._unusable(exc) from exc
 
     def removed(self) -> bool:
-        """Tell whether the queue was unlinked, or the descriptor closed or lost."""
+        """Return whether the queue was unlinked, or the descriptor closed or lost."""
         if self._closed:
             return True
         try:
@@ -252,14 +251,14 @@ class Descriptor:
             status = None
         if status is not None and status.st_ino == self._inode and status.st_dev == self._device:
             return status.st_nlink == 0
-        self._closed = True  # lost: from now on the number is somebody else's, maybe even for the same queue
+        self._closed = True  # lost: the number now belongs to someone else, maybe even for the same queue
         return True
 
     def set_mode(self, mode: int) -> None:
-        """Give the queue these permission bits, if it hasn't got them.
+        """Set the permission bits of the queue, unless they are right already.
 
         Raises:
-            OSError: The queue is another user's.
+            OSError: The queue belongs to another user.
         """
         if stat.S_IMODE(os.fstat(self.fd).st_mode) != mode:
             os.fchmod(self.fd, mode)
@@ -274,7 +273,7 @@ class Descriptor:
                     self._queue.close()
 
     def __del__(self) -> None:
-        # Made only in part, or the interpreter is ending. Then even the names of modules may be gone.
+        # Half constructed, or the interpreter is shutting down; then even module names may be gone.
         try:  # noqa: SIM105
             self.close()
         except Exception:  # noqa: BLE001, S110
@@ -285,19 +284,19 @@ class Descriptor:
 
 
 def make_queue(name: str, size: QueueSize, *, mode: int, read: bool) -> Descriptor | Refusal | None:
-    """Make a queue of this POSIX name and size.
+    """Create a queue of this POSIX name and size.
 
     Args:
         name: A valid POSIX name of a queue.
         size: Its size, within the hard bounds of the kernel.
         mode: Its permission bits, whatever the umask.
-        read: Open it to receive and send; else only to send.
+        read: Open it for receiving and sending, otherwise only for sending.
 
     Returns:
         Its descriptor, or why the kernel refuses the size, or None if the queue exists.
 
     Raises:
-        EventQueueUnavailableError: It can't be made for another reason.
+        EventQueueUnavailableError: It can't be created for another reason.
     """
     ipc = _require_posix_ipc(name)
     try:
@@ -316,14 +315,14 @@ def make_queue(name: str, size: QueueSize, *, mode: int, read: bool) -> Descript
 
 
 def find_queue(name: str, *, read: bool) -> Descriptor | None:
-    """Open the queue of this POSIX name, or give None if there is none.
+    """Open the queue of this POSIX name; None if there is none.
 
     Args:
         name: A valid POSIX name of a queue.
-        read: Open it to receive and send; else only to send.
+        read: Open it for receiving and sending, otherwise only for sending.
 
     Raises:
-        EventQueuePermissionError: It belongs to another user who doesn't let this process in.
+        EventQueuePermissionError: It belongs to another user, and this process may not open it.
         EventQueueUnavailableError: It can't be opened for another reason.
     """
     ipc = _require_posix_ipc(name)
@@ -368,13 +367,13 @@ def _call(ipc: PosixIpc, name: str, flags: int, size: QueueSize, *, mode: int, r
 
 
 def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailableError:
-    """Give the error for a queue that can't be opened, made or removed."""
+    """Return the error for a queue that can't be opened, created or removed."""
     if isinstance(exc, (ipc.PermissionsError, PermissionError)):
-        return EventQueuePermissionError(name, _not_let_in(name))
+        return EventQueuePermissionError(name, _describe_denied(name))
     number = _error_number(exc)
     if number == errno.ENOSPC:
         problem = (
-            "the host has no room for one more queue; raise the sysctl fs.mqueue.queues_max, or use a spool, "
+            "the host allows no further queue; raise the sysctl fs.mqueue.queues_max, or use a spool, "
             f"which has no such limit: {SPOOL_REMEDY}"
         )
         return EventQueueLimitError(name, problem)
@@ -384,21 +383,21 @@ def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailab
     return EventQueueUnavailableError(name, TOO_MANY_FILES.get(number or 0, f"it can't be used ({exc})"))
 
 
-def _not_let_in(name: str) -> str:
-    """Say whose the queue is that doesn't let this process in, and what helps."""
+def _describe_denied(name: str) -> str:
+    """Return the problem and remedy for a queue that this process may not open."""
     status = queue_status(name)
     if status is None:
         owner = "it belongs to another user"
     else:
         owner = f"it belongs to user {status.st_uid} and has mode {stat.S_IMODE(status.st_mode):#o}"
     return (
-        f"{owner}, and doesn't let in this process of user {os.geteuid()}; run both sides as the same user, "
-        "or give them a common group and have the queue made with mode=0o660"
+        f"{owner}, so this process of user {os.geteuid()} may not open it; run service and publisher as the "
+        "same user, or give them a common group and create the queue with mode=0o660"
     )
 
 
 def _error_number(exc: Exception) -> int | None:
-    """Give the error number behind an exception of `posix_ipc`, which often has it only in words."""
+    """Return the error number of an exception of `posix_ipc`, which often has only a text."""
     if isinstance(exc, OSError) and exc.errno is not None:
         return exc.errno
     text = str(exc)

@@ -1,4 +1,4 @@
-"""A transport that leads nowhere, for a queue that is switched off: it takes everything, and never fails."""
+"""A transport that discards all messages, for a queue that is switched off; it never fails."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TRUST = 1e-3
 
 
 class DiscardingTransport:
-    """Takes messages and forgets them, also after `close`. It is its own channel.
+    """Accepts and discards messages, also after `close`. It is its own channel.
 
     Args:
-        name: What errors would call it.
+        name: Its name in error messages.
 
     Attributes:
-        trusted_until: As for all transports, so that those who put have a moment for other things.
+        trusted_until: As for all transports, so that puts do their periodic checks.
     """
 
-    max_message_size = 2  # of what stands for any event
+    max_message_size = 2  # of the placeholder for any event
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -71,6 +71,6 @@ class DiscardingTransport:
 
 
 def serialize_nothing(event: object) -> bytes:
-    """Return what stands for any event."""
+    """Return a placeholder for any event."""
     del event
     return b"{}"

@@ -1,22 +1,22 @@
-"""How large a queue the host allows: the kernel's rules, what to try next, and how to lift a limit.
+"""How large a queue the host allows: the kernel's rules, which size to try next, and how to raise a limit.
 
 Rules of Linux (mq_overview(7), setrlimit(2), and ipc/mqueue.c of the kernel):
 
-1. Nobody gets more than 65,536 messages or 16 MiB a message. Without CAP_SYS_RESOURCE the bounds are the
-   sysctls `fs.mqueue.msg_max` and `fs.mqueue.msgsize_max`. Beyond either, making a queue fails with EINVAL.
-2. A queue is charged in full when it is made (`QueueSize.bytes_charged`), to its user id, beside all other
-   queues of that user. If the sum exceeds the maker's RLIMIT_MSGQUEUE, making it fails with EMFILE. The
-   charge ends when the queue is unlinked and its last descriptor closed.
-3. Opening a queue that exists is never charged or refused for size, and never changes its size.
+1. No queue has more than 65,536 messages or 16 MiB per message. Without CAP_SYS_RESOURCE the bounds are the
+   sysctls `fs.mqueue.msg_max` and `fs.mqueue.msgsize_max`. Beyond either, creating a queue fails with EINVAL.
+2. A queue is charged in full when it is created (`QueueSize.bytes_charged`), to its user id, on top of all
+   other queues of that user. If the sum exceeds the creator's RLIMIT_MSGQUEUE, creation fails with EMFILE.
+   The charge ends when the queue is unlinked and its last descriptor closed.
+3. Opening an existing queue is never charged or refused for size, and never changes its size.
 
-Which of the limits binds a process can't be read reliably (capabilities within a user namespace, other queues
-of the user): so whoever makes a queue tries, and asks a `Negotiation` what to try next. All but the readers
-at the end is pure.
+A process can't reliably read which limit binds it (capabilities within a user namespace, other queues of the
+user). So the creator of a queue tries, and asks a `Negotiation` which size to try next. Everything except the
+readers at the end is pure.
 
-What gives way first, if the bytes aren't enough for the size asked for: depth beyond 48 messages, then
-messages of more than 8,192 bytes, then depth beyond 10, then messages of more than 512 bytes, then the rest
-of the depth. A request may put several events at once, and a queue too short for them loses some every time;
-an event of more than 8,192 bytes is rare.
+If the bytes aren't enough for the requested size, these are reduced in order: depth beyond 48 messages,
+message size beyond 8,192 bytes, depth beyond 10, message size beyond 512 bytes, then the rest of the depth. A
+request may put several events at once, and a queue too short for them loses some every time; an event of more
+than 8,192 bytes is rare.
 """
 
 from __future__ import annotations
@@ -32,28 +32,29 @@ from .._words import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Messages a queue may hold at most, whoever makes it (HARD_MSGMAX of the kernel).
+#: Most messages of any queue, whoever creates it (HARD_MSGMAX of the kernel).
 HARD_MAX_MESSAGES = 65_536
 
-#: Bytes a message may have at most, whoever makes the queue (HARD_MSGSIZEMAX of the kernel).
+#: Largest message of any queue in bytes, whoever creates it (HARD_MSGSIZEMAX of the kernel).
 HARD_MAX_MESSAGE_SIZE = 16 * 1024 * 1024
 
-#: Bytes of a message below which a queue isn't made smaller: hardly an event fits in less.
+#: Message size in bytes below which a queue isn't reduced: hardly any event is smaller.
 SMALLEST_MESSAGE_SIZE = 512
 
-#: The sysctls of a kernel that nobody has set up, for where /proc can't be read.
+#: The kernel's default sysctls, used if /proc can't be read.
 DEFAULT_MSG_MAX = 10
 DEFAULT_MSGSIZE_MAX = 8_192
 
-#: Messages that a queue keeps while its messages are made smaller, down to `DEFAULT_MSGSIZE_MAX`. It is a
-#: burst of several requests with several events each. 48 messages of 8,192 bytes are charged 397,824 bytes,
-#: which fits into half of the default RLIMIT_MSGQUEUE (819,200 bytes) and leaves a rest for a third queue.
+#: Depth that a queue keeps while its message size is reduced down to `DEFAULT_MSGSIZE_MAX`. It is a burst of
+#: several requests with several events each. 48 messages of 8,192 bytes are charged 397,824 bytes, which fits
+#: into half of the default RLIMIT_MSGQUEUE (819,200 bytes) and leaves a rest for a third queue.
 PREFERRED_MESSAGES = 48
 
-#: What needs no limits of the kernel, for error messages: a sentence without its full stop.
+#: The remedy without kernel limits, for error messages: a sentence without its full stop.
 SPOOL_REMEDY = (
-    "`EventQueue(..., spool_directory=DIRECTORY)` or the environment variable EVENT_SPOOL_DIRECTORY makes "
-    "services append to a spool in a directory that they share with the publisher"
+    "with `EventQueue(..., spool_directory=DIRECTORY)` or the environment variable "
+    "EVENT_SPOOL_DIRECTORY, services append events to files in a directory that they share with the "
+    "publisher"
 )
 
 #: Bytes the kernel charges for a message's header (sizeof(struct msg_msg) on 64 bits).
@@ -64,31 +65,31 @@ _HEADER_SIZE = 48
 _TREE_NODE_SIZE = 48
 _MAX_TREE_NODES = 32_768
 
-#: A queue is made smaller by one part in so many at a time: coarse enough to end within about 170 tries from
-#: any size, fine enough to waste little.
+#: A queue is reduced by one part in so many at a time: coarse enough to end within about 170 tries from any
+#: size, fine enough to waste little.
 _STEP = 8
 
-#: Where the kernel's queues and their sysctls show, if mounted.
+#: Where the kernel shows its queues, if mounted.
 _QUEUE_DIRECTORY = "/dev/mqueue"
 _SYSCTL_DIRECTORY = "/proc/sys/fs/mqueue"
 
-#: Names of other queues that a message lists at most.
+#: Most names of other queues in one message.
 _LISTED_QUEUES = 5
 
 
 class Refusal(enum.Enum):
-    """Why the kernel didn't make a queue of some size."""
+    """Why the kernel refused to create a queue of some size."""
 
     BOUNDS = enum.auto()  #: Beyond msg_max or msgsize_max.
     BYTES = enum.auto()  #: Beyond what RLIMIT_MSGQUEUE leaves to this user.
 
 
 class QueueSize(NamedTuple):
-    """The size of a queue, fixed when it is made.
+    """The size of a queue, fixed when it is created.
 
     Attributes:
         max_messages: Messages that it holds.
-        max_message_size: Bytes that each of them may have.
+        max_message_size: Largest message in bytes.
     """
 
     max_messages: int
@@ -96,12 +97,12 @@ class QueueSize(NamedTuple):
 
     @property
     def bytes_charged(self) -> int:
-        """Bytes of RLIMIT_MSGQUEUE that the queue takes on a 64-bit kernel, full or empty."""
+        """Bytes of RLIMIT_MSGQUEUE charged for the queue on a 64-bit kernel, full or empty."""
         nodes = min(self.max_messages, _MAX_TREE_NODES)
         return self.max_messages * (self.max_message_size + _HEADER_SIZE) + nodes * _TREE_NODE_SIZE
 
     def covers(self, other: QueueSize) -> bool:
-        """Tell whether everything that fits into a queue of `other` size fits into this one."""
+        """Return whether everything that fits into a queue of size `other` fits into this one."""
         return self.max_messages >= other.max_messages and self.max_message_size >= other.max_message_size
 
     def __str__(self) -> str:
@@ -110,7 +111,7 @@ class QueueSize(NamedTuple):
 
 
 class HostLimits(NamedTuple):
-    """The limits that bind an ordinary process of this host when it makes a queue.
+    """The limits for an ordinary process of this host that creates a queue.
 
     Attributes:
         msg_max: The sysctl `fs.mqueue.msg_max`, in messages.
@@ -123,15 +124,15 @@ class HostLimits(NamedTuple):
     rlimit: int | None
 
     def clamp(self, size: QueueSize) -> QueueSize:
-        """Give the largest size within both sysctls that isn't larger than `size` in either way."""
+        """Return the largest size within both sysctls that exceeds `size` in neither dimension."""
         return QueueSize(min(size.max_messages, self.msg_max), min(size.max_message_size, self.msgsize_max))
 
 
 def reductions(refused: QueueSize, rlimit: int | None) -> Iterator[QueueSize]:
-    """Give the sizes to try, largest first, after `refused` was refused for its bytes.
+    """Yield the sizes to try, largest first, after `refused` was refused for its bytes.
 
-    Depth and message size give way in turns, in the order that the module's docstring names. The first size
-    takes half of `rlimit` at most (unless that is less than one message of 512 bytes), so that another queue
+    Depth and message size are reduced in turn, in the order given in the module's docstring. The first size
+    takes at most half of `rlimit` (unless that is less than one message of 512 bytes), so that another queue
     of the same user still finds room.
 
     Args:
@@ -139,8 +140,8 @@ def reductions(refused: QueueSize, rlimit: int | None) -> Iterator[QueueSize]:
         rlimit: RLIMIT_MSGQUEUE in bytes, or None if there is none.
 
     Yields:
-        Sizes, each smaller than the one before and than `refused`, about 170 at most; the last one is a
-        single message of 512 bytes, or of the size asked for if that is less. None, if `refused` is that
+        Sizes, each smaller than the one before and than `refused`, at most about 170. The last one is a
+        single message of 512 bytes, or of the requested size if that is less. Nothing if `refused` is that
         already.
     """
     *_, smallest = floors = _floors(refused)
@@ -154,14 +155,14 @@ def reductions(refused: QueueSize, rlimit: int | None) -> Iterator[QueueSize]:
 
 
 class Negotiation:
-    """What to try, size after size, to make a queue as large as the host allows.
+    """Finds the largest size of a queue that the host allows, one attempt after another.
 
     Args:
-        asked: The size that was asked for and refused, or that an existing queue doesn't have.
+        asked: The requested size, which was refused or differs from that of the existing queue.
         limits: What the host allows now.
 
     Attributes:
-        crowded: Whether a size was refused that the limit has bytes for: other queues of the user took them.
+        crowded: Whether a size was refused although it is within the limit: other queues of the user use it.
     """
 
     def __init__(self, asked: QueueSize, limits: HostLimits) -> None:
@@ -173,9 +174,10 @@ class Negotiation:
         self.crowded: bool = False
 
     def refused(self, refusal: Refusal) -> QueueSize | None:
-        """Give the size to try after the last one was refused, or None if there is none left.
+        """Return the size to try after the last one was refused; None if there is none left.
 
-        Beyond the sysctls, that is what they allow; for want of bytes, less and less of that (`reductions`).
+        After a refusal by the sysctls, that is what they allow; after one for its bytes, smaller and smaller
+        sizes (see `reductions`).
         """
         self._refusals.add(refusal)
         last, rlimit = self._tried, self._limits.rlimit
@@ -203,7 +205,7 @@ class Negotiation:
         depth: int = 0,
         neighbours: tuple[str, ...] = (),
     ) -> str:
-        """Say in one line why the queue isn't as large as asked, and what to do about it.
+        """Return one line: why the queue isn't as large as requested, and what to do about it.
 
         Args:
             got: The size that the queue has, or None if there is no queue.
@@ -213,10 +215,10 @@ class Negotiation:
             neighbours: Names of other queues of the user, if known.
 
         Returns:
-            What was asked for and what came of it. If limits of the host made that difference, these limits
-            with their values, and the commands that lift them; if they didn't, that both sides need the same
-            configuration, and the commands for limits that the size asked for would meet next. Then the
-            spool, and how to recreate the queue.
+            What was requested and what was obtained. If limits of the host are the cause, these limits with
+            their values, and the commands that raise them; otherwise that both sides need the same
+            configuration, and the commands for limits that the requested size would hit next. Then the spool,
+            and how to recreate the queue.
         """
         asked, limits = self._asked, self._limits
         charge = asked.bytes_charged
@@ -225,7 +227,7 @@ class Negotiation:
         was_limited = True
         if found and got is not None:
             bounded = self._leads_to(got, limits.clamp(asked))
-            # Otherwise its maker had CAP_SYS_RESOURCE, or asked for less.
+            # Otherwise its creator had CAP_SYS_RESOURCE, or requested less.
             if not bounded and not (is_charged_too_much and self._leads_to(got, asked)):
                 was_limited, bounded = False, limits.clamp(got) == got
         causes: list[str] = []
@@ -238,37 +240,37 @@ class Negotiation:
                 if allowed < wanted:
                     causes.append(f"{sysctl} is {allowed}")
                     sysctls.append(f"{sysctl}={wanted}")
-        rlimit = 0  # bytes that RLIMIT_MSGQUEUE needs; 0: it is no obstacle
+        rlimit = 0  # the RLIMIT_MSGQUEUE that is needed, in bytes; 0 if it isn't the cause
         if limits.rlimit is not None and (is_charged_too_much or Refusal.BYTES in self._refusals):
             causes.append(
-                f"RLIMIT_MSGQUEUE is {counted(limits.rlimit, 'byte')} and the full size takes {charge:,}"
+                f"RLIMIT_MSGQUEUE is {counted(limits.rlimit, 'byte')} and the full size needs {charge:,}"
             )
             rlimit = charge + limits.rlimit if self.crowded else charge
         if self.crowded:
             names = f" ({', '.join(neighbours)})" if neighbours else ""
-            causes.append(f"other queues of this user{names} take part of that")
+            causes.append(f"other queues of this user{names} use part of that")
         commands = _commands(sysctls, rlimit)
         if got is None:
             text = f"no room for {asked}"
         else:
-            text = f"it {'was made with' if found else 'has'} room for {got}, instead of {asked}"
+            text = f"it {'was created with' if found else 'has'} room for {got} instead of {asked}"
         if found and not (causes and was_limited):
             text += ". Give services and publisher the same max_queue_size and max_event_size"
-            text += f". The size asked for also needs {commands}" if commands else ""
+            text += f". The requested size also needs {commands}" if commands else ""
         else:
             text += f", because {_listed(causes)}" if causes else ""
-            text += f". To lift that: {commands}" if commands else ""
+            text += f". To raise the limits: {commands}" if commands else ""
         text += f". A spool has no such limit: {SPOOL_REMEDY}"
         return text if got is None else text + _recreation(depth, unlink)
 
     def _leads_to(self, got: QueueSize, largest: QueueSize) -> bool:
-        """Return whether someone whom the sysctls allow `largest` gets just `got` if bytes are short."""
+        """Return whether a negotiation from `largest`, for lack of bytes, can end at `got`."""
         rlimit = self._limits.rlimit
         return got == largest or (rlimit is not None and got in reductions(largest, rlimit))
 
 
 def _commands(sysctls: list[str], rlimit: int) -> str:
-    """Give the commands that set sysctls and a limit of bytes; nothing if there is nothing to set."""
+    """Format the commands that set sysctls and a byte limit; "" if there is nothing to set."""
     commands: list[str] = []
     docker = [f"--sysctl {setting}" for setting in sysctls]
     if sysctls:
@@ -280,12 +282,10 @@ def _commands(sysctls: list[str], rlimit: int) -> str:
 
 
 def _recreation(depth: int, unlink: str) -> str:
-    """Say how a queue gets another size, in sentences that follow another."""
+    """Return sentences, to follow another, on how a queue gets another size."""
     text = ". The queue keeps its size until it is removed"
     if depth:
-        text += (
-            f", but it holds {counted(depth, 'event')}: let the publisher deliver what is in it first. Once"
-        )
+        text += f", but it holds {counted(depth, 'event')}: let the publisher drain it first. Once"
     else:
         text += ": once"
     return f"{text} it is empty, run `{unlink}`; services and publisher then recreate it"
@@ -296,12 +296,12 @@ def _listed(items: list[str]) -> str:
 
 
 def _step(count: int) -> int:
-    """Give how much to take off `count` next: at least 1."""
+    """Return how much to reduce `count` by: at least 1."""
     return max(1, count // _STEP)
 
 
 def _floors(asked: QueueSize) -> tuple[QueueSize, ...]:
-    """Give the sizes on the way down from `asked`, each smaller than the one before in one way at most."""
+    """Return the sizes on the way down from `asked`; each step changes at most one dimension."""
     depth, message_size = asked
     preferred, few = min(depth, PREFERRED_MESSAGES), min(depth, DEFAULT_MSG_MAX)
     usual, smallest = min(message_size, DEFAULT_MSGSIZE_MAX), min(message_size, SMALLEST_MESSAGE_SIZE)
@@ -315,11 +315,11 @@ def _floors(asked: QueueSize) -> tuple[QueueSize, ...]:
 
 
 def _smaller(size: QueueSize, floor: QueueSize, charge: int) -> QueueSize:
-    """Give the next size on the way from `size` to `floor`, which differ in one way.
+    """Return the next size on the way from `size` to `floor`, which differ in one dimension.
 
-    Depth goes at once to where the queue is charged at most `charge` bytes, but not below `floor`; from there
-    on by steps. Message size always goes by steps, since two queues that fill both halves of a limit to the
-    last byte leave nothing for a third.
+    Depth goes straight to where the queue is charged at most `charge` bytes, but not below `floor`, and from
+    there in steps. Message size always goes in steps, since two queues that fill both halves of a limit to
+    the last byte leave nothing for a third.
     """
     depth, message_size = size
     if depth > floor.max_messages:
@@ -329,7 +329,7 @@ def _smaller(size: QueueSize, floor: QueueSize, charge: int) -> QueueSize:
 
 
 def _depth_within(charge: int, message_size: int) -> int:
-    """Give the most messages of `message_size` bytes for which a queue is charged at most `charge` bytes."""
+    """Return the largest depth, at this message size, that is charged at most `charge` bytes."""
     depth = charge // (message_size + _HEADER_SIZE + _TREE_NODE_SIZE)
     if depth > _MAX_TREE_NODES:
         depth = (charge - _MAX_TREE_NODES * _TREE_NODE_SIZE) // (message_size + _HEADER_SIZE)
@@ -337,7 +337,7 @@ def _depth_within(charge: int, message_size: int) -> int:
 
 
 def read_limits() -> HostLimits:
-    """Read the limits of this host and process; what can't be read counts as the kernel's default."""
+    """Read the limits of this host and process; an unreadable limit counts as the kernel's default."""
     return HostLimits(
         msg_max=_read_sysctl("msg_max", DEFAULT_MSG_MAX),
         msgsize_max=_read_sysctl("msgsize_max", DEFAULT_MSGSIZE_MAX),
@@ -346,10 +346,10 @@ def read_limits() -> HostLimits:
 
 
 def unlink_command(name: str) -> str:
-    """Give the command that removes the queue of this POSIX name, and refuses while it holds events.
+    """Format the command that removes the queue of this POSIX name, unless it holds events.
 
-    It is this package's, by the name that the package has here. A copy of the library alone has no commands;
-    there, PACKAGE stands for the name of a complete one, as the publisher's is.
+    It is this package's command, under the name that the package has here. A copy of the library alone has no
+    commands; there, PACKAGE stands for the name of a complete package, such as the publisher's.
     """
     import importlib.util  # noqa: PLC0415 - only a warning or an error asks for it
     import shlex  # noqa: PLC0415 - likewise
@@ -361,7 +361,7 @@ def unlink_command(name: str) -> str:
 
 
 def queue_status(name: str) -> os.stat_result | None:
-    """Give owner and mode of the queue of this POSIX name, or None where that can't be known."""
+    """Return owner and mode of the queue of this POSIX name; None if unknown."""
     try:
         return os.stat(_QUEUE_DIRECTORY + name)  # noqa: PTH116 - pathlib takes long to import
     except OSError:
@@ -369,7 +369,7 @@ def queue_status(name: str) -> os.stat_result | None:
 
 
 def queues_of_user(*, other_than: str) -> tuple[str, ...]:
-    """Give the POSIX names of a few queues that this process' user owns; none where they can't be known."""
+    """Return the POSIX names of a few queues of this process's user; none if unknown."""
     try:
         with os.scandir(_QUEUE_DIRECTORY) as entries:
             names = sorted("/" + entry.name for entry in entries if entry.stat().st_uid == os.geteuid())

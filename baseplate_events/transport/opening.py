@@ -1,4 +1,4 @@
-"""Opens the transport that an event queue was made for."""
+"""Opens the transport of an event queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def open_transport(arguments: QueueArguments, refusals: RefusalCounts) -> Transp
 
     Args:
         arguments: What to open.
-        refusals: What a spool reports to the publisher.
+        refusals: The refusals that a spool reports to the publisher.
 
     Raises:
         EventQueueUnavailableError: It can't be opened; the subclass says why.

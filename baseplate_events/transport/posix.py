@@ -1,17 +1,17 @@
-"""Bytes in, bytes out of a POSIX message queue of this host.
+"""A POSIX message queue of this host: bytes in, bytes out.
 
 Rules:
 
-1. Every failure is an `EventError`, but for a bad argument, which is a `ValueError`.
-2. Nothing waits but in `_wait`, which polls through `select.poll`, looked up when needed so that gevent can
-   put its own in place. A signal neither ends a wait nor prolongs it.
-3. A queue has one size from its making to its end. Whoever opens it takes what is there.
-4. A queue that was unlinked lives on, nameless, as an *orphan* until its last descriptor is closed. A
-   producer notices at its next put and moves to the queue of that name, making it if need be. A reader is
-   told by `removed` and decides itself, for it may want to empty the orphan first.
+1. Every failure is an `EventError`, except that a bad argument is a `ValueError`.
+2. Only `_wait` waits. It polls with `select.poll`, looked up at each call so that gevent can replace it. A
+   signal neither ends a wait nor extends it.
+3. A queue keeps the size that it was created with. Whoever opens it accepts that size.
+4. A queue that was unlinked lives on without a name, as an *orphan*, until its last descriptor is closed. A
+   producer notices at its next put and moves to the queue that has the name now, or creates it. A reader
+   checks `removed` and decides itself, because it may want to empty the orphan first.
 5. Threads share a queue without a lock, so that a fork is harmless at any moment. When a producer moves,
-   threads in the middle of a call finish it on the old descriptor, and the last of them closes it; two that
-   move at once both open the new queue, and either descriptor will do.
+   threads in the middle of a call finish it on the old descriptor, and the last of them closes it. If two
+   move at once, both open the new queue, and either descriptor works.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from types import TracebackType
 
-#: Bytes that the name of a queue may have, its slash included (mq_overview(7)).
+#: Longest name of a queue in bytes, including its slash (mq_overview(7)).
 MAX_NAME_SIZE = 255
 
 #: All permission bits that a queue can have.
@@ -56,21 +56,21 @@ ALL_PERMISSIONS = 0o777
 #: The highest priority of a message (MQ_PRIO_MAX of Linux, less one).
 MAX_PRIORITY = 32_767
 
-#: Priority of events that were received and go back; producers put at 0, and the highest is received first.
+#: Priority of events that are put back; producers use 0, and higher priorities are received first.
 RETURN_PRIORITY = 1
 
-#: Seconds for which a producer trusts that its queue wasn't removed. Asking costs as much as sending: so a
-#: burst asks once in some 500 puts, and a put on its own always. What is put in that time is lost with all
-#: that was in the queue, if nobody receives from it any more.
+#: Seconds for which a producer trusts that its queue wasn't removed. A check costs as much as a send. So a
+#: burst checks once in some 500 puts, and a single put always does. Events put in that time are lost with the
+#: queue, if no one receives from it any more.
 TRUST = 1e-3
 
-#: Seconds that a full queue is polled before a producer asks again if it was removed, which wakes no poll.
+#: Seconds for which a producer polls a full queue before it checks again for removal, which wakes no poll.
 _SLICE = 0.1
 
-#: Seconds that an empty queue is polled at a time: within poll's argument, which is a C int of milliseconds.
+#: Longest poll of an empty queue in seconds; poll's argument is a C int of milliseconds.
 _LONGEST_POLL = 3_600.0
 
-#: How often a queue may come and go between two system calls before that is an error.
+#: How often a queue may appear and disappear between two system calls before that is an error.
 _OPEN_ATTEMPTS = 100
 
 _Self = TypeVar("_Self", bound="MessageQueue")
@@ -80,31 +80,32 @@ _warned: set[tuple[str, QueueSize]] = set()
 
 
 class MessageQueue:
-    """A POSIX message queue of this host, opened, and made if it isn't there.
+    """A POSIX message queue of this host; created if it doesn't exist.
 
-    Any number of threads, greenlets and forked processes may put at the same time through the same object. If
-    the host doesn't allow the size asked for, or the queue exists and is smaller, that is logged as a warning
-    that says how to mend it, once for each size.
+    Any number of threads, greenlets and forked processes may put through the same object at the same time. If
+    the host doesn't allow the requested size, or the existing queue is smaller, a warning says how to fix
+    that; it is logged once for each size.
 
     Args:
         name: POSIX name: a slash and 1 to 254 bytes of UTF-8 without another slash.
-        max_messages: Messages that the queue shall hold if it is made now, 1 to 65,536.
-        max_message_size: Bytes that a message may have if it is made now, 1 to 16 MiB.
-        mode: Permission bits of the queue if it is made now; the umask doesn't weaken them.
-        strict_size: Raise `EventQueueLimitError` rather than use a queue that is smaller than asked.
-        read: Open it to put and get, as the one reader does; else only to put, as producers do.
+        max_messages: Messages that the queue holds if this call creates it, 1 to 65,536.
+        max_message_size: Largest message in bytes if this call creates it, 1 to 16 MiB.
+        mode: Permission bits if this call creates it, regardless of the umask.
+        strict_size: Raise `EventQueueLimitError` rather than use a queue that is smaller than requested.
+        read: Open it for reading and writing, as its reader does; otherwise only for writing, as producers
+            do.
 
     Raises:
-        ValueError: An argument is out of its bounds.
-        EventQueuePermissionError: The queue belongs to another user who doesn't let this process in.
-        EventQueueLimitError: The host has no room for even the smallest queue or, with `strict_size`, for
-            this size.
+        ValueError: An argument is out of bounds.
+        EventQueuePermissionError: The queue belongs to another user, and this process may not open it.
+        EventQueueLimitError: The host has no room for even the smallest queue or, with `strict_size`, for one
+            of this size.
         EventQueueUnsupportedError: The host has no POSIX message queues.
         EventQueueUnavailableError: The queue can't be opened for another reason, such as too many open files.
 
     Attributes:
-        channel: The descriptor that the queue is open by now; see `Transport`.
-        trusted_until: Time of the monotonic clock until which that may be sent to without another `confirm`.
+        channel: The current descriptor; see `Transport`.
+        trusted_until: Time of the monotonic clock until which `channel` may be used without `confirm`.
     """
 
     def __init__(
@@ -134,31 +135,31 @@ class MessageQueue:
 
     @property
     def max_messages(self) -> int:
-        """Messages that the queue really holds."""
+        """The actual capacity of the queue in messages."""
         return self.channel.size.max_messages
 
     @property
     def max_message_size(self) -> int:
-        """Bytes that a message really may have."""
+        """The actual largest message in bytes."""
         return self.channel.size.max_message_size
 
     @property
     def current_messages(self) -> int:
-        """Messages in the queue now; raises `EventQueueClosedError` once it was closed."""
+        """Messages in the queue now; raises `EventQueueClosedError` after `close`."""
         self._check_open()
         return self.channel.depth
 
     @property
     def removed(self) -> bool:
-        """Whether the queue was unlinked: what is in it can still be got, but nobody else can open it.
+        """Whether the queue was unlinked: its messages can still be read, but no one else can open it.
 
-        Raises `EventQueueClosedError` once it was closed.
+        Raises `EventQueueClosedError` after `close`.
         """
         self._check_open()
         return self.channel.removed()
 
     def fileno(self) -> int:
-        """Give the descriptor's number, to poll it beside others; a producer's may change with each put.
+        """Return the descriptor's number, for polling; a producer's may change with each put.
 
         Raises:
             EventQueueClosedError: The queue was closed.
@@ -167,7 +168,7 @@ class MessageQueue:
         return self.channel.fd
 
     def confirm(self, now: float) -> bool:
-        """Look whether the queue was removed; if it wasn't, it is trusted for a while."""
+        """Return whether the queue still exists; if so, trust it for a while."""
         if self.channel.removed():
             return False
         self.trusted_until = now + TRUST
@@ -176,32 +177,32 @@ class MessageQueue:
     def put(self, message: bytes, timeout: float = 0.0, priority: int = 0) -> None:
         """Add a message to the queue; after any error it isn't in the queue.
 
-        A producer whose queue was unlinked moves to the queue that has the name now, or makes it. (In a
-        burst, a queue that was unlinked less than a millisecond ago may go unnoticed: the message is in the
-        orphan then.)
+        A producer whose queue was unlinked moves to the queue that has the name now, or creates it. (In a
+        burst, a removal in the last millisecond may go unnoticed; the message then goes to the orphan.)
 
         Args:
-            message: What to add.
+            message: The message to add.
             timeout: Seconds to wait for room; 0 never waits.
-            priority: Messages of higher priority are got first, equal ones in order; 0 to 32,767.
+            priority: 0 to 32,767; higher priorities are received first, equal ones in order.
 
         Raises:
-            EventQueueFullError: The queue was full all of the time.
-            EventTooLargeError: The message is larger than the queue takes.
+            EventQueueFullError: The queue stayed full.
+            EventTooLargeError: The message is larger than the queue accepts.
             EventQueueClosedError: The queue was closed.
-            EventQueueRemovedError: The queue was unlinked; a producer can't make it anew, or a reader doesn't
-                try.
-            EventQueuePermissionError: The queue was made anew by a user who doesn't let this process in.
+            EventQueueRemovedError: The queue was unlinked, and the producer can't recreate it, or this is the
+                reader, which doesn't try.
+            EventQueuePermissionError: The queue was recreated by another user, and this process may not open
+                it.
             EventQueueUnavailableError: The queue can't be used for another reason.
-            ValueError: The priority is out of its bounds.
+            ValueError: The priority is out of bounds.
             TypeError: The message isn't bytes.
         """
-        if type(message) is not bytes:  # posix_ipc crashes the process if it isn't given bytes
+        if type(message) is not bytes:  # posix_ipc crashes the process for any other type
             message = bytes(memoryview(message))
         now = monotonic()
         if now >= self.trusted_until and not self.confirm(now):
             self._move()
-        descriptor = self.channel  # held by this name as long as it is in use
+        descriptor = self.channel  # this reference keeps it open while it is in use
         try:
             descriptor.send(message, None, priority)
         except Exception as exc:
@@ -223,7 +224,7 @@ class MessageQueue:
                 if descriptor.try_send(message, priority):
                     return
             except EventQueueUnavailableError:
-                self._check_open()  # it may have been closed in the middle by another thread
+                self._check_open()  # another thread may have closed it in the meantime
                 raise
             remaining = deadline - monotonic()
             if not remaining > 0:
@@ -253,17 +254,17 @@ class MessageQueue:
         return {"depth": self.current_messages, "capacity": self.max_messages}
 
     def get(self, timeout: float | None = 0.0) -> bytes | None:
-        """Take the first message of the highest priority out of the queue, even if the queue was unlinked.
+        """Receive the first message of the highest priority, even if the queue was unlinked.
 
         Args:
-            timeout: Seconds to wait for one; 0 never waits, None waits for ever.
+            timeout: Seconds to wait for one; 0 never waits, None waits indefinitely.
 
         Returns:
             The message, or None if none came in time.
 
         Raises:
             EventQueueClosedError: The queue was closed.
-            EventQueuePermissionError: The queue was opened only to put.
+            EventQueuePermissionError: The queue was opened only for writing.
             EventQueueUnavailableError: The queue can't be used for another reason.
         """
         deadline = math.inf if timeout is None else monotonic() + timeout
@@ -275,27 +276,27 @@ class MessageQueue:
             _wait(self.channel.fd, select.POLLIN, min(remaining, _LONGEST_POLL))
 
     def drain(self) -> Generator[bytes]:
-        """Take messages as `get` does, without waiting, each when it is asked for.
+        """Receive messages lazily, as `get` does without waiting.
 
         Yields:
-            What is there, in the order of `get`, until the queue is found empty.
+            The messages in the order of `get`, until the queue is empty.
 
         Raises:
             EventQueueClosedError: The queue was closed.
-            EventQueuePermissionError: The queue was opened only to put.
-            EventQueueUnavailableError: The queue can't be used for another reason, and nothing was taken. If
-                something was, it ends; the next call raises.
+            EventQueuePermissionError: The queue was opened only for writing.
+            EventQueueUnavailableError: The queue can't be used for another reason, and nothing was received.
+                If something was, the generator ends; the next call raises.
         """
         self._check_open()
         descriptor = self.channel
         try:
             yield from descriptor.receive_all()
         except EventQueueUnavailableError:
-            self._check_open()  # it may have been closed in the middle by another thread
+            self._check_open()  # another thread may have closed it in the meantime
             raise
 
     def unlink(self) -> None:
-        """Remove whichever queue has this name now, if one has; who has it open can go on using it.
+        """Remove the queue that has this name now, if any; processes that have it open can go on using it.
 
         Raises:
             EventQueuePermissionError: The queue belongs to another user.
@@ -304,9 +305,9 @@ class MessageQueue:
         remove_queue(self._name)
 
     def close(self) -> None:
-        """Close the descriptor; the queue and its messages stay. Closing again does nothing.
+        """Close the descriptor; the queue and its messages stay. Closing it again does nothing.
 
-        A thread that waits in the queue meanwhile notices late or, waiting for ever, not at all.
+        A thread that is waiting on the queue notices late, or never if it waits indefinitely.
         """
         self._closed = True
         self.trusted_until = 0.0
@@ -329,32 +330,32 @@ class MessageQueue:
             raise EventQueueClosedError(self._name) from None
 
     def _move(self) -> None:
-        """Leave an orphan for the queue that has the name now."""
+        """Move from an orphan to the queue that has the name now."""
         self._check_open()
         if self._read:
-            raise EventQueueRemovedError(self._name, "it was removed; empty it and open it anew")
+            raise EventQueueRemovedError(self._name, "it was removed; read what is left, and reopen it")
         try:
             self.channel = self._open()
         except EventQueuePermissionError:
             raise
         except EventQueueUnavailableError as exc:
             raise EventQueueRemovedError(
-                self._name, f"it was removed and can't be made anew: {exc.problem}"
+                self._name, f"it was removed and can't be recreated: {exc.problem}"
             ) from exc
-        if self._closed:  # in the meantime, by another thread, which closed only the old descriptor
+        if self._closed:  # closed in the meantime by another thread, which saw only the old descriptor
             self.channel.close()
             self._check_open()
 
     def _open(self) -> Descriptor:
-        """Open the queue or make it, whichever works."""
+        """Open or create the queue."""
         for _ in range(_OPEN_ATTEMPTS):
             descriptor = self._make() or self._find()
             if descriptor is not None:
                 return descriptor
-        raise EventQueueUnavailableError(self._name, "other processes keep removing it as fast as it is made")
+        raise EventQueueUnavailableError(self._name, "other processes keep removing it")
 
     def _make(self) -> Descriptor | None:
-        """Make the queue as large as the host allows, or give None if it exists."""
+        """Create the queue as large as the host allows; None if it exists."""
         made = make_queue(self._name, self._asked, mode=self._mode, read=self._read)
         if not isinstance(made, Refusal):
             return made
@@ -369,7 +370,7 @@ class MessageQueue:
         return made
 
     def _find(self) -> Descriptor | None:
-        """Open the queue that exists, or give None if it doesn't any more."""
+        """Open the existing queue; None if it no longer exists."""
         found = find_queue(self._name, read=self._read)
         if found is not None and not found.size.covers(self._asked):
             negotiation, depth = Negotiation(self._asked, read_limits()), found.depth
@@ -380,7 +381,7 @@ class MessageQueue:
         return found
 
     def _warn(self, negotiation: Negotiation, got: QueueSize, found: int | None = None) -> None:
-        """Log that the queue is smaller than asked, once for each size."""
+        """Log that the queue is smaller than requested, once for each size."""
         if (self._name, got) not in _warned:
             import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
 
@@ -389,7 +390,7 @@ class MessageQueue:
             logging.getLogger(__name__).warning("Event queue %s: %s", self._name, explanation)
 
     def _explain(self, negotiation: Negotiation, got: QueueSize | None, found: int | None = None) -> str:
-        """Say why the queue is smaller than asked; `found` is its depth, if it existed."""
+        """Return why the queue is smaller than requested; `found` is its depth, if it existed."""
         return negotiation.explain(
             got,
             found=found is not None,
@@ -400,13 +401,13 @@ class MessageQueue:
 
 
 def unlink_queue(name: str) -> bool:
-    """Remove the queue of this POSIX name; who has it open can go on using it.
+    """Remove the queue of this POSIX name; processes that have it open can go on using it.
 
     Returns:
         Whether there was one.
 
     Raises:
-        ValueError: It is no POSIX name of a queue.
+        ValueError: The name isn't a POSIX name of a queue.
         EventQueuePermissionError: The queue belongs to another user.
         EventQueueUnavailableError: The queue can't be removed for another reason.
     """
@@ -415,7 +416,7 @@ def unlink_queue(name: str) -> bool:
 
 
 def check_arguments(name: str, max_messages: int, max_message_size: int, mode: int) -> None:
-    """Raise a `ValueError` for an argument of `MessageQueue` that is out of its bounds."""
+    """Raise a `ValueError` for an argument of `MessageQueue` that is out of bounds."""
     _check_name(name)
     _check_bounds("max_messages", max_messages, 1, HARD_MAX_MESSAGES)
     _check_bounds("max_message_size", max_message_size, 1, HARD_MAX_MESSAGE_SIZE)
@@ -442,7 +443,7 @@ def _check_bounds(argument: str, value: int, lowest: int, highest: int) -> None:
 
 
 def _wait(descriptor: int, event: int, seconds: float) -> None:
-    """Wait until the descriptor is ready or was closed, or not much longer than these seconds."""
+    """Wait until the descriptor is ready or closed, at most about `seconds`."""
     poller = select.poll()
     poller.register(descriptor, event)
     poller.poll(math.ceil(seconds * 1_000))

@@ -1,11 +1,11 @@
-"""Events to the publisher by way of a spool: files in a directory that both share.
+"""Events to the publisher through a spool: files in a directory that both share.
 
 Rules:
 
-1. `put` waits for no other process, and no network. `write` may wait for a disk that has much to write.
-2. Nothing needs care at a fork, in threads, or in signal handlers; see `spool.writer`.
-3. With a timeout, `put` waits for room as long as there is none and the spool is otherwise usable.
-4. If no publisher has read the spool for a minute in which events were put, that is logged once.
+1. `put` waits for no other process, and no network. `write` may wait for a busy disk.
+2. Forks, threads and signal handlers need no special care; see `spool.writer`.
+3. With a timeout, `put` waits while the spool is full but otherwise usable.
+4. If events are put for a minute while no publisher reads the spool, one warning is logged.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from ..spool.segment import SpoolFolder
     from . import Channel
 
-#: Seconds between two looks for a publisher, and for how long none may be there before that is logged.
-LOOK_PAUSE = 20.0
+#: Seconds between two checks for a publisher, and seconds without one after which that is logged.
+CHECK_PAUSE = 20.0
 UNREAD_LIMIT = 60.0
 
-#: Seconds that a wait for room sleeps at most at a time.
+#: Longest sleep in a wait for room, in seconds.
 _SLICE = 0.05
 
 
@@ -47,14 +47,14 @@ class SpoolTransport:
         directory: The directory of the spool.
         event_format: The `collector.version` that the messages are for, or `UNKNOWN_FORMAT`.
         max_size: Bytes of undelivered messages that the spool holds.
-        max_message_size: Bytes that a message may have.
-        refusals: What to report to the publisher.
-        clock: Gives seconds that never step back.
-        sleep: Waits for some seconds; None for `time.sleep`, looked up late so that gevent can replace it.
+        max_message_size: Largest message in bytes.
+        refusals: The refusals to report to the publisher.
+        clock: A monotonic clock, in seconds.
+        sleep: Sleeps for some seconds; None for `time.sleep`, looked up late so that gevent can replace it.
 
     Attributes:
-        channel: The segment that is appended to now; see `Transport`.
-        trusted_until: Time of the clock until which that may be sent to without another `confirm`.
+        channel: The current segment; see `Transport`.
+        trusted_until: Time of the clock until which `channel` may be used without `confirm`.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class SpoolTransport:
 
     @property
     def max_message_size(self) -> int:
-        """Bytes that a message may have."""
+        """Largest message in bytes."""
         return self._max_message_size
 
     def confirm(self, now: float) -> bool:
         """Return whether the segment can be appended to; if so, trust that for a moment.
 
-        It can't for now if there is more to do than that: refusals to report, or to look for a publisher.
+        False also if the put has more to do: report refusals, or check for a publisher.
         """
         segment = self._writer.segment
         if self._closed or segment is None or self._refusals.unreported or now >= self._look_at:
@@ -132,21 +132,21 @@ class SpoolTransport:
             else:
                 break
         self.channel = self._writer.segment or NO_CHANNEL
-        self._look_for_reader()
+        self._check_for_reader()
 
     def full(self) -> EventQueueFullError:
-        """Return an error that is never needed: a segment can't know whether the spool is full."""
+        """Return an error that is never needed: a segment doesn't know whether the spool is full."""
         return EventQueueFullError(self._name)
 
     def gauges(self) -> Mapping[str, int]:
-        """Return the bytes in the spool that aren't delivered, and how many it holds."""
+        """Return the undelivered bytes in the spool, and its capacity."""
         try:
             return {"spool_size": self._writer.used(), "spool_max_size": self._max_size}
         except OSError as exc:
             raise EventQueueUnavailableError(self._name, f"it can't be read ({exc.strerror})") from exc
 
     def close(self) -> None:
-        """Append no more; the descriptor is closed when no thread uses it any more."""
+        """Stop appending; the descriptor is closed when the last thread stops using it."""
         self._closed = True
         self.trusted_until = 0.0
         self._writer.segment = None
@@ -156,15 +156,15 @@ class SpoolTransport:
         if self._closed:
             raise EventQueueClosedError(self._name)
 
-    def _look_for_reader(self) -> None:
+    def _check_for_reader(self) -> None:
         """Log once if no publisher has read the spool for `UNREAD_LIMIT`."""
         now = self._clock()
         if self._unread_since is None:
             self._unread_since = now
-            self._look_at = now + LOOK_PAUSE
+            self._look_at = now + CHECK_PAUSE
         if now < self._look_at:
             return
-        self._look_at = now + LOOK_PAUSE
+        self._look_at = now + CHECK_PAUSE
         has_reader = self._writer.has_reader()
         if has_reader is None:
             return
@@ -175,8 +175,8 @@ class SpoolTransport:
             import logging  # noqa: PLC0415 - a slow import; most services have nothing to warn about
 
             logging.getLogger(__name__).warning(
-                "Event queue %s: events were put for %d seconds, but no event publisher reads this spool; "
-                "start one that reads it, with the same directory and queue name",
+                "Event queue %s: events put for %d seconds, but no event publisher reads this spool; "
+                "start one with the same directory and queue name",
                 self._name,
                 UNREAD_LIMIT,
             )

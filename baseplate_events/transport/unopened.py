@@ -1,4 +1,4 @@
-"""A placeholder for a transport that couldn't be opened, so that a service starts nevertheless."""
+"""A placeholder for a transport that couldn't be opened, so that the service can start."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ RETRY_PAUSE = 1.0
 
 
 class _NotOpenError(Exception):
-    """Raised by a channel that leads nowhere; never leaves this package."""
+    """Raised by a channel that isn't open; never leaves this package."""
 
 
 class _NoChannel:
-    """A channel that takes nothing."""
+    """A channel that accepts nothing."""
 
     def send(self, message: bytes) -> None:
         del message
@@ -42,9 +42,9 @@ class UnopenedTransport:
     """A transport that couldn't be opened; `open` tries again.
 
     Args:
-        error: Why not.
-        make: Makes the transport, or raises `EventQueueUnavailableError`.
-        clock: Gives seconds that never step back.
+        error: Why it couldn't be opened.
+        make: Opens the transport, or raises `EventQueueUnavailableError`.
+        clock: A monotonic clock, in seconds.
     """
 
     channel = NO_CHANNEL
@@ -63,10 +63,10 @@ class UnopenedTransport:
         self.trusted_until: float = 0.0
 
     def open(self) -> Transport:
-        """Return the transport.
+        """Open and return the transport.
 
         Raises:
-            EventQueueUnavailableError: Opening it failed now, or less than `RETRY_PAUSE` ago.
+            EventQueueUnavailableError: Opening failed, now or less than `RETRY_PAUSE` ago.
         """
         self._check_open()
         now = self._clock()
@@ -78,14 +78,14 @@ class UnopenedTransport:
         except EventQueueUnavailableError as error:
             self._error = error
             raise
-        if self._closed:  # in the meantime, by another thread
+        if self._closed:  # closed in the meantime by another thread
             transport.close()
             self._check_open()
         return transport
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in error messages."""
         return self._error.name
 
     @property
@@ -107,7 +107,7 @@ class UnopenedTransport:
         self.open().put_many(messages, timeout)
 
     def full(self) -> EventQueueFullError:
-        """Return an error that is never needed, as nothing was sent."""
+        """Return an error that is never needed, since nothing was sent."""
         return EventQueueFullError(self.name)
 
     def gauges(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""These tests run the benchmarks for a moment. About the package they show nothing that others don't."""
+"""These tests run the benchmarks briefly. They show nothing about the package that other tests don't."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of containers at a tiny scale, and that it sees what is lost."""
+"""The benchmark of containers at a tiny scale, and that it counts lost events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_benchmark_runs() -> None:
     st.lists(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=1, max_size=5), max_size=5)
 )
 def test_all_events_that_arrive_are_counted(batches: list[list[tuple[int, int]]]) -> None:
-    """Events are known by lane and number, however often they come."""
+    """Events are identified by lane and number; duplicates are counted."""
     bodies = [
         gzip.compress(b"[%b]" % b",".join(serialize_v2j_event(make_event(*each, NOISE)) for each in batch))
         for batch in batches
@@ -59,7 +59,7 @@ def test_all_events_that_arrive_are_counted(batches: list[list[tuple[int, int]]]
 
 
 def test_what_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait for more than there is ends."""
+    """A wait for more events than there are ends."""
     monkeypatch.setattr(container_pod, "SILENCE", 0.0)
     arrivals = Arrivals([])
     arrivals.wait_for(1)
@@ -68,7 +68,7 @@ def test_what_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.sets(st.integers(0, 9)))
 def test_refused_events_are_named(full: set[int]) -> None:
-    """A service knows which of its events were refused."""
+    """A service reports which of its events were refused."""
     events = [make_event(0, number, NOISE) for number in range(10)]
 
     def put(event: Event) -> None:
@@ -78,7 +78,7 @@ def test_refused_events_are_named(full: set[int]) -> None:
     assert put_all(put, events) == sorted(full)
 
 
-def test_a_service_puts_what_it_is_told_to(tmp_path: Path) -> None:
+def test_a_service_puts_what_it_is_asked_to(tmp_path: Path) -> None:
     """So many requests of so many events, and as many of bare writes, which leave no file behind."""
     with EventQueue("test", serialize_v2j_event, spool_directory=tmp_path) as queue:
         figures = run(queue, BareWriter(tmp_path), 1, Load(1_000.0, 7, 0.02))

@@ -1,4 +1,4 @@
-"""The benchmarks: what their tables are made of, and that each of them still runs."""
+"""The benchmarks: the parts of their tables, and that each of them runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_figure_is_a_median(results: dict[str, list[float]]) -> None:
 
 @given(st.lists(figures, min_size=1, max_size=50), st.floats(0, 100))
 def test_a_percentile_is_one_of_the_values(values: list[float], percent: float) -> None:
-    """It is the least of the values that so many per cent don't exceed."""
+    """It is the least of the values that this percentage doesn't exceed."""
     found = percentile(values, percent)
     assert found in values
     assert 100 * sum(value <= found for value in values) >= percent * len(values) * (1 - 1e-9)
@@ -84,7 +84,7 @@ def test_better_is_more_than_once_the_original(ours: float, other: float, factor
 
 @given(figures)
 def test_without_a_peer_there_is_no_ratio(ours: float) -> None:
-    """Where the original or a floor is missing, its cells stay empty."""
+    """If baseplate.py or a floor is missing, its cells stay empty."""
     line = Line("speed", "x", ours)
     assert line.times_original is None
     assert line.of_floor is None
@@ -106,20 +106,20 @@ def test_a_report_is_markdown() -> None:
     report = Report(
         "Speed",
         (Line("rate", "events/s", 90_000, 30_000, 120_000, more_is_better=True), Line("time", "µs", 2.5, 5)),
-        (Target("times the original", 3.0, 2.0),),
+        (Target("times baseplate.py", 3.0, 2.0),),
         ("On one core.",),
     )
     assert str(report) == (
         "### Speed\n"
         "\n"
-        "| | unit | ours | original | floor | times the original | of the floor |\n"
+        "| | unit | ours | baseplate.py | floor | times baseplate.py | of the floor |\n"
         "|---|---|---|---|---|---|---|\n"
         "| rate | events/s | 90,000 | 30,000 | 120,000 | 3x | 75% |\n"
         "| time | µs | 2.5 | 5 |  | 2x |  |\n"
         "\n"
         "- On one core.\n"
         "\n"
-        "- reached: times the original: 3 (at least 2)\n"
+        "- reached: times baseplate.py: 3 (at least 2)\n"
     )
 
 
@@ -180,7 +180,7 @@ def test_the_command_prints_the_machine_and_the_reports(
 
 
 def test_typed_events_are_measured() -> None:
-    """Each kind of event has a row, and so has what it is compared with."""
+    """Each kind of event has a row, and so has each competitor."""
     text = str(typed_events.run(Scale.TINY))
     assert all(
         f"| {name}" in text for name in ("dataclass,", "NamedTuple,", "dict, json.dumps", "dict, bare")
@@ -193,11 +193,11 @@ def test_typed_events_are_measured() -> None:
     ids=["serialize", "put", "latency", "footprint"],
 )
 def test_each_benchmark_runs(run: Callable[[Scale], Report | list[Report]]) -> None:
-    """At the smallest scale each finds a figure for each of its lines."""
+    """At the smallest scale each benchmark has a figure for each of its lines."""
     found = run(Scale.TINY)
     for report in [found] if isinstance(found, Report) else found:
         assert report.lines
-        # What is told over something else can be less than nothing where little is measured.
+        # A difference of two figures can be negative if little is measured.
         assert all(math.isfinite(line.ours) for line in report.lines)
         assert str(report)
 

@@ -23,7 +23,7 @@ def test_the_benchmark_runs() -> None:
 
 
 def test_the_formula_is_the_documented_one() -> None:
-    """What is measured is what operators are promised."""
+    """The bound is the one that operators are promised."""
     pattern = (
         r"memory of the publisher +<= +(\d+) MiB \+ (\d+) MiB \* delivery\.concurrency"
         r" \+ ([\d.]+) \* batch\.max_size \* \(delivery\.concurrency \+ (\d+)\)"

@@ -1,4 +1,4 @@
-"""The benchmarks of the publisher at a tiny scale, so that they don't rot; and what their figures rest on."""
+"""The benchmarks of the publisher at a tiny scale, and the parts that their figures depend on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LEVELS = st.integers(1, 9)
 
 @pytest.mark.parametrize("run", [run_publisher, run_spool, scaling.run])
 def test_a_benchmark_runs(run: Callable[[Scale], Iterable[Report]]) -> None:
-    """Every benchmark of the publisher runs to its end and has figures for all that it names."""
+    """Every benchmark of the publisher runs to its end and has all its figures."""
     for report in run(Scale.TINY):
         assert all(line.ours >= 0 for line in report.lines)
         assert report.title in str(report)
@@ -57,7 +57,7 @@ def test_a_benchmark_runs(run: Callable[[Scale], Iterable[Report]]) -> None:
     cpu=st.integers(1, 100),
 )
 def test_a_steady_rate_is_found(events: int, size: int, pause: int, count: int, cycle: int, cpu: int) -> None:
-    """Batches of one size at even intervals give their rate, whatever number is under way at a time."""
+    """Batches of one size at even intervals give their rate, however many are in flight."""
     found = speed([Arrival(number * pause, events, size) for number in range(count)], cpu, cycle)
     assert pytest.approx(events / pause) == found.rate
     assert pytest.approx(size / events) == found.size
@@ -71,7 +71,7 @@ def test_a_steady_rate_is_found(events: int, size: int, pause: int, count: int, 
     spread=st.floats(0.001, 0.06),
 )
 def test_bunches_dont_bend_a_rate(rounds: int, cycle: int, more: int, spread: float) -> None:
-    """Where batches arrive in bunches of those under way, a bunch that came only in part doesn't count."""
+    """If batches arrive in bunches, an incomplete bunch doesn't count."""
     count = 1 + rounds * cycle + min(more, cycle - 1)
     arrivals = [
         Arrival(number // cycle + number % cycle * spread, events=10, size=1) for number in range(count)
@@ -81,21 +81,21 @@ def test_bunches_dont_bend_a_rate(rounds: int, cycle: int, more: int, spread: fl
 
 @given(arrivals=st.lists(st.just(Arrival(0.0, 1, 1)), max_size=1), cycle=st.integers(1, 16))
 def test_one_batch_has_no_rate(arrivals: list[Arrival], cycle: int) -> None:
-    """From less than two batches no rate is told."""
+    """Fewer than two batches give no rate."""
     with pytest.raises(ValueError, match="too few batches"):
         speed(arrivals, 1.0, cycle)
 
 
 @given(count=st.integers(1, 2_000), event=st.binary(min_size=2, max_size=400), level=LEVELS)
 def test_the_events_of_a_request_are_counted(count: int, event: bytes, level: int) -> None:
-    """The number of events is found in what is kept of a body of version 2, whatever the events are."""
+    """The number of events is read from the kept part of a body of version 2, whatever the events are."""
     body = compress(FORMATS["2"].join((event,) * count), level)
     assert count == count_events(body[:4_096])
 
 
 @given(st.one_of(st.binary(), st.binary().map(gzip.compress)))
 def test_nothing_else_is_counted(body: bytes) -> None:
-    """A body that isn't a batch of version 2 is refused rather than counted as something."""
+    """A body that isn't a batch of version 2 is refused rather than counted."""
     with pytest.raises(ValueError, match="holds no batch"):
         count_events(body)
 
@@ -110,12 +110,12 @@ def test_the_floor_compresses(body: bytes, level: int) -> None:
 @examples(10)
 @example([5_000, 1])  # more than the collector reads at a time
 def test_the_collector_takes_every_request(counts: list[int]) -> None:
-    """Each request of a connection is answered with 200, and told of with its events and size, in order."""
+    """Each request of a connection is answered with 200, and recorded with its events and size, in order."""
     noise = random.Random(0)
     bodies = [
         compress(FORMATS["2"].join(tuple(noise.randbytes(100) for _ in range(count))), 1) for count in counts
     ]
-    told: list[tuple[int, int]] = []
+    recorded: list[tuple[int, int]] = []
     with (
         contextlib.closing(LightCollector()) as collector,
         contextlib.closing(http.client.HTTPConnection(collector.hostname)) as connection,
@@ -125,8 +125,8 @@ def test_the_collector_takes_every_request(counts: list[int]) -> None:
             response = connection.getresponse()
             assert (200, b"ok") == (response.status, response.read())
             assert number == len(collector)
-            told = [(arrival.events, arrival.size) for arrival in collector.arrivals()]
-    assert [(count, len(body)) for count, body in zip(counts, bodies, strict=True)] == told
+            recorded = [(arrival.events, arrival.size) for arrival in collector.arrivals()]
+    assert [(count, len(body)) for count, body in zip(counts, bodies, strict=True)] == recorded
 
 
 @given(
@@ -176,7 +176,7 @@ def test_varied_events_are_distinct_and_the_same_again() -> None:
 
 @pytest.mark.parametrize("count", [1, 69_999, 70_000, 70_001])
 def test_a_spool_is_filled(tmp_path: Path, count: int) -> None:
-    """There are as many events in it as were asked for."""
+    """It holds as many events as requested."""
     scaling.fill_spool(tmp_path, count)
     events = read_events(tmp_path)
     assert len(events) == count
@@ -187,7 +187,7 @@ def test_a_spool_is_filled(tmp_path: Path, count: int) -> None:
 def test_the_settings_are_what_was_asked_for(
     tmp_path_factory: pytest.TempPathFactory, level: int, depth: int
 ) -> None:
-    """The INI file says what a candidate is to be like, and all else is by default."""
+    """The INI file has the candidate's settings, and defaults for all others."""
     path = tmp_path_factory.mktemp("settings") / "publisher.ini"
     path.write_text(config_text("main", "localhost:1", depth, {"compression.level": str(level)}))
     found = load_settings(path, "main", {})
@@ -197,6 +197,6 @@ def test_the_settings_are_what_was_asked_for(
 
 
 def test_filesystems_have_names() -> None:
-    """A filesystem is told by the nearest place above that something is mounted on."""
+    """The file system of a path is that of the nearest mount point above it."""
     assert "proc" == filesystem(Path("/proc/self"))
     assert filesystem(Path("/")) == filesystem(Path("/no/such/place"))

@@ -1,4 +1,4 @@
-"""The benchmarks of the spool's writers at a tiny scale, and what their figures rest on."""
+"""The benchmarks of the spool's writers at a tiny scale, and the parts that their figures depend on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def place(tmp_path: Path) -> spool_rig.Place:
-    """A place to measure in that is no one else's."""
+    """A place of its own to measure in."""
     return spool_rig.Place(str(tmp_path), "a file system")
 
 
@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> spool_rig.Place:
 def test_the_benchmark_runs(
     run: Callable[[Scale], list[Report]], place: spool_rig.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It finds a figure for each line, has a target for each comparison, and leaves no file behind."""
+    """It has a figure for each line, has a target for each comparison, and leaves no file behind."""
     for module in (spool_put, spool_writers):
         monkeypatch.setattr(module, "places", lambda: [place])
     reports = run(Scale.TINY)

@@ -1,4 +1,4 @@
-"""Every command with standard streams that are closed or take nothing: one line, never a traceback."""
+"""Every command with closed or unwritable standard streams: one line, never a traceback."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def run(command: str, streams: str, words: dict[str, str]) -> tuple[int, bytes, 
 
 @pytest.mark.parametrize("command", SHOW)
 def test_what_is_to_be_shown_needs_a_stdout(command: str, words: dict[str, str]) -> None:
-    """Without stdout it is a mistake of usage; a full disk is told, and a reader that has gone isn't."""
+    """Without stdout it is a usage error; a full disk is reported, and a reader that is gone isn't."""
     for streams in (CLOSED_IN, CLOSED_ERR):
         status, out, _ = run(command, streams, words)
         assert (SHOW[command], True) == (status, bool(out))
@@ -100,7 +100,7 @@ def test_what_is_to_be_shown_needs_a_stdout(command: str, words: dict[str, str])
 
 @pytest.mark.parametrize("command", WORK)
 def test_work_is_done_without_streams(command: str, words: dict[str, str]) -> None:
-    """Work that needs no stream is done without any; a stdout that takes nothing is told."""
+    """Work that needs no stream is done without any; an unwritable stdout is reported."""
     for streams in (ALL_CLOSED, CLOSED_IN, CLOSED_OUT, CLOSED_ERR):
         assert WORK[command] == run(command, streams, words)[0], streams
     status, _, err = run(command, FULL, words)
@@ -111,7 +111,7 @@ def test_work_is_done_without_streams(command: str, words: dict[str, str]) -> No
 
 @pytest.mark.parametrize("command", FAIL)
 def test_a_failure_has_its_status_without_streams(command: str, words: dict[str, str]) -> None:
-    """What goes wrong has the same status, whatever becomes of the words about it."""
+    """A failure has the same status, even if its message can't be written."""
     for streams in ("", CLOSED_IN, CLOSED_OUT, FULL):
         status, out, err = run(command, streams, words)
         assert (FAIL[command], b"", True) == (status, out, bool(err)), streams
@@ -137,7 +137,7 @@ def test_no_event_is_lost_to_a_stream_that_takes_none(
 
 
 def test_the_demo_ends_without_a_stdout(words: dict[str, str]) -> None:
-    """The demo, which is there to be seen, says so and cleans up."""
+    """The demo, which is useless without stdout, says so and cleans up."""
     status, _, err = run("demo", CLOSED_OUT, words)
     assert status == 1
     assert b"there is no stdout to write to" in err
@@ -168,8 +168,8 @@ def test_what_stdout_cant_encode_is_escaped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize("action", ["list", "show --all"])
-def test_a_long_output_that_cant_be_written_is_told(action: str, buffered: bool, tmp_path: Path) -> None:
-    """Where writing fails in the middle, with a buffer or without, a full disk is told and `| head` isn't."""
+def test_a_long_output_that_cant_be_written_is_reported(action: str, buffered: bool, tmp_path: Path) -> None:
+    """If writing fails in the middle, buffered or not, a full disk is reported and `| head` isn't."""
     fill(tmp_path, [b"e" * 1_000] * 100, reason="r" * 300)
     verb, *options = action.split()
     for streams, said in ((FULL, b"can't write to stdout: No space left on device\n"), (NO_READER, b"")):
@@ -186,7 +186,7 @@ def test_a_long_output_that_cant_be_written_is_told(action: str, buffered: bool,
 
 @pytest.mark.parametrize("module", ["baseplate_events", "baseplate_events.event_publisher"])
 def test_no_file_gets_the_number_of_a_closed_stream(module: str, words: dict[str, str]) -> None:
-    """The descriptors 0 to 2 are /dev/null where they were closed, so that no one writes into a queue."""
+    """The descriptors 0 to 2 are /dev/null if they were closed, so that nothing is written into a queue."""
     check = ["--check", "--queue-name", words["name"], words["config"]]
     arguments = ["queue", "stat", words["name"]] if module == "baseplate_events" else check
     program = (
@@ -205,7 +205,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(module: str, words: dict[str
 
 @pytest.mark.parametrize("problem", ["there is no stdout to write to", None])
 def test_a_closed_stream_can_be_asked_for_its_descriptor(problem: str | None) -> None:
-    """It has none, which is no mistake of usage: argparse asks whether stdout is a terminal."""
+    """A missing stdout has no descriptor, and asking for it is no usage error: argparse does."""
     with pytest.raises(io.UnsupportedOperation):
         ClosedStream(problem).fileno()
 

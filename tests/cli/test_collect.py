@@ -15,7 +15,7 @@ import pytest
 
 from baseplate_events.cli.collect import add_arguments, run
 from baseplate_events.dev_collector import DevCollector
-from tests.support.signed_requests import KEYS, MARKER, SAMPLE, Request, post, sealed
+from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, post, sealed
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def collecting(*options: str, stdout: int = subprocess.PIPE) -> Generator[Runnin
             process.kill()
 
 
-def post_to(url: str, request: Request) -> tuple[int, str]:
+def post_to(url: str, request: SignedRequest) -> tuple[int, str]:
     """Send a request on a connection of its own."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
@@ -68,8 +68,8 @@ def test_the_command_writes_events_as_lines(ending: signal.Signals) -> None:
     assert process.returncode == 0
     assert out == '{"id":1}\n{"id":2}\n'
     refused, unknown = err.splitlines()
-    assert refused.startswith("refused with 400: event 1 isn't valid JSON")
-    assert unknown == "refused with 401: X-Signature: unknown key 'no\\x7f'"
+    assert refused.startswith("batch refused with 400: event 1 isn't valid JSON")
+    assert unknown == "batch refused with 401: X-Signature: unknown key 'no\\x7f'"
     assert MARKER not in err
 
 
@@ -85,7 +85,7 @@ def test_the_command_appends_to_a_file(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_the_command_ends_when_nobody_reads() -> None:
+def test_the_command_ends_when_no_one_reads() -> None:
     """When the reader of stdout is gone, the batch isn't acknowledged and the command ends with status 0."""
     reading, writing = os.pipe()
     with collecting(stdout=writing) as (process, url):
@@ -94,7 +94,7 @@ def test_the_command_ends_when_nobody_reads() -> None:
         assert post_to(url, SAMPLE) == (500, "can't write the events: Broken pipe\n")
         err = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0
-    assert err == "refused with 500: can't write the events: Broken pipe\n"
+    assert err == "batch refused with 500: can't write the events: Broken pipe\n"
 
 
 def test_the_command_bounds_the_size() -> None:
@@ -131,7 +131,7 @@ def parse(*options: str) -> argparse.Namespace:
 def test_an_option_that_cannot_be_used_is_one_line(
     options: list[str], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistake is told in one line that names the option, with status 2."""
+    """A mistake is reported in one line that names the option, with status 2."""
     assert run(parse("--bind", "127.0.0.1:0", "--key", f"TestKey={SECRET}", *options)) == 2
     out, err = capfd.readouterr()
     assert out == ""
@@ -154,7 +154,7 @@ def test_an_option_that_cannot_be_used_is_one_line(
     ],
 )
 def test_a_key_that_cannot_be_used_is_not_shown(key: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """A mistake in a key is told by its number, without a word of it: any of them may be the secret."""
+    """A mistake in a key is reported by its number, without any of its text, which may be the secret."""
     # The size is wrong as well, so that the command doesn't run where the key is taken.
     assert run(parse("--key", f"TestKey={SECRET}", "--key", key, "--batch-max-size", "0")) == 2
     err = capfd.readouterr().err
@@ -164,7 +164,7 @@ def test_a_key_that_cannot_be_used_is_not_shown(key: str, capfd: pytest.CaptureF
     assert key not in err
 
 
-def test_all_mistakes_are_told_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_mistakes_are_reported_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     """Each mistake has its line."""
     key = f"TestKey={SECRET}"
     assert run(parse("--bind", "x", "--key", key, "--key", key, "--key", "y", "--batch-max-size", "z")) == 2
@@ -175,11 +175,11 @@ def test_all_mistakes_are_told_at_once(capfd: pytest.CaptureFixture[str]) -> Non
         "--key,",
         "--batch-max-size",
     ]
-    assert "number 2: there is a key of this name already" in err
+    assert "number 2: duplicate name" in err
 
 
 def test_the_address_may_be_taken(capfd: pytest.CaptureFixture[str]) -> None:
-    """A port that somebody else has is a mistake like others."""
+    """A port that is in use is a mistake like others."""
     with DevCollector(KEYS, lambda _: None) as collector:
         assert run(parse("--bind", f"127.0.0.1:{collector.address[1]}", "--key", f"TestKey={SECRET}")) == 2
     assert "Address already in use" in capfd.readouterr().err
@@ -194,7 +194,7 @@ def test_signals_are_as_before() -> None:
 
 
 def test_a_signal_too_many_is_ignored() -> None:
-    """A signal that is waiting when the command ends doesn't strike afterwards."""
+    """A signal that is pending when the command ends isn't delivered afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
         signal.raise_signal(signal.SIGTERM)
@@ -205,7 +205,9 @@ def test_a_signal_too_many_is_ignored() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def test_a_missing_stdout_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_stdout_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A process without a stdout needs a file to write to."""
     monkeypatch.setattr(sys, "stdout", None)
     assert run(parse("--bind", "127.0.0.1:0", "--key", f"TestKey={SECRET}")) == 2

@@ -38,14 +38,14 @@ def test_check_finds_a_good_configuration_good(command: list[str], config_file: 
 
 
 def test_the_words_on_a_good_configuration(config_file: Path) -> None:
-    """Its file and section are good, in a line of its own."""
+    """One line says that the file and section are valid."""
     result = call("publish", "--check", str(config_file))
-    assert result.out == f"{config_file}: [event-publisher:main] is good\n"
+    assert result.out == f"{config_file}: [event-publisher:main] is valid\n"
 
 
 @pytest.mark.parametrize("command", [PUBLISHER, PUBLISH])
 @pytest.mark.parametrize("check", [[], ["--check"]])
-def test_every_mistake_is_told_at_the_start(command: list[str], check: list[str], tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_the_start(command: list[str], check: list[str], tmp_path: Path) -> None:
     """Mistakes end the publisher with 2 and one line each, all at once, without the secret."""
     path = tmp_path / "config.ini"
     path.write_text(
@@ -73,7 +73,7 @@ def test_every_mistake_is_told_at_the_start(command: list[str], check: list[str]
 
 
 def test_a_missing_section_names_those_that_are_there(config_file: Path) -> None:
-    """A queue name without a section is told with the sections that there are."""
+    """A queue name without a section is reported with the existing sections."""
     result = run(*PUBLISHER, "--queue-name", "mian", str(config_file))
     assert result.status == 2
     assert "event-publisher:mian" in result.err
@@ -81,7 +81,7 @@ def test_a_missing_section_names_those_that_are_there(config_file: Path) -> None
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    """A file that isn't there is a mistake of usage, in one line."""
+    """A missing file is a usage error, in one line."""
     result = run(*PUBLISHER, str(tmp_path / "nothing.ini"))
     assert result.status == 2
     assert len(result.err.splitlines()) == 1
@@ -97,7 +97,7 @@ def test_the_environment_fills_in_values(tmp_path: Path) -> None:
 
 
 def test_no_posix_queues_is_said_clearly(config_file: Path) -> None:
-    """Where `posix_ipc` isn't there, the publisher says so in a line and ends with 1."""
+    """Without `posix_ipc` the publisher says so in one line and exits with 1."""
     program = (
         "import runpy, sys\n"
         "sys.modules['posix_ipc'] = None\n"
@@ -130,7 +130,7 @@ def test_every_command_has_a_help_page(command: str) -> None:
         assert "development" in result.out
 
 
-def test_help_lists_the_commands_and_a_wrong_one_is_told() -> None:
+def test_help_lists_the_commands_and_a_wrong_one_is_reported() -> None:
     """The help lists every command; an unknown one is a mistake of usage."""
     result = run(*COMMANDS, "--help")
     assert result.status == 0

@@ -65,7 +65,7 @@ FORMER: Final = {
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Give a parser and those of its actions."""
+    """Yield a parser and those of its actions."""
     yield parser
     for action in parser._actions:
         for other in getattr(action.choices, "values", tuple[argparse.ArgumentParser, ...])():
@@ -130,7 +130,7 @@ def test_the_only_queue_or_main_is_meant(tmp_path: Path, names: list[str], stran
     if len(names) == 1 or "main" in names:
         expected = names[0] if len(names) == 1 else "main"
         assert expected == find_queue_name(path) == load_settings(path, None, {}).queue.name
-        assert f"[event-publisher:{expected}] is good" in call("publish", "--check", str(path)).check()
+        assert f"[event-publisher:{expected}] is valid" in call("publish", "--check", str(path)).check()
     else:
         with pytest.raises(ConfigurationError) as caught:
             find_queue_name(path)
@@ -169,7 +169,7 @@ def test_dead_letters_are_found_by_the_configuration(tmp_path: Path) -> None:
         for config in (with_spool, without):
             result = call("dead-letters", "list", str(config))
             assert result.status == 2
-            assert "isn't there: no publisher with this configuration has run yet" in result.err
+            assert "doesn't exist: no publisher with this configuration has run yet" in result.err
         assert "neither spool.directory nor" in call("dead-letters", "list", str(neither)).err
         (spool / f"events-{name}").mkdir(mode=0o700)
         letters.mkdir()

@@ -1,4 +1,4 @@
-"""What commands show of others: escaped on a terminal, to the byte in a file or a pipe."""
+"""Foreign text in commands: escaped on a terminal, unchanged in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def on_pipe(words: Sequence[str]) -> bytes:
 
 
 def lines_of(written: str) -> list[str]:
-    """Give the lines on a terminal, none of which holds anything that it would obey."""
+    """Return the lines on a terminal, none of which holds anything that it would obey."""
     lines = written.split("\r\n")
     assert lines.pop() == ""
     assert all(line.isprintable() for line in lines), lines
@@ -189,7 +189,7 @@ _METRICS: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_LAB
 
 @pytest.mark.parametrize("response", [_NO_HTTP, _METRICS], ids=["no HTTP", "metrics"])
 def test_status_shows_nothing_raw_of_a_stranger(response: bytes) -> None:
-    """What listens at the address, and isn't a publisher, can't steer the terminal of who asks it."""
+    """A foreign server at the address can't control the terminal."""
     with stranger(response) as address:
         words = ["status", "--health", address, "--interval", "100 milliseconds", "--once"]
         _, written = on_terminal(words)
@@ -198,7 +198,7 @@ def test_status_shows_nothing_raw_of_a_stranger(response: bytes) -> None:
 
 
 def test_an_error_shows_nothing_raw_of_a_file(tmp_path: Path) -> None:
-    """A configuration from elsewhere can't steer the terminal by the names in it."""
+    """A foreign configuration can't control the terminal by the names in it."""
     config_file = tmp_path / "config.ini"
     config_file.write_text("[\x1b[2J\x9b2J\u202e]\n")
     status, written = on_terminal(["status", str(config_file)])

@@ -31,7 +31,7 @@ def test_outcomes_are_all_counts(counters: QueueCounters) -> None:
 
 @given(snapshots, snapshots)
 def test_what_came_since_is_the_difference(earlier: QueueCounters, news: QueueCounters) -> None:
-    """Earlier counts and what came since make the later ones."""
+    """Earlier counts plus `since` give the later ones."""
     refused = RefusedEvents(*map(sum, zip(earlier.refused, news.refused, strict=True)))
     later = QueueCounters(earlier.put + news.put, refused, earlier.discarded + news.discarded)
     assert news == later.since(earlier)
@@ -40,7 +40,7 @@ def test_what_came_since_is_the_difference(earlier: QueueCounters, news: QueueCo
 
 @given(snapshots)
 def test_a_snapshot_does_not_change_and_can_be_sent(counters: QueueCounters) -> None:
-    """It can be a key, and goes to other processes."""
+    """Counters are hashable and can be pickled."""
     assert {counters: 1}[pickle.loads(pickle.dumps(counters))] == 1
     with pytest.raises(AttributeError):
         counters.put = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
@@ -51,7 +51,7 @@ def test_a_snapshot_does_not_change_and_can_be_sent(counters: QueueCounters) -> 
 
 @given(st.lists(st.sampled_from([-1, 0]) | st.integers(0, 3_000)))
 def test_a_tally_counts(steps: list[int]) -> None:
-    """Whatever is counted one by one or at once, and however often it is added up."""
+    """The value is exact, whether events are counted singly or in bulk, and however often it is read."""
     tally, expected = Tally(), 0
     for step in steps:
         if step < 0:
@@ -87,7 +87,7 @@ class Busy(list[None]):
 
 @given(st.lists(st.integers(0, 1_500), max_size=5))
 def test_what_is_counted_while_counts_are_added_up_stays(steps: list[int]) -> None:
-    """It is in the next value."""
+    """A count during the sum is in the next value."""
     tally = Tally()
     tally.fresh = busy = Busy()
     appended = 0
@@ -116,8 +116,8 @@ class Interrupted(list[None]):
 
 
 @given(st.integers(1, 12), st.lists(st.integers(0, 1_500), min_size=4, max_size=4))
-def test_a_signal_handler_may_count_and_look_while_its_thread_adds_up(at: int, steps: list[int]) -> None:
-    """It sees at least its own counts, and none counts twice."""
+def test_a_signal_handler_may_count_and_read_while_its_thread_adds_up(at: int, steps: list[int]) -> None:
+    """A handler sees at least its own counts, and none counts twice."""
     tally = Tally()
     tally.fresh = busy = Interrupted(tally, at)
     for step in steps:

@@ -15,7 +15,7 @@ from baseplate_events import EventError, EventQueueFullError, EventTooLargeError
 from baseplate_events.counting.reasons import reason_of
 from baseplate_events.counting.refusal_log import PAUSE, RefusalLog
 from baseplate_events.counting.refusals import RefusalCounts
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -50,7 +50,7 @@ class Rig:
     """A log, its clock, and what was logged."""
 
     def __init__(self, handler: logging.Handler) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.refusals = RefusalCounts()
         self.log = RefusalLog("v2", self.refusals, self.clock)
         self.handler = handler
@@ -123,7 +123,7 @@ def test_every_refusal_is_in_one_message_and_messages_are_rare(
 
 
 def test_the_messages(messages: Messages) -> None:
-    """Number, time, reasons, and the last error or what happened then."""
+    """A message has the number, the time, the reasons, and the last error or what happened then."""
     rig = Rig(messages)
     full, large, _ = ERRORS
     rig.refuse(full)
@@ -157,7 +157,7 @@ def test_what_put_refused_counts_too(messages: Messages) -> None:
 
 
 def test_threads_log_once(messages: Messages) -> None:
-    """However many have an event refused at once."""
+    """However many threads have an event refused at once, one message counts them all."""
     rig = Rig(messages)
     start = threading.Barrier(8)
 
@@ -177,7 +177,7 @@ def test_threads_log_once(messages: Messages) -> None:
 
 
 class Failing(logging.Handler):
-    """A handler that has a bug, and one that puts events itself."""
+    """A log handler may have a bug, or put events itself."""
 
     def __init__(self, rig: Rig | None = None) -> None:
         super().__init__()

@@ -50,7 +50,7 @@ def in_threads(number: int, job: Callable[[], None]) -> None:
     )
 )
 def test_each_is_reported_once(steps: list[tuple[str, int]]) -> None:
-    """What was taken and not given back is what was reported; the totals are all that were counted."""
+    """Counts that were taken and not put back are those reported; the totals include all."""
     refusals = RefusalCounts()
     counted: Counter[str] = Counter()
     reported: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def test_threads_count_exactly() -> None:
 
 
 def test_signal_handlers_count_exactly() -> None:
-    """A handler may come in the middle of a count, also of one by the same thread."""
+    """A signal handler may interrupt a count, also one by the same thread."""
     refusals = RefusalCounts()
     handled = 0
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Collect a module of tests, or what says that it lacks a tool."""
+    """Collect a module of tests, or one item that says which tool is missing."""
     return stand_in(not_installed("kubernetes_validate"), module_path, parent)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Look for what fixtures need. If they did it, each test would have a line of its own in the summary."""
+    """Check for the tools that fixtures need: here the summary has one line, in fixtures one per test."""
     fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
     if "debian" in fixtures:
         if os.geteuid() != 0:
@@ -40,7 +40,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
-    """The top folder of a bare Debian with a systemd, which is for all tests: nobody changes it."""
+    """The top folder of a bare Debian with a systemd, which all tests share: none changes it."""
     folder = tmp_path_factory.mktemp("debian")
     try:
         bootstrap(folder / "tree")

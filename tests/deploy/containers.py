@@ -53,7 +53,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends \
 END
 """
 
-#: A service that puts events until it is told to end, and says which it has put.
+#: A service that puts events until it is stopped, and prints which it has put.
 _SHOP: Final = """
 import json, signal, time, uuid
 from baseplate_events import EventQueue
@@ -111,12 +111,12 @@ class Engine(Host):
         Args:
             commands: The commands.
             arguments: `$1` and so on.
-            check: Whether a failure is raised.
-            stdin: What they read.
+            check: Whether to raise an error if a command fails.
+            stdin: Their input.
             online: Whether they have the network of this host, in place of the host's own.
 
         Returns:
-            What they wrote to stdout and stderr.
+            Their output on stdout and stderr.
 
         Raises:
             AssertionError: A command failed, and `check` is true.
@@ -127,7 +127,7 @@ class Engine(Host):
         return result.out
 
     def logs(self) -> str:
-        """Return what containers there are, and the ends of their logs."""
+        """Return the list of containers, and the ends of their logs."""
         each = "for each in $(docker ps --all --quiet); do docker logs --tail 30 $each; done"
         return self.run(f"docker ps --all; {each}", check=False)
 
@@ -136,11 +136,11 @@ class Engine(Host):
         return set(re.findall("(?m)^put (.+)", self.run("docker logs $1", service)))
 
     def arrived(self) -> set[str]:
-        """Return the ids of all events that the collector has taken."""
+        """Return the ids of all events that the collector has accepted."""
         return set(re.findall('"id": ?"([^"]+)"', self.run(f"cat {_ARRIVALS}/*", check=False)))
 
     def wait_for_more(self, service: str) -> None:
-        """Wait until an event of a service arrives that it hasn't put yet."""
+        """Wait until an event arrives that a service puts after this call."""
         before = self.put(service)
         self.wait(f"events of {service} arrive", lambda: bool((self.put(service) - before) & self.arrived()))
 
@@ -155,8 +155,8 @@ def started(folder: Path, project: Path, debian: Path) -> Generator[Engine]:
         debian: The top folder of a Debian, of which the images are made.
 
     Raises:
-        OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says what
-            failed.
+        OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says
+            which step failed.
     """
     unshare = subprocess.Popen(
         ["unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", "sh", _HERE / "containers.sh", folder],

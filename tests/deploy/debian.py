@@ -28,8 +28,8 @@ def bootstrap(folder: Path) -> None:
         folder: Becomes its top folder; must not exist.
 
     Raises:
-        OSError, AssertionError: There is no mmdebstrap, or it failed, say for want of a registry; the message
-            has what it said.
+        OSError, AssertionError: There is no mmdebstrap, or it failed, for example without a registry; the
+            message has its output.
         subprocess.TimeoutExpired: It takes longer than ten minutes.
     """
     include = f"--include={','.join(_PACKAGES)}"
@@ -40,7 +40,7 @@ def bootstrap(folder: Path) -> None:
 
 
 def clone(folder: Path) -> None:
-    """Make what a clone of the project holds, with what isn't committed yet.
+    """Copy the files of a clone of the project, those not committed yet included.
 
     Args:
         folder: Becomes its top folder.

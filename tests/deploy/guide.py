@@ -1,4 +1,4 @@
-"""The commands and examples of docs/operations.md, taken out of it."""
+"""The commands and examples of docs/operations.md, extracted from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts of their own, in namespaces of this one: their first process, and commands that are run there."""
+"""Hosts of their own, in namespaces of this one: their first process, and commands run there."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Host(abc.ABC):
 
         Args:
             command: The command and its arguments.
-            stdin: What it reads.
+            stdin: Its input.
             online: Whether this command has the network of this host, in place of the host's own.
 
         Returns:
-            What it did; what it wrote to stderr is in its stdout too.
+            The finished process; its stderr is included in its stdout.
         """
         network = () if online else (NETWORK,)
         return run(
@@ -59,7 +59,7 @@ class Host(abc.ABC):
         )
 
     def wait(self, what: str, true: Callable[[], bool]) -> None:
-        """Wait until something holds.
+        """Wait until a condition holds.
 
         Raises:
             TimeoutError: It doesn't for `PATIENCE` seconds.
@@ -70,16 +70,16 @@ class Host(abc.ABC):
 
     @abc.abstractmethod
     def logs(self) -> str:
-        """Return what helps to see why something failed."""
+        """Return diagnostics for a failure."""
 
 
 def first_process(unshare: subprocess.Popen[bytes], ready: str, said: Callable[[], str]) -> int:
     """Wait until the first process in the namespaces of an `unshare --fork` is ready, and return its id.
 
     Args:
-        unshare: What made the namespaces.
-        ready: The path of a file there that tells that it is ready.
-        said: Tells what was said meanwhile.
+        unshare: The process that made the namespaces.
+        ready: The path of a file whose existence means that it is ready.
+        said: Returns what was logged in the meantime.
 
     Raises:
         TimeoutError: It ended, or isn't ready for `PATIENCE` seconds.

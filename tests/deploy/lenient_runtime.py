@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands for the runtime of containers on a host that may not raise limits: it takes what there is.
+"""Stands for the runtime of containers on a host that may not raise limits: it accepts the current limits.
 
 Engines ask for a million open files, and the commands of the guide for long queues.
 """
@@ -25,13 +25,13 @@ class Limit(TypedDict):
 
 
 class Process(TypedDict, total=False):
-    """What is run in a container."""
+    """The process of a container."""
 
     rlimits: list[Limit]
 
 
 def main(arguments: list[str]) -> None:
-    """Lower the limits in the file that the runtime is given, and become the runtime."""
+    """Lower the limits in the runtime's configuration file, and replace this process by the runtime."""
     if "create" in arguments:
         path = Path(arguments[arguments.index("--bundle") + 1]) / "config.json"
         configuration = json.loads(path.read_text())
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
 
 
 def lower(process: Process) -> None:
-    """Lower the limits to what may be set here; what may be, stays."""
+    """Lower limits that may not be set here to the current ones."""
     for limit in process.get("rlimits", []):
         which: int = getattr(resource, limit["type"])
         try:

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, with the rules of `deploy/prometheus` made quick, and what it says."""
+"""A real Prometheus on loopback, with the rules of `deploy/prometheus` made quick, and its answers."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Alert:
 
     Attributes:
         name: Its name.
-        labels: What it is about.
-        texts: What it says.
+        labels: Its labels.
+        texts: Its annotations.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Alert:
 
 
 def quick(rules: str) -> str:
-    """Make rules whose alerts come and go within seconds: the same expressions with shorter times.
+    """Make rules whose alerts fire and end within seconds: the same expressions with shorter times.
 
     Raises:
         AssertionError: A bound isn't as expected.
@@ -90,7 +90,7 @@ class Prometheus:
 
     Args:
         folder: That of its configuration.
-        port: Where it answers, on loopback.
+        port: Its port on loopback.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -107,7 +107,7 @@ class Prometheus:
             raise AssertionError(f"{parameters}: {exc.read().decode()}") from exc
 
     def ready(self) -> bool:
-        """Tell whether it answers."""
+        """Return whether it answers."""
         try:
             with urllib.request.urlopen(f"{self._url}-/ready", timeout=PATIENCE):
                 return True
@@ -137,7 +137,7 @@ class Prometheus:
         self._write_hosts()
 
     def remove_host(self, port: int) -> None:
-        """Scrape it no more."""
+        """Stop scraping it."""
         self._hosts.discard(port)
         self._write_hosts()
 
@@ -156,7 +156,7 @@ class Prometheus:
 
 
 def _write_targets(path: Path, targets: list[tuple[dict[str, str], int]]) -> None:
-    """Write a file of targets so that no half of it is ever read."""
+    """Write a file of targets so that it is never read half-written."""
     written = [{"targets": [f"127.0.0.1:{port}"], "labels": labels} for labels, port in targets]
     new = path.with_suffix(".new")
     new.write_text(json.dumps(written))

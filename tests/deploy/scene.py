@@ -1,4 +1,4 @@
-"""Where the alerts are tried: publishers, collectors and services of a queue that Prometheus looks at."""
+"""The scene of alerts: publishers, collectors and services of a queue that Prometheus scrapes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Collector:
     """A collector whose answers can be changed, on a free port of loopback.
 
     Attributes:
-        status: What it answers.
+        status: The status of its answers.
         refuses_poison: Whether it answers 400 to a batch that holds `POISON`.
         delay: Seconds until it answers.
         requests: How many requests it has read.
@@ -64,7 +64,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -82,7 +82,7 @@ class Collector:
         return status
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop answering."""
         self._closing.set()
         self._server.shutdown()
         self._thread.join()
@@ -90,11 +90,11 @@ class Collector:
 
 
 class Producer:
-    """A service that puts events until it is stopped, whatever comes of them.
+    """A service that puts events until it is stopped, whether they are accepted or not.
 
     Args:
-        put: Puts one.
-        events: What it puts.
+        put: Puts an event.
+        events: The events to put.
         pause: Seconds between two events.
     """
 
@@ -116,7 +116,7 @@ class Producer:
                 return
 
     def stop(self) -> None:
-        """Put no more."""
+        """Stop putting."""
         self._stopping.set()
         self._thread.join()
 
@@ -154,12 +154,12 @@ class Publisher:
 
 
 class Scene:
-    """Where a trouble plays.
+    """The scene of one fault.
 
     Args:
         folder: An empty folder.
-        prometheus: What scrapes the publishers.
-        stack: What is closed in the end.
+        prometheus: The server that scrapes the publishers.
+        stack: Closed at the end.
 
     Attributes:
         name: NAME of a queue of its own.
@@ -169,7 +169,7 @@ class Scene:
         stack: As given.
         ports: Those of its publishers.
         expected: The alerts that are to fire.
-        fired: Those that have, with what they said.
+        fired: Those that have, with their annotations.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Scene:
 
     @property
     def wants_more(self) -> bool:
-        """Whether an alert is still to fire."""
+        """Whether an expected alert hasn't fired yet."""
         return not self.expected <= self.fired.keys()
 
     def collector(self, status: int = 200) -> Collector:
@@ -209,10 +209,10 @@ class Scene:
         """Start a publisher of the queue.
 
         Args:
-            collector: Where it delivers to.
+            collector: The collector that it delivers to.
             prefix: A command that starts it.
-            options: More words of its command line.
-            log: Where its log goes.
+            options: Further arguments of its command line.
+            log: The file of its log.
             scraped: Whether Prometheus finds it as on a host.
             overrides: Values of its configuration, as for `config_text`.
         """
@@ -262,6 +262,6 @@ class Scene:
 
 
 def numbered(*, size: int = 0) -> Generator[bytes]:
-    """Give good events, as many as are asked for."""
+    """Yield good events, as many as requested."""
     for number in itertools.count():
         yield json.dumps({"id": number, "pad": "x" * size}).encode()

@@ -48,10 +48,10 @@ class System(Host):
 
         Args:
             command: The command and its arguments.
-            check: Whether a failure is raised.
-            stdin: What it reads.
+            check: Whether to raise an error if it fails.
+            stdin: Its input.
             online: Whether this command has the network of this host, in place of the system's own, which is
-                nothing but a loopback interface.
+                only a loopback interface.
 
         Raises:
             AssertionError: It failed, and `check` is true.
@@ -85,8 +85,8 @@ def booted(mounts: Path, *layers: Path) -> Generator[System]:
 
     Args:
         mounts: An empty folder.
-        layers: The folders of which it is made, the uppermost first. They aren't changed: what the system
-            writes is in memory, and ends with it.
+        layers: The folders of its root file system, the uppermost first. They aren't changed: what the system
+            writes is in memory, and lost at its end.
 
     Raises:
         OSError, AssertionError: This host doesn't allow it; the message says what failed.

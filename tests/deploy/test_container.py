@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from tests.deploy.containers import Engine
 
-#: What `docker inspect` tells of the first process.
+#: What `docker inspect` reports about the first process.
 PID: Final = "--format '{{.State.Pid}}'"
 EXIT_CODE: Final = "--format '{{.State.ExitCode}}'"
 
 
 def test_the_linter_finds_nothing() -> None:
-    """Hadolint finds nothing to better in the container file, whatever its weight."""
+    """Hadolint has no finding of any severity about the container file."""
     hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
     file = DEPLOY / "container" / "Dockerfile"
     assert Result(0, "", "") == run(hadolint, "--no-color", "--failure-threshold=ignore", file)
@@ -36,7 +36,7 @@ class Deployment:
     """Containers that were started as docs/operations.md says.
 
     Attributes:
-        output: What the commands wrote that look at them.
+        output: Output of the commands that check them.
         publisher: The command that starts the publisher.
         service: The command that starts the service.
     """
@@ -62,7 +62,7 @@ class Deployment:
         (self.publisher,) = re.findall("(?m)^docker run .*--name event-publisher .*", publish)
 
     def gauge(self, name: str) -> float:
-        """Return a number that the publisher's health endpoint tells; -1 if it doesn't answer."""
+        """Return a metric of the publisher's health endpoint; -1 if it doesn't answer."""
         ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9102/metrics').read().decode())"
         metrics = self.engine.run(f'docker exec event-publisher {PYTHON} -c "{ask}"', check=False)
         found = re.search(rf"(?m)^event_publisher_{name}(?:\{{.*\}})? (\S+)$", metrics)
@@ -89,7 +89,7 @@ def deployment(started_deployment: Deployment) -> Deployment:
 
 
 def test_the_guide_works(deployment: Deployment) -> None:
-    """Who pastes the commands of the guide sees events delivered, and a doctor who has found no problem."""
+    """After the commands of the guide, events are delivered and doctor finds no problem."""
     status, _, doctor = deployment.output.partition("\n")
     assert json.loads(status)["ready"] is True
     assert json.loads(status)["delivered"] > 0
@@ -126,7 +126,7 @@ def test_the_spool_is_theirs(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize("container", ["shop", "event-publisher"])
 def test_either_may_start_again(deployment: Deployment, container: str) -> None:
-    """Events flow again when one of both was restarted, and when it crashed, without anything else to do."""
+    """Events flow again when one of both was restarted, and when it crashed, without further steps."""
     deployment.engine.run("docker restart $1", container)
     deployment.engine.wait_for_more("shop")
     deployment.kill(container)
@@ -134,7 +134,7 @@ def test_either_may_start_again(deployment: Deployment, container: str) -> None:
 
 
 def test_a_key_is_rotated(deployment: Deployment) -> None:
-    """After a signal the publisher signs with the key that the file has then, though it is a new file."""
+    """After a signal the publisher signs with the key now in the file, even if the file was replaced."""
     engine = deployment.engine
     write = 'sed --in-place "s/^key.secret = .*/key.secret = $1/" /etc/event-publisher/v2.ini'
     engine.run(f"{write}; docker kill --signal HUP event-publisher", "b3RoZXI=")
@@ -145,7 +145,7 @@ def test_a_key_is_rotated(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_another_publisher_takes_over(deployment: Deployment, end: str) -> None:
-    """What was put while the collector is down arrives, also if both containers are replaced meanwhile."""
+    """Events put while the collector is down arrive, also if both containers are replaced meanwhile."""
     engine = deployment.engine
     engine.run("docker kill collector")
     engine.wait("events wait", lambda: len(engine.put("shop") - engine.arrived()) > 20)
@@ -158,7 +158,7 @@ def test_another_publisher_takes_over(deployment: Deployment, end: str) -> None:
 
 
 def test_a_stop_is_clean(deployment: Deployment) -> None:
-    """The publisher ends when it is told to, before it is killed, and says that all is well."""
+    """The publisher stops on request, before it is killed, with a success status."""
     deployment.engine.run("docker stop event-publisher")
     assert "0\n" == deployment.engine.run(f"docker inspect {EXIT_CODE} event-publisher")
 

@@ -96,7 +96,7 @@ def read_yaml(text: str) -> list[Node]:
 
 
 def yaml_blocks(heading: str) -> list[Node]:
-    """Read what the guide shows of manifests."""
+    """Read the manifests in the guide."""
     return [document for block in guide(heading, "yaml") for document in read_yaml(block)]
 
 
@@ -108,7 +108,7 @@ def documents() -> dict[str, Node]:
 
 @pytest.fixture(scope="module")
 def pod(documents: dict[str, Node]) -> Node:
-    """What the pod is made of."""
+    """The specification of the pod."""
     return documents["Pod"]["spec"]
 
 
@@ -120,7 +120,7 @@ def sidecar(pod: Node) -> Node:
 
 @pytest.fixture(scope="module")
 def settings(documents: dict[str, Node], tmp_path_factory: pytest.TempPathFactory) -> PublisherSettings:
-    """What the publisher reads, with the secret of the example."""
+    """The publisher's configuration, with the secret of the example."""
     path = tmp_path_factory.mktemp("configuration") / "v2.ini"
     path.write_text(documents["ConfigMap"]["data"]["v2.ini"].text)
     secret = documents["Secret"]["stringData"]["key-secret"].text
@@ -129,7 +129,7 @@ def settings(documents: dict[str, Node], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_schema_is_kept(version: str) -> None:
-    """The manifest has the form that Kubernetes asks for, with no key that it doesn't know."""
+    """The manifest has the form that Kubernetes requires, without unknown keys."""
     validate = Path(sysconfig.get_path("scripts")) / "kubernetes-validate"
     done = run(validate, "--strict", "--kubernetes-version", version, MANIFEST, POLICY, merged=True)
     assert 4 == done.check().count(" passed for ")
@@ -165,7 +165,7 @@ def test_the_variant_with_a_claim_is_valid(
 
 
 def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
-    """It starts before the service and ends after it, and has the time to."""
+    """It starts before the service and ends after it, and has enough time."""
     assert "Always" == sidecar["restartPolicy"].text
     assert 1 == len(pod["initContainers"].items())
 
@@ -182,7 +182,7 @@ def test_no_setting_of_the_kernel_is_needed(settings: PublisherSettings) -> None
 
 
 def test_both_have_the_volume(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
-    """Service and publisher mount the same volume, for writing, where both look for the spool."""
+    """Service and publisher mount the same volume, for writing, where both expect the spool."""
     assert settings.spool is not None
     service = pod["containers"].named("service")
     for container in (sidecar, service):
@@ -199,7 +199,7 @@ def mebibytes(node: Node) -> int:
 
 
 def test_the_volume_holds_all_that_is_kept(pod: Node, sidecar: Node, settings: PublisherSettings) -> None:
-    """The limit of the volume, beyond which the pod is evicted, is above all that may be in it."""
+    """The limit of the volume, beyond which the pod is evicted, is above the most that it may hold."""
     assert settings.spool is not None
     assert settings.dead_letters is not None
     assert settings.spool.max_size == MAX_SPOOL_SIZE  # what the service's EventQueue goes by
@@ -211,7 +211,7 @@ def test_the_volume_holds_all_that_is_kept(pod: Node, sidecar: Node, settings: P
 
 
 def test_everything_is_locked_down(pod: Node, sidecar: Node) -> None:
-    """What Kubernetes calls a restricted pod, and nothing can be written but volumes."""
+    """The pod meets Kubernetes' restricted standard, and only volumes are writable."""
     context = pod["securityContext"]
     assert context["runAsNonRoot"].value is True
     assert context["runAsUser"].number > 0
@@ -243,7 +243,7 @@ def test_others_than_the_pod_reach_the_port(sidecar: Node, settings: PublisherSe
 
 
 def test_prometheus_looks_for_the_port() -> None:
-    """The scrape configuration and the PodMonitor go by the name of the port."""
+    """The scrape configuration and the PodMonitor refer to the port by name."""
     (scrape,) = read_yaml((DEPLOY / "prometheus" / "scrape.yml").read_text())
     job = next(job for job in scrape["scrape_configs"].items() if "kubernetes_sd_configs" in job)
     (kept,) = [
@@ -274,7 +274,7 @@ def test_the_policy_is_for_the_pod(documents: dict[str, Node], sidecar: Node) ->
 class Kubelet:
     """Runs the containers of the manifest one by one, each with an IPC namespace of its own.
 
-    What is Kubernetes' own isn't tried: who starts them in which order and when, and what becomes of the pod.
+    Kubernetes' own part isn't tested: the order and time of starts, and the fate of the pod.
     """
 
     #: Where the volumes are.
@@ -294,7 +294,7 @@ class Kubelet:
         self._engine.run('docker run --detach "$@"', *arguments)
 
     def _make(self, volume: Node) -> None:
-        """Make a volume as a kubelet does: of root, with what its group is given."""
+        """Make a volume as a kubelet does: owned by root, with permissions for its group."""
         folder, group = f"{self.volumes}/{volume['name'].text}", self._context["fsGroup"].number
         self._engine.run('mkdir -p "$1"; chgrp "$2" "$1"; chmod 2777 "$1"', folder, str(group))
         if "configMap" in volume:
@@ -304,7 +304,7 @@ class Kubelet:
             self._engine.run('cat > "$1/v2.ini"', folder, stdin=text.replace("collector.example.com", there))
 
     def start(self, container: Node, image: str) -> str:
-        """Start a container with what is its image here, and return its name."""
+        """Start a container from the local image, and return its name."""
         name = f"pod-{container['name'].text}"
         own = container["securityContext"]
         flags = [f"--name={name}", "--network=container:pod"]
@@ -331,28 +331,28 @@ class Kubelet:
         return self._documents["Secret"]["stringData"][source["key"].text].text
 
     def probe(self, container: Node, probe: str) -> bool:
-        """Tell whether a probe of a container that runs succeeds."""
+        """Return whether a probe of a running container succeeds."""
         asked = container[probe]["httpGet"]
         port = container["ports"].named(asked["port"].text)["containerPort"].number
         return self.get(port, asked["path"].text) is not None
 
     def get(self, port: int, path: str) -> str | None:
-        """Return a page as another host of the network gets it, by the pod's address; None for an error."""
+        """Return a page as another host of the network gets it, by the pod's address; None after an error."""
         url = "http://$(docker inspect --format '{{.NetworkSettings.IPAddress}}' pod):$1$2"
         script = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=4).read().decode())"
-        told = self._engine.run(
+        output = self._engine.run(
             f'docker exec collector {PYTHON} -c "$3" "{url}" && echo succeeded || true',
             str(port),
             path,
             script,
         )
-        return told.removesuffix("succeeded\n") if told.endswith("succeeded\n") else None
+        return output.removesuffix("succeeded\n") if output.endswith("succeeded\n") else None
 
 
 def test_the_pod_works(
     engine: Engine, documents: dict[str, Node], pod: Node, sidecar: Node, settings: PublisherSettings
 ) -> None:
-    """With what the manifest gives it, the publisher starts, lives and delivers all that the service puts."""
+    """As the manifest configures it, the publisher starts, lives and delivers all that the service puts."""
     engine.run("docker start collector")
     kubelet = Kubelet(engine, documents)
     publisher = kubelet.start(sidecar, "event-publisher:1")

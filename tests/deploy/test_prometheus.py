@@ -1,4 +1,4 @@
-"""The files for Prometheus, with the real one: checked by promtool, and tried on publishers in trouble."""
+"""The files for Prometheus, with the real one: checked by promtool, and tried on publishers with faults."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ QUERIES: Final[list[str]] = [
 
 @pytest.mark.parametrize("name", ["alerts.yml", "recording.yml"])
 def test_promtool_accepts_the_rules(name: str) -> None:
-    """The rules have no mistake that promtool knows."""
+    """Promtool finds no mistake in the rules."""
     need_command("promtool")
     assert "SUCCESS" in run("promtool", "check", "rules", RULES / name, merged=True).check()
 
@@ -62,14 +62,14 @@ def test_alerts_fire_and_end_at_the_times_of_the_rules() -> None:
 
 @dataclass
 class Play:
-    """What was seen of all troubles.
+    """Observations of all faults.
 
     Attributes:
-        scenes: Each trouble with its place.
+        scenes: Each fault with its scene.
         fired: The texts of the alerts that fired, by name.
-        ended: Names of alerts that fired and then didn't any more, wherever.
-        unanswered: Queries of the dashboard that have found nothing.
-        unrecorded: Recorded series that haven't been there.
+        ended: Names of alerts that fired and then ended, in any scene.
+        unanswered: Queries of the dashboard without a result so far.
+        unrecorded: Recorded series that haven't existed so far.
         pods: The labels of what was scraped as in a cluster.
     """
 
@@ -81,7 +81,7 @@ class Play:
     pods: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     def scene_of(self, alert: Alert) -> Scene | None:
-        """Return the scene that an alert is about."""
+        """Return the scene of an alert."""
         for scene in self.scenes.values():
             if alert.labels.get("queue") == scene.name:
                 return scene
@@ -90,7 +90,7 @@ class Play:
         return None
 
     def look(self, prometheus: Prometheus) -> bool:
-        """Note what fires; return whether nothing does."""
+        """Record the alerts that fire; return whether none does."""
         firing = prometheus.firing()
         for alert in firing:
             scene = self.scene_of(alert)
@@ -101,7 +101,7 @@ class Play:
         return not firing
 
     def ask(self, prometheus: Prometheus) -> None:
-        """Ask what the dashboard asks, and for what is recorded."""
+        """Run the queries of the dashboard, and query the recorded series."""
         for query in list(self.unanswered):
             asked = query.replace("$__rate_interval", "5s").replace("$queue", ".*").replace("$instance", ".*")
             assert "$" not in asked
@@ -112,7 +112,7 @@ class Play:
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
-    """All troubles, side by side, from their beginnings until no alert fires any more."""
+    """All faults, side by side, from their beginnings until no alert fires any more."""
     for tool in ("prometheus", "mkfs.ext4", "fsfreeze", "prlimit"):
         need_command(tool)
     play = Play()
@@ -147,7 +147,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
 @needs_root
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_fires_and_ends(play: Play, name: str) -> None:
-    """Each alert fires for a real publisher in trouble, says something, and ends after that."""
+    """Each alert fires for a real publisher with the fault, has annotations, and ends afterwards."""
     assert name in play.fired
     assert name in play.ended
     for text in play.fired[name]:
@@ -158,7 +158,7 @@ def test_an_alert_fires_and_ends(play: Play, name: str) -> None:
 @needs_root
 @pytest.mark.parametrize("trouble", [trouble.__name__ for trouble in TROUBLES])
 def test_a_trouble_fires_its_alerts(play: Play, trouble: str) -> None:
-    """Whoever is in trouble fires the alerts that say so; a healthy publisher beside it fires none."""
+    """A publisher with a fault fires its alerts; a healthy publisher beside it fires none."""
     scene = play.scenes[trouble]
     assert scene.expected <= scene.fired.keys()
     if not scene.expected:
@@ -172,7 +172,7 @@ def test_each_alert_is_tried() -> None:
 
 @needs_root
 def test_the_dashboard_shows_something(play: Play) -> None:
-    """Each query of the dashboard is one, and finds numbers of real publishers."""
+    """Each query of the dashboard is valid, and returns numbers of real publishers."""
     assert play.unanswered == set()
 
 

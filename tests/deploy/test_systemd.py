@@ -47,10 +47,10 @@ _numbers = itertools.count()
 
 
 class Host:
-    """A system that was prepared as docs/operations.md says, with a collector.
+    """A system prepared as docs/operations.md says, with a collector.
 
     Attributes:
-        output: What the commands wrote that prepared it.
+        output: Output of the commands that prepared it.
     """
 
     def __init__(self, system: System) -> None:
@@ -58,19 +58,19 @@ class Host:
         self.output = ""
 
     def prepare(self) -> None:
-        """Paste the commands of docs/operations.md, all of them, in their order."""
+        """Run all commands of docs/operations.md, in their order."""
         for block in GUIDE:
             self.output += self.paste(block)
         self.system.run("systemd-sysusers", "--inline", "u shop -")
         self.system.write("/opt/shop.py", SHOP)
 
     def paste(self, block: str) -> str:
-        """Run commands in a shell of a strict root, and return what they write; each has to succeed."""
+        """Run commands in a shell of a strict root, and return their output; each has to succeed."""
         online = re.search(r"apt-get|\bpip\b", block) is not None
         return self.system.run("bash", "--login", "-euc", f"umask 077\ncd {PROJECT}\n{block}", online=online)
 
     def collect(self, *, key: bytes = SECRET) -> None:
-        """Start the collector, which takes batches that were signed with this key."""
+        """Start the collector, which accepts batches signed with this key."""
         secret = base64.b64encode(key).decode()
         self.system.run(
             *("systemd-run", "--unit=collector", "--collect", "/opt/event-publisher/bin/python", "-m"),
@@ -100,7 +100,7 @@ class Host:
         Args:
             name: Of the queue.
             events: Their ids.
-            spool: Whether they go into the spool; otherwise the line that says so is left out.
+            spool: Whether they go into the spool; otherwise the line for it is omitted.
         """
         unit = f"shop-{name}.service"
         command = f"/opt/event-publisher/bin/python /opt/shop.py {name} {' '.join(events)}"
@@ -120,7 +120,7 @@ class Host:
         self.system.run("systemctl", "start", self.service(name, *events, spool=spool))
 
     def wait_for_restarts(self, unit: str, count: int) -> None:
-        """Wait until a unit is up after so many restarts."""
+        """Wait until a unit is up after this many restarts."""
         self.system.wait(
             f"restart {count}",
             lambda: (
@@ -130,7 +130,7 @@ class Host:
         )
 
     def arrived(self, name: str) -> list[str]:
-        """Return the ids of an instance's events, in the order in which they came."""
+        """Return the ids of an instance's events, in the order of arrival."""
         return re.findall(rf'"id": ?"({name}-[^"]+)"', self.system.read(ARRIVED))
 
 
@@ -150,12 +150,12 @@ def host(prepared: Host) -> Host:
 
 
 def test_apt_get_has_a_block_to_itself() -> None:
-    """Nothing is pasted behind apt-get, which reads the terminal while it installs: it would be lost."""
+    """No command is pasted after apt-get, which reads the terminal while it installs and would take it."""
     assert 1 == sum("apt-get" in block and block.count("\n") == 1 for block in GUIDE)
 
 
 def test_the_guide_works(host: Host) -> None:
-    """Who pastes the commands of the guide on a bare Debian sees the test event arrive, and nothing amiss."""
+    """After the commands of the guide on a bare Debian, the test event arrives, and there is no error."""
     assert '{"1":{"str":"a test"}}\n' in host.output
     assert "Active: active (running)" in host.output
     assert re.search("(?m)^ok +collector connection ", host.output) is not None, host.output
@@ -163,20 +163,20 @@ def test_the_guide_works(host: Host) -> None:
 
 
 def test_it_starts_with_the_system(host: Host) -> None:
-    """The publisher is a part of what each boot starts."""
+    """The publisher is started at each boot."""
     host.system.run("systemctl", "stop", "event-publisher@v2")
     host.system.run("systemctl", "start", "multi-user.target")
     assert "active" == host.system.show("event-publisher@v2", "ActiveState")
 
 
 def test_systemd_understands_every_line(host: Host) -> None:
-    """The unit and the drop-in of a service have no mistake that systemd can find."""
+    """The unit and the drop-in of a service have no mistake that systemd finds."""
     units = host.service("v2"), "event-publisher@v2.service"
     assert "" == host.system.run("systemd-analyze", "verify", "--man=no", *units)
 
 
 def test_the_unit_is_locked_down(host: Host) -> None:
-    """What systemd calls exposure stays low."""
+    """The exposure level of systemd-analyze stays low."""
     unit = "/etc/systemd/system/event-publisher@.service"
     report = host.system.run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
     level = re.search(r"Overall exposure level for .*: ([0-9.]+)", report)
@@ -219,7 +219,7 @@ def test_a_service_may_come_first(host: Host) -> None:
 
 
 def test_started_means_that_spool_and_queue_are_there(host: Host) -> None:
-    """When the unit has started, both are made, open to the group and to no one else."""
+    """When the unit has started, both are made, accessible to the group and to no other user."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
     made = (f"{SPOOLS}/events-{name}", f"/dev/mqueue/events-{name}")
@@ -228,7 +228,7 @@ def test_started_means_that_spool_and_queue_are_there(host: Host) -> None:
 
 
 def test_folders_are_its_own(host: Host) -> None:
-    """What only the publisher needs belongs to it alone; the directory of the spools is the group's."""
+    """Folders for the publisher alone belong to it alone; the directory of the spools is the group's."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
     for folder in (f"/var/lib/event-publisher/{name}", f"/run/event-publisher/{name}"):
@@ -248,7 +248,7 @@ def test_the_spool_is_made_again(host: Host) -> None:
 
 
 def test_a_stop_leaves_nothing_behind(host: Host) -> None:
-    """With the collector down, a stop leaves what was put in the spool; the next start delivers it."""
+    """With the collector down, a stop leaves the events in the spool; the next start delivers them."""
     name = host.configure()
     unit = f"event-publisher@{name}"
     events = [f"{name}-{number}" for number in range(20)]
@@ -261,7 +261,7 @@ def test_a_stop_leaves_nothing_behind(host: Host) -> None:
 
 
 def test_it_is_started_again(host: Host) -> None:
-    """A publisher that was killed is started again, any number of times, and goes on."""
+    """A publisher that was killed is started again, any number of times, and continues."""
     name = host.configure()
     unit = f"event-publisher@{name}"
     host.system.write(f"/run/systemd/system/{unit}.service.d/fast.conf", "[Service]\nRestartSec=0\n")
@@ -290,7 +290,7 @@ def test_a_stuck_publisher_is_replaced(host: Host) -> None:
 
 
 def test_a_mistake_ends_it(host: Host) -> None:
-    """A configuration with a mistake isn't tried again and again; the journal says what is wrong."""
+    """A configuration with a mistake isn't tried repeatedly; the journal says what is wrong."""
     name = host.configure(collector__version="9")
     unit = f"event-publisher@{name}"
     host.system.run("systemctl", "start", unit, check=False)

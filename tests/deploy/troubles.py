@@ -1,6 +1,6 @@
-"""Real publishers in trouble: each trouble makes alerts fire, and then ends.
+"""Real publishers with faults: each fault makes alerts fire, and then ends.
 
-A trouble is a generator that the test drives: it begins, yields again and again until its alerts have fired,
+A fault is a generator that the test drives: it begins, yields repeatedly until its alerts have fired,
 and then ends what it began. All run side by side.
 """
 
@@ -104,7 +104,7 @@ def rejections(scene: Scene) -> Steps:
 
 
 def damage(scene: Scene) -> Steps:
-    """A segment is of a later release, and another has bytes that are no event."""
+    """A segment is of a later release, and another has bytes that aren't an event."""
     collector = scene.collector()
     scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
     service = scene.service()
@@ -125,7 +125,7 @@ def damage(scene: Scene) -> Steps:
 
 
 def another_batch(scene: Scene) -> Steps:
-    """A publisher is killed while it sends a batch, and an event of that can't be read again."""
+    """A publisher is killed while it sends a batch, and an event of it can't be read again."""
     collector = scene.collector(503)
     publisher = scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
     put_into_spool(scene.spool, scene.name, itertools.islice(numbered(), 5))
@@ -141,7 +141,7 @@ def another_batch(scene: Scene) -> Steps:
 
 
 def no_spool(scene: Scene) -> Steps:
-    """An event is none, and there is no place for it; statsd is gone, and the log can't be written."""
+    """A record isn't an event, and there is no room for it; statsd is gone, and the log can't be written."""
     collector = scene.collector()
     statsd = scene.folder / "statsd"
     events = itertools.chain(itertools.islice(numbered(), 100), (b"<no event>",), numbered())
@@ -191,7 +191,7 @@ def down(scene: Scene) -> Steps:
 
 
 def restarts(scene: Scene) -> Steps:
-    """The publisher is killed and started again and again."""
+    """The publisher is killed and started repeatedly."""
     collector = scene.collector()
     publisher = scene.publisher(collector, spool__directory=str(scene.spool), queue__transport="spool")
     query = f'event_publisher_uptime_seconds{{queue="{scene.name}"}} > 1'
@@ -234,7 +234,7 @@ def no_queue(scene: Scene) -> Steps:
 
 
 def slow_collector(scene: Scene) -> Steps:
-    """The collector takes its time, and events come faster."""
+    """The collector is slow, and events come faster."""
     collector = scene.collector()
     collector.delay = 0.7
     scene.publisher(
@@ -248,7 +248,7 @@ def slow_collector(scene: Scene) -> Steps:
 
 
 def full_disk(scene: Scene) -> Steps:
-    """The disk of the spool is full, and takes neither events nor dead letters."""
+    """The disk of the spool is full, and has no room for events or dead letters."""
     disk = scene.disk("-t", "tmpfs", "-o", "size=4m", "tmpfs")
     scene.spool = disk / "spool"
     collector = scene.collector(503)

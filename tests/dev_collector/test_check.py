@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.dev_collector import MAX_SIZE, AcceptedBatch, RejectedBatch, check_batch, check_head
-from tests.support.signed_requests import KEYS, MARKER, SAMPLE, Request, batch_of, mac_of, sealed
+from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, batch_of, mac_of, sealed
 from tests.support.strategies import json_events, json_non_objects, json_objects, texts
 
 
@@ -30,8 +30,8 @@ event_lists = st.lists(json_events, min_size=1, max_size=4)
 
 
 @st.composite
-def batch_requests(draw: st.DrawFn, levels: tuple[int | None, ...]) -> Request:
-    """Give rightly signed requests of any events, compressed at one of these levels."""
+def batch_requests(draw: st.DrawFn, levels: tuple[int | None, ...]) -> SignedRequest:
+    """Return rightly signed requests of any events, compressed at one of these levels."""
     path = draw(paths)
     plain = batch_of(draw(event_lists), path)
     return sealed(path, plain, draw(st.sampled_from(sorted(KEYS))), draw(st.sampled_from(levels)))
@@ -48,7 +48,7 @@ gzipped_requests = batch_requests((1, 9))
 def test_any_batch_of_the_wire_comes_out_as_it_went_in(
     events: list[bytes], path: str, key: str, level: int | None
 ) -> None:
-    """A rightly signed batch of any events is accepted, and gives back exactly their bytes."""
+    """A rightly signed batch of any events is accepted, and returns exactly their bytes."""
     assert AcceptedBatch(tuple(events)) == sealed(path, batch_of(events, path), key, level).check()
 
 
@@ -61,7 +61,7 @@ def test_blanks_around_events_are_left_out(events: list[bytes], path: str, blank
 
 @given(json_objects, paths)
 def test_an_event_of_several_lines_comes_out_in_one(value: dict[str, object], path: str) -> None:
-    """Line breaks between the tokens of an event go, with all other blanks there; the tokens stay."""
+    """Line breaks and blanks between the tokens of an event are removed; the tokens stay."""
     written = json.dumps(value, indent="\t ", ensure_ascii=False)
     several_lines = written.replace("\n", "\r\n").encode()
     compact = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
@@ -152,7 +152,7 @@ def test_raw_control_characters_in_strings_are_refused(code: int, path: str) -> 
     ],
 )
 def test_batches_of_the_wrong_shape_are_refused(path: str, plain: bytes, reason: str) -> None:
-    """Nothing but the wire's wrapper around strict JSON objects is a batch; the reason says what is wrong."""
+    """Only the protocol's wrapper around strict JSON objects is a batch; the reason says what is wrong."""
     assert reason in assert_refused(sealed(path, plain).check(), 400).reason
 
 
@@ -172,7 +172,7 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def shape_of(path: str, plain: bytes) -> list[object] | None:
-    """Return the parsed events of a batch, the way that a stranger would find them, or None."""
+    """Return the events of a batch, parsed independently of the implementation, or None."""
     try:
         parsed = json.loads(plain.decode(), parse_constant=refuse_constant)
     except (ValueError, RecursionError):
@@ -230,14 +230,14 @@ def test_several_gzip_members_are_one_body(pieces: list[bytes]) -> None:
 
 
 def test_the_number_of_gzip_members_is_bounded() -> None:
-    """More members than anybody needs are refused before they cost anything."""
+    """Too many members are refused before they cost anything."""
     request = sealed("/v2j", b"[{}]")
     members = gzip.compress(b"", mtime=0) * 10_000
     assert "more than 16 gzip members" in assert_refused(replace(request, body=members).check(), 400).reason
 
 
 @given(gzipped_requests, st.data())
-def test_a_damaged_gzip_body_is_never_another_batch(request: Request, data: st.DataObject) -> None:
+def test_a_damaged_gzip_body_is_never_another_batch(request: SignedRequest, data: st.DataObject) -> None:
     """A changed byte of a compressed body either changes nothing (in its header) or refuses the batch."""
     before = request.check()
     place = data.draw(st.integers(0, len(request.body) - 1))
@@ -249,7 +249,7 @@ def test_a_damaged_gzip_body_is_never_another_batch(request: Request, data: st.D
 
 
 @given(gzipped_requests, st.data())
-def test_a_cut_or_continued_gzip_body_is_refused(request: Request, data: st.DataObject) -> None:
+def test_a_cut_or_continued_gzip_body_is_refused(request: SignedRequest, data: st.DataObject) -> None:
     """A compressed body must be all there, with nothing behind it."""
     end = data.draw(st.integers(0, len(request.body) - 1))
     assert_refused(replace(request, body=request.body[:end]).check(), 400)
@@ -259,7 +259,7 @@ def test_a_cut_or_continued_gzip_body_is_refused(request: Request, data: st.Data
 
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=4), st.integers(1, 3_000), st.booleans())
 def test_the_size_is_bounded(parts: list[int], max_size: int, compressed: bool) -> None:
-    """A batch is refused as too large exactly when it is larger, uncompressed, than it may be."""
+    """A batch is refused as too large exactly if it exceeds the limit uncompressed."""
     plain = b"".join(b"%d" % (part % 10) * part for part in parts)
     request = sealed("/v2j", plain, level=None)
     if compressed:
@@ -271,7 +271,7 @@ def test_the_size_is_bounded(parts: list[int], max_size: int, compressed: bool) 
 
 @given(st.binary(max_size=2_000), st.integers(0, 9))
 def test_what_is_small_enough_is_small_enough_compressed(noise: bytes, level: int) -> None:
-    """The bound on a body as sent never refuses a batch that keeps the bound on its size."""
+    """The limit on a body as sent never refuses a batch within the limit on its size."""
     event = json.dumps({"noise": base64.b64encode(noise).decode()}).encode()
     plain = batch_of([event], "/v2j")
     assert AcceptedBatch((event,)) == sealed("/v2j", plain, level=level).check(max_size=len(plain))
@@ -296,7 +296,7 @@ def test_a_bomb_is_not_inflated(members: int) -> None:
 
 
 @given(requests, st.integers(0, 63), st.sampled_from("0123456789abcdefABCDEF"))
-def test_any_other_mac_is_refused(request: Request, place: int, digit: str) -> None:
+def test_any_other_mac_is_refused(request: SignedRequest, place: int, digit: str) -> None:
     """A mac with one digit changed is refused."""
     signature = dict(request.headers)["X-Signature"]
     start = signature.index("mac=") + len("mac=") + place
@@ -309,7 +309,7 @@ def test_any_other_mac_is_refused(request: Request, place: int, digit: str) -> N
 
 
 @given(requests, st.data())
-def test_any_other_body_is_refused(request: Request, data: st.DataObject) -> None:
+def test_any_other_body_is_refused(request: SignedRequest, data: st.DataObject) -> None:
     """A body with one byte changed, added or left out doesn't match its signature."""
     is_gzip = ("Content-Encoding", "gzip") in request.headers
     plain = gzip.decompress(request.body) if is_gzip else request.body
@@ -321,7 +321,7 @@ def test_any_other_body_is_refused(request: Request, data: st.DataObject) -> Non
 
 
 @given(requests, texts.filter(lambda name: name not in KEYS and name and "," not in name))
-def test_any_other_key_is_refused(request: Request, name: str) -> None:
+def test_any_other_key_is_refused(request: SignedRequest, name: str) -> None:
     """A key that isn't known is refused, and so is the mac of one key under the name of another."""
     signature = dict(request.headers)["X-Signature"]
     used, _, mac = signature.removeprefix("key=").partition(", mac=")
@@ -365,7 +365,7 @@ def test_a_signature_of_any_other_form_is_refused(words: str) -> None:
         (SAMPLE.with_header("X-Signature", *[dict(SAMPLE.headers)["X-Signature"]] * 2), 401, "2 times"),
     ],
 )
-def test_a_wrong_head_is_refused(request_: Request, status: int, reason: str) -> None:
+def test_a_wrong_head_is_refused(request_: SignedRequest, status: int, reason: str) -> None:
     """Each header, the path and the method have one status of their own."""
     assert reason in assert_refused(request_.check(), status).reason
 
@@ -391,7 +391,7 @@ def test_a_wrong_length_is_refused(length: str | None, status: int) -> None:
 
 
 @given(requests, st.data())
-def test_names_of_headers_have_no_case(request: Request, data: st.DataObject) -> None:
+def test_names_of_headers_have_no_case(request: SignedRequest, data: st.DataObject) -> None:
     """Headers may come in any case and order, with blanks around their values."""
     cases = [str.lower, str.upper, str.title]
     headers = tuple(

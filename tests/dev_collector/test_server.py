@@ -16,7 +16,7 @@ import pytest
 
 from baseplate_events.dev_collector import MAX_SIZE, AcceptedBatch, Counts, DevCollector, RejectedBatch
 from tests.support.fault_collector import trusted_tls
-from tests.support.signed_requests import KEYS, MARKER, SAMPLE, Request, batch_of, post, sealed
+from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, batch_of, post, sealed
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Sink:
-    """Keeps what a collector hands on."""
+    """Keeps the batches that a collector passes on."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[bytes, ...]] = []
@@ -36,20 +36,20 @@ class Sink:
 
 @pytest.fixture
 def sink() -> Sink:
-    """Give a sink that keeps all."""
+    """Return a sink that keeps all."""
     return Sink()
 
 
 @pytest.fixture
 def collector(sink: Sink) -> Generator[DevCollector, None, None]:
-    """Give a running collector."""
+    """Yield a running collector."""
     with DevCollector(KEYS, sink.on_batch, on_rejected=sink.rejected.append) as running:
         yield running
 
 
 @contextlib.contextmanager
 def connected(collector: DevCollector) -> Generator[http.client.HTTPConnection, None, None]:
-    """Give a client of a collector; it connects with its first request."""
+    """Yield a client of a collector; it connects with its first request."""
     connection = http.client.HTTPConnection(*collector.address, timeout=PATIENCE)
     try:
         yield connection
@@ -105,7 +105,9 @@ def test_clients_are_served_at_the_same_time(collector: DevCollector, sink: Sink
         (replace(SAMPLE, body=b"x" * (8 << 20)), 413),
     ],
 )
-def test_a_client_sees_why_it_is_refused(collector: DevCollector, request_: Request, status: int) -> None:
+def test_a_client_sees_why_it_is_refused(
+    collector: DevCollector, request_: SignedRequest, status: int
+) -> None:
     """The answer arrives though the body was not read, also when the client sends all of it first."""
     with connected(collector) as connection:
         found, reason = post(connection, request_)
@@ -132,7 +134,7 @@ def test_a_client_sees_why_it_is_refused(collector: DevCollector, request_: Requ
     ],
 )
 def test_any_bytes_get_an_answer(collector: DevCollector, data: bytes, status: int) -> None:
-    """What isn't a request of the wire, or of HTTP at all, gets a reason, and its connection is ended."""
+    """An invalid request gets a reason, and its connection is closed."""
     with socket.create_connection(collector.address, PATIENCE) as client:
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
@@ -150,9 +152,9 @@ def test_any_bytes_get_an_answer(collector: DevCollector, data: bytes, status: i
 
 
 def test_the_root_says_what_this_is(collector: DevCollector) -> None:
-    """Somebody who looks at it with a browser learns that it is a collector for development."""
+    """A browser shows that it is a collector for development."""
     with connected(collector) as connection:
-        status, text = post(connection, Request("GET", "/", (), b""))
+        status, text = post(connection, SignedRequest("GET", "/", (), b""))
     assert status == 200
     assert "for development" in text
 
@@ -168,7 +170,7 @@ def test_a_client_that_waits_for_leave_gets_it(collector: DevCollector) -> None:
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_clients_that_leave_harm_nobody(collector: DevCollector, capfd: pytest.CaptureFixture[str]) -> None:
+def test_clients_that_leave_harm_no_one(collector: DevCollector, capfd: pytest.CaptureFixture[str]) -> None:
     """A client may leave at any point of its request; the others are served and nothing is printed."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in SAMPLE.headers)
     whole = f"POST /v2 HTTP/1.1\r\n{headers}Content-Length: {len(SAMPLE.body)}\r\n\r\n".encode() + SAMPLE.body
@@ -257,7 +259,7 @@ def test_it_speaks_tls(sink: Sink) -> None:
     client = ssl.create_default_context(cadata=authority.decode())
     with DevCollector(KEYS, sink.on_batch, ssl_context=context) as collector:
         assert collector.url.startswith("https://127.0.0.1:")
-        with socket.create_connection(collector.address, PATIENCE):  # says nothing, and holds up nobody
+        with socket.create_connection(collector.address, PATIENCE):  # sends nothing, and delays no one
             stranger = http.client.HTTPSConnection(*collector.address, timeout=PATIENCE)
             with pytest.raises(ssl.SSLCertVerificationError):
                 post(stranger, SAMPLE)

@@ -135,7 +135,7 @@ def test_no_text_of_a_file_breaks_the_look_at_it(text: str, section: str) -> Non
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Generator[Path]:
-    """Give a folder that all users can get to, as far as the folders above are concerned."""
+    """Yield a folder that all users can get to, as far as the folders above are concerned."""
     closed = [(path, path.stat().st_mode) for path in (tmp_path, *tmp_path.parents)]
     for path, mode in closed:
         if not mode & stat.S_IXOTH:

@@ -30,7 +30,7 @@ def test_those_that_failed_lately_come_last(failures: list[tuple[int, float]]) -
     failed: dict[int, float] = {}
     for place, pause in failures:
         now += pause
-        book.note_failure(entry(place)[-1], now)
+        book.record_failure(entry(place)[-1], now)
         failed[place] = now
     lately = {place: at for place, at in failed.items() if now - at < FORGET_AFTER}
     expected = [place for place in range(5) if place not in lately] + sorted(
@@ -41,25 +41,25 @@ def test_those_that_failed_lately_come_last(failures: list[tuple[int, float]]) -
 
 @given(dead=st.sets(places, max_size=4), per_attempt=st.integers(1, 3))
 def test_a_working_address_is_found_however_few_an_attempt_tries(dead: set[int], per_attempt: int) -> None:
-    """Each attempt goes on where the one before it stopped, so that all are tried in turn."""
+    """Each attempt continues where the last one stopped, so that all addresses are tried in turn."""
     book = AddressBook()
     for attempt in range(1, 6):
         for place in places_of(book.order(map(entry, range(5)), float(attempt)))[:per_attempt]:
             if place not in dead:
                 assert attempt <= 1 + len(dead) // per_attempt
                 return
-            book.note_failure(entry(place)[-1], float(attempt))
+            book.record_failure(entry(place)[-1], float(attempt))
     raise AssertionError("the address that works was never tried")
 
 
 def test_an_address_comes_once() -> None:
-    """A resolver that repeats itself gets no address a second share of the time."""
+    """A duplicate address gets no second share of the time."""
     assert places_of(AddressBook().order([entry(1), entry(0), entry(1)], 0.0)) == [1, 0]
 
 
 @given(timeout=st.floats(0.01, 60), extra=st.floats(0, 60), parts=st.integers(1, 50), used=st.floats(0, 1))
 def test_a_share_leaves_time_for_the_others(timeout: float, extra: float, parts: int, used: float) -> None:
-    """It is at most the timeout and what is left, and at least a fair try while there is so much left."""
+    """A share is at most the timeout and the rest, and at least a fair try if that much is left."""
     now = [0.0]
     deadline = timeout + extra
     budget = Budget(timeout, deadline, lambda: now[0])

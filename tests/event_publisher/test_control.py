@@ -1,4 +1,4 @@
-"""What signals ask of a publisher."""
+"""Requests of signals to a publisher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of others on a terminal: nothing of it does anything but show."""
+"""Foreign text on a terminal: it can do nothing but be visible."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ foreign_texts = st.text(st.characters() | st.sampled_from([*HAZARDS, "\\", "é",
 
 
 def shows(char: str) -> bool:
-    """Tell by Unicode's own categories whether a character shows as itself."""
+    """Return, by Unicode's own categories, whether a character is visible as itself."""
     return char == " " or unicodedata.category(char)[0] not in "CZ"
 
 
 @pytest.mark.parametrize("char", HAZARDS, ids=ascii)
 def test_each_hazard_is_escaped(char: str) -> None:
-    """What a terminal would obey or hide is shown by its code."""
+    """Characters that a terminal would obey or hide are shown by their codes."""
     assert printable(f"a{char}b") == f"a{HAZARDS[char]}b"
 
 
@@ -71,7 +71,7 @@ def test_nothing_but_characters_that_show_is_left(text: str) -> None:
 @example("\x1b" * 60_000, 1_000)
 @example("x" * 60_000, 1_000)
 def test_a_limit_holds_and_says_what_was_cut(text: str, limit: int) -> None:
-    """What is within the limit is whole; of a longer text the beginning is there, and its length."""
+    """A text within the limit is complete; a longer one is cut, with its length."""
     whole = printable(text)
     shown = printable(text, limit)
     if len(whole) <= limit:

@@ -1,4 +1,4 @@
-"""The connections of the HTTP client: how long they are kept, where they go, and what this host may lack."""
+"""The connections of the HTTP client: how long they are kept, where they go, and lack of resources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baseplate_events.event_publisher.http_connection import BODY_TIME
 from baseplate_events.event_publisher.http_transport import MAX_AGE, MAX_IDLE, HTTPTransport
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Request, Response
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.fault_collector import (
     OK,
     Behaviour,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("status", [301, 400, 401, 404, 413, 429, 500, 503])
 def test_only_a_success_keeps_its_connection(status: int) -> None:
-    """A collector whose name has moved may refuse at its old address as long as it is asked there."""
+    """A refusal closes the connection, since its address may be an old one of the collector."""
     with serving(Respond(), Respond(status), Respond()) as (server, collector):
         assert [200, status, 200] == [status_of(collector.post(REQUEST)) for _ in range(3)]
         assert [request.connection for request in server.requests] == [1, 1, 2]
@@ -68,8 +68,8 @@ def test_only_a_success_keeps_its_connection(status: int) -> None:
     ],
 )
 def test_a_connection_is_kept_for_a_limited_time(steps: Sequence[float], connections: int) -> None:
-    """One that was idle for long may be forgotten by a NAT, and the collector's name may have moved."""
-    clock = Clock()
+    """An idle connection is replaced: a NAT may have forgotten it, or the name may have moved."""
+    clock = FakeClock()
     with (
         FaultCollector() as server,
         closing(HTTPTransport(f"{server.url}/v2", timeout=20.0, deadline=20.0, clock=clock)) as collector,
@@ -81,7 +81,7 @@ def test_a_connection_is_kept_for_a_limited_time(steps: Sequence[float], connect
         assert server.connections == connections
 
 
-class TickingClock(Clock):
+class TickingClock(FakeClock):
     """A clock that goes on by itself whenever it is read."""
 
     def __call__(self) -> float:
@@ -111,7 +111,7 @@ def order_of(book: AddressBook, *addresses: tuple[str, int]) -> list[object]:
 
 @contextmanager
 def dropping() -> Generator[tuple[str, int]]:
-    """Give an address where packets are dropped: a listener whose backlog is full."""
+    """Yield an address where packets are dropped: a listener whose backlog is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         host, port = listener.getsockname()
         for _ in range(8):
@@ -122,7 +122,7 @@ def dropping() -> Generator[tuple[str, int]]:
 
 
 def test_addresses_that_drop_packets_only_delay_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each attempt begins where the one before it came to an end, and what it finds out holds for all."""
+    """Each attempt begins where the last one ended, and all senders share what it finds out."""
     book = AddressBook()
     with ExitStack() as stack:
         server = stack.enter_context(FaultCollector())
@@ -160,7 +160,7 @@ def test_the_next_attempt_goes_to_another_address(
 def test_a_connection_that_ended_while_idle_speaks_not_against_its_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Collectors close idle connections: the next one is made where the resolver wants it."""
+    """A closed idle connection is no failure of its address."""
     with (
         FaultCollector([Respond(close=True)]) as first,
         FaultCollector() as second,
@@ -188,7 +188,7 @@ def test_an_address_with_a_strange_certificate_is_left_for_another(
 
 
 def test_an_address_that_had_too_little_time_is_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where others used up the time, a collector that is slow but works gets all of it the next time."""
+    """If others used up the time, a collector that is slow but works gets all of it the next time."""
     book = AddressBook()
     with (
         dropping() as silent,
@@ -258,7 +258,7 @@ def test_an_ipv6_collector(secure: bool, tmp_path: Path) -> None:
 def test_the_dot_of_an_absolute_name_is_for_the_resolver(
     port: str, secure: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is looked up with its dot; `Host`, SNI and the certificate are without."""
+    """A final dot is used for the lookup only; `Host`, SNI and the certificate are without it."""
     context, authority = trusted_tls("events.example.com")
     (tmp_path / "ca.pem").write_bytes(authority)
     asked: list[str | None] = []
@@ -281,7 +281,7 @@ def test_the_dot_of_an_absolute_name_is_for_the_resolver(
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_gets_an_absolute_name_without_its_dot(scheme: str) -> None:
-    """What the proxy looks up isn't for the resolver of this host."""
+    """A name that the proxy looks up isn't resolved on this host."""
     with (
         FaultCollector([Respond(407)]) as proxy,
         collector_for(f"{scheme}://events.example.com.:81", proxy=proxy.url) as collector,
@@ -337,7 +337,7 @@ def test_changed_certificates_are_used_by_the_next_connection(
 def test_a_host_without_descriptors_is_a_failure_with_its_remedy(
     route: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is neither raised nor held against the collector, and over when there are some again."""
+    """Too many open files is an outcome of its own, and over when there are descriptors again."""
     book = AddressBook()
     context, authority = trusted_tls()
     ca_file: str | None = str(tmp_path / "ca.pem")
@@ -369,7 +369,7 @@ def test_a_host_without_descriptors_is_a_failure_with_its_remedy(
 
 @pytest.mark.parametrize("behaviour", [Drop(after_reading=True, reset=True), Drop(), Raw(b"x"), None])
 def test_a_failure_keeps_no_request_alive(behaviour: Behaviour | None) -> None:
-    """The body of a request that failed is given back at once, not when rubbish is collected."""
+    """The body of a failed request is freed immediately, not by garbage collection."""
     with FaultCollector([behaviour or OK]) as server:
         url = server.url
         if behaviour is None:

@@ -41,7 +41,7 @@ class Peer:
         self.received = 0
 
     def receive(self, most: int) -> bytes:
-        """Give up to so many bytes, as a socket does."""
+        """Return up to so many bytes, like a socket."""
         assert most > 0
         if not self._rest:
             self._rest = next(self._pieces, b"")
@@ -165,7 +165,7 @@ def test_a_response_must_begin_within_the_limit(start: bytes, filler: bytes) -> 
     ],
 )
 def test_what_isnt_http_is_malformed(garbage: bytes) -> None:
-    """It is known as soon as it can't be a status line any more, without waiting for its end."""
+    """A peer that isn't HTTP is recognised by its first bytes, without waiting for the end."""
     with pytest.raises(MalformedResponseError):
         read(garbage, silent=True)
 
@@ -182,7 +182,7 @@ def test_any_bytes_are_an_answer_or_one_of_three_errors(data: bytes, silent: boo
 
 
 def test_what_is_logged_is_short_and_printable() -> None:
-    """The words behind the status come from the collector and go to the log."""
+    """The reason phrase is kept without control characters, since it goes to the log."""
     answer = read(b"HTTP/1.1 500 \x1b[2Jno\r" + b"!" * 1_000 + b"\r\nContent-Length: 0\r\n\r\n")
     assert answer.response.reason == " [2Jno " + "!" * 93
 
@@ -197,7 +197,7 @@ def test_what_is_logged_is_short_and_printable() -> None:
     chunked=st.booleans(),
 )
 def test_a_body_is_kept_up_to_its_limit(body: bytes, status: int, chunk: int, chunked: bool) -> None:
-    """Its beginning is kept as it is, however it is delimited; after a whole success's all is reusable."""
+    """The beginning of a body is kept, however it is delimited; a complete success keeps the connection."""
     if chunked:
         chunks = [body[place : place + chunk] for place in range(0, len(body), chunk)]
         framed = b"".join(b"%x;a=b\r\n%s\r\n" % (len(part), part) for part in chunks)
@@ -218,7 +218,7 @@ def test_a_body_is_kept_up_to_its_limit(body: bytes, status: int, chunk: int, ch
 
 @pytest.mark.parametrize("ending", [[], [b"HTTP/1.1 200 OK\r\n"], [b"5\r\nab"], [b"-1\r\nabc"]])
 def test_a_body_that_breaks_off_changes_nothing(ending: list[bytes]) -> None:
-    """Once the status was said, silence, an end or nonsense only costs the connection."""
+    """After the status, silence, an end or garbage only costs the connection."""
     for status, silent in itertools.product((200, 503), (True, False)):
         head = b"HTTP/1.1 %d OK\r\nTransfer-Encoding: chunked\r\n\r\n" % status
         answer = read(head, *ending, silent=silent)
@@ -347,7 +347,7 @@ def test_reads_and_memory_are_bounded(start: list[str], filler: bytes) -> None:
     ],
 )
 def test_after_which_responses_a_connection_is_reusable(data: bytes, status: int, reusable: bool) -> None:
-    """After exactly one whole success that leaves no doubt about its end, however its bytes arrive."""
+    """A connection is reusable only after exactly one complete success, however its bytes arrive."""
     for pieces in ([data], bytewise(data)):
         answer = read(*pieces, silent=True)
         assert (answer.response.status, answer.reusable) == (status, reusable)
@@ -355,7 +355,7 @@ def test_after_which_responses_a_connection_is_reusable(data: bytes, status: int
 
 @given(rest=st.sampled_from([b"\r\n", OK, b"x"]), place=st.integers(0, len(OK) - 1))
 def test_what_follows_a_response_costs_the_connection(rest: bytes, place: int) -> None:
-    """What has come with the last of it can't be an answer to anything."""
+    """Bytes after the response are discarded with the connection."""
     assert not read(OK[:place], OK[place:] + rest).reusable
 
 
@@ -372,7 +372,7 @@ def test_what_follows_a_response_costs_the_connection(rest: bytes, place: int) -
     ],
 )
 def test_headers_are_understood_though_they_are_odd(head: bytes) -> None:
-    """What costs the connection needn't cost the meaning."""
+    """Oddities cost the connection, not the status."""
     assert read(b"HTTP/1.1 503 Busy\r\n" + head + b"\r\n").response.retry_after == "7"
 
 

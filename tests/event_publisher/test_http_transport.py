@@ -56,7 +56,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 def serving_by(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Generator[Callable[..., tuple[FaultCollector, HTTPTransport]]]:
-    """Give what makes a server with a script, and a collector that posts to it, in each of the four ways."""
+    """Yield a factory for a scripted server and a transport to it, with or without TLS and proxy."""
     route: str = request.param
     with ExitStack() as stack:
 
@@ -111,7 +111,7 @@ def test_the_request_arrives_as_it_is(body: bytes) -> None:
 
 
 def test_a_header_with_a_line_break_is_a_mistake_of_ours() -> None:
-    """It would be another header, or another request."""
+    """A line break in a header is refused: it would be another header, or another request."""
     with serving() as (server, collector), pytest.raises(ValueError, match="line break"):
         collector.post(Request({"X-Signature": "key=k\r\nX-Other: 1"}, b""))
     assert server.connections == 0
@@ -119,7 +119,7 @@ def test_a_header_with_a_line_break_is_a_mistake_of_ours() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_no_redirect_is_followed(status: int) -> None:
-    """A redirect comes back as it is; where it points to never hears of the request."""
+    """A redirect comes back as it is; its target never gets the request."""
     with FaultCollector() as elsewhere, serving(redirect(elsewhere.url, status)) as (_, collector):
         reply = collector.post(REQUEST)
         assert isinstance(reply, Response)
@@ -144,7 +144,7 @@ def test_no_redirect_is_followed(status: int) -> None:
     ],
 )
 def test_what_is_no_response_is_a_failure(behaviour: Behaviour, kind: FailureKind) -> None:
-    """No answer, or one that isn't HTTP, is a failure, and the next request gets through."""
+    """No answer, or one that isn't HTTP, is a failure, and the next request succeeds."""
     with serving(behaviour, Respond()) as (_, collector):
         reply = collector.post(REQUEST)
         assert isinstance(reply, Failure)
@@ -263,7 +263,7 @@ def test_however_a_kept_connection_breaks_it_is_replaced(
         assert kind_of(collector.post(REQUEST)) in {FailureKind.INTERRUPTED, FailureKind.UNREACHABLE}
 
 
-def test_nobody_listens() -> None:
+def test_nothing_listens() -> None:
     """A port where nothing listens is a failure to connect."""
     with FaultCollector() as server:
         url = server.url
@@ -273,10 +273,10 @@ def test_nobody_listens() -> None:
 
 
 def test_a_name_that_does_not_exist() -> None:
-    """A name that doesn't exist is told apart; `.invalid` never does (RFC 6761)."""
+    """A name that doesn't exist is a failure of its own; `.invalid` never exists (RFC 6761)."""
     reply = post_once("http://collector.invalid")
     assert isinstance(reply, Failure)
-    # A machine without a name server can't tell that the name doesn't exist.
+    # A machine without a name server can't find out that the name doesn't exist.
     assert reply.kind in {FailureKind.UNKNOWN_NAME, FailureKind.UNREACHABLE}
 
 
@@ -394,7 +394,7 @@ def test_a_connection_with_a_response_too_many_is_not_kept() -> None:
 
 
 def note_connections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have the descriptors of all connections that this thread makes from now on noted; gives the list."""
+    """Record the descriptors of all connections that this thread opens; return the list."""
     descriptors: list[int] = []
     connect = socket.socket.connect
 
@@ -437,7 +437,7 @@ def wait_until_readable(descriptor: int) -> None:
 def test_a_response_that_comes_late_is_not_the_next_answer(
     monkeypatch: pytest.MonkeyPatch, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
 ) -> None:
-    """What comes on an idle connection answers nothing: the next request goes out on another one."""
+    """Bytes on an idle connection are no answer: the next request uses another one."""
     server, collector = serving_by(Raw(ANSWER, close=False, late=ANSWER), Respond(503))
     descriptors = note_connections(monkeypatch)
     assert status_of(collector.post(REQUEST)) == 200
@@ -459,7 +459,7 @@ def test_a_response_that_comes_while_a_request_is_sent_is_not_its_answer(
 
 
 def test_a_success_before_the_request_was_sent_is_none() -> None:
-    """A server that says 200 to whoever comes hasn't stored anything."""
+    """A 200 before the request is sent isn't a success."""
     with FaultCollector([Hang()], greeting=ANSWER) as server, collector_for(server.url) as collector:
         assert kind_of(collector.post(LARGE)) is FailureKind.MALFORMED
 
@@ -472,7 +472,7 @@ def test_a_time_out_of_an_idle_connection_is_not_the_answer() -> None:
 
 
 def test_a_session_ticket_is_not_a_response(tmp_path: Path) -> None:
-    """What TLS sends for itself, right after the handshake, costs no connection."""
+    """Session tickets right after the handshake cost no connection."""
     context, authority = trusted_tls()
     assert context.num_tickets == 2
     (tmp_path / "ca.pem").write_bytes(authority)
@@ -490,7 +490,7 @@ def test_a_session_ticket_is_not_a_response(tmp_path: Path) -> None:
 @pytest.mark.parametrize("headers", [b"X-A: b\r\n" * 101, b"X-Long: " + b"x" * 70_000 + b"\r\n"])
 @pytest.mark.parametrize("status", [200, 503])
 def test_many_or_long_headers_are_no_failure(headers: bytes, status: int) -> None:
-    """A collector that took the batch took it, however many headers it has to say."""
+    """A success counts, however many headers follow its status."""
     answer = b"HTTP/1.1 %d Done\r\nRetry-After: 7\r\n%sContent-Length: 0\r\n\r\n" % (status, headers)
     with serving(Raw(answer, close=False), Respond()) as (server, collector):
         reply = collector.post(REQUEST)
@@ -512,7 +512,7 @@ def test_many_or_long_headers_are_no_failure(headers: bytes, status: int) -> Non
 def test_a_refusal_before_the_request_was_sent_counts(
     answer: bytes, status: int, serving_by: Callable[..., tuple[FaultCollector, HTTPTransport]]
 ) -> None:
-    """A server may refuse by what it has seen and close: sending breaks, and the reason is there to read."""
+    """A server may refuse early and close: sending fails, and the refusal counts."""
     server, collector = serving_by(Early(answer), Respond())
     reply = collector.post(LARGE)
     assert status_of(reply) == status
@@ -523,7 +523,7 @@ def test_a_refusal_before_the_request_was_sent_counts(
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Too", b"HTTP/1.1 100 Continue\r\n\r\n", ANSWER])
 def test_what_explains_no_broken_sending_is_not_used(answer: bytes) -> None:
-    """Without a whole refusal it was the connection that broke."""
+    """Without a complete refusal it is a broken connection."""
     with serving(Early(answer), Respond()) as (_, collector):
         assert kind_of(collector.post(LARGE)) is FailureKind.INTERRUPTED
         assert status_of(collector.post(REQUEST)) == 200

@@ -1,7 +1,7 @@
 """How baseplate.py 2.7.1 fails, failure by failure, and that it can't happen here.
 
-Each test is named after a failure of the original that was seen when it was run or read; the docstring says
-what the original does. The rooms' own tests show the properties behind these examples.
+Each test is named after a failure of baseplate.py that was seen when it was run or read; the docstring says
+what baseplate.py does. The tests of the modules show the properties behind these examples.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     from baseplate_events.event_publisher.config.settings import PublisherSettings
 
-#: A user id that is nobody's here.
+#: A user id that no one has here.
 STRANGER = 65_534
 
 #: Seconds of a day, for a simulated clock.
@@ -101,7 +101,7 @@ def wait_for_arrival(server: FaultCollector, events: list[bytes]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_sigterm_or_sigint_loses_the_batch_in_hand(number: signal.Signals, name: str, tmp_path: Path) -> None:
-    """The original ends at once, with a batch in hand and events that a drain would have saved."""
+    """baseplate.py ends at once, with a batch in memory and events that a drain would have saved."""
     events = make_events(5)
     with (
         FaultCollector([Hang()]) as server,
@@ -116,7 +116,7 @@ def test_sigterm_or_sigint_loses_the_batch_in_hand(number: signal.Signals, name:
 
 
 def test_a_drain_that_forgets_the_bound_of_a_batch_crashes(name: str, tmp_path: Path) -> None:
-    """A drain at the end made one batch of everything, and crashed with 170 events in hand."""
+    """A drain at the end made one batch of everything, and crashed with 170 events in memory."""
     events = [b'{"pad":"%s"}' % (b"x" * 500)] * MAX_MESSAGES
     events = [event.replace(b"pad", b"pad%d" % place) for place, event in enumerate(events)]
     with FaultCollector() as server, small_queue(name) as queue:
@@ -152,7 +152,7 @@ def test_sigkill_loses_the_batch_in_hand(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 408, 413, 425, 429])
 def test_a_status_of_4xx_drops_the_batch_after_one_try(status: int, name: str, tmp_path: Path) -> None:
-    """The original gives up a whole batch that was refused once, for whatever reason."""
+    """baseplate.py gives up a whole batch that was refused once, for whatever reason."""
     events = make_events(4)
     with FaultCollector([Respond(status), Respond()]) as server, small_queue(name) as queue:
         put_all(queue, events)
@@ -163,7 +163,7 @@ def test_a_status_of_4xx_drops_the_batch_after_one_try(status: int, name: str, t
 
 
 def test_with_a_revoked_key_the_queue_drains_into_the_void(name: str, tmp_path: Path) -> None:
-    """The original drops batch after batch for as long as the key isn't known."""
+    """baseplate.py drops batch after batch for as long as the key isn't known."""
     events = make_events(60)
     spool = {"spool__directory": str(tmp_path / "spool"), "shutdown__grace": "1 second"}
     with small_queue(name) as queue:
@@ -201,7 +201,7 @@ def test_422_is_retried_for_5_minutes_and_then_dropped(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_5xx_for_5_minutes_drops_the_batch(status: int) -> None:
-    """Here it is tried for ever: after a day of nothing but 5xx every event is still there."""
+    """Here it is retried indefinitely: after a day of 5xx every event is still there."""
     delivery = make_delivery()
     events = [make_event(number) for number in range(4)]
     for event in events:
@@ -223,7 +223,7 @@ def test_5xx_for_5_minutes_drops_the_batch(status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303])
 def test_a_redirect_becomes_a_get_that_counts_as_sent(status: int, name: str, tmp_path: Path) -> None:
-    """The original follows a redirect with a GET, whose 200 says nothing about the batch; 304 counts too."""
+    """baseplate.py follows a redirect with a GET, whose 200 says nothing about the batch; 304 counts too."""
     events = make_events(3)
     with (
         FaultCollector() as elsewhere,
@@ -240,7 +240,7 @@ def test_a_redirect_becomes_a_get_that_counts_as_sent(status: int, name: str, tm
 
 
 def test_one_poison_event_loses_its_whole_batch() -> None:
-    """The original drops all events of a batch of which the collector refuses one."""
+    """baseplate.py drops all events of a batch of which the collector refuses one."""
     delivery = make_delivery(max_events=8, max_size=10_000)
     events = [make_event(number, "refused" if number == 5 else "good") for number in range(8)]
     for event in events:
@@ -292,7 +292,7 @@ def test_an_unreachable_statsd_host_loses_or_miscounts_a_batch(
 
 
 def test_draining_stops_while_a_post_is_retried(name: str, tmp_path: Path) -> None:
-    """Producers of the original see a full queue during an outage; with a spool here they don't notice."""
+    """Producers of baseplate.py see a full queue during an outage; with a spool here they don't notice."""
     events = make_events(20 * MAX_MESSAGES)
     spool = {"spool__directory": str(tmp_path / "spool"), "shutdown__grace": "1 second"}
     with FaultCollector([Respond(503)]) as server, small_queue(name) as queue:
@@ -304,7 +304,7 @@ def test_draining_stops_while_a_post_is_retried(name: str, tmp_path: Path) -> No
 
 
 def test_a_queue_that_was_unlinked_leaves_the_publisher_on_the_orphan(name: str, tmp_path: Path) -> None:
-    """The original goes on waiting at a queue that nobody can put to any more."""
+    """baseplate.py keeps waiting at a queue that no one can put on any more."""
     events = make_events(2 * MAX_MESSAGES)
     with (
         FaultCollector() as server,
@@ -326,7 +326,7 @@ def test_a_queue_that_was_unlinked_leaves_the_publisher_on_the_orphan(name: str,
 def test_a_connection_that_drops_after_the_commit_sends_a_batch_again_without_an_id(
     name: str, tmp_path: Path
 ) -> None:
-    """The batch has to come again, but it carries the same key, by which the collector can tell."""
+    """The batch has to be resent, but with the same key, by which the collector recognises it."""
     with FaultCollector([Drop(after_reading=True), Respond()]) as server, small_queue(name) as queue:
         queue.put(b"{}")
         with publishing(tmp_path, name, server.url):
@@ -340,7 +340,7 @@ def test_a_connection_that_drops_after_the_commit_sends_a_batch_again_without_an
 
 
 def test_a_response_that_drips_holds_the_publisher(name: str, tmp_path: Path) -> None:
-    """The original's timeout is for each read, so that a byte now and then holds it for ever."""
+    """baseplate.py's timeout is for each read, so a byte now and then blocks it forever."""
     deadline = {"collector__timeout": "100 milliseconds", "collector__deadline": "200 milliseconds"}
     with FaultCollector([Drip(start=b"HTTP/1.1 200"), Respond()]) as server, small_queue(name) as queue:
         queue.put(b"{}")
@@ -352,7 +352,7 @@ def test_a_response_that_drips_holds_the_publisher(name: str, tmp_path: Path) ->
 def test_a_wall_clock_that_steps_back_stops_flushes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The original measures the age of a batch by it, and so waits for as long as it went back."""
+    """baseplate.py measures the age of a batch by it, and so waits for as long as it went back."""
     wall_time = time.time()
     with FaultCollector() as server, small_queue(name) as queue:
         with publishing(tmp_path, name, server.url):
@@ -368,7 +368,7 @@ def test_a_wall_clock_that_steps_back_stops_flushes(
     "hostname", ["", "collector example com", "collector.example.com:port", "a/b", "[::1"]
 )
 def test_an_impossible_url_is_retried_for_5_minutes(hostname: str, name: str, tmp_path: Path) -> None:
-    """It can be known at the start, and ends the publisher then, with the key to mend."""
+    """It is known at the start, and then ends the publisher with the key to fix."""
     with pytest.raises(ConfigurationError, match=r"collector\.hostname"):
         settings_of(tmp_path, name, collector__hostname=hostname)
 
@@ -385,7 +385,7 @@ def test_a_fleet_without_jitter_retries_in_step() -> None:
 
 
 def test_select_with_a_descriptor_above_1023(name: str, tmp_path: Path) -> None:
-    """The original's publisher and a waiting producer crash in a process that has many files open."""
+    """baseplate.py's publisher and a waiting producer crash in a process that has many files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1_500:
         pytest.skip("the limit of open files is too low")
@@ -406,7 +406,7 @@ def test_select_with_a_descriptor_above_1023(name: str, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_queue_made_smaller_by_somebody_else_is_a_bare_value_error(name: str) -> None:
+def test_a_queue_made_smaller_by_another_user_is_a_bare_value_error(name: str) -> None:
     """An event that the smaller queue doesn't take is an `EventTooLargeError` that says the limit."""
     with small_queue(name, max_message_size=16), small_producer(name) as producer:
         producer.put(event_of(16))
@@ -427,7 +427,7 @@ def test_a_permission_error_escapes_unwrapped(name: str) -> None:
 
 @pytest.mark.parametrize("secret", ["!!!!", "c2Vj!cmV0", "c2VjcmV0 c2Vj", "c2VjcmV"])
 def test_base64_ignores_foreign_characters(secret: str, name: str, tmp_path: Path) -> None:
-    """The original takes `!!!!` for an empty key and signs with it."""
+    """baseplate.py takes `!!!!` for an empty key and signs with it."""
     with pytest.raises(ConfigurationError, match=r"key\.secret") as caught:
         settings_of(tmp_path, name, key__secret=secret)
     assert secret not in str(caught.value)
@@ -441,7 +441,7 @@ def test_an_unknown_version_is_a_key_error(version: str, name: str, tmp_path: Pa
 
 
 def test_the_statsd_host_is_resolved_once_and_fatally(name: str, tmp_path: Path) -> None:
-    """The original doesn't start without it; here it is looked up again until it is found."""
+    """baseplate.py doesn't start without it; here it is looked up again until it is found."""
     with FaultCollector() as server, small_queue(name) as queue:
         queue.put(b"{}")
         with publishing(tmp_path, name, server.url, metrics__endpoint="no-such-host.invalid:8125"):
@@ -481,7 +481,7 @@ def test_the_statsd_host_is_resolved_once_and_fatally(name: str, tmp_path: Path)
 
 
 def test_mode_0644_lets_any_user_steal_events(name: str, tmp_path: Path) -> None:
-    """Whoever can read a queue can receive from it; here it is its user's alone, whoever makes it."""
+    """Whoever can read a queue can receive from it; here only its user can, whoever creates it."""
     with small_producer(name) as producer:
         producer.put(b"{}")
         with small_queue(name) as queue:
@@ -495,7 +495,7 @@ def test_mode_0644_lets_any_user_steal_events(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("status", [307, 308])
 def test_a_307_carries_body_and_signature_to_another_host(status: int, name: str, tmp_path: Path) -> None:
-    """The original posts the whole batch, signed, to wherever the answer points."""
+    """baseplate.py posts the whole batch, signed, to wherever the answer points."""
     with (
         FaultCollector() as elsewhere,
         FaultCollector([redirect(elsewhere.url, status), Respond()]) as server,
@@ -510,7 +510,7 @@ def test_a_307_carries_body_and_signature_to_another_host(status: int, name: str
 def test_netrc_and_proxy_variables_are_honoured_unasked(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment of the original decides where batches go and with what credentials."""
+    """The environment of baseplate.py decides where batches go and with what credentials."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login stranger password guess\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -549,7 +549,7 @@ def test_an_error_body_of_any_size_is_read_and_logged(
 
 
 def test_no_drop_counter_no_queue_depth_and_no_health(name: str, tmp_path: Path) -> None:
-    """Of all of these the original tells nothing: statsd gets the depth, the age, and each fate."""
+    """baseplate.py reports none of these: statsd gets the depth, the age, and each fate."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd, small_queue(name) as queue:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(PATIENCE)

@@ -68,7 +68,7 @@ transient = st.sampled_from(
 def test_every_event_arrives_whatever_fails_before(
     script: list[Behaviour], count: int, concurrency: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever a collector does at first, once it takes events every event has arrived, in valid batches."""
+    """Whatever a collector does at first, once it accepts events every event arrives, in valid batches."""
     events = make_events(count)
     with (
         fresh_event_name() as name,
@@ -89,7 +89,7 @@ def test_every_event_arrives_whatever_fails_before(
 
 
 def test_a_publisher_that_ended_leaves_nothing_open(name: str, tmp_path: Path) -> None:
-    """Afterwards it has no descriptors, and who still tells it to stop hits nobody else's."""
+    """Afterwards it has no descriptors, and a late stop request hits no other file."""
     before = open_files()
     publisher = drain_and_end(tmp_path, name, "http://localhost:1", spool__directory=str(tmp_path / "spool"))
     assert open_files() <= before
@@ -98,7 +98,7 @@ def test_a_publisher_that_ended_leaves_nothing_open(name: str, tmp_path: Path) -
 
 
 def test_senders_work_side_by_side(name: str, tmp_path: Path) -> None:
-    """As many requests as `delivery.concurrency` are under way at once; what they fail to send arrives."""
+    """As many requests as `delivery.concurrency` are in flight at once; what they fail to send arrives."""
     events = make_events(5)
     with (
         FaultCollector([Respond(), Hang(), Hang(), Hang(), Hang(), Respond()]) as server,
@@ -142,7 +142,7 @@ def test_a_collector_that_recovers_gets_everything(behaviour: Behaviour, name: s
 
 
 def test_a_refused_connection_keeps_everything(name: str, tmp_path: Path) -> None:
-    """While nobody listens events wait; once somebody does, all of them arrive."""
+    """While nothing listens events wait; once a collector does, all of them arrive."""
     events = make_events(15)
     with socket.socket() as listener, small_queue(name) as queue:
         listener.bind(("127.0.0.1", 0))
@@ -242,7 +242,7 @@ def test_a_second_signal_puts_everything_back_at_once(name: str, tmp_path: Path)
 
 
 def test_what_does_not_fit_back_is_counted_and_logged(name: str, tmp_path: Path) -> None:
-    """With the queue filled up behind the publisher's back, what has no room is lost, and the log says so."""
+    """If others have filled the queue, events without room are lost, and the log says so."""
     events = make_events(5)
     with (
         FaultCollector([Respond(503)]) as server,
@@ -276,12 +276,12 @@ def test_raw_messages_that_no_batch_can_hold_are_dropped_alone(name: str, tmp_pa
 
 
 def is_empty(queue: MessageQueue) -> bool:
-    """Say whether nothing waits in a queue."""
+    """Return whether nothing waits in a queue."""
     return queue.current_messages == 0
 
 
-def test_a_queue_that_is_unlinked_and_made_anew_is_followed(name: str, tmp_path: Path) -> None:
-    """Events of the old queue and of the new one are delivered, though nobody restarts the publisher."""
+def test_a_queue_that_is_unlinked_and_recreated_is_followed(name: str, tmp_path: Path) -> None:
+    """Events of the old queue and of the new one are delivered, though the publisher isn't restarted."""
     with (
         FaultCollector() as server,
         small_queue(name) as queue,
@@ -301,11 +301,11 @@ def test_a_queue_that_is_unlinked_and_made_anew_is_followed(name: str, tmp_path:
             assert renewed.max_messages in {5, MAX_MESSAGES}  # as whoever came first has made it
             assert publisher.stop() == 0
         assert sorted(arrived(server)) == sorted(events)
-        assert "was unlinked; going on with the new one" in publisher.log
+        assert "was unlinked; reading its successor" in publisher.log
 
 
 def test_metrics_arrive_and_their_absence_does_not_matter(name: str, tmp_path: Path) -> None:
-    """`post`, `sent` and the errors arrive at statsd; delivery is the same when nobody listens there."""
+    """`post`, `sent` and the errors arrive at statsd; delivery is the same if nothing listens there."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd,
         FaultCollector([Drop(), Respond(503), Respond()]) as server,
@@ -373,7 +373,7 @@ def test_a_body_never_exceeds_its_limit(name: str, tmp_path: Path) -> None:
 def test_an_internal_error_costs_no_event(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A mistake of ours in a sender is logged without contents, and the batch is tried again."""
+    """A bug in a sender is logged without contents, and the batch is retried."""
     real_post = HTTPTransport.post
     failures = iter([ValueError("private content")])
 
@@ -396,7 +396,7 @@ def test_an_internal_error_costs_no_event(
 def test_a_stop_that_takes_long_says_how_far_it_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It logs what it does and what is left; what it has read from the spool is in memory."""
+    """It logs what it does and what is left; events read from the spool count as in memory."""
     monkeypatch.setattr(stop_log, "_INTERVAL", 0.0)
     caplog.set_level(logging.INFO)
     with small_queue(name) as queue, FaultCollector([Respond(503)]) as server:
@@ -404,7 +404,7 @@ def test_a_stop_that_takes_long_says_how_far_it_is(
         drain_and_end(
             tmp_path, name, server.url, spool__directory=str(tmp_path / "spool"), shutdown__grace="1 second"
         )
-    assert "stopping: delivering what is in the queue and the spool" in caplog.text
+    assert "stopping: delivering the queue and the spool" in caplog.text
     assert (
         "stopping: 0 requests in flight, 0 events in memory, 1 event to move from the queue, 0 bytes"
         in caplog.text

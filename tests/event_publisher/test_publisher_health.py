@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> UnixEndpoint:
-    """Where the publisher of a test is asked."""
+    """The health endpoint of the publisher of a test."""
     return UnixEndpoint(str(tmp_path / "health.sock"))
 
 
@@ -131,7 +131,7 @@ def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEnd
 
 
 def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpoint: UnixEndpoint) -> None:
-    """A queue that was full, refusals, segments that are set aside, what is torn, and the room."""
+    """A scrape has the full queue, refusals, segments set aside, torn bytes, and free space."""
     directory = tmp_path / "spool"
     put_into_spool(directory, name, make_events(2))
     folder = directory / f"events-{name}"
@@ -175,7 +175,7 @@ def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpo
 
 
 def test_a_publisher_that_cannot_be_asked_does_not_start(name: str, tmp_path: Path) -> None:
-    """Where the health endpoint can't listen, the publisher says so at the start."""
+    """If the health endpoint can't listen, the publisher says so at the start."""
     with small_queue(name), pytest.raises(HealthError, match="make the folder of the socket"):
         make_publisher(
             tmp_path, name, "http://127.0.0.1:1", health__bind=str(tmp_path / "nowhere" / "socket")
@@ -185,7 +185,7 @@ def test_a_publisher_that_cannot_be_asked_does_not_start(name: str, tmp_path: Pa
 def test_systemd_hears_of_start_reload_life_and_end(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real publisher tells that it is ready, lives, delivers, reloads and ends."""
+    """A real publisher notifies systemd that it is ready, alive, reloading and stopping."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)

@@ -212,17 +212,17 @@ def test_without_a_free_thread_nothing_is_lost(
         put_all(queue, make_events(5))
         simulation.run(60.0)
         assert publisher.accounting.delivered == 5
-    assert "no thread for a sender: can't start new thread; raise the limit on processes" in caplog.text
+    assert "no thread for a sender: can't start new thread; raise the process limit" in caplog.text
 
 
 def test_a_reload_names_what_needs_a_restart(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What takes effect and what waits are named; what is in force and what waits is in the snapshot."""
+    """Options in effect and waiting ones are logged, and both are in the snapshot."""
     caplog.set_level(logging.INFO)
     simulation = Simulation(accept)
-    waits = "changed options that need a restart: batch.max_age; going on with their old values"
-    nothing = "nothing that takes effect without a restart changed"
+    waits = "changed options that need a restart: batch.max_age; they keep their old values"
+    nothing = "no option that takes effect without a restart was changed"
     with small_queue(name):
         publisher = simulation.publisher(tmp_path, name)
         config_file = tmp_path / f"{name}.ini"
@@ -243,7 +243,7 @@ def test_a_reload_names_what_needs_a_restart(
                 effect, waiting = expected[-1]
                 snapshot = publisher.snapshot()
                 lines = [record.getMessage() for record in caplog.records]
-                assert f"read the configuration again: {effect}" in lines
+                assert f"configuration reloaded: {effect}" in lines
                 assert (snapshot.waiting, waits in lines) == (("batch.max_age",) if waiting else (), waiting)
                 assert snapshot.settings["batch.max_age"] == 0.02
                 caplog.clear()

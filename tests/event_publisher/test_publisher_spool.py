@@ -43,7 +43,7 @@ def sent(simulation: Simulation) -> list[bytes]:
 
 
 def refuse(events: list[object], now: float) -> Reply:
-    """Be down, in a way that no event can be the cause of."""
+    """Fail in a way that no event can be the cause of."""
     del events, now
     return Failure(FailureKind.UNREACHABLE, "connection refused")
 
@@ -88,7 +88,7 @@ def test_without_a_posix_queue_there_is_none(name: str, tmp_path: Path) -> None:
 
 
 def test_without_a_posix_queue_the_limit_of_the_relay_is_no_problem(name: str, tmp_path: Path) -> None:
-    """Services may have a greater one; nothing waits for room then."""
+    """Services may have a greater `max_spool_size`; nothing waits for room then."""
     put_into_spool(tmp_path / "spool", name, make_events(100))
     simulation = Simulation(refuse)
     publisher = simulation.publisher(
@@ -152,7 +152,7 @@ def test_each_writer_keeps_its_order(
 
 
 def test_a_spool_that_is_deleted_in_an_outage(name: str, tmp_path: Path) -> None:
-    """What was in it and not in memory is gone; what comes later is delivered, without a restart."""
+    """If the spool is deleted, events only in it are lost; later ones are delivered, without a restart."""
     directory = tmp_path / "spool"
     events = make_events(30)
 
@@ -209,7 +209,7 @@ def test_a_bad_release_that_fills_memory_stops_no_one(name: str, tmp_path: Path)
 
 
 def test_a_small_queue_refuses_nothing_while_a_backlog_fills_memory(name: str, tmp_path: Path) -> None:
-    """Its events are moved into the spool at once: it would be full before batches leave room for them."""
+    """A small queue is moved into the spool immediately, before batches leave."""
     backlog = make_events(1_000)
     put_into_spool(tmp_path / "spool", name, backlog)
     refused = itertools.count()
@@ -322,7 +322,7 @@ def test_a_full_disk_stops_nothing_but_the_relay(name: str, tmp_path: Path) -> N
 
 
 def test_a_stop_with_a_full_disk_and_a_full_queue_loses_nothing(name: str, tmp_path: Path) -> None:
-    """Nothing is received that there is no place for."""
+    """Nothing is received without room for it."""
     directory = tmp_path / "spool"
     events = make_events(10)
     simulation = Simulation(refuse)
@@ -474,4 +474,4 @@ def test_a_queue_that_cannot_be_made_is_no_reason_not_to_start(
         resource.setrlimit(_RLIMIT_MSGQUEUE, (soft, hard))
     assert sent(simulation) == events
     assert publisher.accounting.balanced
-    assert "there is no POSIX queue" in caplog.text
+    assert "POSIX queue unavailable" in caplog.text

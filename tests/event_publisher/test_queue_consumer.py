@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def name() -> Generator[str]:
-    """Give the name of a queue that doesn't exist."""
+    """Yield the name of a queue that doesn't exist."""
     with fresh_name() as fresh:
         yield fresh
 
 
 def receive(consumer: QueueConsumer, limit: int) -> tuple[list[bytes], bool]:
-    """Take events, and tell whether the queues were found empty after these."""
+    """Receive events; return them, and whether the queues were found empty after these."""
     return list(itertools.islice(consumer.receive(), limit)), consumer.found_empty
 
 
 def wake(consumer: QueueConsumer, *, receiving: bool = False) -> bool:
-    """Tell whether a poller would wake now, and have the consumer told, as the publisher does."""
+    """Return whether a poller would wake now, and notify the consumer, as the publisher does."""
     poller = select.poll()
     consumer.register(poller, receiving=receiving)
     ready = poller.poll(0)
     for descriptor, _ in ready:
-        consumer.woken(descriptor)
+        consumer.handle_ready(descriptor)
     return bool(ready)
 
 
 class IntakeMachine(RuleBasedStateMachine):
-    """A consumer, a producer, and somebody who removes the queue, against plain lists."""
+    """A consumer, a producer, and a process that removes the queue, against plain lists."""
 
     @initialize()
     def start(self) -> None:
@@ -64,7 +64,7 @@ class IntakeMachine(RuleBasedStateMachine):
         self.returned: set[bytes] = set()
         self.consumer = QueueConsumer(lambda: reader(self.name))
         self.producer = producer(self.name)
-        assert not self.consumer.look(self.now)
+        assert not self.consumer.refresh(self.now)
 
     def teardown(self) -> None:
         if hasattr(self, "producer"):
@@ -94,14 +94,14 @@ class IntakeMachine(RuleBasedStateMachine):
         if late:
             self.produce()  # which makes the new queue
         assert wake(self.consumer)
-        assert self.consumer.look_at <= self.now
-        assert self.consumer.look(self.now)
+        assert self.consumer.refresh_at <= self.now
+        assert self.consumer.refresh(self.now)
         assert not wake(self.consumer)
 
     @rule(seconds=st.sampled_from([1.0, 6.0]))
     def let_time_pass(self, seconds: float) -> None:
         self.now += seconds
-        assert not self.consumer.look(self.now)
+        assert not self.consumer.refresh(self.now)
 
     @rule(limit=st.integers(1, FEW + 1))
     def receive(self, limit: int) -> None:
@@ -126,15 +126,15 @@ class IntakeMachine(RuleBasedStateMachine):
     @rule()
     def nothing_is_lost(self) -> None:
         self.now += 10.0
-        self.consumer.look(self.now)
+        self.consumer.refresh(self.now)
         received = list(self.consumer.receive())
         while not self.consumer.found_empty:
-            assert self.consumer.look_at <= self.now, "it would sleep"
+            assert self.consumer.refresh_at <= self.now, "it would sleep"
             received += self.consumer.receive()
         assert [event for held in self.held for event in held] == received
         self.held = [[]]
-        self.consumer.look(self.now)
-        assert math.inf == self.consumer.look_at
+        self.consumer.refresh(self.now)
+        assert math.inf == self.consumer.refresh_at
 
 
 def test_the_intake_follows_its_queue() -> None:
@@ -144,7 +144,7 @@ def test_the_intake_follows_its_queue() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, FEW), st.integers(1, FEW + 1)), max_size=8))
 def test_the_highest_depth_is_seen_before_each_burst(bursts: list[tuple[int, int]]) -> None:
-    """So is a full queue; neither takes a look per event. What was taken isn't reported again."""
+    """The depth and a full queue are measured per burst, and reported once."""
     with fresh_name() as name, contextlib.closing(QueueConsumer(lambda: reader(name))) as consumer:
         depth, full = 0, 0
         depths: list[int] = []
@@ -162,10 +162,8 @@ def test_the_highest_depth_is_seen_before_each_burst(bursts: list[tuple[int, int
         assert consumer.measure() == depth == consumer.take_highest()
 
 
-def test_without_a_watch_the_queue_is_looked_at_each_second(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the system can't tell of a removal, the consumer asks to look every second, and then follows."""
+def test_without_a_watch_the_queue_is_checked_each_second(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system can't announce a removal, the consumer checks every second, and then follows."""
 
     def refuse(_watch: UnlinkWatch) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -173,11 +171,11 @@ def test_without_a_watch_the_queue_is_looked_at_each_second(
     monkeypatch.setattr(UnlinkWatch, "__init__", refuse)
     consumer = QueueConsumer(lambda: reader(name))
     with producer(name) as other:
-        assert not consumer.look(100.0)
-        assert consumer.look_at == 101.0
+        assert not consumer.refresh(100.0)
+        assert consumer.refresh_at == 101.0
         unlink_queue(name)
         assert not wake(consumer)
-        assert consumer.look(101.0)
+        assert consumer.refresh(101.0)
         other.put(b"x")
         assert wake(consumer, receiving=True)
         assert ([b"x"], True) == receive(consumer, 2)
@@ -192,13 +190,13 @@ def test_who_asks_for_no_event_does_not_know_that_there_is_none(name: str) -> No
     consumer.close()
 
 
-def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
+def test_a_queue_that_cannot_be_reopened_is_retried(name: str) -> None:
     """The consumer goes on with the removed queue, and tries again a second later."""
     allowed = True
 
     def open_queue() -> MessageQueue:
         if not allowed:
-            raise EventQueuePermissionError(name, "it belongs to somebody else")
+            raise EventQueuePermissionError(name, "it belongs to another user")
         return reader(name)
 
     consumer = QueueConsumer(open_queue)
@@ -206,11 +204,11 @@ def test_a_queue_that_cannot_be_opened_anew_is_tried_again(name: str) -> None:
         other.put(b"x")
     allowed = False
     unlink_queue(name)
-    assert not consumer.look(100.0)
-    assert consumer.look_at == 101.0
+    assert not consumer.refresh(100.0)
+    assert consumer.refresh_at == 101.0
     assert ([b"x"], True) == receive(consumer, 2)
     allowed = True
-    assert consumer.look(101.0)
+    assert consumer.refresh(101.0)
     consumer.requeue(b"y", 0.0, 101.0)
     with reader(name) as other:
         assert drain(other) == [b"y"]
@@ -241,12 +239,12 @@ def test_a_queue_that_is_removed_before_it_is_watched_is_followed_at_once(name: 
 
     consumer = QueueConsumer(open_queue)
     for left in (1, 0):
-        assert consumer.look_at == -math.inf, "it would sleep"
-        assert consumer.look(100.0)
+        assert consumer.refresh_at == -math.inf, "it would sleep"
+        assert consumer.refresh(100.0)
         assert removals == left - (left > 0)
     with producer(name) as other:
         other.put(b"x")
-    assert consumer.look_at == 101.0
+    assert consumer.refresh_at == 101.0
     assert ([b"x"], True) == receive(consumer, 2)
     consumer.close()
 
@@ -272,7 +270,7 @@ def test_events_that_go_back_follow_a_queue_that_is_removed_again(name: str) -> 
 
 
 def watches() -> dict[str, int]:
-    """Give the descriptors of this process that are instances of inotify, each with its number of watches."""
+    """Return the inotify instances of this process, by descriptor, with their numbers of watches."""
     found: dict[str, int] = {}
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # that of the listing itself
@@ -282,7 +280,7 @@ def watches() -> dict[str, int]:
 
 
 def test_one_instance_serves_all_queues(name: str) -> None:
-    """However many queues are followed, there is one instance of inotify, the same one, with one watch."""
+    """However many queues are followed, there is one inotify instance, with one watch."""
     others = watches()
     consumer = QueueConsumer(lambda: reader(name))
     first = {key: count for key, count in watches().items() if key not in others}
@@ -292,7 +290,7 @@ def test_one_instance_serves_all_queues(name: str) -> None:
         unlink_queue(name)
         assert select.select([instance], [], [], 0)[0], "this queue has another instance"
         assert wake(consumer)
-        assert consumer.look(100.0 + moment)
+        assert consumer.refresh(100.0 + moment)
         assert not wake(consumer)
         assert {**others, **first, str(instance): 1} == watches()
     os.close(instance)
@@ -300,10 +298,10 @@ def test_one_instance_serves_all_queues(name: str) -> None:
     assert others == watches()
 
 
-def test_a_queue_that_cant_be_watched_is_looked_at_until_it_can(
+def test_a_queue_that_cant_be_watched_is_checked_until_it_can(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While watches are used up, the consumer looks every second; then it sleeps until it is notified."""
+    """While watches are used up, the consumer checks every second; then it sleeps until it is notified."""
 
     def refuse(_watch: UnlinkWatch, _queue: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -311,25 +309,25 @@ def test_a_queue_that_cant_be_watched_is_looked_at_until_it_can(
     with monkeypatch.context() as patched:
         patched.setattr(UnlinkWatch, "watch", refuse)
         consumer = QueueConsumer(lambda: reader(name))
-        consumer.look(100.0)
-        assert consumer.look_at == 101.0
-    consumer.look(101.0)
-    assert consumer.look_at == math.inf
+        consumer.refresh(100.0)
+        assert consumer.refresh_at == 101.0
+    consumer.refresh(101.0)
+    assert consumer.refresh_at == math.inf
     unlink_queue(name)
     assert wake(consumer)
     consumer.close()
 
 
 def test_another_change_wakes_once(name: str) -> None:
-    """A change of permissions makes the consumer look once, and sleep again."""
+    """A change of permissions makes the consumer check once, and sleep again."""
     with contextlib.closing(reader(name)) as other:
         consumer = QueueConsumer(lambda: reader(name))
-        consumer.look(100.0)
+        consumer.refresh(100.0)
         os.fchmod(other.fileno(), 0o640)
         assert wake(consumer)
-        assert consumer.look_at == -math.inf
-        assert not consumer.look(100.0)
-        assert consumer.look_at == math.inf
+        assert consumer.refresh_at == -math.inf
+        assert not consumer.refresh(100.0)
+        assert consumer.refresh_at == math.inf
         assert not wake(consumer)
         consumer.close()
 
@@ -340,19 +338,19 @@ def test_a_removed_queue_is_kept_for_five_seconds(name: str) -> None:
     with producer(name) as other:
         descriptors = len(open_files())
         unlink_queue(name)
-        assert consumer.look(100.0)
+        assert consumer.refresh(100.0)
         assert len(open_files()) == descriptors + 1
-        assert consumer.look_at == 101.0
-        assert not consumer.look(104.99)
+        assert consumer.refresh_at == 101.0
+        assert not consumer.refresh(104.99)
         other.channel.send(b"x")
         assert consumer.removed_depth == 1
-        assert not consumer.look(105.0)
-        assert consumer.look_at == 106.0
+        assert not consumer.refresh(105.0)
+        assert consumer.refresh_at == 106.0
         assert ([b"x"], False) == receive(consumer, 2)
-        assert consumer.look_at == -math.inf
-        assert not consumer.look(105.0)
+        assert consumer.refresh_at == -math.inf
+        assert not consumer.refresh(105.0)
         assert len(open_files()) == descriptors
-        assert consumer.look_at == math.inf
+        assert consumer.refresh_at == math.inf
         assert consumer.removed_depth == 0
     consumer.close()
 
@@ -381,7 +379,7 @@ def test_a_consumer_says_what_its_queue_is(name: str) -> None:
         assert (consumer.name, consumer.capacity, consumer.message_size, consumer.depth) == (name, 3, 7, 0)
         assert (consumer.found_empty, consumer.shared) == (False, False)
         assert (consumer.times_full, consumer.take_highest(), consumer.removed_depth) == (0, 0, 0)
-        assert consumer.look_at == -math.inf
+        assert consumer.refresh_at == -math.inf
         for depth in (1, 2):
             other.put(b"x")
             assert consumer.depth == depth == consumer.measure()
@@ -396,7 +394,7 @@ def test_a_consumer_that_is_closed_has_no_descriptor(name: str) -> None:
     descriptors = open_files()
     consumer = QueueConsumer(lambda: reader(name))
     unlink_queue(name)
-    consumer.look(100.0)
+    consumer.refresh(100.0)
     consumer.close()
     assert open_files() == descriptors
     consumer.close()
@@ -409,28 +407,28 @@ def test_a_shared_queue_is_looked_at_every_five_seconds(name: str, caplog: pytes
         contextlib.closing(QueueConsumer(lambda: reader(name))) as second,
     ):
         found = [second.shared]
-        assert not second.look(100.0)
+        assert not second.refresh(100.0)
         found.append(second.shared)
-        assert second.look_at == 105.0
+        assert second.refresh_at == 105.0
         assert "has ended" not in caplog.text
         first.close()
         for moment in (105.0, 106.0):
-            assert not second.look(moment)
+            assert not second.refresh(moment)
             found.append(second.shared)
-        assert second.look_at == math.inf
+        assert second.refresh_at == math.inf
         assert caplog.text.count("has ended") == 1
         assert found == [True, True, False, False]
         third = QueueConsumer(lambda: reader(name))
         unlink_queue(name)
-        assert second.look(107.0)
-        assert second.look_at <= 108.0
+        assert second.refresh(107.0)
+        assert second.refresh_at <= 108.0
         third.close()
 
 
 def test_what_is_not_the_watch_wakes_no_look(name: str) -> None:
     """A poller that finds the queue ready says nothing of its removal."""
     with contextlib.closing(QueueConsumer(lambda: reader(name))) as consumer:
-        consumer.look(100.0)
+        consumer.refresh(100.0)
         with producer(name) as other:
             other.put(b"x")
         poller = select.poll()
@@ -438,5 +436,5 @@ def test_what_is_not_the_watch_wakes_no_look(name: str) -> None:
         assert poller.poll(0) == []
         consumer.register(poller, receiving=True)
         ((descriptor, _),) = poller.poll(0)
-        consumer.woken(descriptor)
-        assert consumer.look_at == math.inf
+        consumer.handle_ready(descriptor)
+        assert consumer.refresh_at == math.inf

@@ -51,8 +51,8 @@ def test_each_knows_of_the_others(steps: list[tuple[str, int]]) -> None:
         opened(name).unlink()
 
 
-def test_what_cant_be_locked_is_nobodys() -> None:
-    """Where flock(2) doesn't work, no other publisher is noticed, and nothing fails."""
+def test_what_cant_be_locked_is_no_ones() -> None:
+    """If flock(2) doesn't work, no other publisher is noticed, and nothing fails."""
     descriptor = os.open("/proc/self", os.O_PATH)
     assert lock_queue(descriptor)
     os.close(descriptor)
@@ -71,7 +71,7 @@ def test_a_second_consumer_warns_or_is_refused(
         if exclusive:
             with pytest.raises(QueueInUseError) as caught:
                 QueueConsumer(lambda: opened(posix_name), exclusive=True)
-            assert f"another publisher (process {os.getpid()}) reads {posix_name}" in str(caught.value)
+            assert f"another publisher (process {os.getpid()}) also reads {posix_name}" in str(caught.value)
             first.close()
             first = QueueConsumer(lambda: opened(posix_name), exclusive=True)
             return
@@ -84,11 +84,11 @@ def test_a_second_consumer_warns_or_is_refused(
         assert [f"another publisher reads {posix_name}" in record.message for record in caplog.records] == [
             True
         ]
-        second.look(100.0)
+        second.refresh(100.0)
         assert second.is_shared()
-        assert second.look_at <= 105.0
+        assert second.refresh_at <= 105.0
         first.close()
-        second.look(105.0)
+        second.refresh(105.0)
         assert "has ended" in caplog.text
         assert not second.is_shared()
         third = QueueConsumer(lambda: opened(posix_name))
@@ -104,7 +104,7 @@ def test_a_second_consumer_warns_or_is_refused(
 @pytest.mark.parametrize("spool", [False, True])
 @pytest.mark.parametrize("exclusive", ["true", "false"])
 def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Path) -> None:
-    """With `queue.exclusive` it ends with 1 and a line; otherwise both run. `kill -9` frees the queue."""
+    """With `queue.exclusive` the second exits with 1; otherwise both run. `kill -9` frees the queue."""
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
@@ -123,7 +123,7 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
                     assert second.process.wait(PATIENCE) == 1
                     lines = [line for line in second.log.splitlines() if "WARNING" not in line]
                     assert len(lines) == 1
-                    assert f"(process {first.process.pid}) reads /events-{name} as well" in lines[0]
+                    assert f"(process {first.process.pid}) also reads /events-{name}" in lines[0]
                 else:
                     second.wait_for_log("publishing events")
                     assert f"(process {first.process.pid}) reads /events-{name} as well" in second.log

@@ -76,12 +76,12 @@ class Pod:
         return (self.folder / "put").read_text().splitlines()
 
     def stop_service(self) -> None:
-        """Do what a kubelet does first."""
+        """Terminate the pod as a kubelet does first."""
         self.service.send_signal(signal.SIGTERM)
         assert self.service.wait(PATIENCE) == 0
 
     def stop_publisher(self) -> None:
-        """Do what a kubelet does then."""
+        """Kill the pod as a kubelet does then."""
         self.publisher.process.send_signal(signal.SIGTERM)
 
 
@@ -142,9 +142,9 @@ def test_a_rollout_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_pod_waits_for_a_collector_that_fails_for_a_moment(tmp_path: Path) -> None:
-    """A publisher that ends while the collector refuses tries on in its grace, as its spool goes with it.
+    """A stopping publisher retries within its grace, since its spool is deleted with the pod.
 
-    An open batch isn't kept back until it is old enough.
+    An open batch isn't held back until it is old enough.
     """
     with FaultCollector([Respond(503)]) as collector, contextlib.ExitStack() as stack:
         node = Node(tmp_path, collector.url, stack)

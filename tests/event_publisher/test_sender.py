@@ -37,7 +37,7 @@ def started_sender(
     current_settings: Callable[[], PublisherSettings],
     connect: Callable[[PublisherSettings], CollectorTransport] | None = None,
 ) -> Callable[[], Outcome]:
-    """Start a sender; gives what has it post a batch and waits for the outcome."""
+    """Start a sender; return a function that has it post a batch and returns the outcome."""
     connect = connect if connect is not None else TransportFactory()
     finished: queue.SimpleQueue[Finished] = queue.SimpleQueue()
     sender = Sender(current_settings, connect, finished.put, SystemClock())
@@ -51,7 +51,7 @@ def started_sender(
 
 
 def test_a_sender_is_made_whatever_the_settings_point_to(name: str, tmp_path: Path) -> None:
-    """Making one loads nothing: certificates that are gone are the outcome of an attempt, with its remedy."""
+    """The constructor loads nothing: missing certificates are the outcome of an attempt, with a remedy."""
     context, authority = trusted_tls()
     ca_file = tmp_path / "ca.pem"
     ca_file.write_bytes(authority)
@@ -68,7 +68,7 @@ def test_a_sender_is_made_whatever_the_settings_point_to(name: str, tmp_path: Pa
 
 
 def test_an_error_of_ours_is_an_outcome(name: str, tmp_path: Path) -> None:
-    """Whatever is raised where the way to the collector is made, the sender goes on."""
+    """Whatever the creation of a transport raises, the sender goes on."""
     with FaultCollector() as server:
         settings = settings_of(tmp_path, name, server.url)
         failures = iter([MemoryError("private content"), RuntimeError("private content")])
@@ -88,7 +88,7 @@ def test_an_error_of_ours_is_an_outcome(name: str, tmp_path: Path) -> None:
 
 
 def test_new_settings_are_used_by_the_next_attempt(name: str, tmp_path: Path) -> None:
-    """A sender asks for the settings each time, and leaves the old connection."""
+    """A sender reads the settings for each attempt, and closes the old connection."""
     with FaultCollector() as first, FaultCollector() as second:
         current = settings_of(tmp_path, name, first.url)
         post = started_sender(lambda: current)

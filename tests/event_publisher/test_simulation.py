@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.spool_model.machine import Violation
-from tests.support.spool_model.publisher_mutants import MUTANTS, Mutant
+from tests.support.spool_model.publisher_mutants import MUTANTS, PublisherMutant
 from tests.support.spool_model.publisher_scenes import SCENES, run_program, run_scene
 
 #: Processes are greenlets.
@@ -31,13 +31,13 @@ SEARCH = 200
 
 @pytest.mark.parametrize("name", SCENES)
 def test_faults_that_there_were(name: str) -> None:
-    """Each is a sequence of events that has cost some once."""
+    """Each scene is a sequence that once lost events."""
     assert not run_scene(name).dropped
 
 
 @given(st.integers(0, 2**32))
 def test_nothing_is_lost(seed: int) -> None:
-    """Whatever fails and whoever is killed at whatever step, as chance has it."""
+    """Nothing is lost with random failures and kills at any step."""
     random = Random(seed)
     for _ in range(RUNS):
         run_program(random.getrandbits(32))
@@ -57,8 +57,8 @@ def test_nothing_is_lost_in_many_programs() -> None:
         for name, mutant in MUTANTS.items()
     ],
 )
-def test_mistakes_are_found(mutant: Mutant) -> None:
-    """Otherwise the tests above would prove little."""
+def test_mistakes_are_found(mutant: PublisherMutant) -> None:
+    """Planted mistakes are found; otherwise the tests above would prove little."""
     found = ""
     seeds = (mutant.seed, *range(MANY if mutant.is_rare else SEARCH))
     runs = [partial(run_program, seed) for seed in seeds]

@@ -66,7 +66,7 @@ def no_disk() -> tuple[int, int | None]:
     raise FileNotFoundError
 
 
-def test_a_level_can_always_be_told(tmp_path: Path, stack: ExitStack) -> None:
+def test_a_level_is_always_known(tmp_path: Path, stack: ExitStack) -> None:
     """Also if the disk can't be asked for its room. An age is by the wall clock, and never negative."""
     directory = SpoolDirectory(str(tmp_path), "v2", mode=0o600)
     directory.prepare()

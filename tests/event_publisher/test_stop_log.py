@@ -51,7 +51,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_line_has_all_that_is_left(
     caplog: pytest.LogCaptureFixture, left: Left, drains: bool, now: float, grace: float
 ) -> None:
-    """The first line says what is done; each number of what is left stands in the next, and the time."""
+    """The first line says what is done; the next has all numbers of what is left, and the time."""
     caplog.set_level(logging.INFO)
     StopLog().write(left, now, drains=drains, ends_at=now + grace)
     doing, said = lines(caplog)
@@ -115,9 +115,9 @@ def test_a_long_stop_logs_every_second(
 
 
 def test_without_drain_nothing_new_is_sent_and_the_queue_is_moved(name: str, tmp_path: Path) -> None:
-    """At SIGTERM under load the queue's depth goes into the spool, and the request in flight is waited for.
+    """At SIGTERM under load the queue's depth goes into the spool, and it waits for the request in flight.
 
-    It ends as soon as that has its answer, although `shutdown.grace` is an hour.
+    It ends as soon as that is answered, although `shutdown.grace` is an hour.
     """
     spool = tmp_path / "spool"
     events = make_events(MAX_MESSAGES + 1)

@@ -85,7 +85,7 @@ def test_an_outage_costs_producers_nothing(name: str, tmp_path: Path) -> None:
         publisher.wait_for(lambda: queue.current_messages == 0)
         publisher.wait_for_log("can't deliver")
         server.change_script(Respond())
-        publisher.wait_for_log("takes events again")
+        publisher.wait_for_log("accepts events again")
         assert publisher.stop() == 0
         assert arrived(server) == events
         assert "500 events received = 500 delivered, 0 returned, 0 in memory" in publisher.log
@@ -157,10 +157,10 @@ def test_one_poison_event_costs_one_dead_letter(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("behaviour", [Respond(401), Respond(404), Respond(302), Drop()])
-def test_a_configuration_that_is_mended_costs_nothing(
+def test_a_configuration_that_is_corrected_costs_nothing(
     behaviour: Behaviour, name: str, tmp_path: Path
 ) -> None:
-    """While nothing is taken events wait; a SIGHUP has the mended configuration used at once."""
+    """While nothing is accepted events wait; a SIGHUP applies a corrected configuration immediately."""
     events = make_events(25)
     with (
         FaultCollector([behaviour]) as wrong,
@@ -211,7 +211,7 @@ def test_a_rotated_key_costs_nothing(name: str, tmp_path: Path) -> None:
 
 
 def test_a_reload_with_mistakes_changes_nothing(name: str, tmp_path: Path) -> None:
-    """After a SIGHUP with a broken file the publisher goes on as before, and tells the mistakes."""
+    """After a SIGHUP with a broken file the publisher goes on as before, and logs the mistakes."""
     with (
         FaultCollector() as server,
         small_queue(name) as queue,
@@ -220,7 +220,7 @@ def test_a_reload_with_mistakes_changes_nothing(name: str, tmp_path: Path) -> No
         publisher.wait_for_log("publishing")
         publisher.config_file.write_text(config_text(name, server.url, collector__version="4"))
         publisher.process.send_signal(signal.SIGHUP)
-        publisher.wait_for_log("the configuration has mistakes")
+        publisher.wait_for_log("configuration not reloaded")
         assert "collector.version" in publisher.log
         queue.put(b"{}")
         server.wait_for_requests(1)
@@ -239,7 +239,7 @@ def test_one_publisher_per_spool(name: str, tmp_path: Path) -> None:
         first.wait_for_log("publishing")
         with publisher_process(tmp_path / "other", name, server.url, **spool) as second:
             assert second.process.wait(PATIENCE) == 1
-            assert "another event publisher reads it" in second.log
+            assert "another event publisher is using it" in second.log
         assert first.stop() == 0
 
 

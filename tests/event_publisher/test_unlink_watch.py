@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def name() -> Generator[str]:
-    """Give the name of a queue of the test's own."""
+    """Yield the name of a queue of the test's own."""
     with fresh_name() as name:
         yield name
 
@@ -38,7 +38,7 @@ def test_only_a_removal_wakes_the_watch(name: str) -> None:
 
 
 def ready(watch: UnlinkWatch) -> bool:
-    """Tell whether a poller would wake now."""
+    """Return whether a poller would wake now."""
     poller = select.poll()
     poller.register(watch.fileno(), select.POLLIN)
     return bool(poller.poll(0))
@@ -69,7 +69,7 @@ def test_what_comes_late_about_the_queue_before_counts_for_nothing(name: str) ->
 
 
 def test_a_late_event_is_read_away(name: str) -> None:
-    """An event of another watch that is still there when one looks says nothing, and doesn't wake again."""
+    """A late event of another watch means nothing, and doesn't wake again."""
     with (
         contextlib.closing(UnlinkWatch()) as watch,
         contextlib.closing(reader(name)) as queue,

@@ -1,4 +1,4 @@
-"""A publisher whose stderr takes nothing: it delivers, obeys signals and counts the lines that were lost."""
+"""A publisher whose stderr is unwritable: it delivers, obeys signals and counts lost lines."""
 
 from __future__ import annotations
 

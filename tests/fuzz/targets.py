@@ -38,7 +38,7 @@ from tests import test_thrift_json
 from tests.dev_collector.test_check import refuse_constant, shape_of
 from tests.json_writer import test_writer
 from tests.support.ledgers import NAME, batch_of, fill, letter_of, opened
-from tests.support.segment_model import HEAD, MARKER, Segment
+from tests.support.segment_model import HEAD, MARKER, ModelSegment
 from tests.support.signed_requests import KEYS, sealed
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ SECRET: Final = "c2VjcmV0LWJ5dGVz"
 #: A line that gives the secret to its option, perhaps as the continuation of another value.
 _SECRET_LINE: Final = re.compile(rb"(?m)^[ \t]*key\.secret[ \t]*[=:][ \t]*SECRET")
 
-_SEGMENT: Final = Segment("2", bytes(range(16)))
+_SEGMENT: Final = ModelSegment("2", bytes(range(16)))
 
 
 def pieces_of(data: bytes, size: int) -> Iterator[bytes]:

@@ -1,1 +1,1 @@
-"""Tests beside the original."""
+"""Tests beside baseplate.py."""

@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Collect a module of tests, or what says that it lacks a tool."""
+    """Collect a module of tests, or one item that says which tool is missing."""
     return stand_in(not_installed("baseplate"), module_path, parent)

@@ -1,6 +1,6 @@
-"""The original, for tests beside it: its modules, and a real process of its event publisher.
+"""baseplate.py, for tests beside it: its modules, and a real process of its event publisher.
 
-It has no types to speak of and isn't installed where types are checked, so its modules are looked up by name.
+It has hardly any types and isn't installed where types are checked, so its modules are looked up by name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import ModuleType
 
-#: An object of the original, or one that was made for it.
+#: An object of baseplate.py, or one that was made for it.
 Untyped: TypeAlias = Any
 
 _DRIVER: Final = Path(__file__).with_name("original_publisher.py")
@@ -37,7 +37,7 @@ def original(name: str) -> ModuleType:
 def original_publisher(
     folder: Path, queue_name: str, url: str, **overrides: str
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run the original's event publisher for a queue; at the end it is killed, as it knows no other end."""
+    """Run baseplate.py's event publisher for a queue; at the end it is killed, the only way to stop it."""
     config_file = folder / f"{queue_name}.ini"
     config_file.write_text(config_text(queue_name, url, **overrides))
     arguments = [str(MAX_MESSAGE_SIZE), "--queue-name", queue_name, str(config_file)]

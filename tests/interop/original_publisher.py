@@ -1,6 +1,6 @@
-"""Runs the original's event publisher with events small enough for the limits of a stock Linux.
+"""Runs baseplate.py's event publisher with events small enough for the limits of a stock Linux.
 
-The first argument is the size of the largest event in bytes; all others are the original's.
+The first argument is the size of the largest event in bytes; all others are baseplate.py's.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Puts events on a queue, by our EventQueue or by the original's.
+"""Puts events on a queue, by our EventQueue or by baseplate.py's.
 
 Its arguments are `ours` or `theirs`, the queue's name, the first event, their number, and the sizes of the
 queue.
 
-A full queue is met by trying again, as a service in a hurry wouldn't: here every event counts.
+If the queue is full it tries again, which a service wouldn't: here every event counts.
 """
 
 from __future__ import annotations

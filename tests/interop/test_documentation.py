@@ -1,6 +1,6 @@
-"""The documentation of the original's `baseplate.lib.events`, walked through with the names changed.
+"""The documentation of baseplate.py's `baseplate.lib.events`, section by section, with the names changed.
 
-Each test is a section of it, in its order, with the words of its examples where they can stand as they are.
+Each test is a section of it, in its order, with its examples unchanged where possible.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.support.documents import blocks
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import drain
 from tests.support.schema_samples import PLAIN
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,7 +121,7 @@ def test_context_attributes_of_the_readme(tmp_path: Path, monkeypatch: pytest.Mo
         for queue, name in ((context.events_v2, "v2"), (context.events_production, "production")):
             queue.put(made)
             queue.close()
-            with SpoolReader(tmp_path / f"events-{name}") as reader:
+            with SpoolFileReader(tmp_path / f"events-{name}") as reader:
                 reader.read()
                 assert [serialize_v2_event(made)] == reader.events
 
@@ -144,7 +144,7 @@ def test_event_queue_takes_the_documented_arguments(name: str, posix_queue: Mess
 
 
 def test_event_queue_is_a_context_factory(name: str, posix_queue: MessageQueue) -> None:
-    """It has each method of the original's ContextFactory, with the same arguments."""
+    """It has each method of baseplate.py's ContextFactory, with the same arguments."""
     del posix_queue
     with EventQueue(name, serialize_v2_event) as queue:
         factory: ContextFactory = queue
@@ -166,7 +166,7 @@ def test_put_raises_the_documented_errors(name: str, posix_queue: MessageQueue) 
 
 
 def test_the_exceptions_are_made_and_caught_as_documented() -> None:
-    """`EventTooLargeError(size)` and `EventQueueFullError()` are EventErrors with the original's words."""
+    """`EventTooLargeError(size)` and `EventQueueFullError()` are EventErrors with baseplate.py's words."""
     theirs = original("lib.events")
     for ours, original_error in (
         (EventTooLargeError(102_401), theirs.EventTooLargeError(102_401)),
@@ -177,7 +177,7 @@ def test_the_exceptions_are_made_and_caught_as_documented() -> None:
 
 
 def test_every_documented_name_is_there() -> None:
-    """What the original's module has of its own can be imported from here, with the same constants."""
+    """All names that baseplate.py's module defines can be imported from here, with the same constants."""
     theirs = original("lib.events")
     documented = {
         name
@@ -192,7 +192,7 @@ def test_every_documented_name_is_there() -> None:
 
 
 def test_publishing_events(tmp_path: Path) -> None:
-    """The documented section of the INI file is good, under the documented command line."""
+    """The documented section of the INI file is valid with the documented command line."""
     config_file = tmp_path / "config_file.ini"
     config_file.write_text(CONFIG.format(secret=base64.b64encode(b"blob of randomness").decode()))
     command = [

@@ -1,4 +1,4 @@
-"""Beside the original: its framework, its event queue and its event publisher, all of them real."""
+"""Beside baseplate.py: its framework, its event queue and its event publisher, all real."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ BATCHES = {"2": "V2Batch", "2j": "V2JBatch"}
 
 
 class Arrivals:
-    """What has arrived at a collector for development, which takes signed events only."""
+    """The events at a collector for development, which accepts signed events only."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -60,7 +60,7 @@ class Arrivals:
             self._changed.notify_all()
 
     def wait_for(self, number: int) -> list[bytes]:
-        """Return the events as soon as there are so many."""
+        """Return the events as soon as there are this many."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._events) >= number, PATIENCE):
                 raise TimeoutError(f"{len(self._events)} of {number} events came")
@@ -69,7 +69,7 @@ class Arrivals:
 
 @pytest.fixture
 def posix_queue(name: str) -> Generator[MessageQueue]:
-    """The POSIX queue `/events-NAME`, made small before anybody else opens it."""
+    """The POSIX queue `/events-NAME`, made small before any other process opens it."""
     with small_queue(name) as queue:
         yield queue
 
@@ -95,7 +95,7 @@ def published(version: str, events: list[bytes]) -> bytes:
 
 
 def published_by_original(version: str, events: list[bytes]) -> Untyped:
-    """Return the original's serialized batch of these events."""
+    """Return baseplate.py's serialized batch of these events."""
     batch = getattr(original("sidecars.event_publisher"), BATCHES[version])(max_size=1 << 30)
     for event in events:
         batch.add(event)
@@ -103,7 +103,7 @@ def published_by_original(version: str, events: list[bytes]) -> Untyped:
 
 
 def batch_publisher(key_name: str, secret: bytes, *, hostname: str = "", version: str = "2") -> Untyped:
-    """Return the original's sender of batches."""
+    """Return baseplate.py's sender of batches."""
     metrics = original("lib.metrics")
     return original("sidecars.event_publisher").BatchPublisher(
         metrics.Client(metrics.NullTransport(log_if_unconfigured=False), "test"),
@@ -119,7 +119,7 @@ def json_event(*, serial: int) -> JSONEvent:
     return {"serial": serial, "text": 'Zoë\x00\n"'}
 
 
-# --- on the original's framework ---
+# --- on baseplate.py's framework ---
 
 
 @pytest.mark.parametrize("configured", [False, True])
@@ -176,7 +176,7 @@ def test_the_frameworks_reports_hold_the_gauges_of_the_queue(
         batches = iter([client.batch()])
 
         def next_batch() -> object:
-            """Give one batch, and then end the framework's loop, which would go on for ever."""
+            """Return one batch, and then end the framework's loop, which would run forever."""
             for batch in batches:
                 return batch
             raise KeyboardInterrupt
@@ -201,7 +201,7 @@ def test_the_frameworks_reports_hold_the_gauges_of_the_queue(
 def test_their_queue_into_our_publisher(
     name: str, posix_queue: MessageQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the original's EventQueue puts is delivered by our publisher, byte for byte and in order."""
+    """Events that baseplate.py's EventQueue puts are delivered by our publisher byte for byte, in order."""
     del posix_queue
     theirs = original("lib.events")
     monkeypatch.setattr(theirs, "MAX_QUEUE_SIZE", MAX_MESSAGES)
@@ -225,7 +225,7 @@ def test_their_queue_into_our_publisher(
 
 
 def test_a_queue_that_they_made_is_used_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the original was first, our EventQueue uses its queue, and their limits hold."""
+    """If baseplate.py was first, our EventQueue uses its queue, and their limits hold."""
     theirs = original("lib.events")
     monkeypatch.setattr(theirs, "MAX_QUEUE_SIZE", 2)
     monkeypatch.setattr(theirs, "MAX_EVENT_SIZE", 100)
@@ -261,7 +261,7 @@ def test_our_queue_into_their_publisher(
     posix_queue: MessageQueue,
     tmp_path: Path,
 ) -> None:
-    """What our EventQueue puts is delivered by the original's publisher, byte for byte and in order."""
+    """Events that our EventQueue puts are delivered by baseplate.py's publisher byte for byte, in order."""
     del posix_queue
     arrivals = Arrivals()
     events = [make(serial=serial) for serial in range(3 * MAX_MESSAGES)]
@@ -288,13 +288,13 @@ def test_our_queue_into_their_publisher(
 @pytest.mark.parametrize("make", [small_event, rich_event])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_thrift_events_are_the_same_bytes(shape: str, make: Callable[..., Any]) -> None:
-    """Every shape of generated class is serialized to the original's bytes."""
+    """Every shape of generated class is serialized to baseplate.py's bytes."""
     event = make(SHAPES[shape])
     assert original("lib.events").serialize_v2_event(event) == serialize_v2_event(event)
 
 
 def test_thrift_events_of_later_compilers_are_the_same_bytes() -> None:
-    """Classes of later compilers, recursive and with real enums, are serialized to the original's bytes."""
+    """Classes of later compilers, recursive and with real enums, are serialized to baseplate.py's bytes."""
     leaf = NEWER.Node(name="leaf", kind=NEWER.Kind.VOTE)
     event = NEWER.Node(name="root", kinds=[NEWER.Kind.VIEW, NEWER.Kind.REPORT], children=[leaf, leaf])
     assert original("lib.events").serialize_v2_event(event) == serialize_v2_event(event)
@@ -309,7 +309,7 @@ def test_thrift_events_of_later_compilers_are_the_same_bytes() -> None:
 def test_body_and_signature_are_the_same_bytes(
     version: str, events: list[bytes], key_name: str, secret: bytes
 ) -> None:
-    """Whatever the events and the key, body and signature are the original's, in the request as well."""
+    """Whatever the events and the key, body and signature are baseplate.py's, in the request as well."""
     theirs = published_by_original(version, events)
     body = published(version, events)
     assert theirs.serialized == body
@@ -323,7 +323,7 @@ def test_body_and_signature_are_the_same_bytes(
 
 @pytest.mark.parametrize("version", sorted(BATCHES))
 def test_requests_are_the_same_over_http(version: str) -> None:
-    """A collector gets the same request from either publisher, but for its date and new headers."""
+    """A collector gets the same request from either publisher, except for its date and new headers."""
     events = [json.dumps({"number": number}).encode() for number in range(1_200)]
     with FaultCollector() as collector:
         hostname = collector.url.removeprefix("http://")

@@ -1,4 +1,4 @@
-"""Beside the original under load: thousands of events of several producers, through either's publisher."""
+"""Beside baseplate.py under load: thousands of events of several producers, through either's publisher."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PRODUCER: Final = Path(__file__).with_name("producer.py")
 
 
 class Count:
-    """How often each event has arrived at a collector for development, which takes signed events only."""
+    """How often each event has arrived at a collector for development, which accepts signed events only."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -74,7 +74,7 @@ def producers(queue_name: str, *kinds: str) -> Generator[list[subprocess.Popen[b
 
 
 def events_of_producers(number: int) -> Counter[bytes]:
-    """Return what so many producers put, as either serializer has it."""
+    """Return the events of this many producers, as either serializer writes them."""
     return Counter(serialize_v2_event(event(serial)) for serial in range(number * EVENTS))
 
 
@@ -88,7 +88,7 @@ def events_of_producers(number: int) -> Counter[bytes]:
     ],
 )
 def test_all_events_arrive(publisher: str, kinds: list[str], *, name: str, tmp_path: Path) -> None:
-    """Whoever puts and whoever publishes, each event arrives once, byte for byte, in a signed batch."""
+    """Each event arrives once, byte for byte, in a signed batch, with any pair."""
     count = Count()
     expected = events_of_producers(len(kinds))
     run = publisher_process if publisher == "ours" else original_publisher

@@ -69,7 +69,7 @@ def test_typed_events_are_their_dicts(pair: Pair) -> None:
 
 @given(pair=typed_events.events(MAKERS))
 def test_the_reference_writes_the_same(pair: Pair) -> None:
-    """What the slow way writes is what the fast one writes."""
+    """The slow and the fast way write the same."""
     event, plain = pair
     assert plain_json(plain) == write_reference(event, None)
 
@@ -98,7 +98,7 @@ def test_dicts_that_come_again_are_the_same(
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_known_fields_that_json_has_not(bad: float) -> None:
-    """A float that JSON hasn't is an error in fields of which a writer knows that they are floats, too."""
+    """NaN and infinities are errors, also in fields that a writer knows to be floats."""
 
     @dataclass
     class Place:
@@ -215,7 +215,7 @@ def test_names_are_unique(keys: list[object]) -> None:
 
 
 def test_names_are_compared_as_text() -> None:
-    """Keys that are unequal but are the same text are an error too, also in a dict of known keys."""
+    """Unequal keys with the same text are an error, also in a dict of known keys."""
 
     class Same(str):
         __slots__ = ()
@@ -234,7 +234,7 @@ def test_names_are_compared_as_text() -> None:
 
 
 def test_a_mapping_that_has_a_key_twice() -> None:
-    """A mapping that gives a key twice, as some of headers or forms do, is an error."""
+    """A mapping that yields a key twice, like some for headers or forms, is an error."""
 
     class Form(dict[str, int]):
         def items(self) -> Any:  # noqa: ANN401 - of another type than that of dict
@@ -344,7 +344,7 @@ def money_or_error(value: object) -> object:
 
 @given(cents=st.integers(), path=strategies.paths)
 def test_default_is_asked_for_what_has_no_form(cents: int, path: list[str | int]) -> None:
-    """What the hook returns is written in place of a value, wherever that is, and can be typed too."""
+    """The result of the hook replaces a value, wherever that is, and the hook can be typed."""
     value: object = Money(cents)
     wanted: object = {"cents": cents, "day": "2026-01-02"}
     for step in reversed(path):
@@ -513,7 +513,7 @@ class Partial:
 
 
 def test_events_that_change_meanwhile() -> None:
-    """What another thread changes is written in some state, or is an `EventError`; it is always JSON."""
+    """If another thread changes an event, the output is JSON of some state, or an `EventError`."""
     event: dict[str, Any] = {
         "items": [1] * 30,
         "members": {f"k{number}": 1 for number in range(60)},
@@ -584,7 +584,7 @@ print([name for name in names if name in sys.modules.keys() - before])
 
 
 def test_members_of_any_enum_are_their_values() -> None:
-    """Also if its members are of another class that has a form."""
+    """An enum is written by value, even if its members are of another class with a form."""
 
     class Price(decimal.Decimal, enum.Enum):
         LOW = "1.5"

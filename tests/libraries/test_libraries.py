@@ -92,7 +92,7 @@ class Renamed(msgspec.Struct, rename="camel", tag="renamed", tag_field="kind", o
 
 
 class Optionally(msgspec.Struct, tag=True):
-    """A struct whose fields may be unset, also the first."""
+    """A struct whose fields may be unset, including the first."""
 
     first: int | msgspec.UnsetType
     last: str | msgspec.UnsetType = msgspec.UNSET
@@ -136,7 +136,7 @@ def test_structs_like_arrays_are_objects() -> None:
 
 
 class Model(pydantic.BaseModel):
-    """A model with what is written otherwise than it is named."""
+    """A model whose fields are written under other names."""
 
     user_id: int = pydantic.Field(alias="userId")
     name: str = pydantic.Field(serialization_alias="NAME")
@@ -155,7 +155,7 @@ class AliasModel(Model, serialize_by_alias=True):
 
 
 class ExtraModel(AliasModel, extra="allow"):
-    """A model that keeps fields that it doesn't have."""
+    """A model that keeps extra fields."""
 
 
 class SerializerModel(Model):

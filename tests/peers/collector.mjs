@@ -25,7 +25,7 @@ const MAX_SENT = 2 * MAX_SIZE;
 // Containers within each other in a body.
 const MAX_DEPTH = 64;
 
-// The secret of a key that nobody has, so that an unknown key takes as long as a known one.
+// The secret for an unknown key, so that it takes as long as a known one.
 const NOBODYS_SECRET = crypto.randomBytes(32);
 
 const SIGNATURE = /^key=([!#-&(-+\--~]+), mac=([0-9a-f]{64})$/;
@@ -96,7 +96,7 @@ function splitBody(body, version) {
   return items;
 }
 
-// Where one event ends and the next begins is told by depth alone; JSON.parse says afterwards whether it is JSON.
+// Depth alone shows where one event ends and the next begins; JSON.parse says afterwards whether it is JSON.
 function splitArray(text, version) {
   const opening = version === "2" ? /^\{"1":\{"lst":\["rec",[1-9][0-9]*,/.exec(text)?.[0] : "[";
   const closing = version === "2" ? "]}}" : "]";

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Collect a module of tests, or what says that it lacks a peer."""
+    """Collect a module of tests, or one item that says which peer is missing."""
     return stand_in(_what_is_missing(), module_path, parent)
 
 

@@ -24,12 +24,12 @@ Line: TypeAlias = dict[str, Any]
 
 COLLECTOR: Final = Path(__file__).with_name("collector.mjs")
 
-#: How often a peer is started anew because somebody else took its port meanwhile.
+#: How often a peer is restarted because another process took its port.
 _TRIES: Final = 5
 
 
 def peers_folder() -> Path:
-    """Return where the peers are."""
+    """Return the folder of the peers."""
     return Path(os.environ["PEERS_FOLDER"])
 
 
@@ -39,7 +39,7 @@ def node() -> str:
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a port of loopback that nobody has at this moment."""
+    """Return a loopback port that is free at this moment."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -50,15 +50,15 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 def started(
     command: Callable[[], list[str]], answers: Callable[[], bool], log: Path
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a process until the end of the block, from when it answers on.
+    """Run a process until the end of the block, which begins when it answers.
 
     Args:
-        command: Gives its arguments, with other ports at each call.
-        answers: Tells whether it is there.
-        log: Where its output goes.
+        command: Returns its arguments, with other ports at each call.
+        answers: Returns whether it answers.
+        log: The file of its output.
 
     Raises:
-        RuntimeError: It doesn't stay, whatever the ports.
+        RuntimeError: It ends, whatever the ports.
     """
     for _ in range(_TRIES):
         with log.open("ab") as output, subprocess.Popen(command(), stdout=output, stderr=output) as process:
@@ -73,7 +73,7 @@ def started(
 
 
 def can_connect(port: int) -> bool:
-    """Tell whether something listens on a port."""
+    """Return whether something listens on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), PATIENCE).close()
     except ConnectionRefusedError:
@@ -119,7 +119,7 @@ class Statsd:
 
 @contextmanager
 def statsd(folder: Path) -> Generator[Statsd]:
-    """Run the statsd daemon, which keeps all that it is sent."""
+    """Run the statsd daemon, which keeps all metrics sent to it."""
     daemon = Statsd()
     config_file = folder / "statsd.js"
 
@@ -143,7 +143,7 @@ def statsd(folder: Path) -> Generator[Statsd]:
 
 @final
 class NodeCollector:
-    """The collector in another language, seen by what it prints."""
+    """The collector in another language, observed through its output."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -162,10 +162,10 @@ class NodeCollector:
                 self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[list[Line]], bool]) -> list[Line]:
-        """Return what it has printed as soon as a condition holds of it.
+        """Return its output as soon as a condition holds for it.
 
         Raises:
-            TimeoutError: It didn't.
+            TimeoutError: It doesn't in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self._lines), PATIENCE):
@@ -173,18 +173,18 @@ class NodeCollector:
             return list(self._lines)
 
     def wait_for_events(self, number: int) -> list[bytes]:
-        """Return the events that it took, once there are so many."""
+        """Return the events that it accepted, once there are this many."""
         return events_in(self.wait_for(lambda lines: len(events_in(lines)) >= number))
 
 
 def events_in(lines: list[Line]) -> list[bytes]:
-    """Return the events of what a collector printed."""
+    """Return the events in a collector's output."""
     return [event.encode() for line in lines for event in line.get("events", [])]
 
 
 @contextmanager
 def node_collector(*options: str) -> Generator[NodeCollector]:
-    """Run the collector in another language, on a port that the system gives it."""
+    """Run the collector in another language, on a port that the system chooses."""
     key = f"{KEY_NAME}={vector_files.in_base64(SECRET)}"
     command = [node(), str(COLLECTOR), "--key", key, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

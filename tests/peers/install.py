@@ -1,4 +1,4 @@
-"""Gets the peers into a folder, and changes nothing else of the host: `python -m tests.peers.install FOLDER`.
+"""Installs the peers into a folder and nowhere else: `python -m tests.peers.install FOLDER`.
 
 statsd comes from npm, in the release of the lock file. nginx is the host's, or else Debian's package,
 unpacked: that takes neither root nor an installation.
@@ -25,10 +25,10 @@ def install_statsd(folder: Path) -> None:
 
 def install_node(folder: Path) -> None:
     """Put Node at `folder/node`: the program itself, since what is on the PATH may only start it."""
-    told = subprocess.run(["node", "-p", "process.execPath"], check=True, capture_output=True, text=True)
+    result = subprocess.run(["node", "-p", "process.execPath"], check=True, capture_output=True, text=True)
     target = folder / "node"
     target.unlink(missing_ok=True)
-    target.symlink_to(told.stdout.strip())
+    target.symlink_to(result.stdout.strip())
 
 
 def install_nginx(folder: Path) -> None:

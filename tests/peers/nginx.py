@@ -77,7 +77,7 @@ class Nginx:
         return [int(line.split()[0]) for line in self._access_log()]
 
     def has_answered(self, least: int) -> bool:
-        """Tell whether it has answered so many requests."""
+        """Return whether it has answered so many requests."""
         return len(self.statuses) >= least
 
     @property

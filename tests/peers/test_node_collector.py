@@ -46,7 +46,7 @@ def test_the_vectors_are_what_another_language_gives() -> None:
         ("tjson", "json", "[]"),
     ],
 )
-def test_a_wrong_vector_is_told(file: str, key: str, value: Any, *, tmp_path: Path) -> None:  # noqa: ANN401
+def test_a_wrong_vector_is_reported(file: str, key: str, value: Any, *, tmp_path: Path) -> None:  # noqa: ANN401
     """Each output of a vector is looked at."""
     shutil.copytree(vector_files.FOLDER, tmp_path, dirs_exist_ok=True)
     vectors = vector_files.load(file)
@@ -74,7 +74,7 @@ def test_all_events_arrive(version: str, *, tmp_path: Path) -> None:
         assert publisher.stop() == 0
 
 
-def test_duplicates_are_told_by_their_key(tmp_path: Path) -> None:
+def test_duplicates_are_recognised_by_their_key(tmp_path: Path) -> None:
     """Batches whose answer got lost come again under their key, so that each event is counted once."""
     events = make_events(40)
     with (

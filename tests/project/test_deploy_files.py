@@ -36,7 +36,7 @@ SPOOLS: Final = "/var/spool/events"
 #: What a service asks for that doesn't say otherwise.
 FULL: Final = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE)
 
-#: Seconds by which a publisher may end later than `shutdown.grace`: to put back what is in hand.
+#: Seconds by which a publisher may end later than `shutdown.grace`: to put back the events in memory.
 _TO_PUT_BACK: Final = 10.0
 
 #: Seconds that a disk may keep a publisher waiting that isn't stuck.
@@ -185,11 +185,11 @@ def test_the_image_is_pinned_to_a_python_that_is_tested() -> None:
     assert int(promised[1]) <= int(version[1]) <= int(promised[2])
 
 
-def test_every_file_is_told() -> None:
+def test_every_file_is_described() -> None:
     """The guide has every file of `deploy/`, and no other."""
     files = {str(path.relative_to(TOP)) for path in DEPLOY.rglob("*") if path.is_file()}
-    told = set(re.findall(r"\bdeploy/[\w/@.-]*\w", GUIDE.read_text()))
-    assert told == {name for name in files if not name.endswith(".dockerignore")}
+    named = set(re.findall(r"\bdeploy/[\w/@.-]*\w", GUIDE.read_text()))
+    assert named == {name for name in files if not name.endswith(".dockerignore")}
 
 
 def test_the_table_of_sizes_is_right() -> None:
@@ -211,7 +211,7 @@ def test_the_group_may_use_the_queue() -> None:
 
 
 def test_all_share_one_directory_of_spools() -> None:
-    """What makes the directory, who may write to it, and who is told of it: all name the same."""
+    """What creates the directory, who may write to it, and who is configured with it: all name the same."""
     made = re.findall(r"(?m)^d (\S+) (\d+) (\w+) (\w+) -$", TMPFILES.read_text())
     assert [(SPOOLS, "2770", "root", *settings_of(UNIT)["Group"])] == made
     assert [f"-{SPOOLS}"] == settings_of(UNIT)["ReadWritePaths"]
@@ -251,4 +251,4 @@ def test_every_example_of_a_configuration_is_good(
     path = tmp_path / "config.ini"
     path.write_text(text.replace("Base64-encoded-blob-of-randomness", "c2VjcmV0"))
     assert main(["--check", "--queue-name", name, str(path)]) == 0
-    assert " is good" in capsys.readouterr().out
+    assert " is valid" in capsys.readouterr().out

@@ -29,7 +29,7 @@ from baseplate_events.testing import InMemoryEventQueue
 from tests.support.commands import IMPORTING, run
 from tests.support.documents import DOCUMENTS, TOP, Block, blocks
 from tests.support.schema_samples import PLAIN, small_event
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -165,7 +165,7 @@ def event_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[
 
 def arrived(spool: Path, name: str) -> list[Any]:
     """Return the events in a spool, parsed."""
-    with SpoolReader(spool / f"events-{name}") as reader:
+    with SpoolFileReader(spool / f"events-{name}") as reader:
         reader.read()
         return [json.loads(event) for event in reader.events]
 

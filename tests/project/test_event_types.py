@@ -1,6 +1,6 @@
 """The README's table of event types is what mypy, pyright and `put` say of each.
 
-`tox -e types` runs it. To write the table anew, run `python -m tests.project.test_event_types`.
+`tox -e types` runs it. To rewrite the table, run `python -m tests.project.test_event_types`.
 """
 
 from __future__ import annotations

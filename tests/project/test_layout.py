@@ -80,7 +80,7 @@ FILES: Final = {
 
 
 def imports_of(folder: tuple[str, ...], tree: ast.Module) -> Iterator[str]:
-    """Give what a module of a folder imports: `.events` for a module of the package, `json` for any other."""
+    """Yield the imports of a module of a folder: `.events` for a module of the package, `json` for others."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -102,7 +102,7 @@ IMPORTS: Final = {
 
 
 def within(module: str, *parts: str) -> bool:
-    """Say whether a module is one of these parts, or is in one of them."""
+    """Return whether a module is one of these parts, or is in one of them."""
     return any(module == part or module.startswith(f"{part}.") for part in parts)
 
 

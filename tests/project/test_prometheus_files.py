@@ -94,9 +94,9 @@ def test_counters_are_not_taken_for_levels(text: str) -> None:
 def test_the_guide_has_every_alert() -> None:
     """The guide says what to do for each alert, in the order of the file, with the same severity."""
     section = GUIDE.read_text().partition("\n### Alerts\n")[2].partition("\n## ")[0]
-    told = re.findall(r"(?m)^#### (\w+)\n\n\*(\w+)\.\* ", section)
+    named = re.findall(r"(?m)^#### (\w+)\n\n\*(\w+)\.\* ", section)
     severities = {name: re.findall(r"severity: (\w+)", rule) for name, rule in alerts().items()}
-    assert [(name, [severity.lower()]) for name, severity in told] == list(severities.items())
+    assert [(name, [severity.lower()]) for name, severity in named] == list(severities.items())
     assert set(itertools.chain(*severities.values())) == {"critical", "warning"}
     assert metrics_in(section) <= exported().keys()
     linked = set(re.findall(r"\bEvent(?:s|Publisher)?[A-Z][a-z]\w+|DeadLetters\w+", section))

@@ -49,7 +49,7 @@ def test_operations_name_what_a_reload_applies() -> None:
     assert named - excepted == {option.name for option in OPTIONS if option.reload}
 
 
-def test_every_exception_is_told() -> None:
+def test_every_exception_is_described() -> None:
     """The README names every exception that a service can meet."""
     text = README.read_text()
     names = [name for name in vars(errors) if name.startswith("Event")]

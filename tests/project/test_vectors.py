@@ -44,7 +44,7 @@ def unportable(vector: Vector) -> set[str]:
     return {"Content-Length", compressed}
 
 
-def test_every_file_is_told() -> None:
+def test_every_file_is_described() -> None:
     """The folder holds the files that the generator writes, and its README describes each."""
     assert set(FILES) == {path.stem for path in FOLDER.glob("*.json")} == set(vector_files.make_all())
     text = (FOLDER / "README.md").read_text()
@@ -53,7 +53,7 @@ def test_every_file_is_told() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_files_are_what_the_package_gives(name: str) -> None:
-    """Each file stands as the generator would write it, but for what compressors are free to choose."""
+    """Each file stands as the generator would write it, except for what compressors are free to choose."""
     expected = load(name)
     made: list[Vector] = json.loads(json.dumps(vector_files.make_all()[name]))
     if name != "signatures":
@@ -62,7 +62,7 @@ def test_the_files_are_what_the_package_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("vector", load("requests"), ids=lambda vector: vector["name"])
-def test_our_collector_answers_as_told(vector: Vector) -> None:
+def test_our_collector_answers_as_requested(vector: Vector) -> None:
     """The collector for development gives each request its status, and takes its events as they are."""
     keys = {name: base64.b64decode(secret) for name, secret in vector["keys"].items()}
     headers = list(vector["headers"].items())
@@ -78,7 +78,7 @@ def test_our_collector_answers_as_told(vector: Vector) -> None:
     "vector", [vector for vector in load("requests") if vector["status"] == 200], ids=lambda v: v["name"]
 )
 def test_a_good_request_is_ours(vector: Vector) -> None:
-    """Our publisher makes the same request of the same events, inflated, and every header of it is told."""
+    """Our publisher builds the same request, inflated, and the vector lists all its headers."""
     version = vector["target"].removeprefix("/v")
     body = FORMATS[version].join(tuple(event.encode() for event in vector["events"]))
     request = build_request(body, key_name=KEY_NAME, secret=SECRET, level=3, wall_time=WALL_TIME)

@@ -18,7 +18,7 @@ class Monkey(Protocol):
         ...
 
     def is_module_patched(self, mod_name: str) -> bool:
-        """Tell whether that was done to a module."""
+        """Return whether a module was patched."""
         ...
 
 

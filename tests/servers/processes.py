@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from tests.support.spool_reader import SpoolReader
+    from tests.support.spool_reader import SpoolFileReader
 
 #: Clients that send requests at the same time: more than any server here has workers.
 CLIENTS = 8
@@ -211,7 +211,7 @@ class SpoolSource:
         reader: Its reader.
     """
 
-    def __init__(self, reader: SpoolReader) -> None:
+    def __init__(self, reader: SpoolFileReader) -> None:
         self._reader = reader
         self._taken = 0
 

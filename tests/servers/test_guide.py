@@ -21,7 +21,7 @@ from tests.support.commands import IMPORTING, run
 from tests.support.documents import blocks
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
 from tests.support.sandbox import Sandbox, sandbox, with_python
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def environ() -> dict[str, str]:
 class SpoolPlace:
     """A place whose events go into a spool."""
 
-    def __init__(self, reader: SpoolReader, directory: Path) -> None:
+    def __init__(self, reader: SpoolFileReader, directory: Path) -> None:
         self.environ = {**environ(), SPOOL_VARIABLE: str(directory)}
         self._reader = reader
 
@@ -129,7 +129,7 @@ def spool(tmp_path: Path) -> Generator[Place]:
     folder = tmp_path / "spool" / f"events-{QUEUE}"
     folder.mkdir(parents=True)
     folder.chmod(0o700)
-    with SpoolReader(folder) as reader:
+    with SpoolFileReader(folder) as reader:
         yield SpoolPlace(reader, folder.parent)
 
 
@@ -187,7 +187,7 @@ def test_a_job_of_the_guide(shop: Path, place: Place, command: str) -> None:
     """It ends well, and its events arrive."""
     result = run(*place.command(shop, command), environ=place.environ)
     # The queue is as small as tests have them, which is logged.
-    errors = [line for line in result.err.splitlines() if "it was made with room for" not in line]
+    errors = [line for line in result.err.splitlines() if "it was created with room for" not in line]
     assert (0, []) == (result.status, errors)
     views = [("view", "a"), ("view", "b")]
     reads = [("read", "a"), ("read", "b")] if "asyncio" in command else []

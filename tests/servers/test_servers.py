@@ -16,7 +16,7 @@ from baseplate_events.events import SPOOL_VARIABLE
 from tests.servers.processes import CLIENTS, Load, Reader, Server, SpoolSource, serve
 from tests.support.commands import IMPORTING, Result, run
 from tests.support.publishers import MAX_MESSAGES, small_queue
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ def spool_reader(directory: Path, name: str) -> Generator[Reader]:
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, (0, hard))
         try:
             EventQueue(name, bytes, strict_size=True).close()  # makes the folder, to lock
-            with SpoolReader(directory / f"events-{name}") as source, Reader(SpoolSource(source)) as reader:
+            with (
+                SpoolFileReader(directory / f"events-{name}") as source,
+                Reader(SpoolSource(source)) as reader,
+            ):
                 yield reader
                 # Each server closed what it wrote to, and nothing came behind the reader's back.
                 assert source.read() == 0

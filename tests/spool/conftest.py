@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def place() -> Generator[Path]:
-    """Give the directory that services and publisher share; no descriptors must be left open."""
+    """Yield the directory that services and publisher share; no descriptors must be left open."""
     before = open_files()
     with fresh_place() as path:
         yield path

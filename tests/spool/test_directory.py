@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 
 def do_nothing(*_: object) -> None:
-    """Stand in for a system call that a file system only pretends to do."""
+    """A stand-in for a system call that a file system only pretends to do."""
 
 
 def fail_with(number: int) -> Callable[..., NoReturn]:
-    """Return what stands in for a system call that fails."""
+    """Return a stand-in for a system call that fails."""
 
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
@@ -78,7 +78,7 @@ def problem_of(place: Path, mode: int = PRIVATE, *, prepared: SpoolDirectory | N
 
 @pytest.mark.parametrize("mode", [0, 0o400, 0o640, 0o644, 0o666, 0o700, 0o2660, -1])
 def test_a_mode_is_private_or_shared(mode: int) -> None:
-    """Others are refused, with those that can be used."""
+    """Other modes are refused, with those that can be used."""
     with pytest.raises(ValueError, match=r"must be 0o600, .* or 0o660, .*not -?0o"):
         SpoolDirectory("/spool", "v2", mode=mode)
 
@@ -92,7 +92,7 @@ def test_a_directory_is_an_absolute_path(directory: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "/", "../v2", "a\0"])
 def test_a_name_is_part_of_a_file_name(name: str) -> None:
-    """It leads nowhere else."""
+    """The name can't lead out of the directory."""
     with pytest.raises(ValueError, match="without a slash"):
         SpoolDirectory("/spool", name, mode=PRIVATE)
 
@@ -133,12 +133,12 @@ def test_paths_are_any_bytes(place: Path, mode: int) -> None:
 
 
 def test_a_directory_that_isnt_there_is_an_error(place: Path) -> None:
-    """It isn't made, as it may be a volume that isn't mounted; the error says so."""
+    """A missing directory isn't created, since it may be a volume that isn't mounted; the error says so."""
     missing = place / "missing"
     (place / "link").symlink_to(missing)
     for path in (missing, missing / "deeper", place / "link"):
         problem = problem_of(path)
-        assert f"there is no directory {path}; create it, or mount the volume" in problem
+        assert f"the directory {path} doesn't exist; create it, or mount the volume" in problem
         assert not missing.exists()
     (place / "file").touch()
     for path in (place / "file", place / "file" / "deeper"):
@@ -147,7 +147,7 @@ def test_a_directory_that_isnt_there_is_an_error(place: Path) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_is_used_as_it_is(place: Path, mode: int) -> None:
-    """What is in it stays, and a directory may be a link."""
+    """An existing folder keeps its files, and the directory may be a link."""
     write_file(spool_in(place, mode), "one")
     (place / "link").symlink_to(place)
     write_file(spool_in(place / "link", mode), "two")
@@ -156,7 +156,7 @@ def test_a_folder_is_used_as_it_is(place: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_is_in_the_place_of_the_folder_stays(place: Path, mode: int) -> None:
-    """A link isn't followed, a pipe isn't waited for, and the error says what is in the way."""
+    """A link isn't followed, a pipe doesn't block, and the error says what is in the way."""
     elsewhere = place / "elsewhere"
     elsewhere.mkdir(0o755)
     folder = folder_of(place)
@@ -165,10 +165,10 @@ def test_what_is_in_the_place_of_the_folder_stays(place: Path, mode: int) -> Non
         assert "it is a symbolic link" in problem_of(place, mode)
         folder.unlink()
     os.mkfifo(folder)
-    assert "it isn't a directory; move away" in problem_of(place, mode)
+    assert "it isn't a directory; move that file away" in problem_of(place, mode)
     folder.unlink()
     folder.write_bytes(b"theirs")
-    assert "it isn't a directory; move away" in problem_of(place, mode)
+    assert "it isn't a directory; move that file away" in problem_of(place, mode)
     assert b"theirs" == folder.read_bytes()
     assert set() == names_in(elsewhere)
     assert 0o755 == mode_of(elsewhere)
@@ -192,7 +192,7 @@ identities = st.sampled_from([(0, (0,)), (0, (0, TEAM)), (USER, (USER,)), (USER,
 def test_a_folder_is_judged_by_its_owner_group_and_mode(
     identity: tuple[int, tuple[int, ...]], owner: int, group: int, bits: int, mode: int
 ) -> None:
-    """It ends with the permissions that the judgement gives it, or is refused and stays as it was."""
+    """The folder gets the permissions that the judgement requires, or is refused unchanged."""
     user, groups = identity
     expected = DirectoryAccess(owner, group, bits, user, set(groups), mode == SHARED).judge()
     with fresh_place() as place:
@@ -228,7 +228,7 @@ def test_a_folder_is_judged_by_its_owner_group_and_mode(
 @pytest.mark.parametrize("parent", [0o777, 0o1777, 0o2777])
 @pytest.mark.parametrize("mode", MODES)
 def test_the_directory_above_is_the_administrators(place: Path, parent: int, mode: int) -> None:
-    """A volume that is root's and open to all is as good as any, sticky or not."""
+    """A volume of root that is open to all is fine, sticky or not."""
     os.chown(place, 0, TEAM)
     place.chmod(parent)
     with as_member(USER, USER, TEAM):
@@ -261,7 +261,7 @@ def test_a_group_shares_a_spool(place: Path) -> None:
 
 @needs_root
 def test_users_start_at_the_same_moment(place: Path) -> None:
-    """Those of a common group find a folder that they may use, whoever makes it."""
+    """Users of a common group may use the folder, whoever creates it."""
     os.chown(place, 0, TEAM)
     place.chmod(0o2777)
     code = f"""
@@ -315,7 +315,7 @@ for number in range(rounds):
 def test_another_process_makes_the_folder_first(
     place: Path, mode: int, used: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its files stay, and both use the same folder; nothing else is left."""
+    """If two processes create a folder, both use the same one; its files stay, and nothing else is left."""
     mkdir = os.mkdir
     other = SpoolDirectory(str(place), "v2", mode=mode)
 
@@ -337,7 +337,7 @@ def test_another_process_makes_the_folder_first(
 def test_a_directory_that_is_deleted_again_at_once_is_made_again(
     place: Path, mode: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever deletes it may come between any two steps."""
+    """The folder may be deleted between any two steps."""
     spool = spool_in(place, mode)
     shutil.rmtree(place)
     mkdir, deletions = os.mkdir, iter(range(3))
@@ -353,7 +353,7 @@ def test_a_directory_that_is_deleted_again_at_once_is_made_again(
 
 
 def test_a_folder_that_cant_be_renamed_is_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error of the system comes through if it means a full disk."""
+    """A folder that can't be renamed is removed; an error that means a full disk is passed on."""
     spool = spool_in(place, SHARED)
     folder_of(place).rmdir()
     monkeypatch.setattr(os, "rename", fail_with(errno.EDQUOT))
@@ -369,8 +369,9 @@ def test_a_directory_that_a_user_may_not_use(place: Path) -> None:
     """The error says who may not do what, and which commands help."""
     with as_member(USER, USER):
         problem = problem_of(place)
-        assert f"this process of user {USER} may not make it in {place} (of user 0, group 0, mode " in problem
-        assert f"may not make it in {place}" in problem_of(place, SHARED)
+        owner = "of user 0, group 0, mode "
+        assert f"this process of user {USER} may not create it in {place} ({owner}" in problem
+        assert f"may not create it in {place}" in problem_of(place, SHARED)
     place.chmod(0o700)
     with as_member(USER, USER):
         assert f"this process of user {USER} may not reach {place}" in problem_of(place)
@@ -387,7 +388,7 @@ def test_a_service_that_lost_its_privileges(place: Path) -> None:
 
 
 def test_a_file_system_that_ignores_modes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It can't keep strangers out."""
+    """A file system that ignores modes is refused: it can't keep strangers out."""
     folder_of(place).mkdir()
     folder_of(place).chmod(0o777)
     monkeypatch.setattr(os, "fchmod", do_nothing)
@@ -401,7 +402,7 @@ def test_a_file_system_that_ignores_modes(place: Path, monkeypatch: pytest.Monke
 
 
 def test_a_process_with_too_many_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is named."""
+    """A process without free descriptors gets an error that names the limit."""
     spool_in(place)
     for number, expected in (
         (errno.EMFILE, "ulimit -n"),
@@ -414,7 +415,7 @@ def test_a_process_with_too_many_files(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_folder_that_is_deleted_all_the_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That has an end."""
+    """A folder that is deleted again and again is an error in the end."""
     mkdir = os.mkdir
 
     def make_and_delete(path: str, mode: int) -> None:
@@ -430,7 +431,7 @@ def test_a_folder_that_is_deleted_all_the_time(place: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "ceph", "fuse.glusterfs"])
 def test_a_network_file_system_is_refused(place: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names its type, and nothing is made there."""
+    """A network file system is refused by its type, and nothing is created there."""
     fake_mountinfo(place, kind, monkeypatch)
     spool = SpoolDirectory(str(place), "v2", mode=PRIVATE)
     with pytest.raises(EventQueueUnavailableError, match=f"is of type {kind} and can't hold a spool"):
@@ -443,7 +444,7 @@ def test_a_network_file_system_is_refused(place: Path, kind: str, monkeypatch: p
 def test_an_unproven_file_system_is_tried_out(
     place: Path, mode: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If it works, there is one warning for all spools of this path; else it is refused, and left empty."""
+    """If the probe passes, there is one warning per path; otherwise the spool is refused, and left empty."""
     fake_mountinfo(place, "virtiofs", monkeypatch)
     for _ in range(3):
         spool_in(place, mode)
@@ -452,14 +453,14 @@ def test_an_unproven_file_system_is_tried_out(
     assert "WARNING" == record.levelname
     text = record.getMessage()
     assert text.startswith(
-        f"Event queue {folder_of(place)} is on a file system of type virtiofs: it does what"
+        f"Event queue {folder_of(place)} is on a file system of type virtiofs: it passed all checks"
     )
 
     with monkeypatch.context() as patch:
         patch.setattr(directory_module, "_warned", set[tuple[str, str]]())
         patch.setattr(os, "write", fail_with(errno.EDQUOT))
         spool_in(place, mode)
-    assert "can't be tried out (Disk quota exceeded)" in caplog.records[1].getMessage()
+    assert "couldn't be checked (Disk quota exceeded)" in caplog.records[1].getMessage()
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", do_nothing)
         assert "type virtiofs and can't hold a spool: a lock doesn't keep out" in problem_of(place, mode)
@@ -473,7 +474,7 @@ def test_an_unproven_file_system_is_tried_out(
 def test_a_system_without_types_is_tried_out_silently(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It isn't Linux, and there is nothing to say about it."""
+    """Without mountinfo there is no warning."""
     monkeypatch.setattr(file_systems, "_MOUNTINFO", str(place / "missing"))
     assert spool_in(place).file_system is None
     assert [] == caplog.records
@@ -484,7 +485,7 @@ def test_a_system_without_types_is_tried_out_silently(
 def test_a_local_disk_isnt_tried_out(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A service doesn't start with needless writes."""
+    """A known file system isn't probed: a service doesn't start with needless writes."""
     fake_mountinfo(place, "xfs", monkeypatch)
     monkeypatch.setattr(fcntl, "flock", do_nothing)
     assert "xfs" == spool_in(place).file_system
@@ -492,7 +493,7 @@ def test_a_local_disk_isnt_tried_out(
 
 
 def test_systems_without_locks_are_refused_when_a_queue_is_opened(place: Path) -> None:
-    """There, the package can still be imported; on Windows, `os` has fewer names as well."""
+    """Without `fcntl` the package can still be imported, even with the fewer names of `os` on Windows."""
     code = """
 import os, sys
 sys.modules["fcntl"] = None
@@ -516,7 +517,7 @@ except EventQueueUnsupportedError as exc:
 @needs_root
 @pytest.mark.parametrize("mode", MODES)
 def test_disks_that_take_nothing(place: Path, mode: int) -> None:
-    """Full and read-only: the errors of the system come through, except when the spool is prepared."""
+    """The errors of a full or read-only disk are passed on, except by `prepare`."""
     code = f"""
 import errno, os, shutil, subprocess, sys
 from baseplate_events.errors import EventQueueUnavailableError
@@ -581,7 +582,7 @@ attempt(spool.prepare)
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_that_was_deleted_is_made_again(place: Path, mode: int) -> None:
-    """Whoever has it open gets an error, and whoever opens it gets a fresh one."""
+    """After the folder was deleted, an open one raises an error, and opening it creates a fresh one."""
     spool = spool_in(place, mode)
     with spool.open() as before:
         fd = before.create("one")
@@ -602,7 +603,7 @@ def test_a_folder_that_was_deleted_is_made_again(place: Path, mode: int) -> None
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bits", [0o755, 0o1777, 0o2770])
 def test_a_directory_that_was_deleted_is_made_again(place: Path, mode: int, bits: int) -> None:
-    """With the mode that it had, if it was there once; the one above it isn't made."""
+    """A deleted directory is recreated with its former mode; the one above it isn't."""
     inner = place / "deep" / "spool"
     inner.mkdir(parents=True)
     inner.chmod(bits)
@@ -615,18 +616,18 @@ def test_a_directory_that_was_deleted_is_made_again(place: Path, mode: int, bits
     assert bits == mode_of(inner)
     assert b"data" == (folder_of(inner) / "one").read_bytes()
     shutil.rmtree(inner.parent)
-    assert f"there is no directory {inner}; create it" in problem_of(inner, prepared=spool)
+    assert f"the directory {inner} doesn't exist; create it" in problem_of(inner, prepared=spool)
     assert set() == names_in(place)
 
 
 def test_a_directory_is_made_only_if_it_was_there(place: Path) -> None:
-    """Without `prepare`, none is."""
+    """Without `prepare`, no directory is recreated."""
     missing = place / "missing"
     spool = SpoolDirectory(str(missing), "v2", mode=PRIVATE)
-    assert f"there is no directory {missing}" in problem_of(missing, prepared=spool)
+    assert f"the directory {missing} doesn't exist" in problem_of(missing, prepared=spool)
     with pytest.raises(EventQueueUnavailableError):
         spool.prepare()
-    assert f"there is no directory {missing}" in problem_of(missing, prepared=spool)
+    assert f"the directory {missing} doesn't exist" in problem_of(missing, prepared=spool)
     assert set() == names_in(place)
 
 

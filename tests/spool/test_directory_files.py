@@ -1,4 +1,4 @@
-"""The files in a spool: created, locked, renamed, deleted and added up, beside what else is there."""
+"""The files in a spool: created, locked, renamed, deleted and measured, among other files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SLACK: Final = 128 * 1_024
     mode=st.sampled_from(MODES),
 )
 def test_what_is_used_is_data_in_files(files: list[tuple[int, int]], mode: int) -> None:
-    """Holes don't count, nor does the end of a block behind the end of a file, or what isn't a segment."""
+    """Holes don't count, nor do the rest of a file's last block and files that aren't segments."""
     with fresh_place() as place:
         spool = spool_in(place, mode)
         outside = place / "large"
@@ -74,7 +74,7 @@ def test_what_is_used_is_data_in_files(files: list[tuple[int, int]], mode: int) 
 
 
 def test_space_that_is_given_back_doesnt_count(place: Path) -> None:
-    """Where holes are punched into a file, its size stays."""
+    """Punching holes into a file keeps its size."""
     need_command("fallocate")
     spool = spool_in(place)
     write_file(spool, "one.segment", bytes(range(1, 251)) * 1_000)
@@ -153,7 +153,7 @@ def test_a_file_is_created_once_and_appended_to(place: Path) -> None:
 def test_a_file_that_cant_get_its_mode_isnt_there(
     place: Path, exc: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is deleted and closed, and the error comes through."""
+    """A file that can't be prepared is deleted and closed, and the error is passed on."""
     spool = spool_in(place)
 
     def fail(*_: object) -> None:
@@ -168,7 +168,7 @@ def test_a_file_that_cant_get_its_mode_isnt_there(
 
 
 def test_a_file_keeps_its_identity(place: Path) -> None:
-    """It is the same after it was published, until it is deleted; then it has no name."""
+    """A file stays the same when it is published; after its deletion it has no name."""
     spool = spool_in(place)
     with spool.open() as folder:
         fd = folder.create("one")
@@ -189,7 +189,7 @@ def test_a_file_keeps_its_identity(place: Path) -> None:
 
 
 def test_a_folder_is_closed_once(place: Path) -> None:
-    """Files that were opened through it stay open, and a number of its own that is reused isn't closed."""
+    """Files that were opened through it stay open, and a reused descriptor number isn't closed."""
     spool = spool_in(place)
     with spool.open() as folder:
         fd = folder.create("one")
@@ -226,7 +226,7 @@ def test_a_writer_keeps_the_publisher_out(place: Path) -> None:
 
 
 def test_a_publisher_is_noticed(place: Path) -> None:
-    """While it holds the exclusive lock of its file, there is one; looking leaves no lock and no file."""
+    """There is a reader while its lock is held; the check leaves no lock and no file behind."""
     spool = spool_in(place)
     lock = folder_of(place) / READER_LOCK
     with spool.open() as folder:
@@ -242,7 +242,7 @@ def test_a_publisher_is_noticed(place: Path) -> None:
 
 
 def test_what_isnt_the_publishers_file_says_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links aren't followed, pipes not waited for, and errors don't come through."""
+    """Links aren't followed, pipes don't block, and errors are swallowed."""
     spool = spool_in(place)
     lock = folder_of(place) / READER_LOCK
     with spool.open() as folder:
@@ -262,8 +262,8 @@ def test_what_isnt_the_publishers_file_says_nothing(place: Path, monkeypatch: py
 
 
 @needs_root
-def test_a_publisher_that_cant_be_looked_at(place: Path) -> None:
-    """Its file may be closed to this user."""
+def test_a_publisher_that_cant_be_checked(place: Path) -> None:
+    """The lock file may be closed to this user."""
     os.chown(place, 0, TEAM)
     place.chmod(0o2770)
     spool = spool_in(place, SHARED)

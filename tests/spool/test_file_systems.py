@@ -60,7 +60,7 @@ def escaped(text: bytes) -> bytes:
 
 @st.composite
 def mounts(draw: st.DrawFn) -> tuple[tuple[bytes, ...], str, bytes]:
-    """Give a mount: the parts of its path, its type, and its line."""
+    """Return a mount: the parts of its path, its type, and its line."""
     point, kind = draw(paths), draw(kinds)
     tags = b"".join(draw(st.lists(st.sampled_from([b"shared:1 ", b"master:2 ", b"unbindable "]), max_size=2)))
     root = escaped(as_path(draw(paths)))
@@ -146,12 +146,12 @@ def test_the_lines_of_a_container() -> None:
     ],
 )
 def test_file_systems_are_judged_by_their_types(kind: str | None, expected: Suitability) -> None:
-    """Local ones are suitable, those of a network aren't, and of all others only a probe can say."""
+    """Local file systems are suitable, network ones aren't, and all others need a probe."""
     assert expected is judge_file_system(kind)
 
 
 def test_the_type_is_that_of_the_system(tmp_path: Path) -> None:
-    """The system says the same of any directory, also by way of a link, and of what isn't there."""
+    """The result agrees with the system for any directory, also through a link, and for missing paths."""
     need_command("df")
     (tmp_path / "link").symlink_to("/proc")
     for path in ("/", "/proc", "/dev", str(tmp_path), str(tmp_path / "link")):
@@ -191,7 +191,7 @@ def test_mounts_in_a_namespace_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_system_without_mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There, no type is known."""
+    """Without mountinfo, no type is known."""
     monkeypatch.setattr(file_systems, "_MOUNTINFO", str(tmp_path / "missing"))
     assert file_system_of("/") is None
 
@@ -201,7 +201,7 @@ def test_a_system_without_mountinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Generator[int]:
-    """Give the descriptor of an empty directory, in which and of which nothing must be left."""
+    """Yield the descriptor of an empty directory, in which and of which nothing must be left."""
     folder = tmp_path / "probed"
     folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -213,7 +213,7 @@ def directory(tmp_path: Path) -> Generator[int]:
 
 
 def test_a_local_disk_passes(directory: int) -> None:
-    """It does all that a spool needs, and says how many blocks a file has."""
+    """A real file system passes the probe, and reports blocks."""
     assert probe(directory) is True
 
 
@@ -239,7 +239,7 @@ def test_a_file_system_without_locks_fails(directory: int, monkeypatch: pytest.M
 
 
 def test_locks_that_stay_are_noticed(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that outlives its file would keep a segment for ever."""
+    """A lock that outlives its file would keep a segment forever, so it is noticed."""
     kept: list[int] = []
     flock = fcntl.flock
 
@@ -268,7 +268,7 @@ def test_a_file_system_that_doesnt_append_fails(directory: int, monkeypatch: pyt
 
 
 def test_a_file_system_that_renames_by_copying_fails(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that leads to another file than before is noticed."""
+    """A name that leads to another file after a rename is noticed."""
 
     def copy(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         folder = f"/proc/self/fd/{src_dir_fd}"
@@ -281,7 +281,7 @@ def test_a_file_system_that_renames_by_copying_fails(directory: int, monkeypatch
 
 
 def test_a_file_system_that_cant_rename_fails(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it can't do at all is an error that says so."""
+    """An unsupported operation is an error that says so."""
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(UnsuitableError, match="Function not implemented"):
         probe(directory)
@@ -290,7 +290,7 @@ def test_a_file_system_that_cant_rename_fails(directory: int, monkeypatch: pytes
 def test_a_full_disk_is_no_failure_of_the_file_system(
     directory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It can't be tried out then."""
+    """On a full disk the probe can't be made."""
 
     def write(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -335,5 +335,5 @@ def test_locks_are_those_of_a_model(steps: list[tuple[int, str]]) -> None:
 
 
 def test_this_system_has_locks() -> None:
-    """Tests run where it has."""
+    """The systems of these tests have file locks."""
     assert can_lock()

@@ -30,21 +30,21 @@ from baseplate_events.spool.format import (
     UnreadableSegmentError,
 )
 from tests.support import segment_vectors, strategies, vector_files
-from tests.support.segment_model import HEAD, MARKER, Segment
+from tests.support.segment_model import HEAD, MARKER, ModelSegment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.vector_files import Vector
 
-OURS = Segment("2", bytes(range(16)))
+OURS = ModelSegment("2", bytes(range(16)))
 
 #: Segments whose records must not pass for ours, as alike as segments can be.
 OTHERS = (
-    Segment("2", bytes(16)),
-    Segment("2j", OURS.identity),
-    Segment("2", OURS.identity[:4] + bytes(12)),
-    Segment("2", bytes(4) + OURS.identity[4:]),
+    ModelSegment("2", bytes(16)),
+    ModelSegment("2j", OURS.identity),
+    ModelSegment("2", OURS.identity[:4] + bytes(12)),
+    ModelSegment("2", bytes(4) + OURS.identity[4:]),
 )
 
 HEADER = Header(*OURS)
@@ -61,7 +61,7 @@ plain = st.binary(max_size=12) | st.sampled_from(
 lengths = st.sampled_from([0, 1, 5, 16, 17, 40, 300, MAX_PAYLOAD, MAX_PAYLOAD + 1, 2**32 - 1])
 heads = st.builds(OURS.head, lengths, kinds, st.sampled_from([0, zlib.crc32(OURS.line)]))
 short_records = st.builds(OURS.record, plain, kinds)
-other_records = st.builds(Segment.record, st.sampled_from(OTHERS), plain, kinds)
+other_records = st.builds(ModelSegment.record, st.sampled_from(OTHERS), plain, kinds)
 zeros = st.integers(0, 40).map(bytes)
 
 
@@ -165,7 +165,7 @@ class CarefulParser(SegmentParser):
 
 @given(segments(), places)
 def test_the_fast_path_finds_what_the_careful_one_finds(data: bytes, places: list[int]) -> None:
-    """At each moment, for any data and any cutting; and a run is of one kind, and has no gaps."""
+    """`feed_runs` finds the same records, for any data and pieces; each run has one kind and no gaps."""
     fast, careful = SegmentParser(HEADER, BEGIN), CarefulParser(HEADER, BEGIN)
     again = SegmentParser(HEADER, BEGIN)
     for piece in cut(data, places):
@@ -252,7 +252,7 @@ def test_reading_goes_on_from_any_record(data: bytes, later: bytes, places: list
 
 
 @given(payload=payloads, kind=kinds, other=st.sampled_from(OTHERS))
-def test_a_record_belongs_to_its_segment(payload: bytes, kind: bytes, other: Segment) -> None:
+def test_a_record_belongs_to_its_segment(payload: bytes, kind: bytes, other: ModelSegment) -> None:
     """A record of a segment that differs in its format, or in any part of its identity, is no record."""
     parser = SegmentParser(HEADER, BEGIN)
     assert [] == parser.feed(other.record(payload, kind))
@@ -269,7 +269,7 @@ def test_the_largest_payload_comes_back() -> None:
 
 
 def test_an_event_that_is_too_large_is_torn() -> None:
-    """Even if all of it is there: no writer writes it, and no path of the parser takes it."""
+    """A record that is too large is torn, even if it is complete: no writer writes it."""
     data = OURS.record(bytes(MAX_PAYLOAD + 1)) + OURS.record(b"x")
     for parser in (SegmentParser(HEADER, 0), CarefulParser(HEADER, 0)):
         assert [b"x"] == [record.payload for record in parser.feed(data)]
@@ -284,18 +284,18 @@ class Work:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.summed = self.searched = self.looks = 0
-        crc32, look = zlib.crc32, SegmentParser._look  # pyright: ignore[reportPrivateUsage]
+        crc32, look = zlib.crc32, SegmentParser._parse_at  # pyright: ignore[reportPrivateUsage]
 
         def counting_crc32(data: bytes, value: int = 0) -> int:
             self.summed += len(data)
             return crc32(data, value)
 
-        def counting_look(parser: SegmentParser, at: int) -> Record | bool:
+        def counting_parse_at(parser: SegmentParser, at: int) -> Record | bool:
             self.looks += 1
             return look(parser, at)
 
         monkeypatch.setattr(zlib, "crc32", counting_crc32)
-        monkeypatch.setattr(SegmentParser, "_look", counting_look)
+        monkeypatch.setattr(SegmentParser, "_parse_at", counting_parse_at)
         pattern = segment_format._BEGINNING  # pyright: ignore[reportPrivateUsage]
         monkeypatch.setattr(segment_format, "_BEGINNING", _Pattern(self, pattern))
 
@@ -340,7 +340,7 @@ HARD = {
 @pytest.mark.parametrize("size", [1 << 30, 65_536, 4_096, 61])
 @pytest.mark.parametrize("data", HARD.values(), ids=HARD)
 def test_reading_is_linear(data: bytes, size: int, work: Work) -> None:
-    """The work is bounded by the size of the data, in one piece and in many, where no record is found.
+    """If no record is found, the work is bounded by the size of the data, in one piece and in many.
 
     A marker is looked at twice: behind a pending record, and once that turned out to be torn. The last bytes
     of each piece, where six beginnings fit, are looked at again with the next piece. CRCs are computed of
@@ -420,7 +420,7 @@ headers = st.builds(Header, formats, identities)
 def test_a_header_round_trips(header: Header, behind: bytes) -> None:
     """A header is read back, whatever follows, and is as the protocol describes it; a prefix is none yet."""
     line = header.encode()
-    assert Segment(*header).line == line
+    assert ModelSegment(*header).line == line
     assert len(line) <= MAX_HEADER
     assert header == Header.decode(line) == Header.decode(line + behind)
     assert {Header.decode(line[:size]) for size in range(len(line))} == {None}
@@ -459,7 +459,7 @@ def test_a_later_version_is_reported(version: int, fields: bytes) -> None:
     """Whatever else a later version has in its header, it is recognized; with a bad check it is damaged."""
     line = other_version(version, fields)
     with pytest.raises(
-        UnreadableSegmentError, match=f"version {version} .*upgrade the event publisher"
+        UnreadableSegmentError, match=f"version is {version}, .*upgrade the event publisher"
     ) as caught:
         Header.decode(line)
     assert caught.value.newer
@@ -486,7 +486,7 @@ def test_a_foreign_file_is_refused(data: bytes) -> None:
 
 
 def test_an_empty_file_has_no_header_yet() -> None:
-    """A file that was created a moment ago isn't foreign."""
+    """A file that was just created isn't foreign."""
     assert Header.decode(b"") is None
 
 
@@ -514,8 +514,8 @@ def test_a_header_that_could_not_be_read_is_not_written(event_format: str, ident
 def test_a_record_is_as_described(header: Header, payload: bytes, kind: bytes) -> None:
     """A record is written as the protocol describes it, by default as an event."""
     encoder = Encoder(header)
-    assert Segment(*header).line == encoder.header
-    assert Segment(*header).record(payload, kind) == encoder.encode(payload, kind)
+    assert ModelSegment(*header).line == encoder.header
+    assert ModelSegment(*header).record(payload, kind) == encoder.encode(payload, kind)
     assert encoder.encode(payload) == encoder.encode(payload, EVENT)
 
 

@@ -53,7 +53,7 @@ def model(access: DirectoryAccess) -> tuple[str, str, str] | None:
 
 @given(accesses)
 def test_a_directory_is_judged_as_by_the_model(access: DirectoryAccess) -> None:
-    """It is refused, or gets the bits that it must have and keeps all others."""
+    """A directory is refused, or gets the required bits and keeps all others."""
     judged = access.judge()
     assert model(access) == (None if isinstance(judged, Fault) else words(judged))
 
@@ -69,7 +69,7 @@ def test_a_judgement_lasts(access: DirectoryAccess) -> None:
 
 @given(accesses)
 def test_strangers_get_nothing(access: DirectoryAccess) -> None:
-    """No one else gets at a directory that is used, but members of a group that this process is in."""
+    """Only this user and members of a group of this process can use an accepted directory."""
     judged = access.judge()
     if isinstance(judged, Fault):
         return
@@ -89,7 +89,7 @@ def test_owner_and_member_agree(access: DirectoryAccess) -> None:
 
 @given(accesses)
 def test_a_refusal_names_both_users_and_a_command(access: DirectoryAccess) -> None:
-    """It is one line, with what helps."""
+    """An error is one line with the remedy."""
     fault = access.judge()
     if not isinstance(fault, Fault):
         return
@@ -146,7 +146,7 @@ def test_root(owner: int, group: int, mode: int, shared: bool, expected: int | F
 
 
 def test_the_words_of_refusals() -> None:
-    """They say whose the directory is, and which settings or commands help."""
+    """Errors name the owner of the directory, and the settings or commands that help."""
     root = DirectoryAccess(USER, USER, 0o700, user=ROOT, groups={ROOT}, shared=False)
     assert root.explain(Fault.OWNER, "/a b/events-v2") == (
         "it belongs to user 1000, and this process runs as root, whose files the owner couldn't read; run "

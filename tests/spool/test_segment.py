@@ -25,7 +25,7 @@ START = len(HEADER.encode())
 
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=12), st.integers(0, 1500))
 def test_events_are_sent_while_there_is_room(messages: list[bytes], limit: int) -> None:
-    """What `send` returned for is in the file, in order; what it raised for isn't."""
+    """Events for which `send` returned are in the file, in order; others aren't."""
     alone = Alone()
     segment = alone.segment(limit)
     sent: list[bytes] = []
@@ -46,7 +46,7 @@ def test_events_are_sent_while_there_is_room(messages: list[bytes], limit: int) 
 
 @given(st.binary(min_size=1, max_size=100), st.data())
 def test_a_short_write_ends_it(message: bytes, data: st.DataObject) -> None:
-    """The event isn't in the segment, to which nothing is written any more."""
+    """After a short write the event isn't in the segment, and nothing more is written."""
     alone = Alone()
     segment = alone.segment()
     alone.kernel.capacity = alone.kernel.stored() + data.draw(st.integers(1, OVERHEAD + len(message) - 1))
@@ -64,7 +64,7 @@ def test_a_short_write_ends_it(message: bytes, data: st.DataObject) -> None:
 
 @given(st.binary(min_size=1, max_size=100), st.integers(0, 100))
 def test_append_says_how_much_was_written(data: bytes, room: int) -> None:
-    """Also if that is nothing; if it isn't all, the segment ends."""
+    """`append` returns the bytes written, even 0; if they aren't all, the segment ends."""
     alone = Alone()
     segment = alone.segment(50)
     alone.kernel.capacity = alone.kernel.stored() + room
@@ -76,7 +76,7 @@ def test_append_says_how_much_was_written(data: bytes, room: int) -> None:
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPERM]
 )
 def test_errors_of_a_write_are_its_own(number: int) -> None:
-    """`refused` knows them, and none that a signal handler raises."""
+    """`refused` recognises the errors of `send`, and none of a signal handler."""
     alone = Alone()
     segment = alone.segment()
     alone.directory.errors["write"] = [number, number]
@@ -90,7 +90,7 @@ def test_errors_of_a_write_are_its_own(number: int) -> None:
 
 @pytest.mark.parametrize("exc", [TimeoutError(), KeyboardInterrupt(), ValueError(), InterruptedError()])
 def test_errors_of_a_signal_handler_are_raised(exc: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They aren't the segment's, which doesn't end."""
+    """Exceptions of a signal handler don't end the segment."""
     alone = Alone()
 
     def write(fd: int, data: bytes) -> int:
@@ -107,7 +107,7 @@ def test_errors_of_a_signal_handler_are_raised(exc: BaseException, monkeypatch: 
 
 
 def test_it_should_end_when_it_is_nearly_full() -> None:
-    """An eighth is left for other threads while one starts the next."""
+    """An eighth of the room is left for other threads while one starts the next segment."""
     alone = Alone()
     segment = alone.segment(800)
     while segment.check(alone.now):
@@ -119,7 +119,7 @@ def test_it_should_end_when_it_is_nearly_full() -> None:
 
 
 def test_it_should_end_when_it_is_old() -> None:
-    """It may be appended to until the next one is started. One that has hardly begun goes on."""
+    """An old segment may be appended to until the next is started; a nearly empty one goes on."""
     alone = Alone()
     segment = alone.segment(1_600)
     segment.send(b"x" * 50)
@@ -131,7 +131,7 @@ def test_it_should_end_when_it_is_old() -> None:
 
 
 def test_check_learns_what_others_appended() -> None:
-    """A forked child counts only what it writes itself, until it looks."""
+    """A forked child counts only what it writes itself, until it checks."""
     alone = Alone()
     segment = alone.segment(1000)
     alone.files()[0].data += b"x" * 850
@@ -141,7 +141,7 @@ def test_check_learns_what_others_appended() -> None:
 
 
 def test_what_another_thread_appends_meanwhile_is_no_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may do so between the look at the file and the comparison with what was known."""
+    """Another thread may append between the status of the file and the comparison."""
     alone = Alone()
     segment = alone.segment()
     look = alone.directory.status
@@ -158,19 +158,19 @@ def test_what_another_thread_appends_meanwhile_is_no_cut(monkeypatch: pytest.Mon
 
 @given(st.binary(min_size=1, max_size=100))
 def test_no_byte_is_counted_twice(data: bytes) -> None:
-    """Another thread may look at the file between a write and the sum."""
+    """Another thread may check the file between a write and the addition."""
     alone = Alone()
     write = alone.directory.write
     segment: Segment | None = None
 
-    def write_and_look(fd: int, data: bytes) -> int:
+    def write_and_check(fd: int, data: bytes) -> int:
         written = write(fd, data)
         assert segment is not None
         assert segment.check(alone.now)
         return written
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alone.directory, "write", write_and_look)
+        patch.setattr(alone.directory, "write", write_and_check)
         segment = alone.segment()
     assert segment.append(data) == len(data)
     assert segment.size == len(alone.files()[0].data)
@@ -180,7 +180,7 @@ def test_no_byte_is_counted_twice(data: bytes) -> None:
 
 
 def test_one_thread_claims_it() -> None:
-    """Of many threads, one starts the next; if it can't, another one tries."""
+    """One of many threads starts the next segment; if it fails, another one tries."""
     segment = Alone().segment()
     claims: list[bool] = []
     for _ in range(50):
@@ -195,7 +195,7 @@ def test_one_thread_claims_it() -> None:
 
 
 def test_a_deleted_file_is_noticed() -> None:
-    """It ends, and its descriptor is closed when no one uses it any more."""
+    """A deleted segment ends, and its descriptor is closed with its last reference."""
     alone = Alone()
     segment = alone.segment()
     alone.kernel.destroy(0)
@@ -207,7 +207,7 @@ def test_a_deleted_file_is_noticed() -> None:
 
 
 def test_a_file_that_was_cut_is_noticed() -> None:
-    """The publisher doesn't read again what it has read, so nothing is appended there."""
+    """Nothing is appended to a truncated file, since the publisher doesn't read it again."""
     alone = Alone()
     segment = alone.segment()
     segment.send(b"event")
@@ -218,7 +218,7 @@ def test_a_file_that_was_cut_is_noticed() -> None:
 
 
 def test_another_file_is_neither_written_to_nor_closed() -> None:
-    """A program that closes all descriptors and opens others is none of the segment's business."""
+    """Descriptors that a program opened after closing all aren't used."""
     alone = Alone()
     segment = alone.segment()
     (fd,) = alone.process.descriptors
@@ -244,7 +244,7 @@ def test_another_file_isn_t_closed_if_it_was_not_noticed_before() -> None:
 
 
 def test_a_closed_descriptor_is_noticed() -> None:
-    """Nothing is closed a second time."""
+    """Nothing is closed twice."""
     alone = Alone()
     segment = alone.segment()
     (fd,) = alone.process.descriptors
@@ -269,7 +269,7 @@ def test_it_is_closed_when_the_last_user_lets_go() -> None:
 
 
 def test_it_is_silent_when_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the names of modules are None; pytest would report what `__del__` raises."""
+    """At interpreter shutdown module names are None; pytest would report an error of `__del__`."""
     alone = Alone()
     segment = alone.segment()
     for name in [name for name in vars(segment_module) if not name.startswith("__")]:
@@ -282,7 +282,7 @@ def test_it_is_silent_when_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_it_can_be_discarded() -> None:
-    """It is closed then, once."""
+    """A discarded segment is closed, once."""
     alone = Alone()
     segment = alone.segment()
     segment.discard()
@@ -295,8 +295,8 @@ def test_it_can_be_discarded() -> None:
     assert alone.process.descriptors
 
 
-def test_a_segment_that_can_t_be_looked_at_isn_t_closed() -> None:
-    """Whoever made the descriptor closes it."""
+def test_a_segment_that_can_t_be_checked_isn_t_closed() -> None:
+    """The creator of the descriptor closes it."""
     alone = Alone()
     alone.directory.errors["status"] = [errno.EIO]
     with pytest.raises(OSError, match=os_error(errno.EIO).strerror):
@@ -306,7 +306,7 @@ def test_a_segment_that_can_t_be_looked_at_isn_t_closed() -> None:
 
 @given(st.binary(min_size=1, max_size=300))
 def test_send_encodes_as_the_encoder_does(message: bytes) -> None:
-    """It is the same, without the call."""
+    """`send` writes the same bytes as `Encoder.encode`."""
     alone = Alone()
     alone.segment(10_000).send(message)
     assert bytes(alone.files()[0].data[START:]) == Encoder(HEADER).encode(message)

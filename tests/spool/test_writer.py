@@ -62,7 +62,7 @@ def refused(writer: SpoolWriter) -> EventQueueFullError | EventQueueUnavailableE
     )
 )
 def test_all_events_are_there_in_order(calls: list[list[bytes]]) -> None:
-    """However they are put together; each segment has its size at most, and no temporary file is left."""
+    """All events are in the spool, however they are put; segments keep their limit."""
     alone = Alone()
     writer = alone.writer(2**30)
     for messages in calls:
@@ -74,7 +74,7 @@ def test_all_events_are_there_in_order(calls: list[list[bytes]]) -> None:
 
 
 def test_a_segment_says_what_it_is() -> None:
-    """Its header has the format of the events and an identity, which its name has too."""
+    """The header of a segment has the event format, and the identity in its name."""
     alone = Alone()
     alone.writer().append([b"event"])
     header = Header.decode(bytes(alone.files()[0].data))
@@ -84,7 +84,7 @@ def test_a_segment_says_what_it_is() -> None:
 
 
 def test_it_is_locked_before_it_has_its_name() -> None:
-    """The order of the calls is the rule; an event more is one `write`."""
+    """A segment is started in the order of the rules; each further event is one `write`."""
     alone = Alone()
     writer = alone.writer()
     writer.append([b"event"])
@@ -130,7 +130,7 @@ def test_it_rotates_by_age() -> None:
 
 
 def test_nothing_follows_in_a_segment_that_was_replaced() -> None:
-    """A thread that still takes it for the current one appends nothing there, behind what is in the next."""
+    """A thread that still takes the old segment for the current one appends nothing there."""
     alone = Alone()
     writer = alone.writer()
     writer.append([FIRST])
@@ -144,7 +144,7 @@ def test_nothing_follows_in_a_segment_that_was_replaced() -> None:
 
 
 def test_a_segment_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that was looking at the old one while another thread replaced it goes on with the new one."""
+    """A thread that was checking the old segment while another replaced it uses the new one."""
     alone = Alone()
     writer = alone.writer()
     writer.append([FIRST])
@@ -164,7 +164,7 @@ def test_a_segment_is_replaced_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_in_order_when_the_clock_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall clock may do that."""
+    """Order holds even if the wall clock steps back."""
     times = iter([10**18, 10**17, 10**16])
     monkeypatch.setattr(writer_module, "time_ns", lambda: next(times))
     alone = Alone()
@@ -177,7 +177,7 @@ def test_names_are_in_order_when_the_clock_steps_back(monkeypatch: pytest.Monkey
 
 
 def test_the_spool_has_a_limit() -> None:
-    """Beyond it events are refused, with the reason; what is in it is looked at once in a while."""
+    """Beyond the limit events are refused with the reason, and the spool is measured now and then."""
     alone = Alone()
     writer = alone.writer(2**20)
     message = b"x" * (MIN_SEGMENT_SIZE // 2)
@@ -217,7 +217,7 @@ def test_what_is_left_of_a_segment_is_used() -> None:
 
 
 def test_what_is_left_of_a_segment_is_not_used_for_later_events() -> None:
-    """If a segment could be started for the first of several events, the others aren't put before that."""
+    """Several events keep their order, even if a segment could be started only for the first."""
     alone = Alone()
     writer = alone.writer()
     writer.append([FIRST])
@@ -233,7 +233,7 @@ def test_what_is_left_of_a_segment_is_not_used_for_later_events() -> None:
 @pytest.mark.parametrize("number", [*NO_ROOM, *OTHERS])
 @pytest.mark.parametrize("call", CALLS)
 def test_errors_are_translated(call: str, number: int) -> None:
-    """Each has its remedy, costs one attempt in a while, and leaves nothing behind."""
+    """Each error for lack of space has its remedy, costs one attempt per pause, and leaves nothing behind."""
     alone = Alone()
     writer = alone.writer()
     alone.directory.errors[call] = [number]
@@ -257,7 +257,7 @@ def test_errors_are_translated(call: str, number: int) -> None:
 @pytest.mark.parametrize("number", [*NO_ROOM, *OTHERS])
 @pytest.mark.parametrize("room", [1, 70])
 def test_the_reason_of_a_short_write_is_found(number: int, room: int) -> None:
-    """A write that is cut short doesn't say why; the next one does."""
+    """A short write gives no reason; the next one does."""
     alone = Alone()
     alone.kernel.capacity = room
     alone.directory.errors["write"] = [0, number]
@@ -268,7 +268,7 @@ def test_the_reason_of_a_short_write_is_found(number: int, room: int) -> None:
 
 
 def test_errors_of_the_directory_are_kept() -> None:
-    """With their type; they are repeated until it is tried again."""
+    """Other errors are raised with their type, and repeated until the next attempt."""
     alone = Alone()
     writer = alone.writer()
     problem = EventQueuePermissionError(alone.directory.path, "it belongs to another user")
@@ -292,7 +292,7 @@ def test_errors_of_the_directory_are_kept() -> None:
 def test_a_signal_handler_may_raise(
     call: str, exc: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes its way, leaves no file and no descriptor behind, and no refusal is forgotten."""
+    """An exception of a signal handler passes, leaves no file or descriptor, and loses no refusal."""
     alone = Alone()
     writer = alone.writer()
     alone.refusals.count("full", 3)
@@ -315,7 +315,7 @@ def test_a_signal_handler_may_raise(
 
 @pytest.mark.parametrize("call", ["lock", "write", "publish"])
 def test_a_file_that_is_deleted_before_it_has_its_name_is_replaced(call: str) -> None:
-    """A reader cleans up what it can lock; another file is started."""
+    """If a reader deletes an unlocked new file, another one is started."""
     alone = Alone()
     begin = alone.directory.begin
     deleted: list[str] = []
@@ -339,7 +339,7 @@ def test_a_file_that_is_deleted_before_it_has_its_name_is_replaced(call: str) ->
 
 
 def test_files_that_can_t_be_locked_are_given_up() -> None:
-    """After some attempts that is an error, and none of them is left."""
+    """If new files repeatedly can't be locked, that is an error, and none is left."""
     alone = Alone()
     alone.directory.lockable = False
     writer = alone.writer()
@@ -350,7 +350,7 @@ def test_files_that_can_t_be_locked_are_given_up() -> None:
 
 
 def test_a_deleted_directory_is_made_again() -> None:
-    """The events that come then are in another segment."""
+    """Events after a deletion are in another segment."""
     alone = Alone()
     writer = alone.writer()
     writer.append([b"lost"])
@@ -366,7 +366,7 @@ def test_a_deleted_directory_is_made_again() -> None:
     st.dictionaries(st.sampled_from(["full", "empty"]), st.integers(1, 9)),
 )
 def test_what_a_full_disk_took_is_known(sizes: list[int], room: int, counts: dict[str, int]) -> None:
-    """Of several events the first ones are in the spool, as many as the error says, or all."""
+    """Of several events the first ones are in the spool: as many as the error says, or all."""
     alone = Alone()
     writer = alone.writer()
     for reason, count in counts.items():
@@ -389,7 +389,7 @@ def test_what_a_full_disk_took_is_known(sizes: list[int], room: int, counts: dic
 
 
 def test_refusals_are_reported_with_the_next_event() -> None:
-    """Before it, in the same `write`; once."""
+    """Refusals are reported before the next event, in the same `write`, once."""
     alone = Alone()
     writer = alone.writer()
     writer.append([b"first"])
@@ -406,7 +406,7 @@ def test_refusals_are_reported_with_the_next_event() -> None:
 
 
 def test_refusals_are_kept_until_they_are_reported() -> None:
-    """While no event can be put, none is forgotten."""
+    """While no event can be put, no refusal is forgotten."""
     alone = Alone()
     writer = alone.writer()
     alone.refusals.count("full", 2)
@@ -421,7 +421,7 @@ def test_refusals_are_kept_until_they_are_reported() -> None:
 
 @pytest.mark.parametrize("room", [1, 20])
 def test_refusals_whose_record_is_torn_are_kept(room: int) -> None:
-    """They are reported when there is room."""
+    """Refusals whose record is torn are reported when there is room."""
     alone = Alone()
     writer = alone.writer()
     writer.append([b"first"])
@@ -435,7 +435,7 @@ def test_refusals_whose_record_is_torn_are_kept(room: int) -> None:
 
 
 def test_a_segment_whose_first_write_was_cut_short_ends() -> None:
-    """Its whole events are there, and the others in the next segment."""
+    """After a short write of several events, the whole ones are there, and the others in the next segment."""
     alone = Alone()
     writer = alone.writer()
     alone.kernel.capacity = 150
@@ -449,7 +449,7 @@ def test_a_segment_whose_first_write_was_cut_short_ends() -> None:
 
 
 def test_it_knows_what_is_used_and_whether_it_is_read() -> None:
-    """A spool that can't be opened isn't known to be read."""
+    """Whether a spool that can't be opened has a reader is unknown."""
     alone = Alone()
     writer = alone.writer()
     writer.append([b"event"])
@@ -462,7 +462,7 @@ def test_it_knows_what_is_used_and_whether_it_is_read() -> None:
 
 
 def test_an_error_keeps_no_file_open() -> None:
-    """A service may hold on to an error; the room of the file is given back nevertheless."""
+    """A service may keep an error; the space of the file is freed anyway."""
     alone = Alone()
     writer = alone.writer()
     alone.directory.errors["publish"] = [errno.EIO]

@@ -28,7 +28,7 @@ MANY = 30 * settings().max_examples
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_is_lost(name: str) -> None:
-    """In no schedule with an interruption, or a kill, a short write or a failed call anywhere."""
+    """Nothing is lost in any schedule with one interruption, kill, short write or failed call anywhere."""
     assert explore(SCENES[name], Exhaustive(preemptions=1)) > 10
     assert explore(SCENES[name], Exhaustive(preemptions=0, faults=1)) > 10
 
@@ -37,28 +37,28 @@ def test_nothing_is_lost(name: str) -> None:
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in SCENES]
 )
 def test_nothing_is_lost_with_two_interruptions(name: str) -> None:
-    """In no schedule with two interruptions, wherever they are."""
+    """Nothing is lost in any schedule with two interruptions."""
     assert explore(SCENES[name], Exhaustive(preemptions=2), most=3 * MANY) > 50
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["one writer", "a full spool"])
 def test_nothing_is_lost_with_both(name: str) -> None:
-    """In no schedule with an interruption and a fault, wherever they are."""
+    """Nothing is lost in any schedule with one interruption and one fault."""
     assert explore(SCENES[name], Exhaustive(preemptions=1, faults=1)) > 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_is_lost_with_more(name: str) -> None:
-    """In none of many schedules with up to two interruptions and two faults."""
+    """Nothing is lost in many schedules with up to two interruptions and two faults."""
     for preemptions, faults in ((1, 1), (2, 1), (1, 2)):
         assert explore(SCENES[name], Exhaustive(preemptions=preemptions, faults=faults), most=MANY) > 100
 
 
 @given(st.integers(0, 2**32))
 def test_nothing_is_lost_in_large_programs(seed: int) -> None:
-    """Nor with several processes, threads, children, full disks and deleted directories, as chance has it."""
+    """Nothing is lost with random processes, threads, children, full disks and deleted directories."""
     random = Random(seed)
     for _ in range(RUNS):
         World(large_setting(random), Chance(random, faults=random.choice([0, 0, 1, 3]))).run()

@@ -1,4 +1,4 @@
-"""A writer with a mistake loses events in the model: what it proves isn't empty."""
+"""A writer with a mistake loses events in the model, so the model can fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST = 3_000
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_found(name: str) -> None:
-    """Each within its bounds, by the rule that it breaks, and its schedule shows it again."""
+    """Each mistake is found within its bounds by the rule that it breaks, and its schedule reproduces it."""
     mutant = MUTANTS[name]
     setting = replace(SCENES[mutant.scene], code=mutant.code)
     strategy = Exhaustive(preemptions=mutant.preemptions, faults=mutant.faults)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Clock:
+class FakeClock:
     """A clock that stands still until a test moves it; it can sleep, too."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Commands, run to their end: in this process, which is fast, or in one of their own, which is real."""
+"""Runs commands to their end: in this process, which is fast, or in their own, which is real."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMPORTING: Final = {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did.
+    """The result of a command.
 
     Attributes:
         status: Its exit status.

@@ -1,4 +1,4 @@
-"""The command `doctor` in tests: what it is asked, and what it found."""
+"""The command `doctor` in tests: its calls and its findings."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ DECLARED: Final = {
 
 
 def sound(check: Check) -> Check:
-    """Check what holds for every finding, and give it.
+    """Check what holds for every finding, and return it.
 
-    Its verdict is the one that its code is declared with; it has a remedy just if it needs one; and its
+    Its verdict is the one that its code is declared with; it has a remedy only if it needs one; and its
     commands are those that a person reads in the remedy.
     """
     assert check.verdict is DECLARED[check.code.name], check
@@ -44,18 +44,18 @@ def sound(check: Check) -> Check:
 
 
 def check_words(check: Check, found: str, remedy: str = "") -> None:
-    """Check what a person reads of a finding. Each wording is checked in one test, and in no scenario."""
+    """Check the texts of a finding. Each wording is checked in one test, and in no scenario."""
     assert (found, remedy) == (check.found, check.remedy)
 
 
 class Table:
-    """What the doctor found.
+    """The findings of the doctor.
 
     Attributes:
         status: Its exit status.
-        verdict: Its verdict on all.
-        checks: What it says of each thing that it looked at.
-        text: All of it.
+        verdict: The overall verdict.
+        checks: Its checks.
+        text: The whole output.
     """
 
     def __init__(self, result: Result) -> None:
@@ -69,16 +69,16 @@ class Table:
 
     @property
     def names(self) -> set[str]:
-        """What it looked at."""
+        """The names of its checks."""
         return {check.name for check in self.checks}
 
     @property
     def problems(self) -> list[Check]:
-        """What keeps events from flowing."""
+        """The checks that keep events from flowing."""
         return [check for check in self.checks if check.verdict is Verdict.PROBLEM]
 
     def __getitem__(self, name: str) -> Check:
-        """Give a check that was made once."""
+        """Return the only check of this name."""
         found = [check for check in self.checks if check.name == name]
         assert len(found) == 1, (name, self.checks)
         return found[0]
@@ -94,7 +94,7 @@ def _read(
     commands: list[str],
     fields: dict[str, Field],
 ) -> Check:
-    """Make a check of the members that it has in JSON: these, and no others."""
+    """Create a check from exactly these members of its JSON."""
     assert remedy != ""
     return Check(Code(code), name, Verdict(verdict), found, remedy or "", commands, fields)
 
@@ -112,7 +112,7 @@ def doctor_in(place: Sandbox, *words: str, after: str = ":") -> Table:
 
 @contextlib.contextmanager
 def configured(tmp_path: Path, url: str = "http://127.0.0.1:9", **overrides: str) -> Generator[list[str]]:
-    """Give the arguments for a configuration of a queue that isn't there."""
+    """Yield the arguments for a configuration of a queue that doesn't exist."""
     with fresh_event_name() as name:
         path = tmp_path / "publisher.ini"
         path.write_text(config_text(name, url, **overrides))
@@ -126,7 +126,7 @@ def diagnose(tmp_path: Path, url: str = "http://127.0.0.1:9", *words: str, **ove
 
 
 def spool_of(tmp_path: Path, directory: Path, **overrides: str) -> Table:
-    """Return what the doctor says with a spool in this directory."""
+    """Return the doctor's findings with a spool in this directory."""
     return diagnose(
         tmp_path, "http://127.0.0.1:9", "--no-probe", spool__directory=str(directory), **overrides
     )

@@ -1,4 +1,4 @@
-"""The examples in the documentation, taken out of it."""
+"""Extracts the examples of the documentation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
     @property
     def file(self) -> str | None:
-        """The name of the file that it is; its first line says so."""
+        """The name of the file in its first line, if it is a file."""
         found = _FILE.match(self.text)
         return found and found[1]
 

@@ -1,4 +1,4 @@
-"""How many examples a test of a property has, where the number isn't that of the profile."""
+"""The number of examples of a property test, if it isn't that of the profile."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _FEWEST: Final = 5
 
 
 def scaled(count: int) -> int:
-    """Return how many examples a test has that has so many by default: the profile makes it more or less."""
+    """Return the number of examples, scaled by the profile, for a test with `count` by default."""
     return max(min(count, _FEWEST), count * settings().max_examples // _DEFAULT)
 
 
 def examples(count: int) -> settings:
-    """Return settings with so many examples by default; see `scaled`."""
+    """Return settings with `count` examples by default; see `scaled`."""
     return settings(max_examples=scaled(count))

@@ -1,4 +1,4 @@
-"""A collector that misbehaves as told: a real HTTP server on loopback whose faults are scripted.
+"""A collector that misbehaves on request: a real HTTP server on loopback whose faults are scripted.
 
 Rules:
 
@@ -6,7 +6,8 @@ Rules:
    connection that never sends a byte takes none.
 2. A request is recorded when it was read in full, before anything is answered; one that isn't read isn't
    recorded, but counted.
-3. Nothing outlives `FaultCollector.close`: it releases what hangs, ends all connections, joins all threads.
+3. Nothing outlives `FaultCollector.close`: it releases hanging requests, ends all connections, joins all
+   threads.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Respond:
         status: The HTTP status.
         headers: Headers besides Content-Length.
         body: The body.
-        close: End the connection after the answer, which doesn't say so: to the client it looks alive.
+        close: End the connection after the answer without announcing it.
     """
 
     status: int = 200
@@ -58,7 +59,7 @@ class Raw:
     Attributes:
         answer: The bytes.
         close: End the connection after them.
-        late: More bytes, which nothing asks for; they are sent at `FaultCollector.release`.
+        late: Unsolicited bytes, sent at `FaultCollector.release`.
     """
 
     answer: bytes
@@ -86,7 +87,7 @@ class Flood:
 
     Attributes:
         start: What the answer begins with.
-        filler: What follows it, again and again.
+        filler: What follows it, repeatedly.
     """
 
     start: bytes
@@ -106,7 +107,7 @@ class Drop:
 
     Attributes:
         after_reading: Read and record the request before ("commit, then drop").
-        reset: End it with a reset. The system resets it anyway where bytes were left unread.
+        reset: End it with a reset. The system resets it anyway if bytes were left unread.
     """
 
     after_reading: bool = False
@@ -126,11 +127,11 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """Read the request and answer a byte at a time, without end, until the client leaves.
+    """Read the request and answer endlessly, a byte at a time, until the client leaves.
 
     Attributes:
         start: What the answer begins with.
-        filler: The byte that follows without end.
+        filler: The byte that follows endlessly.
         interval: Seconds between two bytes.
     """
 
@@ -164,7 +165,7 @@ def redirect(url: str, status: int = 302) -> Respond:
 
 
 def stranger_tls(identity: str = "127.0.0.1") -> ssl.SSLContext:
-    """Return a server context with a good certificate from an authority that nobody knows."""
+    """Return a server context with a good certificate from an unknown authority."""
     return trusted_tls(identity)[0]
 
 
@@ -184,7 +185,7 @@ class FaultCollector:
     Args:
         script: What to do with each request, in their order over all connections; the last repeats.
         ssl_context: Where given, it speaks HTTPS.
-        listener: A socket that is bound to a port of loopback and refuses connections so far, to listen on.
+        listener: A bound loopback socket that doesn't listen yet.
         greeting: What it sends on each connection before any request.
     """
 
@@ -263,7 +264,7 @@ class FaultCollector:
             self._script = iter(script)
 
     def release(self) -> None:
-        """End all connections that hang, and send what is late; from now on nothing hangs or is late."""
+        """End all hanging connections, and send late bytes; from now on nothing hangs or is late."""
         self._released.set()
 
     def close(self) -> None:
@@ -271,7 +272,7 @@ class FaultCollector:
 
         Raises:
             RuntimeError: A thread doesn't end.
-            Exception: What went wrong in the thread of a connection, other than the client's leaving.
+            Exception: The error in the thread of a connection, unless the client left.
         """
         self._closing.set()
         self.release()
@@ -337,7 +338,7 @@ class FaultCollector:
             self._changed.notify_all()
 
     def _handle(self, connection: ServerConnection, behaviour: Behaviour) -> bool:
-        """Treat a request as told; return whether the connection goes on."""
+        """Handle a request as scripted; return whether the connection goes on."""
         match behaviour:
             case Early() | Drop(after_reading=False) | Hang(after_reading=False):
                 pass

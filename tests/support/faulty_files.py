@@ -28,8 +28,8 @@ class FaultyFiles(ReaderFolder):
         after: By method: what to do once, after its next call.
         synced: Up to which size files were synced, by name.
         named: Files whose names were synced.
-        stopped: What is said to be the version of the folder; None for what it is.
-        lock_lies: Whether each attempt to lock a file is said to work.
+        stopped: The version to report for the folder; None for the real one.
+        lock_lies: Whether each attempt to lock a file is reported as successful.
     """
 
     def __init__(self, files: ReaderFolder) -> None:

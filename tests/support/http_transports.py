@@ -1,4 +1,4 @@
-"""HTTP transports for tests: one for a server, a request to post, and what comes back."""
+"""HTTP transports for tests: a transport to a server, a request, and its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def collector_for(
     proxy: str | None = None,
     addresses: AddressBook | None = None,
 ) -> Generator[HTTPTransport]:
-    """Give a collector for a server's URL; it waits long enough that nothing times out by accident."""
+    """Yield a collector for a server's URL; it waits long enough that nothing times out by accident."""
     collector = HTTPTransport(
         f"{url}/v2", timeout=timeout, deadline=deadline, ca_file=ca_file, proxy=proxy, addresses=addresses
     )
@@ -55,19 +55,19 @@ def post_once(url: str, *, timeout: float = 20.0, ca_file: str | None = None) ->
 
 
 def status_of(reply: Reply) -> int:
-    """Return the status of what must be a response."""
+    """Return the status of a reply that must be a response."""
     assert isinstance(reply, Response), reply
     return reply.status
 
 
 def kind_of(reply: Reply) -> FailureKind:
-    """Return the kind of what must be a failure."""
+    """Return the kind of a reply that must be a failure."""
     assert isinstance(reply, Failure), reply
     return reply.kind
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[object]:
-    """Have each name stand for these addresses; gives the names that are looked up."""
+    """Resolve each name to these addresses; yield the list of names looked up."""
     names: list[object] = []
 
     def getaddrinfo(host: object, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:

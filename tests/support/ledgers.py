@@ -17,7 +17,7 @@ from baseplate_events.event_publisher.ledger.letters import LetterFile
 from baseplate_events.event_publisher.policy.journal import DeadLetter, EnteredBatch
 from baseplate_events.event_publisher.policy.poison import FaultRecord
 from baseplate_events.event_publisher.policy.span import Span, join_spans
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -87,7 +87,7 @@ def opened(
     """Open the ledger of a folder."""
     return Ledger(
         str(Path(folder, name)),
-        clock=clock or Clock(),
+        clock=clock or FakeClock(),
         wall_time=wall_time,
         mode=mode,
         max_letters_size=max_letters_size,
@@ -106,14 +106,14 @@ def fill(
     reason: str = "refused",
     excerpt: bytes = b"no",
 ) -> None:
-    """Write dead letters, as a publisher does that is gone then."""
+    """Write dead letters, as a publisher that has ended."""
     ledger = opened(folder, name=name, wall_time=lambda: now, max_letters_size=10_000_000)
     ledger.resolve((), [DeadLetter(event, status, reason, excerpt) for event in events])
     ledger.close()
 
 
 def copied(folder: Path | str, copy: Path | str) -> None:
-    """Copy the files of a ledger as they are at this moment, as a kill of its publisher would leave them."""
+    """Copy the files of a ledger, as a kill of its publisher would leave them now."""
     Path(copy).mkdir(exist_ok=True)
     for path in Path(folder).iterdir():
         if path.is_file():
@@ -137,7 +137,7 @@ def letters_in(folder: Path | str, name: str = NAME) -> list[Letter]:
 
 
 def written(folder: Path | str, name: str = NAME) -> list[DeadLetter]:
-    """Read what the publisher wrote of the dead letters of a folder's ledger, oldest first."""
+    """Read the dead letters of a folder's ledger as the publisher wrote them, oldest first."""
     return [
         DeadLetter(letter.event, letter.status, letter.reason, letter.excerpt)
         for letter in letters_in(folder, name)
@@ -162,7 +162,7 @@ def covered(batch_spans: Iterable[Span]) -> set[tuple[bytes, int]]:
 
 
 def resolved_of(ledger: Ledger) -> set[tuple[bytes, int]]:
-    """Return all offsets that a ledger has as resolved."""
+    """Return all resolved offsets of a ledger."""
     return {
         (identity, offset)
         for identity in IDENTITIES
@@ -189,7 +189,7 @@ def filled(folder: Path | str) -> None:
 
 
 def check_usable(ledger: Ledger) -> None:
-    """Check that what a ledger knows is true, and that it can be written."""
+    """Check that a ledger's state is true, and that it can be written."""
     assert resolved_of(ledger) <= RESOLVED
     assert all(batch == SECOND for batch in ledger.unfinished())
     assert ledger.error is None
@@ -205,5 +205,5 @@ def aside_of(folder: Path | str) -> list[str]:
 
 
 def all_events(folder: Path | str) -> list[bytes]:
-    """Read the events of all dead letters, also of ledgers kept aside that aren't damaged in truth."""
+    """Read the events of all dead letters, also of ledgers kept aside that aren't really damaged."""
     return [event for name in (NAME, *aside_of(folder)) for event in events_written(folder, name)]

@@ -70,7 +70,7 @@ def config_text(queue_name: str, url: str, **overrides: str) -> str:
 def small_queue(
     name: str, *, max_messages: int = MAX_MESSAGES, max_message_size: int = MAX_MESSAGE_SIZE
 ) -> Generator[MessageQueue]:
-    """Make the queue `/events-NAME`, small enough for a stock Linux, and remove it afterwards."""
+    """Create the queue `/events-NAME`, small enough for a stock Linux, and remove it afterwards."""
     with MessageQueue(
         f"/events-{name}", max_messages=max_messages, max_message_size=max_message_size
     ) as queue:
@@ -81,7 +81,7 @@ def small_queue(
 
 
 def put_into_spool(directory: Path, name: str, events: Iterable[bytes]) -> None:
-    """Put events into a spool as a service does that ends then; make the directory if need be."""
+    """Put events into a spool as a service that then ends; create the directory if needed."""
     directory.mkdir(mode=0o700, exist_ok=True)
     with EventQueue(name, bytes, spool_directory=str(directory)) as queue:
         for event in events:
@@ -179,14 +179,14 @@ def arrived(server: FaultCollector) -> list[bytes]:
 
 
 class Arrivals:
-    """What a development collector has taken."""
+    """The events that a development collector accepted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._events: list[bytes] = []
 
     def add(self, batch: AcceptedBatch) -> None:
-        """Take a batch; given to the collector."""
+        """Accept a batch; passed to the collector."""
         with self._lock:
             self._events.extend(batch.events)
 
@@ -205,7 +205,7 @@ def make_publisher(folder: Path, name: str, url: str, **overrides: str) -> Event
 
 
 def drain_and_end(folder: Path, name: str, url: str, **overrides: str) -> EventPublisher:
-    """Run a publisher that is told to stop as soon as it starts."""
+    """Run a publisher that is stopped as soon as it starts."""
     publisher = make_publisher(folder, name, url, **overrides)
     publisher.stop()
     publisher.run()

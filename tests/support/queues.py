@@ -33,7 +33,7 @@ needs_root = pytest.mark.needs_root
 
 @contextlib.contextmanager
 def fresh_name(prefix: str = "/test-") -> Generator[str]:
-    """Give the POSIX name of a queue that doesn't exist, and remove the queue in the end if it does."""
+    """Yield the POSIX name of a queue that doesn't exist, and remove the queue in the end if it does."""
     name = f"{prefix}{os.getpid()}-{secrets.token_hex(8)}"
     try:
         yield name
@@ -43,7 +43,7 @@ def fresh_name(prefix: str = "/test-") -> Generator[str]:
 
 @contextlib.contextmanager
 def fresh_event_name() -> Generator[str]:
-    """Give the NAME of an event queue that doesn't exist, and remove the queue in the end if it does."""
+    """Yield the NAME of an event queue that doesn't exist, and remove the queue in the end if it does."""
     with fresh_name(f"{EVENTS}test-") as posix_name:
         yield posix_name.removeprefix(EVENTS)
 
@@ -70,7 +70,7 @@ def open_files() -> set[str]:
 
 
 def outlast_trust() -> None:
-    """Let the moment pass in which a producer doesn't ask whether its queue was removed, on its own clock."""
+    """Let the time pass during which a producer trusts that its queue exists, on its own clock."""
     until = monotonic() + TRUST
     while monotonic() <= until:
         pass
@@ -88,7 +88,7 @@ def as_user(uid: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def unprivileged(path: Path) -> Generator[None]:
-    """Be a user without privileges, who can reach this path; root becomes one."""
+    """Run as a user without privileges who can reach this path."""
     with contextlib.ExitStack() as stack:
         if os.geteuid() == 0:
             for folder in [path, *path.parents]:
@@ -102,7 +102,7 @@ def unprivileged(path: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def bytes_of_queues(limit: int) -> Generator[None]:
-    """Be a user of its own whose queues may take `limit` bytes in all, whatever others take elsewhere."""
+    """Run as a separate user whose queues may use `limit` bytes in total."""
     soft, hard = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
     with as_user(100_000 + secrets.randbelow(1_000_000_000)):
         resource.setrlimit(resource.RLIMIT_MSGQUEUE, (limit, hard))

@@ -1,4 +1,4 @@
-"""A place with mounts, POSIX queues and their sysctls of its own, which leaves the host as it is."""
+"""A sandbox with its own mounts, POSIX queues and sysctls, which leaves the host unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sandbox:
     Args:
         pid: That process.
         namespaces: Which, as options of unshare(1) and nsenter(1).
-        folder: Where files can be made that are to stand in for others.
+        folder: Where stand-ins for files can be created.
     """
 
     def __init__(self, pid: int, namespaces: Sequence[str], folder: Path) -> None:
@@ -33,7 +33,7 @@ class Sandbox:
         self._folder = folder
 
     def command(self, folder: Path, *command: str) -> list[str]:
-        """Return what runs a command there, in a folder."""
+        """Return the command prefix that runs a command there, in a folder."""
         return [*self._enter, "env", f"--chdir={folder}", *command]
 
     def run(self, *command: str) -> Result:
@@ -46,18 +46,18 @@ class Sandbox:
         self.run(*command).check()
 
     def replace(self, path: str, text: str) -> None:
-        """Put a file with this text over another one, which must be there."""
+        """Mount a file with this text over an existing one."""
         other = self._folder / path.replace("/", "-")
         other.write_text(text)
         self.set_up("mount", "--bind", str(other), path)
 
     def show_queues(self) -> None:
-        """Let queues show in the file system, which they needn't on this host."""
+        """Make queues visible in the file system, even if they aren't on this host."""
         self.hide_queues()
         self.set_up("sh", "-c", "mkdir /dev/mqueue && mount -t mqueue none /dev/mqueue")
 
     def hide_queues(self) -> None:
-        """Let no queues show in the file system."""
+        """Hide queues from the file system."""
         self.set_up("mount", "-t", "tmpfs", "none", "/dev")
 
 
@@ -68,11 +68,11 @@ def with_python() -> dict[str, str]:
 
 @contextlib.contextmanager
 def sandbox(folder: Path, *, own_queues: bool = True) -> Generator[Sandbox]:
-    """Give a sandbox; without one, the test lacks a tool.
+    """Yield a sandbox; without one, the test lacks a tool.
 
     Args:
-        folder: Where files can be made that are to stand in for others.
-        own_queues: Whether its queues are its own, or those of the host.
+        folder: Where stand-ins for files can be created.
+        own_queues: Whether it has its own queues, or the host's.
     """
     if os.geteuid() != 0:
         missing("only root can mount")

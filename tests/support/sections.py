@@ -1,4 +1,4 @@
-"""Sections of INI files for tests, and what is wrong with them."""
+"""Sections of INI files for tests, and their mistakes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def value(
 
 
 def problems(read: Section) -> tuple[str, ...]:
-    """Finish a section and give its mistakes."""
+    """Finish a section and return its mistakes."""
     try:
         read.finish()
     except ConfigurationError as error:
@@ -38,14 +38,14 @@ def problems(read: Section) -> tuple[str, ...]:
 
 
 def alone(error: ConfigurationError) -> ConfigurationError:
-    """Assert that an error brings no other one along, which could hold what must not be shown."""
+    """Assert that an error is chained to no other, which could contain a secret."""
     assert error.__cause__ is None
     assert error.__context__ is None
     return error
 
 
 def refused(read: Section) -> str:
-    """Finish a section that has one mistake, about the key k, and give what is said of it."""
+    """Finish a section with one mistake, about the key k, and return its text."""
     (problem,) = problems(read)
     assert problem.startswith("[s] k: ")
     assert problem.isprintable()

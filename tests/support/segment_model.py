@@ -1,4 +1,4 @@
-"""What a segment of the spool is, written from `docs/protocol.md` alone: slow, and without the package."""
+"""A model of segments, written from `docs/protocol.md` alone: slow, and independent of the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Whole(NamedTuple):
     end: int
 
 
-class Segment(NamedTuple):
+class ModelSegment(NamedTuple):
     """A segment, by its format and identity."""
 
     event_format: str
@@ -64,7 +64,7 @@ class Segment(NamedTuple):
         return found
 
     def pending(self, data: bytes) -> int:
-        """Return where the bytes at the end begin that may be a record as more data comes."""
+        """Return the offset of the bytes at the end that may become a record as more data comes."""
         records = self.records(data)
         begin = records[-1].end if records else 0
         return next(

@@ -1,4 +1,4 @@
-"""The test vectors of spool segments: what a writer writes, and what a reader finds in what became of it."""
+"""The test vectors of spool segments: what a writer writes, and what a reader finds in it after damage."""
 
 from __future__ import annotations
 

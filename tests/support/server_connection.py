@@ -45,7 +45,7 @@ class RecordedRequest:
 
 
 class ServerConnection:
-    """The server's end of a connection, used by one thread but for `interrupt`."""
+    """The server's end of a connection, used by one thread, except `interrupt`."""
 
     def __init__(self, accepted: socket.socket, number: int) -> None:
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""A service that puts events, as those who test theirs have one."""
+"""An example of a service that puts events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clicks:
         self.queue = queue
 
     def handle(self, action: str) -> bool:
-        """Handle a request, whatever comes of its event; tell whether it was put."""
+        """Handle a request, whatever happens to its event; return whether it was put."""
         try:
             self.queue.put({"action": action})
         except EventError:

@@ -1,4 +1,4 @@
-"""Requests with batches, signed by other means than the package's."""
+"""Requests with batches, signed independently of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARKER = "d41d8cd9"
 
 
 @dataclass(frozen=True)
-class Request:
+class SignedRequest:
     """A request to check; its Content-Length is always right."""
 
     method: str
@@ -32,24 +32,24 @@ class Request:
         headers = [*self.headers, ("Content-Length", str(len(self.body)))]
         return check_batch(self.method, self.path, headers, self.body, KEYS, max_size=max_size)
 
-    def with_header(self, name: str, *values: str) -> Request:
+    def with_header(self, name: str, *values: str) -> SignedRequest:
         """Return the request with exactly these values of a header."""
         others = tuple(pair for pair in self.headers if pair[0].lower() != name.lower())
         return replace(self, headers=(*others, *((name, value) for value in values)))
 
 
 def mac_of(plain: bytes, key: str = "TestKey") -> str:
-    """Return the right mac of a body, computed by other means than the package's."""
+    """Return the right mac of a body, computed independently of the package."""
     return hmac.new(KEYS[key], plain, hashlib.sha256).hexdigest()
 
 
-def sealed(path: str, plain: bytes, key: str = "TestKey", level: int | None = 1) -> Request:
-    """Return a request that carries these bytes, rightly signed; level None leaves out the compression."""
+def sealed(path: str, plain: bytes, key: str = "TestKey", level: int | None = 1) -> SignedRequest:
+    """Return a correctly signed request with these bytes; level None means no compression."""
     headers = (("Content-Type", "application/json"), ("X-Signature", f"key={key}, mac={mac_of(plain, key)}"))
     if level is None:
-        return Request("POST", path, headers, plain)
+        return SignedRequest("POST", path, headers, plain)
     body = gzip.compress(plain, level, mtime=0)
-    return Request("POST", path, (*headers, ("Content-Encoding", "gzip")), body)
+    return SignedRequest("POST", path, (*headers, ("Content-Encoding", "gzip")), body)
 
 
 def batch_of(events: list[bytes], path: str, count: int | None = None) -> bytes:
@@ -63,7 +63,7 @@ def batch_of(events: list[bytes], path: str, count: int | None = None) -> bytes:
 SAMPLE = sealed("/v2", batch_of([b'{"id":1}', b'{"id":2}'], "/v2"))
 
 
-def post(connection: http.client.HTTPConnection, request: Request) -> tuple[int, str]:
+def post(connection: http.client.HTTPConnection, request: SignedRequest) -> tuple[int, str]:
     """Send a request and return the status and the body of the answer."""
     connection.request(request.method, request.path, request.body, dict(request.headers))
     response = connection.getresponse()

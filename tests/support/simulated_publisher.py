@@ -34,7 +34,7 @@ BASE, CAP = 1.0, 30.0
 
 
 def make_event(number: int, kind: str = "good", pad: int = 0) -> bytes:
-    """Make a distinct event; `kind` tells the simulated collector what to do with it."""
+    """Make a distinct event; `kind` decides what the simulated collector does with it."""
     return json.dumps({"id": number, "kind": kind, "pad": "x" * pad}).encode()
 
 
@@ -45,15 +45,15 @@ def kind_of(event: bytes) -> str:
 
 @dataclass
 class MemoryJournal:
-    """What a policy has written down, in memory: it survives a crash of the policy.
+    """The journal of a policy, in memory: it survives a crash of the policy.
 
-    It checks what a policy owes it: places are entered or resolved once, a batch that is entered again has
+    It checks the policy's use of it: places are entered or resolved once, a batch that is entered again has
     the same places, and the parts of a split have the places of the whole, in their order.
 
     Attributes:
         broken: Whether letters can't be written.
-        entered: Batches that have no fate yet.
-        letters: The events that were given up.
+        entered: Unfinished batches.
+        letters: The dead letters.
     """
 
     broken: bool = False
@@ -64,7 +64,7 @@ class MemoryJournal:
 
     @property
     def resolved_size(self) -> int:
-        """Bytes of the places that have found their fate."""
+        """Bytes of the resolved places."""
         return sum(ranges.total for ranges in self._resolved.values())
 
     def is_taken(self, span: Span) -> bool:
@@ -73,12 +73,12 @@ class MemoryJournal:
         return ranges is not None and ranges.end_at(span.start) >= span.end
 
     def is_resolved(self, span: Span) -> bool:
-        """Whether the place of an event has found its fate."""
+        """Whether the place of an event is resolved."""
         ranges = self._resolved.get(span.identity)
         return ranges is not None and ranges.end_at(span.start) >= span.end
 
     def unfinished(self, now: float) -> list[EnteredBatch]:
-        """Return the batches without a fate, in order, with what a publisher that starts may know."""
+        """Return the unfinished batches in order, as a starting publisher knows them."""
         unfinished: list[EnteredBatch] = []
         for _, batch in sorted(self.entered.items()):
             refused_at = None if batch.record.refused_at is None else now
@@ -144,7 +144,7 @@ class MemoryJournal:
 
 
 def _add(ranges: dict[bytes, ByteRanges], spans: Sequence[Span]) -> None:
-    """Add places, none of which may be there."""
+    """Add places, which must be new."""
     for identity, start, end in spans:
         of_segment = ranges.setdefault(identity, ByteRanges())
         before = of_segment.total
@@ -194,7 +194,7 @@ class MemorySpool:
         self._unread.append(span)
 
     def read(self, max_events: int, max_bytes: int) -> EventRun:
-        """Read the next events, at most so many, and of so many bytes but for one."""
+        """Read the next events, at most so many and so many bytes, but at least one."""
         events: list[bytes] = []
         spans: list[Span] = []
         while self._unread and len(events) < max_events:
@@ -238,12 +238,12 @@ class MemorySpool:
         self._unread = deque(span for span in self.events if not journal.is_taken(span))
 
     def unresolved(self, journal: MemoryJournal) -> list[bytes]:
-        """Return the events that have found no fate."""
+        """Return the unresolved events."""
         return [event for span, event in self.events.items() if not journal.is_resolved(span)]
 
 
 def recover(delivery: Delivery, spool: MemorySpool, journal: MemoryJournal, now: float) -> None:
-    """Give a policy that starts what an earlier one has left."""
+    """Recover a new policy from the journal of an earlier one."""
     for entered in journal.unfinished(now):
         if spool.lost.isdisjoint(spool.places(entered.spans)):
             assert delivery.recover(entered, spool.load(entered.spans), now)
@@ -253,7 +253,7 @@ def recover(delivery: Delivery, spool: MemorySpool, journal: MemoryJournal, now:
 
 
 def feed(delivery: Delivery, spool: MemorySpool, now: float) -> list[tuple[int, Rejection]]:
-    """Let a policy have what is in a spool, while it has memory for it."""
+    """Offer the events of a spool to a policy, while it has memory for them."""
     rejected: list[tuple[int, Rejection]] = []
     while (memory_left := delivery.memory_left) > 0 and not spool.is_read:
         rejected += delivery.offer_run(spool.read(1_000, memory_left), now)
@@ -261,7 +261,7 @@ def feed(delivery: Delivery, spool: MemorySpool, now: float) -> list[tuple[int, 
 
 
 def start_all(delivery: Delivery, now: float) -> list[Attempt]:
-    """Start all attempts that may start now; afterwards there is nothing to do before `wake_at`."""
+    """Start all attempts that may start now; then nothing is due before `wake_at`."""
     attempts = list(iter(lambda: delivery.next_attempt(now), None))
     wake_at = delivery.wake_at()
     assert wake_at is None or wake_at > now, "it asks for a turn in which nothing can be done"
@@ -269,7 +269,7 @@ def start_all(delivery: Delivery, now: float) -> list[Attempt]:
 
 
 def judge(batch: Batch, largest_body: int = 10**9) -> Outcome:
-    """Do what an honest collector does: refuse a batch for what is in it, fall over it, or take it."""
+    """Behave like an honest collector: refuse a batch for its content, crash on it, or accept it."""
     if batch.size > largest_body and len(batch.events) > 1:
         return TooLarge("413", 413)
     kinds = set(map(kind_of, batch.events))
@@ -292,7 +292,7 @@ def make_delivery(
     give_up_after: float | None = None,
     seed: int = 0,
 ) -> Delivery:
-    """Make a delivery with small bounds; with a spool, batches that failed wait there."""
+    """Create a delivery with small bounds; with a spool, failed batches wait there."""
     return Delivery(
         Batcher(FORMATS["2j"], max_size=max_size, max_events=max_events, max_age=max_age),
         ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), concurrency),

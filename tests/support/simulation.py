@@ -1,4 +1,4 @@
-"""A whole publisher in simulated time: real threads, queue and disk, but clocks and collector of the test."""
+"""A whole publisher in simulated time: real threads, queue and disk, but simulated clocks and collector."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EPOCH = 1_750_000_000.0
 
 
 class Simulation:
-    """The clock and the transport of a publisher, which is made by `publisher`.
+    """The clock and the transport of the publisher created by `publisher`.
 
     Time stands still while an attempt is in flight or an event can be received, and jumps to the next moment
-    at which the publisher has something to do otherwise.
+    at which the publisher has something to do.
 
     Args:
         answer: What the collector answers to a batch of events at a moment of the monotonic clock.
@@ -54,7 +54,7 @@ class Simulation:
         self._ends_at = math.inf
 
     def publisher(self, folder: Path, name: str, **overrides: str) -> EventPublisher:
-        """Make a publisher of the queue `/events-NAME` that lives in this simulation."""
+        """Create a publisher of the queue `/events-NAME` in this simulation."""
         config_file = folder / f"{name}.ini"
         config_file.write_text(config_text(name, "http://collector.test", **overrides))
         load = partial(load_settings, config_file, name, {})
@@ -62,7 +62,7 @@ class Simulation:
         return self._publisher
 
     def run(self, seconds: float) -> None:
-        """Let the publisher run for so long, then stop it and let it end."""
+        """Run the publisher for this long, then stop it and wait for its end."""
         assert self._publisher is not None
         self._ends_at = self.now + seconds
         self._publisher.run()
@@ -112,6 +112,6 @@ class Simulation:
 
 
 def accept(events: list[object], now: float) -> Reply:
-    """Take every batch."""
+    """Accept every batch."""
     del events, now
     return Response(200)

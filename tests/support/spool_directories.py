@@ -28,7 +28,7 @@ MODES: Final = (PRIVATE, SHARED)
 
 @contextlib.contextmanager
 def as_member(user: int, group: int, *others: int) -> Generator[None]:
-    """Be a user, in these groups, without the privileges of root; root stays root."""
+    """Run as a user in these groups, without the privileges of root; root stays root."""
     before = os.getgroups()
     os.setgroups(others)
     os.setresgid(group, group, 0)
@@ -43,7 +43,7 @@ def as_member(user: int, group: int, *others: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def umask(mask: int) -> Generator[None]:
-    """Have this umask for a while."""
+    """Use this umask within the context."""
     before = os.umask(mask)
     try:
         yield
@@ -53,7 +53,7 @@ def umask(mask: int) -> Generator[None]:
 
 @contextlib.contextmanager
 def fresh_place() -> Generator[Path]:
-    """Give a directory that all users can reach, but only its owner can write to."""
+    """Yield a directory that all users can reach, but only its owner can write to."""
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o755)
         yield Path(path)
@@ -90,7 +90,7 @@ def write_file(spool: SpoolDirectory, name: str, data: bytes = b"data") -> FileS
 
 
 def fake_mountinfo(place: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process believe that a directory is on a file system of some type."""
+    """Pretend that a directory is on a file system of some type."""
     path = str(place.resolve())
     file = place / "mountinfo"
     file.write_text(f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:99 / {path} rw - {kind} host:/x rw\n")

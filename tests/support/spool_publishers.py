@@ -1,4 +1,4 @@
-"""What a publisher does with its spool, without the rest of it."""
+"""The parts of a publisher that use its spool."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def open_spool_reader(
     clock: Callable[[], float],
     resolved: Callable[[bytes], Iterable[tuple[int, int]]],
 ) -> SpoolReader:
-    """Return a reader of a spool that is prepared; the arguments are those of `SpoolReader`.
+    """Return a reader of a prepared spool; the arguments are those of `SpoolReader`.
 
     Raises:
-        EventQueueUnavailableError: The spool can't be used, or another publisher reads it.
+        EventQueueUnavailableError: The spool can't be used, or another publisher is using it.
     """
     files = ReaderFolder(directory)
     try:
@@ -44,7 +44,7 @@ def open_spool_reader(
 
 @contextlib.contextmanager
 def publisher_of(folder: Path, event_format: str = "2") -> Generator[tuple[Ledger, SpoolReader]]:
-    """Give the ledger and the reader of a spool, `events-NAME`; its lock is held meanwhile."""
+    """Yield the ledger and the reader of a spool, `events-NAME`; its lock is held within the context."""
     name = folder.name.removeprefix("events-")
     directory = SpoolDirectory(str(folder.parent), name, mode=PRIVATE)
     directory.prepare()
@@ -65,7 +65,7 @@ def publisher_of(folder: Path, event_format: str = "2") -> Generator[tuple[Ledge
 
 
 def begin(ledger: Ledger, reader: SpoolReader, size: int) -> list[bytes]:
-    """Begin to send a batch of so many events at most, as far as the ledger is concerned; return them."""
+    """Enter a batch of at most so many events in the ledger, as if it was sent; return them."""
     events, spans = reader.read(size, sys.maxsize)
     if events:
         ledger.enter(EnteredBatch((ledger.last_number + 1, 0), len(events), spans))
@@ -73,7 +73,7 @@ def begin(ledger: Ledger, reader: SpoolReader, size: int) -> list[bytes]:
 
 
 def what_is_left(folder: Path, event_format: str = "2") -> list[bytes]:
-    """Return what a publisher that starts now would deliver: batches that were begun, and then the rest."""
+    """Return what a publisher started now would deliver: batches in flight, then the rest."""
     with publisher_of(folder, event_format) as (ledger, reader):
         ledger.retain(reader.identities())
         left: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A reader of a real spool, as simple as one can be that keeps the rules: what tests compare with.
+"""The simplest reader of a real spool that follows the rules, as a reference for tests.
 
 Rules:
 
@@ -49,7 +49,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
-class _Followed:
+class _FollowedFile:
     """A segment that is being read."""
 
     fd: int
@@ -59,11 +59,11 @@ class _Followed:
 
 
 @final
-class SpoolReader:
+class SpoolFileReader:
     """Reads the spool in a folder, from the start of a `with` block to its end.
 
     Args:
-        folder: The spool, `events-NAME`. It may be missing, and come and go.
+        folder: The spool, `events-NAME`. It may be missing, or be deleted and recreated.
         take: Gets events in the order of their records; None to collect them in `events`.
 
     Attributes:
@@ -73,7 +73,7 @@ class SpoolReader:
         torn_places: Stretches of such bytes.
         deleted: Segments that were read to their end and deleted.
         removed: Files that were never completed, and were removed.
-        grown: Bytes that came after the last look under the lock. There must be none.
+        grown: Bytes that appeared after the last read under the lock. There must be none.
         vanished: Segments that another process deleted before this one could.
         unreadable: Names of segments whose header can't be read; they are left alone.
     """
@@ -90,11 +90,11 @@ class SpoolReader:
         self.unreadable: set[str] = set()
         self._folder = folder
         self._take = take or self.events.extend
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedFile] = {}
         self._lock: int | None = None
 
     def read(self) -> int:
-        """Read what there is, delete what is over, and return how many files are left."""
+        """Read all events, delete finished segments, and return how many files are left."""
         names = self._names()
         for name in [name for name in self._followed if name not in names]:
             self._leave(name)
@@ -107,11 +107,11 @@ class SpoolReader:
         return left
 
     def drain(self) -> list[bytes]:
-        """Read until no file is left, which takes until no process has one open; return all events."""
+        """Read until no file is left, so until no process has one open; return all events."""
         wait_until(lambda: not self.read(), lambda: f"a process still has one of {self._names()} open")
         return self.events
 
-    def __enter__(self) -> SpoolReader:
+    def __enter__(self) -> SpoolFileReader:
         # A service that looks for a reader has the lock for a moment.
         with contextlib.suppress(FileNotFoundError):
             self._lock = os.open(self._folder / READER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -146,7 +146,7 @@ class SpoolReader:
             return []
 
     def _open(self, name: str) -> int | None:
-        """Open a file, or return None if it isn't there any more or isn't a regular file now."""
+        """Open a file; None if it is gone or isn't a regular file."""
         try:
             fd = os.open(self._folder / name, _FLAGS)
         except OSError:
@@ -173,13 +173,13 @@ class SpoolReader:
             os.close(fd)
 
     def _follow(self, name: str) -> bool:
-        """Read a segment as far as it goes, and return whether it stays."""
+        """Read a segment to its end, and return whether it stays."""
         followed = self._followed.get(name)
         if followed is None:
             fd = self._open(name)
             if fd is None:
                 return False
-            followed = self._followed[name] = _Followed(fd)
+            followed = self._followed[name] = _FollowedFile(fd)
         over = _lock_exclusively(followed.fd)  # before it is read: afterwards no process can append to it
         try:
             self._read(followed)
@@ -197,14 +197,14 @@ class SpoolReader:
         return False
 
     def _leave(self, name: str) -> None:
-        """Take what is left of a segment that has no name any more."""
+        """Read the rest of a deleted segment."""
         followed = self._followed.pop(name)
         self._read(followed)
         self._finish(followed)
         self.vanished += 1
         os.close(followed.fd)
 
-    def _read(self, followed: _Followed) -> None:
+    def _read(self, followed: _FollowedFile) -> None:
         while piece := os.read(followed.fd, _PIECE):
             if followed.parser is None:
                 followed.head += piece
@@ -216,7 +216,7 @@ class SpoolReader:
                 piece = followed.head[size:]
             self._note(followed, followed.parser.feed(piece))
 
-    def _finish(self, followed: _Followed) -> None:
+    def _finish(self, followed: _FollowedFile) -> None:
         parser = followed.parser
         assert parser is not None, "a segment has no header"
         parser.finish()
@@ -225,7 +225,7 @@ class SpoolReader:
             self.torn_places += 1
         self.torn += parser.torn
 
-    def _note(self, followed: _Followed, records: list[Record]) -> None:
+    def _note(self, followed: _FollowedFile, records: list[Record]) -> None:
         events: list[bytes] = []
         for record in records:
             if record.start > followed.end:

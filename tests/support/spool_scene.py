@@ -1,4 +1,4 @@
-"""A spool on a disk with writers and a reader, and a plain model of what the reader must do with it.
+"""A spool on a disk with writers and a reader, and a simple model of what the reader must do.
 
 The model knows every byte that was written, the places that were settled, and what was handed out in this
 run. It finds records with `segment_model`, which is written from `docs/protocol.md` alone.
@@ -23,7 +23,7 @@ from baseplate_events.event_publisher.spool_reader.watch import SpoolWatch
 from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.writer import SpoolWriter
 from tests.support import segment_model
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.faulty_files import FaultyFiles
 from tests.support.spool_directories import names_in
 
@@ -47,7 +47,7 @@ class SpooledEvent(NamedTuple):
 
 
 def events_of(run: EventRun) -> list[SpooledEvent]:
-    """Return the events of a run, each with its place."""
+    """Return the events of a run with their places."""
     events: list[SpooledEvent] = []
     left = list(reversed(run.events))
     for identity, start, end in run.spans:
@@ -68,7 +68,7 @@ class Child(NamedTuple):
 
     name: str
     fd: int
-    segment: segment_model.Segment
+    segment: segment_model.ModelSegment
 
 
 class Writer:
@@ -76,7 +76,7 @@ class Writer:
 
     def __init__(self, directory: SpoolDirectory) -> None:
         self.refusals = RefusalCounts()
-        self._writer = SpoolWriter(directory, "2", ROOM, self.refusals, Clock())
+        self._writer = SpoolWriter(directory, "2", ROOM, self.refusals, FakeClock())
         self._folder = Path(directory.path)
         self.name = ""
 
@@ -108,19 +108,19 @@ class Writer:
         segment = self._writer.segment
         assert segment is not None
         fd = os.dup(segment._fd)  # pyright: ignore[reportPrivateUsage]
-        return Child(self.name, fd, segment_model.Segment("2", self.identity))
+        return Child(self.name, fd, segment_model.ModelSegment("2", self.identity))
 
 
 class Scene:
     """A spool, its writers, its reader, and the model.
 
     Attributes:
-        data: All that was ever in each segment, by name.
+        data: All bytes that were ever in each segment, by name.
         settled: Offsets of each segment that were settled, by name, as a ledger has them.
         handed: What was handed out in this run, in order.
-        outstanding: Events that were handed out and haven't reached their fate.
+        outstanding: Events that were handed out but aren't resolved.
         before: Offsets that were settled when this run started, by name.
-        gone_before: Segments that weren't there any more then.
+        gone_before: Segments that were gone by then.
     """
 
     def __init__(self, event_format: str = "2") -> None:
@@ -129,7 +129,7 @@ class Scene:
         self.directory = SpoolDirectory(self._place.name, "main", mode=0o600)
         self.directory.prepare()
         self.folder = Path(self.directory.path)
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.writers: list[Writer] = []
         self.children: list[Child] = []
         self.data: dict[str, bytes] = {}
@@ -226,7 +226,7 @@ class Scene:
         self.note()
 
     def note(self) -> None:
-        """Note what was written since the last call. It must be called before the reader can punch holes."""
+        """Record what was written since the last call. Call it before the reader can punch holes."""
         for name in self.names():
             known = self.data.get(name, b"")
             with (self.folder / name).open("rb") as file:
@@ -237,9 +237,9 @@ class Scene:
                 for record in self.records(name):
                     self.written.setdefault((name, record.end), len(self.written))
 
-    def format_of(self, name: str) -> segment_model.Segment:
+    def format_of(self, name: str) -> segment_model.ModelSegment:
         """Return the format of a segment."""
-        return segment_model.Segment("2", bytes.fromhex(name[38:70]))
+        return segment_model.ModelSegment("2", bytes.fromhex(name[38:70]))
 
     def records(self, name: str) -> list[Whole]:
         """Return all whole records of a segment."""
@@ -270,7 +270,7 @@ class Scene:
         return set(filter(None, names))
 
     def take(self, events: Iterable[SpooledEvent]) -> None:
-        """Check what was read against the model, and note it."""
+        """Check read events against the model, and record them."""
         for event in events:
             name = self.name_of(event.span.identity)
             due = self.due(name)
@@ -287,7 +287,7 @@ class Scene:
             self.outstanding.append(event)
 
     def settle(self, spans: Iterable[Span]) -> None:
-        """Note what has reached its fate."""
+        """Record resolved places."""
         for identity, start, end in spans:
             self.settled.setdefault(self.name_of(identity), set()).update(range(start, end))
 
@@ -310,7 +310,7 @@ class Scene:
         return counts
 
     def note_own(self) -> None:
-        """Note what the reader settled by itself: never a byte of an event that is due."""
+        """Record what the reader settled itself: never a byte of an undelivered event."""
         for identity, start, end in self.reader.take_settled():
             name = self.name_of(identity)
             for event in self.events(name):

@@ -1,4 +1,4 @@
-"""Services with a real spool, for tests: what they do at each step, and in which process."""
+"""Services with a real spool, for tests: with hooks at each step, in any process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 from baseplate_events import EventQueue
 from baseplate_events.events import MAX_SPOOL_SIZE
 from baseplate_events.transport.spool import SpoolTransport
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def spool_of(directory: Path) -> Path:
 
 def read_all(directory: Path) -> list[bytes]:
     """Read all events and delete their segments; no process may have one open. Nothing may be left."""
-    with SpoolReader(spool_of(directory)) as reader:
+    with SpoolFileReader(spool_of(directory)) as reader:
         events = reader.drain()
         assert (reader.grown, reader.vanished, reader.unreadable) == (0, 0, set())
     assert {file.name for file in spool_of(directory).iterdir()} == {"reader.lock"}
@@ -53,12 +53,12 @@ def files_in(directory: Path) -> list[str]:
 
 @final
 class WatchedDirectory:
-    """The real directory of a spool, with something done before and after each step.
+    """The real directory of a spool, with hooks before and after each step.
 
     Args:
         real: The directory.
-        before: Gets the name of a method of `SpoolFolder` or `OpenSpoolFolder` before it is called.
-        after: Gets it after that; not if it raised.
+        before: Called with the name of a method of `SpoolFolder` or `OpenSpoolFolder` before it is called.
+        after: Called with it afterwards, unless it raised.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class WatchedDirectory:
 
     @contextlib.contextmanager
     def step(self, name: str) -> Generator[None]:
-        """Do what is to be done around a step."""
+        """Call the hooks around a step."""
         self._before(name)
         yield
         self._after(name)
@@ -138,7 +138,7 @@ class _WatchedOpenDirectory:
 
 @final
 class WatchedQueue(EventQueue[bytes]):
-    """A queue of bytes with a spool whose steps are watched; see `WatchedDirectory`."""
+    """A queue of bytes with a spool whose steps have hooks; see `WatchedDirectory`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What was written into a spool, and quick ways to write it."""
+"""Reads what was written into a spool, and writes it quickly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def segment_name(identity: bytes, writer: str = "0123456789abcdef") -> str:
 
 
 def write_segment(spool: Path, events: Iterable[bytes], event_format: str) -> Path:
-    """Leave a segment behind in the folder of a spool, as a writer does that has ended."""
+    """Leave a segment in the folder of a spool, like a writer that has ended."""
     identity = os.urandom(IDENTITY_SIZE)
     encoder = Encoder(Header(event_format, identity))
     path = spool / segment_name(identity)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies shared by all properties, one section a room."""
+"""Hypothesis strategies shared by all properties, one section per part of the package."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ json_events = st.builds(
 
 # --- statsd and configuration ---
 
-#: Text that somebody hostile or careless gives for a name: any code point, and what a format gives a meaning.
+#: Text that a hostile or careless user gives as a name: any code point, and the special characters of
+#: formats.
 hostile_texts = st.one_of(
     st.text(st.characters(), max_size=20),
     st.text("ab._-:|@#,=$ \n\r\t\0\x7f\u2028é😀", max_size=20),
@@ -401,9 +402,9 @@ durations = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.005, 0.25, 10.0
 
 @st.composite
 def balanced_books(draw: st.DrawFn) -> Accounting:
-    """Books in which every event has a fate."""
+    """Accounting in which every event has a fate."""
     counts = st.integers(0, 10**12)
-    books = Accounting(
+    accounting = Accounting(
         delivered=draw(counts),
         dead_lettered=draw(counts),
         returned=draw(counts),
@@ -412,10 +413,11 @@ def balanced_books(draw: st.DrawFn) -> Accounting:
         dropped={reason: draw(counts) for reason in DropReason},
         letters_dropped=draw(counts),
     )
-    ended = books.delivered + books.dead_lettered + books.returned + sum(books.dropped.values())
-    books.received = ended + books.spooled + books.in_hand
-    books.recovered = draw(st.integers(0, books.received))
-    return books
+    ended = accounting.delivered + accounting.dead_lettered + accounting.returned
+    ended += sum(accounting.dropped.values())
+    accounting.received = ended + accounting.spooled + accounting.in_hand
+    accounting.recovered = draw(st.integers(0, accounting.received))
+    return accounting
 
 
 #: Names that services and the reader of a spool give to reasons.
@@ -426,7 +428,7 @@ _reasons = st.dictionaries(
 
 @st.composite
 def spool_levels(draw: st.DrawFn, made_at: float) -> SpoolLevel:
-    """How full a spool can be at a moment."""
+    """A possible level of a spool."""
     return SpoolLevel(
         size=draw(st.integers(0, 1 << 45)),
         max_size=draw(st.integers(1, 1 << 45)),
@@ -448,7 +450,7 @@ def spool_levels(draw: st.DrawFn, made_at: float) -> SpoolLevel:
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> Snapshot:
-    """What a publisher can be doing, seen at a moment from 0 to 1,000."""
+    """A possible snapshot of a publisher, at a time from 0 to 1,000."""
     made_at = draw(st.floats(0, 1_000))
     has_queue = draw(st.booleans())
     attempts = Attempts()

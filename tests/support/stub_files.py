@@ -1,4 +1,4 @@
-"""Stub files, run as Python: what they say of a class, and values of the types that they give."""
+"""Stub files, run as Python: their classes, and values of their types."""
 
 from __future__ import annotations
 import __future__
@@ -48,7 +48,7 @@ def structs(module: str, name: str, depth: int = 3) -> st.SearchStrategy[Any]:
     Args:
         module: The module that the class is in.
         name: The name of the class.
-        depth: Structs within each other, of which the last has nothing but what it needs.
+        depth: Nesting of structs; the innermost has only required fields.
     """
     hints = arguments(module, name)
     always = needed(module, name)

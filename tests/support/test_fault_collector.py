@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def connected(collector: FaultCollector) -> Generator[http.client.HTTPConnection, None, None]:
-    """Give a client of a collector."""
+    """Yield a client of a collector."""
     connection = http.client.HTTPConnection(*collector.address, timeout=PATIENCE)
     try:
         yield connection

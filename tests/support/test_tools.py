@@ -46,7 +46,7 @@ def test_a_suite_that_cannot_be_imported_has_one_line(pytester: pytest.Pytester,
 
 
 def test_a_suite_that_can_be_imported_is_collected(pytester: pytest.Pytester) -> None:
-    """Where nothing is missing, the real modules are run."""
+    """If nothing is missing, the real modules are run."""
     pytester.makeconftest(SUITE.replace("no_such_module", "os"))
     pytester.makepyfile("def test_passes(): pass")
     pytester.runpytest_inprocess("-pno:cacheprovider").assert_outcomes(passed=1)

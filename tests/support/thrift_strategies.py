@@ -28,13 +28,13 @@ Inner: TypeAlias = Any
 
 
 class SomeText(str):
-    """A str that isn't one by its exact type."""
+    """A subclass of str."""
 
     __slots__ = ()
 
 
 class SomeInt(enum.IntEnum):
-    """Ints that aren't ones by their exact type."""
+    """Members of an int enum."""
 
     ONE = 1
     MANY = 100

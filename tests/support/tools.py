@@ -1,4 +1,4 @@
-"""What some tests need beyond Python packages, and what happens if a machine doesn't have it.
+"""Tools that tests need besides Python packages, and what happens if they are missing.
 
 A test that lacks something is skipped and says what, or fails if REQUIRE_TOOLS=1. All such skips come from
 this module, so pytest's summary has one line for each reason, not one for each test.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test that runs or is set up, or fail it if tools are required.
+    """Skip the current test, or fail it if tools are required.
 
     Args:
         what: What is missing, and how to get it.
@@ -30,7 +30,7 @@ def missing(what: str) -> NoReturn:
 
 
 def need_command(name: str, path: str | None = None) -> None:
-    """Go on only if there is a command of this name, in the PATH given or that of this process."""
+    """Continue only if there is a command of this name, in the PATH given or that of this process."""
     if shutil.which(name, path=path) is None:
         missing(f"there is no {name}")
 

@@ -1,6 +1,6 @@
 """The test vectors of the protocol: inputs for a publisher or collector in any language, and what they give.
 
-`python -m tests.vector_files` writes the files of `tests/vectors` anew: the inputs stand here, the outputs
+`python -m tests.vector_files` rewrites the files of `tests/vectors`: the inputs stand here, the outputs
 come from the package. `docs/protocol.md` describes the protocol, `tests/vectors/README.md` the files.
 """
 

@@ -1,4 +1,4 @@
-"""The one way to wait for something that announces itself in no other way: ask until it holds."""
+"""The way to wait for something that can't be awaited otherwise: poll until it holds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def wait_until(
     patience: float = PATIENCE,
     interval: float = 0.01,
 ) -> T:
-    """Ask a condition until it holds, and return its value.
+    """Poll a condition until it holds, and return its value.
 
     Args:
         condition: Holds if its value is true.
         failure: What the error says; a function is called only if there is one.
         process: A process without which the condition cannot come to hold.
         patience: Seconds until the wait is given up.
-        interval: Seconds between two questions.
+        interval: Seconds between two polls.
 
     Raises:
         TimeoutError: The condition did not hold in time, or the process ended first.

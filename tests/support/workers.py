@@ -1,4 +1,4 @@
-"""What runs in worker processes that `spawn` and `forkserver` start: they import this module."""
+"""Functions for worker processes of `spawn` and `forkserver`, which import this module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def serialize(event: bytes) -> bytes:
-    """Serialize what is serialized."""
+    """Return an event that is serialized already."""
     return event
 
 

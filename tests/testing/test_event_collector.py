@@ -90,7 +90,7 @@ def test_what_is_not_signed_is_refused(event_collector: EventCollector) -> None:
 
 @examples(30)
 @given(st.one_of(st.none(), st.integers(-1, 700), st.sampled_from([299, 300, 599, 600])))
-def test_it_answers_as_told(status: int | None) -> None:
+def test_it_answers_as_requested(status: int | None) -> None:
     """After `answer_with` a status that refuses, each batch gets it and isn't taken; after None it is."""
     with EventCollector() as collector:
         if status is not None and not 300 <= status <= 599:
@@ -118,7 +118,7 @@ def test_its_configuration_takes_other_settings(tmp_path: Path, event_collector:
 
 @pytest.mark.parametrize(("events", "refusals"), [(2, 0), (0, 2), (1, 2)])
 def test_waiting_in_vain_says_what_came(events: int, refusals: int) -> None:
-    """What doesn't come in time is an assertion that tells what did, and shows no event and no secret."""
+    """Events that don't arrive in time are an assertion with what did arrive, without events or secrets."""
     with EventCollector() as collector:
         post(collector, [b'{"card":"%s"}' % SECRET.encode()])
         post(collector, [b'{"card":"%s"}' % SECRET.encode()], b"another secret")

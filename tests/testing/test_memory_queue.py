@@ -47,7 +47,7 @@ LIMIT = 8
 
 #: What fails in place of the real queue.
 FAILURES = (
-    EventQueueRemovedError("/events-main", "it was removed and can't be made anew"),
+    EventQueueRemovedError("/events-main", "it was removed and can't be recreated"),
     EventQueuePermissionError("/events-main", "another user's"),
     EventQueueFullError(),
     EventError(),
@@ -230,7 +230,7 @@ def test_thrift_events_are_events() -> None:
 
 
 @given(st.lists(st.sampled_from(["put", "fill", "clear"]), max_size=10))
-def test_it_is_full_if_told_so(steps: list[str]) -> None:
+def test_it_is_full_on_request(steps: list[str]) -> None:
     """After `fill`, each event is refused as full until `clear`, and the metrics say so."""
     queue = InMemoryEventQueue("main", serialize, max_queue_size=FEW)
     metrics = Metrics()
@@ -255,8 +255,8 @@ def test_it_is_full_if_told_so(steps: list[str]) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
-def test_it_fails_if_told_so(failure: EventError) -> None:
-    """After `fail_with`, that is raised and counted for what could be put otherwise, until told otherwise."""
+def test_it_fails_on_request(failure: EventError) -> None:
+    """After `fail_with`, that error is raised and counted for every event that could be put, until None."""
     queue = InMemoryEventQueue("main", serialize)
     queue.put(b"{before}")
     queue.fail_with(failure)
@@ -279,7 +279,7 @@ def test_it_fails_if_told_so(failure: EventError) -> None:
 
 
 def test_a_full_queue_is_not_waited_for() -> None:
-    """With any `put_timeout`, a full queue refuses at once: nobody takes events out meanwhile."""
+    """With any `put_timeout`, a full queue refuses immediately: no one removes events."""
     queue = InMemoryEventQueue("main", serialize, max_queue_size=1, put_timeout=1e9)
     queue.put(b"{x}")
     with pytest.raises(EventQueueFullError):
@@ -287,7 +287,7 @@ def test_a_full_queue_is_not_waited_for() -> None:
 
 
 def test_a_service_is_tested_with_it(make_event_queue: EventQueueFactory) -> None:
-    """Where an `EventQueue` is asked for it serves, and shows what the service put and what it swallowed."""
+    """If an `EventQueue` is asked for it serves, and shows what the service put and what it swallowed."""
     queue: InMemoryEventQueue[Click] = make_event_queue(serialize_v2j_event)
     service = Clicks(queue)
     assert service.handle("click")
@@ -302,7 +302,7 @@ def test_a_service_is_tested_with_it(make_event_queue: EventQueueFactory) -> Non
 
 @given(texts.filter(bool), st.integers(0, 3), st.integers(0, 2))
 def test_a_failed_assertion_says_what_happened(secret: str, put: int, refused: int) -> None:
-    """`only_event` gives the only event, or tells how many there are and what was refused."""
+    """`only_event` gives the only event, or says how many there are and what was refused."""
     queue = InMemoryEventQueue("main", serialize_v2j_event)
     for number in range(put):
         queue.put({"number": number, "secret": f"<{secret}>"})
@@ -314,11 +314,11 @@ def test_a_failed_assertion_says_what_happened(secret: str, put: int, refused: i
         return
     with pytest.raises(AssertionError) as caught:
         queue.only_event()
-    told = str(caught.value)
-    assert f"there are {put}" in told
-    assert (f"{refused} refused" in told) == (refused > 0)
-    assert ("field tags of the event" in told) == (refused > 0)
-    assert f"<{secret}>" not in told
+    text = str(caught.value)
+    assert f"there are {put}" in text
+    assert (f"{refused} refused" in text) == (refused > 0)
+    assert ("field tags of the event" in text) == (refused > 0)
+    assert f"<{secret}>" not in text
 
 
 @given(st.integers(1, 4), st.integers(1, 30))

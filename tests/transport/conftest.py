@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def name() -> Generator[str]:
-    """Give the name of a queue of the test's own."""
+    """Yield the name of a queue of the test's own."""
     with fresh_name() as name:
         yield name
 

@@ -76,7 +76,7 @@ def test_an_orphan_is_let_go(name: str) -> None:
 
 
 def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:
-    """If the descriptor was closed and its number is another file's, a producer opens the queue again."""
+    """If the descriptor was closed and its number reused, a producer reopens the queue."""
     with reader(name) as other, producer(name) as queue:
         number = queue.fileno()
         os.close(number)
@@ -102,7 +102,7 @@ def test_a_descriptor_that_became_another_file_is_left_alone(name: str) -> None:
 
 
 def test_a_reader_that_lost_its_descriptor_says_so(name: str) -> None:
-    """A reader whose descriptor was closed under its hands raises an error, as does its depth."""
+    """A reader whose descriptor was closed by others raises an error, and so does its depth."""
     queue = reader(name)
     os.close(queue.fileno())
     with pytest.raises(EventQueueUnavailableError, match="descriptor can't be used"):
@@ -116,8 +116,8 @@ def test_a_reader_that_lost_its_descriptor_says_so(name: str) -> None:
         queue.put(b"{x}")
 
 
-def test_too_many_open_files_are_told_apart(name: str) -> None:
-    """Without a free descriptor, making, opening and finding again fail with an error that says just that."""
+def test_too_many_open_files_are_distinguished(name: str) -> None:
+    """Without a free descriptor, creating, opening and reopening fail with an error that says so."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with fresh_name() as other_name, producer(name), producer(other_name) as moving:
         unlink_queue(other_name)
@@ -160,10 +160,10 @@ def test_the_umask_does_not_weaken_the_mode(mode: int, umask: int) -> None:
 
 
 @needs_root
-def test_a_queue_of_somebody_else_is_refused(
+def test_a_queue_of_another_user_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Another user's queue raises an error that says whose it is, where that can be known, and what helps."""
+    """Another user's queue raises an error with its owner, if known, and the remedy."""
     monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path))
     with producer(name) as queue:
         with as_user(NOBODY):
@@ -197,8 +197,8 @@ def test_a_common_group_is_let_in(name: str) -> None:
 
 
 @needs_root
-def test_a_queue_that_somebody_else_made_anew_is_refused(name: str) -> None:
-    """A producer whose queue another user made anew gets an error of permission, again and again."""
+def test_a_queue_that_another_user_recreated_is_refused(name: str) -> None:
+    """A producer whose queue another user recreated gets a permission error, again and again."""
     with as_user(NOBODY):
         queue = producer(name)
         unlink_queue(name)
@@ -300,10 +300,10 @@ def test_every_failure_to_remove_is_ours(
         OSError(errno.EOVERFLOW, "Value too large"),
     ],
 )
-def test_a_host_without_room_for_anything_is_told(
+def test_a_host_without_room_for_anything_is_reported(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    """Where not even the smallest queue is allowed, that is an error that tells what was asked for."""
+    """If not even the smallest queue is allowed, the error says what was requested."""
     monkeypatch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
     with pytest.raises(EventQueueLimitError, match="no room for 4 events of at most 32 bytes"):
         producer("/x")
@@ -312,7 +312,7 @@ def test_a_host_without_room_for_anything_is_told(
 def test_a_producer_that_cannot_move_says_so_and_tries_again(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a removed queue can't be made anew, each put says so, until it can be."""
+    """If a removed queue can't be recreated, each put says so, until it can."""
     with producer(name) as queue:
         unlink_queue(name)
         outlast_trust()
@@ -320,14 +320,14 @@ def test_a_producer_that_cannot_move_says_so_and_tries_again(
             failure = MemoryError("Not enough memory")
             patch.setattr(descriptor_module, "posix_ipc", BrokenIpc(failure, failure))
             for _ in range(2):
-                with pytest.raises(EventQueueRemovedError, match=r"can't be made anew: .*Not enough memory"):
+                with pytest.raises(EventQueueRemovedError, match=r"can't be recreated: .*Not enough memory"):
                     queue.put(b"{x}")
         queue.put(b"{x}")
         assert queue.current_messages == 1
 
 
-def test_a_host_without_queues_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `posix_ipc`, or where it has no message queues, making or removing a queue says so."""
+def test_a_host_without_queues_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `posix_ipc`, or without message queues, creating or removing a queue says so."""
 
     class NoQueues:
         MESSAGE_QUEUES_SUPPORTED = False
@@ -345,7 +345,7 @@ def test_a_host_without_queues_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_silent_when_the_interpreter_ends(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the names of modules are None; pytest would report what `__del__` raises."""
+    """At interpreter shutdown module names are None; pytest would report an error of `__del__`."""
     descriptor = descriptor_module.make_queue(name, QueueSize(1, 1), mode=0o600, read=True)
     assert isinstance(descriptor, descriptor_module.Descriptor)
     fd = descriptor.fd
@@ -382,7 +382,7 @@ def test_a_warning_at_the_import_of_posix_ipc_is_no_failure(
 
 
 def test_posix_ipc_is_imported_for_a_queue_only(tmp_path: Path) -> None:
-    """A service with a spool doesn't need it: free-threaded Python would take its lock back."""
+    """A service with a spool doesn't import it: free-threaded Python would switch its GIL on."""
     code = """
 import sys
 import baseplate_events

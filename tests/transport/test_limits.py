@@ -57,7 +57,7 @@ class Kernel(NamedTuple):
         return None
 
     def negotiate(self, asked: QueueSize) -> tuple[Negotiation, QueueSize | None, list[QueueSize]]:
-        """Make a queue as `MessageQueue` does; give the negotiation, what was got and all that was tried."""
+        """Create a queue as `MessageQueue` does; return the negotiation, the size, and all sizes tried."""
         negotiation = Negotiation(asked, self.limits)
         tried = [asked]
         while (refusal := self.refuse(tried[-1])) is not None:
@@ -123,7 +123,7 @@ def test_reductions_go_down_to_the_smallest_and_end(refused: QueueSize, rlimit: 
 
 @given(queue_sizes, st.none() | st.integers(0, 10_000_000))
 def test_several_dozen_messages_come_before_large_ones(refused: QueueSize, rlimit: int | None) -> None:
-    """Depth goes to 48, then message size to 8,192, then both to 10 and 512: or to what was asked if less."""
+    """Depth goes to 48, then message size to 8,192, then both to 10 and 512, or to a smaller request."""
     for depth, message_size in reductions(refused, rlimit):
         if depth > min(refused.max_messages, PREFERRED_MESSAGES):
             assert message_size == refused.max_message_size
@@ -136,7 +136,7 @@ def test_several_dozen_messages_come_before_large_ones(refused: QueueSize, rlimi
 
 
 def _waypoints(asked: QueueSize) -> list[QueueSize]:
-    """Give sizes that a queue isn't to be smaller than if they are allowed."""
+    """Return sizes below which a queue must not be reduced if they are allowed."""
     return [
         QueueSize(min(asked.max_messages, depth), min(asked.max_message_size, message_size))
         for depth, message_size in (
@@ -150,7 +150,7 @@ def _waypoints(asked: QueueSize) -> list[QueueSize]:
 
 @given(queue_sizes, st.integers(0, 10_000_000) | st.integers(0, 2**40))
 def test_first_reduction_leaves_half_of_the_limit(refused: QueueSize, rlimit: int) -> None:
-    """The first size takes at most half of the limit, and isn't smaller than need be for that."""
+    """The first size takes at most half of the limit, and isn't smaller than necessary."""
     *waypoints, smallest = _waypoints(refused)
     assume(refused != smallest)
     first = next(reductions(refused, rlimit))
@@ -190,7 +190,7 @@ def test_sizes_of_a_queue_of_the_default_size(limits: HostLimits, privileged: bo
 
 @given(kernels, queue_sizes)
 def test_negotiation_gets_what_the_host_allows(kernel: Kernel, asked: QueueSize) -> None:
-    """What is got is allowed and no larger than asked; and nothing only where the smallest isn't."""
+    """The result is allowed and no larger than requested; none only if the smallest size isn't allowed."""
     _, got, tried = kernel.negotiate(asked)
     smallest = QueueSize(1, min(asked.max_message_size, SMALLEST_MESSAGE_SIZE))
     if got is None:
@@ -203,7 +203,7 @@ def test_negotiation_gets_what_the_host_allows(kernel: Kernel, asked: QueueSize)
 
 @given(kernels, queue_sizes)
 def test_negotiation_gets_several_dozen_messages_first(kernel: Kernel, asked: QueueSize) -> None:
-    """It gets 48 messages of 8,192 bytes, or 10, or 10 of 512, if the host allows that and it was asked."""
+    """It gets 48 messages of 8,192 bytes, or 10, or 10 of 512, if that is allowed and requested."""
     _, got, _ = kernel.negotiate(asked)
     allowed = asked if kernel.privileged else kernel.limits.clamp(asked)
     for waypoint in _waypoints(allowed):
@@ -217,7 +217,7 @@ def test_negotiation_gets_several_dozen_messages_first(kernel: Kernel, asked: Qu
 def test_all_messages_that_the_sysctl_allows_are_taken(
     limits: HostLimits, asked: QueueSize, rest: int | None
 ) -> None:
-    """Of ten messages that an ordinary user may have, none is given up while 512 bytes each fit."""
+    """The ten messages of an ordinary user aren't reduced while 512 bytes each fit."""
     limits = limits._replace(msg_max=DEFAULT_MSG_MAX)
     depth = min(asked.max_messages, DEFAULT_MSG_MAX)
     small = limits.clamp(QueueSize(depth, min(asked.max_message_size, SMALLEST_MESSAGE_SIZE)))
@@ -241,7 +241,7 @@ def test_negotiation_wastes_little(kernel: Kernel, asked: QueueSize) -> None:
 
 @given(st.integers(100_000, 10_000_000), st.integers(1, 40_000), queue_sizes)
 def test_two_queues_of_a_user_find_room(rlimit: int, message_size: int, first: QueueSize) -> None:
-    """After a queue that had to be made smaller, a second one finds room for ten events at least."""
+    """After a reduced queue, a second one finds room for at least ten events."""
     host = Kernel(HostLimits(10, 8_192, rlimit), privileged=True)
     _, got, tried = host.negotiate(first)
     if got is not None and len(tried) > 1:
@@ -265,7 +265,7 @@ def test_three_queues_of_root_find_room_on_a_stock_host() -> None:
 
 @given(kernels, queue_sizes)
 def test_crowded_means_that_others_took_the_bytes(kernel: Kernel, asked: QueueSize) -> None:
-    """Other queues are blamed exactly where a size was refused that the user could have without them."""
+    """Other queues are blamed exactly if a size was refused that the user could have without them."""
     negotiation, _, tried = kernel.negotiate(asked)
     alone = kernel._replace(used=0)
     refused = [size for size in tried if kernel.refuse(size) is Refusal.BYTES]
@@ -273,7 +273,7 @@ def test_crowded_means_that_others_took_the_bytes(kernel: Kernel, asked: QueueSi
 
 
 def lifted(kernel: Kernel, text: str, form: str) -> Kernel:
-    """Give the kernel after the commands of an explanation, in the form for the host or for docker."""
+    """Return the kernel after the commands of an explanation, in the form for the host or for docker."""
     commands = "".join(re.findall(r"`[^`]*`", text.split("with docker")[form == "docker"]))
     values = {key: int(value) for key, value in re.findall(r"([\w.]+)[= ](\d+)", commands)}
     before = kernel.limits
@@ -287,10 +287,10 @@ def lifted(kernel: Kernel, text: str, form: str) -> Kernel:
 
 @given(kernels, queue_sizes, st.sampled_from(["host", "docker"]))
 def test_commands_of_an_explanation_lift_the_limits(kernel: Kernel, asked: QueueSize, form: str) -> None:
-    """After the commands that an explanation gives, the full size is allowed; before, it wasn't."""
+    """After the commands of an explanation, the full size is allowed; before, it wasn't."""
     negotiation, got, tried = kernel.negotiate(asked)
     assume(len(tried) > 1 or got is None)
-    assume(negotiation.crowded or kernel.used == 0)  # other queues can't be told from their absence otherwise
+    assume(negotiation.crowded or kernel.used == 0)  # otherwise other queues are indistinguishable from none
     text = negotiation.explain(got, found=False, unlink=UNLINK)
     assert kernel.refuse(asked) is not None
     assert lifted(kernel, text, form).refuse(asked) is None
@@ -318,12 +318,12 @@ LIMITS = "because"
 def test_a_queue_that_was_configured_smaller_is_no_limit_of_the_host(
     asked: QueueSize, got: QueueSize, messages: int, message_size: int, rest: int | None
 ) -> None:
-    """If the host allows the full size now, only the configuration is named, and no command lifts a limit."""
+    """If the host allows the full size now, the text names only the configuration, and no command."""
     assume(not got.covers(asked))
     rlimit = None if rest is None else asked.bytes_charged + rest
     limits = HostLimits(asked.max_messages + messages, asked.max_message_size + message_size, rlimit)
     text = Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
-    assert text.startswith(f"it was made with room for {got}, instead of {asked}. ")
+    assert text.startswith(f"it was created with room for {got} instead of {asked}. ")
     assert CONFIGURE in text
     for word in ("because", "fs.mqueue", "RLIMIT", "ulimit", "docker"):
         assert word not in text
@@ -331,7 +331,7 @@ def test_a_queue_that_was_configured_smaller_is_no_limit_of_the_host(
 
 @given(kernels, queue_sizes)
 def test_a_queue_that_limits_made_smaller_is_explained_by_them(kernel: Kernel, asked: QueueSize) -> None:
-    """Who finds a queue that the limits made smaller reads the same causes as who made it, crowding apart."""
+    """The finder of a reduced queue reads the same causes as its creator, except for other queues."""
     negotiation, got, _ = kernel.negotiate(asked)
     assume(got is not None and got != asked and not negotiation.crowded)
     assert got is not None
@@ -346,7 +346,7 @@ def test_a_queue_that_limits_made_smaller_is_explained_by_them(kernel: Kernel, a
 def test_a_found_queue_is_given_the_commands_for_the_full_size(
     limits: HostLimits, asked: QueueSize, got: QueueSize
 ) -> None:
-    """After them, whoever can have made the queue gets the full size; they or the configuration are named."""
+    """After the commands, any possible creator gets the full size, or the configuration is named."""
     got = limits.clamp(got)
     assume(not got.covers(asked))
     text = Negotiation(asked, limits).explain(got, found=True, unlink=UNLINK)
@@ -370,20 +370,20 @@ def test_sysctls_are_no_cause_where_a_queue_exceeds_them(
 def test_no_queue_that_holds_events_is_to_be_removed(
     kernel: Kernel, asked: QueueSize, found: bool, depth: int
 ) -> None:
-    """What the queue holds is to be delivered first; a queue that isn't there is not to be removed."""
+    """Events in the queue are to be delivered first; a missing queue isn't to be removed."""
     negotiation, got, _ = kernel.negotiate(asked)
     text = negotiation.explain(got, found=found and got is not None, unlink=UNLINK, depth=depth)
     before, command, after = text.partition(f" it is empty, run `{UNLINK}`")
     assert (got is not None) == bool(command)
     assert "unlink" not in before + after
-    assert (bool(command) and depth > 0) == ("let the publisher deliver" in before)
+    assert (bool(command) and depth > 0) == ("let the publisher drain it" in before)
     if command and depth:
         assert f"holds {depth} event{'s'[: depth > 1]}:" in before
 
 
 @given(kernels, queue_sizes, st.booleans(), st.booleans())
 def test_an_explanation_is_one_line(kernel: Kernel, asked: QueueSize, listed: bool, found: bool) -> None:
-    """It has no line breaks, names the spool, and lists neighbours only if others took the bytes."""
+    """The explanation is one line, names the spool, and lists other queues only if they use the bytes."""
     negotiation, got, _ = kernel.negotiate(asked)
     neighbours = ("/other",) if listed else ()
     text = negotiation.explain(got, found=found and got is not None, unlink=UNLINK, neighbours=neighbours)
@@ -406,32 +406,32 @@ def test_the_words_of_an_explanation() -> None:
         f"--sysctl fs.mqueue.msgsize_max=102400 --ulimit msgqueue={needed}`"
     )
     assert negotiation.explain(got, found=False, unlink=UNLINK) == (
-        "it has room for 10 events of at most 8,192 bytes, instead of 10,000 events of at most 102,400 "
+        "it has room for 10 events of at most 8,192 bytes instead of 10,000 events of at most 102,400 "
         "bytes, because fs.mqueue.msg_max is 10, fs.mqueue.msgsize_max is 8192 and RLIMIT_MSGQUEUE is "
-        f"819,200 bytes and the full size takes {needed:,}. To lift that: {commands}{spool}"
-        "The queue keeps its size until it is removed: once it is empty, run `queue unlink /x`; services and "
-        "publisher then recreate it"
+        f"819,200 bytes and the full size needs {needed:,}. To raise the limits: {commands}{spool}The queue "
+        "keeps its size until it is removed: once it is empty, run `queue unlink /x`; services and publisher "
+        "then recreate it"
     )
     few, smaller = QueueSize(5, 1_000), QueueSize(3, 1_000)
     assert Negotiation(few, stock).explain(smaller, found=True, unlink=UNLINK, depth=2) == (
-        "it was made with room for 3 events of at most 1,000 bytes, instead of 5 events of at most 1,000 "
+        "it was created with room for 3 events of at most 1,000 bytes instead of 5 events of at most 1,000 "
         f"bytes. Give services and publisher the same max_queue_size and max_event_size{spool}"
-        "The queue keeps its size until it is removed, but it holds 2 events: let the publisher deliver what "
-        "is in it first. Once it is empty, run `queue unlink /x`; services and publisher then recreate it"
+        "The queue keeps its size until it is removed, but it holds 2 events: let the publisher drain it "
+        "first. Once it is empty, run `queue unlink /x`; services and publisher then recreate it"
     )
     assert (
         Negotiation(DEFAULT, stock)
         .explain(smaller, found=True, unlink=UNLINK)
         .startswith(
-            "it was made with room for 3 events of at most 1,000 bytes, instead of 10,000 events of at most "
-            "102,400 bytes. Give services and publisher the same max_queue_size and max_event_size. The size "
-            f"asked for also needs {commands}{spool}"
+            "it was created with room for 3 events of at most 1,000 bytes instead of 10,000 events of at "
+            "most 102,400 bytes. Give services and publisher the same max_queue_size and max_event_size. "
+            f"The requested size also needs {commands}{spool}"
         )
     )
 
 
 def test_a_queue_that_only_a_crowded_root_could_have_made_counts_as_configured() -> None:
-    """It is given the commands for the full size, which an ordinary user needs."""
+    """Root is given the commands for the full size, which an ordinary user needs."""
     asked, limits, got = QueueSize(5, 10_000), HostLimits(10, 9_000, 819_200), QueueSize(5, 8_750)
     assert got in list(reductions(asked, limits.rlimit))
     assert got not in list(reductions(limits.clamp(asked), limits.rlimit))
@@ -441,7 +441,7 @@ def test_a_queue_that_only_a_crowded_root_could_have_made_counts_as_configured()
 
 
 def test_the_command_that_removes_a_queue_is_this_package() -> None:
-    """It runs as it is, refuses while the queue holds events, and removes it when it is empty."""
+    """The command runs as it is, refuses while the queue holds events, and removes an empty queue."""
     with fresh_name("/test it's-") as name, reader(name) as queue:
         command = unlink_command(name)
         assert command.startswith("python -m baseplate_events queue unlink '/test it")
@@ -519,7 +519,7 @@ def test_queues_of_the_user_are_listed(names: list[str]) -> None:
 
 
 def test_queues_of_the_user_may_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where the kernel's queues don't show, there is nothing to list."""
+    """If the kernel's queues don't show, there is nothing to list."""
     monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path / "nothing"))
     assert queues_of_user(other_than="/a") == ()
     assert queue_status("/a") is None
@@ -528,7 +528,7 @@ def test_queues_of_the_user_may_be_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_smaller_queue_that_exists_is_warned_about_once(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever finds a queue smaller than asked warns once for each size; a larger one is fine."""
+    """A queue found smaller than requested is a warning, once for each size; a larger one is fine."""
     with reader(name, 2, 16), reader(name, 1, 16), reader(name, 2, 15):
         assert caplog.records == []
         for _ in range(3):
@@ -552,15 +552,12 @@ def test_a_smaller_queue_that_exists_is_warned_about_once(
 def test_a_warning_says_that_events_are_to_be_delivered_first(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever finds a smaller queue with events in it reads how many, before the command that removes it."""
+    """The warning for a smaller queue with events gives their number, before the command that removes it."""
     with reader(name, 2, 16) as queue:
         queue.put(b"x")
         producer(name, 3, 16).close()
         (record,) = caplog.records
-        assert (
-            "it holds 1 event: let the publisher deliver what is in it first. Once it is empty"
-            in record.getMessage()
-        )
+        assert "it holds 1 event: let the publisher drain it first. Once it is empty" in record.getMessage()
         with pytest.raises(EventQueueLimitError, match="it holds 1 event: let the publisher"):
             MessageQueue(name, max_messages=3, max_message_size=16, strict_size=True)
 
@@ -573,7 +570,7 @@ def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
         for messages, size in ((3, 16), (2, 17), (3, 15)):
             with pytest.raises(EventQueueLimitError) as caught:
                 MessageQueue(name, max_messages=messages, max_message_size=size, strict_size=True)
-            assert "room for 2 events of at most 16 bytes, instead of" in str(caught.value)
+            assert "room for 2 events of at most 16 bytes instead of" in str(caught.value)
             assert len(before) + 1 == len(
                 open_files()
             )  # although the error holds what was alive when it was raised
@@ -584,7 +581,7 @@ def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
 
 @needs_root
 def test_the_sysctls_are_obeyed_by_an_ordinary_user(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An ordinary user gets a queue within the sysctls, and a warning with the command that lifts them."""
+    """An ordinary user gets a queue within the sysctls, and a warning with the command that raises them."""
     limits = limits_module.read_limits()
     if limits.msg_max >= 5_000:
         pytest.skip("the host allows what is asked")
@@ -597,7 +594,7 @@ def test_the_sysctls_are_obeyed_by_an_ordinary_user(name: str, caplog: pytest.Lo
 
 
 class Warnings(logging.Handler):
-    """Keep what is logged, also by the examples of a property."""
+    """Collect log records, also those of the examples of a property."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -644,7 +641,7 @@ def test_strict_size_negotiates_nothing(name: str) -> None:
         with pytest.raises(EventQueueLimitError) as caught:
             MessageQueue(name, max_messages=2, max_message_size=1_000, strict_size=True)
         needed = QueueSize(2, 1_000).bytes_charged
-        assert f"RLIMIT_MSGQUEUE is 1,000 bytes and the full size takes {needed:,}" in str(caught.value)
+        assert f"RLIMIT_MSGQUEUE is 1,000 bytes and the full size needs {needed:,}" in str(caught.value)
         assert f"`ulimit -q {needed}`" in str(caught.value)
         assert "unlink" not in str(caught.value)
         assert not unlink_queue(name)
@@ -652,7 +649,7 @@ def test_strict_size_negotiates_nothing(name: str) -> None:
 
 @needs_root
 def test_no_room_at_all_is_an_error(name: str) -> None:
-    """Where not even one message of 512 bytes fits, that is an error with the command that helps."""
+    """If not even one message of 512 bytes fits, that is an error with the command that helps."""
     with bytes_of_queues(500):
         with pytest.raises(EventQueueLimitError, match=r"no room for .*ulimit -q"):
             reader(name, 2, 1_000)

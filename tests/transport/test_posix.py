@@ -118,7 +118,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.orphan is not None)
     @rule()
-    def empty_and_open_anew(self) -> None:
+    def empty_and_reopen(self) -> None:
         assert self.orphan is not None
         fresh = reader(self.name)
         self.named = self.named or []
@@ -149,7 +149,7 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def test_a_queue_behaves_as_its_model() -> None:
-    """A real queue, shared, filled, removed and opened anew in any order, holds what the model holds."""
+    """A real queue, shared, filled, removed and reopened in any order, holds what the model holds."""
     check_machine(QueueMachine, steps=30, examples=60)
 
 
@@ -162,7 +162,7 @@ def test_messages_come_out_as_they_went_in(messages: list[bytes]) -> None:
         assert messages == drain(other)
 
 
-def test_a_full_queue_is_told_without_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_reported_without_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a timeout, a put on a full queue and a get on an empty one never poll."""
     monkeypatch.delattr(select, "poll")
     with reader(name) as queue:
@@ -188,7 +188,7 @@ def test_a_timeout_ends(name: str, timeout: float) -> None:
 def test_waits_poll_through_the_select_module_of_the_moment(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wait uses whatever `select.poll` is by then, since gevent replaces it, with event and bound."""
+    """A wait looks `select.poll` up when it is called, since gevent replaces it."""
     waits: list[int] = []
 
     class Poll:
@@ -230,7 +230,7 @@ def test_a_put_waits_for_room(name: str) -> None:
 
 
 def test_a_put_that_waits_notices_that_its_queue_was_removed(name: str) -> None:
-    """A put that waits for room in a queue that is unlinked meanwhile goes to the new queue of that name."""
+    """A put that waits while its queue is unlinked goes to the new queue of that name."""
     with reader(name, max_messages=1) as queue, producer(name) as other:
         queue.put(b"first")
         thread = in_thread(other.put, b"second", 60.0)
@@ -242,7 +242,7 @@ def test_a_put_that_waits_notices_that_its_queue_was_removed(name: str) -> None:
 
 
 class Interruption(Exception):  # noqa: N818 - it is no error
-    """What a signal handler raises."""
+    """Raised by a signal handler."""
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def ticks() -> Generator[list[int]]:
 
 
 def test_signals_do_not_end_a_wait(name: str, ticks: list[int]) -> None:
-    """Signals that come while a get or a put waits are handled, and the wait goes on to its end."""
+    """Signals during a get or a put are handled, and the wait continues to its end."""
     with reader(name, max_messages=1) as queue:
         queue.put(b"first")
         while len(ticks) < 50:
@@ -271,7 +271,7 @@ def test_signals_do_not_end_a_wait(name: str, ticks: list[int]) -> None:
 
 
 def test_what_a_signal_handler_raises_ends_a_wait(name: str) -> None:
-    """An exception of a signal handler comes out of a get that waits for ever, and of a put that waits."""
+    """An exception of a signal handler ends an indefinite get and a waiting put."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise Interruption
@@ -296,7 +296,7 @@ def test_what_a_signal_handler_raises_ends_a_wait(name: str) -> None:
 def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
     name: str, raised: type[Exception]
 ) -> None:
-    """An exception that comes when the message is sent comes out, and the message isn't sent again."""
+    """An exception that arrives during the send is raised, and the message isn't sent again."""
     with reader(name) as queue:
         descriptor = queue.channel
         real_send, real_receive = descriptor.send, descriptor.receive
@@ -324,7 +324,7 @@ def test_what_a_signal_handler_raises_after_a_send_is_not_mistaken(
 
 
 def test_interrupted_calls_are_made_again(name: str) -> None:
-    """A call that says it was interrupted by a signal is made again until it isn't."""
+    """A call that was interrupted by a signal is repeated until it isn't."""
     ipc, _ = descriptor_module.load()
     assert ipc is not None
     with reader(name) as queue:
@@ -397,7 +397,7 @@ def test_nothing_is_lost_when_a_queue_is_removed_under_load(name: str) -> None:
 
 
 def test_forked_processes_share_a_queue(name: str) -> None:
-    """Children put through the object that they inherited, and closing it there doesn't close it here."""
+    """Children put through the object that they inherited, and closing it there leaves the parent's open."""
     with reader(name) as queue, producer(name) as shared:
         children: list[int] = []
         for child in range(3):
@@ -420,7 +420,7 @@ def test_forked_processes_share_a_queue(name: str) -> None:
 
 
 def test_a_producer_takes_the_size_of_the_new_queue(name: str) -> None:
-    """When its queue was removed and made anew with another size, a producer goes by that."""
+    """If its queue was removed and recreated with another size, a producer uses the new size."""
     with producer(name, 2, 16) as queue:
         unlink_queue(name)
         with reader(name, 3, 64) as larger:
@@ -441,7 +441,7 @@ def test_a_producer_takes_the_size_of_the_new_queue(name: str) -> None:
 
 
 def test_a_descriptor_above_1023_works(name: str) -> None:
-    """Waits work with descriptors beyond what select() takes."""
+    """Waits work with descriptors too large for select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1_500:
         pytest.skip("the limit of open files is too low")
@@ -504,7 +504,7 @@ def test_good_names_are_taken(text: str) -> None:
 def test_arguments_out_of_bounds_are_refused(
     name: str, argument: str, values: list[int], bounds: str
 ) -> None:
-    """An argument out of its bounds is refused with name, bounds and value, and nothing is made."""
+    """An argument out of bounds is refused with name, bounds and value, and nothing is created."""
     for value in values:
         given = {"max_messages": 1, "max_message_size": 1, "mode": 0o600, argument: value}
         with pytest.raises(ValueError, match=f"{argument} must be .*{bounds}.*not ") as caught:
@@ -536,14 +536,14 @@ def test_a_closed_queue_says_so(name: str) -> None:
             lambda queue: queue.fileno(),
         ]
         for use in uses:
-            with pytest.raises(EventQueueClosedError, match="make a new one"):
+            with pytest.raises(EventQueueClosedError, match="create a new EventQueue"):
                 use(queue)
     with reader(name) as left:
         assert drain(left) == [b"x", b"x"]
 
 
-def test_closing_in_the_middle_of_a_call_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread whose queue is closed meanwhile gets the error of a closed queue, and nothing stays open."""
+def test_closing_in_the_middle_of_a_call_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread whose queue is closed by another gets the error of a closed queue, and nothing stays open."""
     before = open_files()
     queue = producer(name)
     descriptor = queue.channel
@@ -583,7 +583,7 @@ def test_closing_in_the_middle_of_a_call_is_told(name: str, monkeypatch: pytest.
 
 
 def test_a_producer_cannot_get(name: str) -> None:
-    """A queue that was opened only to put says so when it is asked for a message."""
+    """A queue that was opened only for writing says so on `get`."""
     with producer(name) as queue:
         queue.put(b"x")
         with pytest.raises(EventQueuePermissionError, match="read=True"):
@@ -591,6 +591,6 @@ def test_a_producer_cannot_get(name: str) -> None:
 
 
 def test_something_that_is_no_message_is_a_type_error(name: str) -> None:
-    """What isn't bytes is a caller's bug, and is told as Python tells it."""
+    """What isn't bytes is a caller's bug, reported as Python reports it."""
     with producer(name) as queue, pytest.raises(TypeError):
         queue.put(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

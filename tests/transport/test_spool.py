@@ -19,8 +19,8 @@ from baseplate_events import (
 from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.directory import READER_LOCK, SpoolDirectory
-from baseplate_events.transport.spool import LOOK_PAUSE, UNREAD_LIMIT, SpoolTransport
-from tests.support.clocks import Clock
+from baseplate_events.transport.spool import CHECK_PAUSE, UNREAD_LIMIT, SpoolTransport
+from tests.support.clocks import FakeClock
 from tests.support.queues import open_files
 from tests.support.spools_written import read_events, read_refusals
 
@@ -39,7 +39,7 @@ class Spool:
     """A transport on a clock of its own, and what it wrote."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.refusals = RefusalCounts()
         self.sleeps: list[float] = []
         self.directory = SpoolDirectory(str(folder), "main", mode=0o600)
@@ -84,7 +84,7 @@ def spool(tmp_path: Path) -> Spool:
 def test_messages_arrive_in_order(
     batches: list[list[bytes]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whether they are put one by one, many at once, or through the channel."""
+    """All messages arrive, whether put singly, in bulk, or through the channel."""
     spool = Spool(tmp_path_factory.mktemp("spool"))
     for number, batch in enumerate(batches):
         if number % 2:
@@ -107,7 +107,7 @@ def test_a_message_that_is_too_large_puts_none(spool: Spool) -> None:
 
 
 def test_a_full_spool_is_an_error_that_says_how_many_were_put(spool: Spool) -> None:
-    """What it counts, and no more, is in the spool."""
+    """As many messages as `events_put` says are in the spool."""
     with pytest.raises(
         EventQueueFullError, match=r"1,048,576 bytes.*\(\d+ events were put before that\)"
     ) as caught:
@@ -117,7 +117,7 @@ def test_a_full_spool_is_an_error_that_says_how_many_were_put(spool: Spool) -> N
 
 
 def test_put_waits_for_room_if_it_may(spool: Spool) -> None:
-    """It sleeps for a moment at a time, and no longer than its timeout in total."""
+    """A wait sleeps briefly at a time, and at most its timeout in total."""
     count = spool.fill()
     with pytest.raises(EventQueueFullError):
         spool.transport.put(LARGE, 1.0)
@@ -136,7 +136,7 @@ def test_put_waits_for_room_if_it_may(spool: Spool) -> None:
 
 
 def test_a_wait_ends_when_it_is_closed(spool: Spool) -> None:
-    """A thread that closes it doesn't have to wait for the others."""
+    """A close ends the wait of other threads."""
     spool.fill()
 
     def close_and_sleep(seconds: float) -> None:
@@ -149,7 +149,7 @@ def test_a_wait_ends_when_it_is_closed(spool: Spool) -> None:
 
 
 def test_a_spool_that_cant_be_used_isnt_waited_for(spool: Spool) -> None:
-    """Only a full one may have room later."""
+    """Only for a full spool does a put wait."""
     spool.path.rmdir()
     spool.path.write_text("in the way")
     with pytest.raises(EventQueueUnavailableError):
@@ -158,7 +158,7 @@ def test_a_spool_that_cant_be_used_isnt_waited_for(spool: Spool) -> None:
 
 
 def test_refusals_travel_with_the_next_message(spool: Spool) -> None:
-    """The channel isn't trusted while there are some to report."""
+    """The channel isn't trusted while there are refusals to report."""
     spool.transport.put(b"first")
     assert spool.transport.confirm(spool.clock())
     spool.refusals.count("too_large", 2)
@@ -174,7 +174,7 @@ def test_refusals_travel_with_the_next_message(spool: Spool) -> None:
 
 
 def test_refusals_of_a_full_spool_are_reported_when_there_is_room(spool: Spool) -> None:
-    """A put that fails reports nothing, and loses no count."""
+    """A failed put reports nothing, and loses no count."""
     spool.fill()
     spool.refusals.count("full")
     for _ in range(3):
@@ -187,7 +187,7 @@ def test_refusals_of_a_full_spool_are_reported_when_there_is_room(spool: Spool) 
 
 
 def test_it_reports_bytes(spool: Spool) -> None:
-    """Those in the spool, and those that it holds."""
+    """The gauges are the bytes in the spool, and its capacity."""
     assert {"spool_size": 0, "spool_max_size": MIN_SPOOL_SIZE} == spool.transport.gauges()
     spool.transport.put(LARGE)
     gauges = spool.transport.gauges()
@@ -195,7 +195,7 @@ def test_it_reports_bytes(spool: Spool) -> None:
 
 
 def test_a_closed_one_says_so(spool: Spool) -> None:
-    """And its descriptor is closed."""
+    """After close nothing can be put, and the descriptor is closed."""
     before = open_files()
     spool.transport.put(b"x")
     for _ in range(2):
@@ -230,23 +230,23 @@ def put_for(spool: Spool, seconds: float) -> None:
 
 
 def test_a_spool_that_no_one_reads_is_logged_once(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
-    """After a minute of puts, with the directory; a full one too."""
+    """After a minute of puts without a publisher, a warning names the directory; for a full spool too."""
     put_for(spool, UNREAD_LIMIT)
     assert [] == caplog.messages
     put_for(spool, 3 * UNREAD_LIMIT)
     (message,) = caplog.messages
     assert str(spool.path) in message
-    assert "events were put for 60 seconds, but no event publisher reads this spool" in message
+    assert "events put for 60 seconds, but no event publisher reads this spool" in message
 
 
 def test_a_publisher_that_restarts_is_not_missed(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
-    """The minute begins again whenever one was there."""
+    """The minute starts again whenever a publisher was there."""
     for _ in range(5):
-        put_for(spool, UNREAD_LIMIT - LOOK_PAUSE)
+        put_for(spool, UNREAD_LIMIT - CHECK_PAUSE)
         with reading(spool):
-            put_for(spool, LOOK_PAUSE + 1)
+            put_for(spool, CHECK_PAUSE + 1)
     assert [] == caplog.messages
-    put_for(spool, UNREAD_LIMIT + LOOK_PAUSE)
+    put_for(spool, UNREAD_LIMIT + CHECK_PAUSE)
     assert len(caplog.messages) == 1
 
 

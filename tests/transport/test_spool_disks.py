@@ -20,7 +20,7 @@ from baseplate_events.spool.format import Header, SegmentParser
 from tests.support.commands import run
 from tests.support.disks import largest_file, mounted
 from tests.support.queues import event_of, needs_root, outlast_trust
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import (
     TINY,
     Putters,
@@ -36,7 +36,7 @@ from tests.support.waiting import wait_until
 EVENT = b"x" * 2_500
 
 #: What the errors say is full.
-NO_SPACE = "the disk has no space or no inodes left"
+NO_SPACE = "no space or no inodes left"
 READ_ONLY = "the file system is read-only"
 FILE_SIZE = "the limit of file sizes was reached; raise `ulimit -f` (RLIMIT_FSIZE)"
 QUOTA = "the disk quota is used up"
@@ -60,7 +60,7 @@ class Attempts:
     def try_to_put(self) -> str | None:
         """Put an event; return the text of the error if there is no room.
 
-        Whoever keeps the error itself keeps the segment that was used, too, by the traceback.
+        Keeping the error itself would keep its segment alive through the traceback.
         """
         event = b"{%d %b}" % (len(self.put), EVENT)
         try:
@@ -78,7 +78,7 @@ class Attempts:
                 return error
 
     def check_refusals(self, problem: str) -> None:
-        """Check that refusals for some pauses say why, cost an attempt for each, and leave nothing behind."""
+        """Check that refusals give the reason, cost one attempt per pause, and leave nothing behind."""
         directory = spool_of(self.queue.directory)
         before = files(directory)
         self.times.clear()
@@ -133,7 +133,7 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
         attempts.check_recovery()
         attempts.fill()
         attempts.check_refusals(NO_SPACE)
-        with SpoolReader(spool_of(disk)) as reader:  # which frees what was delivered
+        with SpoolFileReader(spool_of(disk)) as reader:  # which frees what was delivered
             reader.read()
             attempts.check_recovery()
             attempts.queue.close()
@@ -142,12 +142,12 @@ def test_a_full_disk_refuses_until_there_is_room(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_disk_without_inodes_refuses_until_one_is_free(tmp_path: Path) -> None:
-    """Without free inodes no segment starts, but the one that there is goes on."""
+    """Without free inodes no segment starts, but the current one goes on."""
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", "size=20m,nr_inodes=20", "none"):
         attempts = Attempts(disk)
         assert attempts.try_to_put() is None
-        with SpoolReader(spool_of(disk)):
+        with SpoolFileReader(spool_of(disk)):
             others = use_inodes(disk)
         attempts.fill()
         assert len(attempts.put) > 50
@@ -202,7 +202,7 @@ def test_a_limit_of_files_below_an_event_refuses_it(tmp_path: Path) -> None:
 def test_a_lack_of_room_is_refused_with_its_reason(
     tmp_path: Path, step: str, number: int, problem: str
 ) -> None:
-    """Wherever there is no room and whatever lacks it, the error says so, and nothing is left behind."""
+    """Wherever space runs out, the error says so, and nothing is left behind."""
     failing: list[bool] = []
     opened: list[str] = []
 
@@ -316,7 +316,7 @@ def test_a_folder_that_is_deleted_costs_nothing_that_was_read(tmp_path: Path) ->
     """A reader that has a segment open gets what was put up to the deletion, and what is put after it."""
     with open_queue(tmp_path) as queue:
         queue.put(b"{first}")
-        with SpoolReader(spool_of(tmp_path)) as reader:
+        with SpoolFileReader(spool_of(tmp_path)) as reader:
             reader.read()
             queue.put(b"{second}")
             shutil.rmtree(spool_of(tmp_path))
@@ -339,7 +339,7 @@ def put_if_possible(queue: EventQueue[bytes]) -> bool:
 
 @needs_root
 def test_a_service_starts_on_a_full_disk(tmp_path: Path) -> None:
-    """Each put says that there is no room, as later on; nothing has to be opened again."""
+    """A queue that starts on a full disk works as soon as there is room, without reopening."""
     disk = tmp_path / "disk"
     with mounted(disk, "-t", "tmpfs", "-o", "size=64k,nr_inodes=1", "none"):
         with EventQueue("test", bytes, spool_directory=disk, strict_size=True) as queue:

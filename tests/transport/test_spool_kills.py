@@ -1,4 +1,4 @@
-"""Services that are killed while they put events into a spool, for a moment; and the oracle that counts."""
+"""Services that are killed while they put events into a spool, briefly; and the oracle that counts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_log_is_read_as_it_was_written(entries: list[tuple[Kind, int, int]], m
 
 @given(st.data())
 def test_an_audit_counts_what_a_plain_count_does(data: st.DataObject) -> None:
-    """Whatever is put, in whatever lanes and logs, and whatever arrives however often."""
+    """The oracle is right for any puts, lanes, logs and arrivals."""
     outcomes = st.lists(st.sampled_from([Kind.ACKNOWLEDGED, Kind.REFUSED]), max_size=5)
     lanes = data.draw(st.dictionaries(st.integers(0, 3), outcomes))
     put = [[encode(kind, lane, number) for number, kind in enumerate(kinds)] for lane, kinds in lanes.items()]

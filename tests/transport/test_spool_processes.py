@@ -15,7 +15,7 @@ import pytest
 import baseplate_events.events
 from tests.support.forks import library_fork
 from tests.support.queues import event_of, outlast_trust
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import (
     STEPS,
     TINY,
@@ -151,7 +151,7 @@ def test_a_forked_child_goes_on_in_the_segment_of_its_parent(tmp_path: Path) -> 
 
         orphan = forked(run_orphan)
         queue.close()
-        with SpoolReader(spool_of(tmp_path)) as reader:
+        with SpoolFileReader(spool_of(tmp_path)) as reader:
             assert reader.read() == 1  # the child has it open
         os.close(release)
         os.close(wait)
@@ -171,7 +171,7 @@ def test_a_forked_child_goes_on_in_the_segment_of_its_parent(tmp_path: Path) -> 
 
 
 def watch(directory: Path, when: str, what: Callable[[str], object]) -> WatchedQueue:
-    """Open a queue with something done before each step, or after it."""
+    """Open a queue with a hook before or after each step."""
     return WatchedQueue(directory, what) if when == "before" else WatchedQueue(directory, after=what)
 
 
@@ -219,7 +219,7 @@ def test_a_reader_during_a_stop_at_any_step_costs_no_event(tmp_path: Path, step:
     open_queue(tmp_path).close()  # makes the folder
     child = forked(run)
     assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
-    with SpoolReader(spool_of(tmp_path)) as reader:
+    with SpoolFileReader(spool_of(tmp_path)) as reader:
         reader.read()
         assert reader.removed == ((step, when) in {("create", "after"), ("lock", "before")})
         os.kill(child, signal.SIGCONT)
@@ -238,7 +238,7 @@ def test_a_put_at_any_line_of_a_put(tmp_path: Path, size: int) -> None:
     """A handler that puts may interrupt a put that starts a segment anywhere: each event arrives once."""
     package = os.path.dirname(baseplate_events.events.__file__)  # noqa: PTH120 - as code objects have it
     put: list[bytes] = []
-    with open_queue(tmp_path) as queue, SpoolReader(spool_of(tmp_path)) as reader:
+    with open_queue(tmp_path) as queue, SpoolFileReader(spool_of(tmp_path)) as reader:
 
         def put_one(kind: bytes, number: int, size: int) -> None:
             event = b"{%b}" % (b"%b %d " % (kind, number)).ljust(size - 2, b".")
@@ -313,7 +313,7 @@ def test_a_put_in_a_signal_handler(tmp_path: Path) -> None:
 
 
 def reuse_numbers(folder: Path, count: int) -> list[int]:
-    """Open so many files of the test, which get the lowest numbers that are free."""
+    """Open so many files, which get the lowest free numbers."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     return [os.open(folder / f"mine {number}", flags, 0o600) for number in range(count)]
 
@@ -339,7 +339,7 @@ def check_closed_descriptors(directory: Path, own: Path, threads: int) -> None:
     queue.close()
     assert known == [(os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in mine]
     strays = b"".join(file.read_bytes() for file in own.iterdir())
-    with SpoolReader(spool_of(directory)) as reader:
+    with SpoolFileReader(spool_of(directory)) as reader:
         arrived = Counter(reader.drain())
         assert reader.torn == 0
     assert not arrived - Counter(putters.all_put)
@@ -349,7 +349,7 @@ def check_closed_descriptors(directory: Path, own: Path, threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_descriptors_are_closed_below_a_running_writer(tmp_path: Path, threads: int) -> None:
-    """After the millisecond of trust no file of the program is written to; none is closed; events arrive."""
+    """After the millisecond of trust no other file is written to or closed, and events arrive."""
     for turn in range(3):
         directory, own = tmp_path / f"spool {turn}", tmp_path / f"own {turn}"
         directory.mkdir()

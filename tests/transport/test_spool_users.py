@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.queues import needs_root
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import check_exit, files_in, forked, open_queue, read_all, spool_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def test_users_of_a_group_share_a_spool_whatever_their_umask(
     assert {0o660} == {(spool_of(directory) / name).stat().st_mode & 0o7777 for name in files_in(directory)}
 
     def check() -> None:
-        with SpoolReader(spool_of(directory)) as reader:
+        with SpoolFileReader(spool_of(directory)) as reader:
             assert [b"{of one}", b"{of other}"] == reader.drain()
             assert files_in(directory) == []
 
@@ -116,7 +116,7 @@ def test_what_is_planted_in_a_spool_holds_up_no_one(tmp_path: Path) -> None:
             os.mkfifo(folder / name)
         else:
             (folder / name).mkdir()
-    with SpoolReader(folder) as reader:
+    with SpoolFileReader(folder) as reader:
         reader.read()
         put_all(tmp_path, [b"{second}"])
         assert [b"{first}", b"{second}"] == reader.drain()

@@ -5,15 +5,15 @@ import pytest
 from baseplate_events import EventQueueClosedError, EventQueueLimitError, EventQueueUnavailableError
 from baseplate_events.transport.posix import MessageQueue
 from baseplate_events.transport.unopened import NO_CHANNEL, RETRY_PAUSE, UnopenedTransport
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.queues import drain, reader
 
 
 class Host:
-    """A host on which a queue can be made or not.
+    """A host on which a queue can or can't be opened.
 
     Attributes:
-        error: Why it can't be made; None if it can.
+        error: Why it can't be opened; None if it can.
         attempts: How often that was tried.
     """
 
@@ -28,13 +28,13 @@ class Host:
             raise self.error
         return MessageQueue(self.name, max_messages=1, max_message_size=1, read=False)
 
-    def unopened(self, clock: Clock) -> UnopenedTransport:
+    def unopened(self, clock: FakeClock) -> UnopenedTransport:
         return UnopenedTransport(EventQueueLimitError(self.name, "no room"), self.make, clock)
 
 
 def test_it_is_opened_once_a_second_at_most(name: str) -> None:
-    """In between, the last error is repeated, as an exception of its own each time."""
-    clock, host = Clock(), Host(name)
+    """Between attempts the last error is repeated, as a new exception each time."""
+    clock, host = FakeClock(), Host(name)
     transport = host.unopened(clock)
     errors: list[BaseException] = []
     for second in range(3):
@@ -53,7 +53,7 @@ def test_it_is_opened_once_a_second_at_most(name: str) -> None:
 
 def test_what_was_opened_is_used(name: str) -> None:
     """Once the host has room, events are put."""
-    clock, host = Clock(), Host(name)
+    clock, host = FakeClock(), Host(name)
     transport = host.unopened(clock)
     host.error = None
     clock.now += RETRY_PAUSE
@@ -63,8 +63,8 @@ def test_what_was_opened_is_used(name: str) -> None:
 
 
 def test_a_closed_one_is_never_opened(name: str) -> None:
-    """Also if it is closed while another thread opens it."""
-    clock, host = Clock(), Host(name)
+    """A closed transport isn't opened, even if another thread is just opening it."""
+    clock, host = FakeClock(), Host(name)
     transport = host.unopened(clock)
 
     def make() -> MessageQueue:
@@ -86,8 +86,8 @@ def test_a_closed_one_is_never_opened(name: str) -> None:
 
 
 def test_it_has_nothing_to_send_through_and_nothing_to_measure(name: str) -> None:
-    """The fast way of `EventQueue.put` always ends in the slow one."""
-    transport = Host(name).unopened(Clock())
+    """The fast path of `EventQueue.put` always falls back to the slow one."""
+    transport = Host(name).unopened(FakeClock())
     assert not transport.confirm(1e9)
     assert transport.trusted_until == 0.0
     assert {} == transport.gauges()

@@ -151,7 +151,7 @@ def thrift_events() -> None:
 
 
 def queue_of_thrift_structs() -> None:
-    """The serializer tells what may be put."""
+    """The serializer decides what may be put."""
     queue = EventQueue("main", serialize_v2_event)
     assert_type(queue, EventQueue[ThriftStruct])
     queue.put(PlainStruct())
@@ -205,29 +205,29 @@ def context_factories(
 
 
 class FrameworkGauge:
-    """A gauge as the original's metrics client has it."""
+    """A gauge as baseplate.py's metrics client has it."""
 
     def replace(self, new_value: float) -> None:
         """Set it."""
 
 
 class FrameworkCounter:
-    """A counter as the original's metrics client has it."""
+    """A counter as baseplate.py's metrics client has it."""
 
     def increment(self, delta: float = 1.0, sample_rate: float = 1.0) -> None:
         """Count up."""
 
 
 class FrameworkBatch:
-    """A batch as the original's metrics client has it."""
+    """A batch as baseplate.py's metrics client has it."""
 
     def counter(self, name: str, tags: dict[str, object] | None = None) -> FrameworkCounter:
-        """Give the counter."""
+        """Return the counter."""
         del name, tags
         return FrameworkCounter()
 
     def gauge(self, name: str, tags: dict[str, object] | None = None) -> FrameworkGauge:
-        """Give the gauge."""
+        """Return the gauge."""
         del name, tags
         return FrameworkGauge()
 

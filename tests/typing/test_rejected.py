@@ -173,7 +173,7 @@ def not_in_place_of(clicks: InMemoryEventQueue[Click], weighted: InMemoryEventQu
 
 
 def wrong_tests(clicks: InMemoryEventQueue[Click], collector: EventCollector) -> None:
-    """What a test tells a queue or a collector, and what it is told, has types too."""
+    """What a test passes to a queue or a collector, and what it gets back, has types too."""
     clicks.fail_with(ValueError())  # type: ignore[arg-type]
     clicks.only_event()["noun"]  # type: ignore[typeddict-item]
     clicks.events = []  # type: ignore[misc]

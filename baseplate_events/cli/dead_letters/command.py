@@ -1,12 +1,13 @@
-"""The command `dead-letters`: look at the events that a publisher gave up, replay them, delete them.
+"""The command `dead-letters`: list, show, replay or delete the events that a publisher gave up on.
 
-It works while the publisher runs; `event_publisher.ledger.letters` says how that is safe.
+It is safe while the publisher runs; `event_publisher.ledger.letters` explains why.
 
-A letter is deleted when the put of its event has returned, before the next is put. So nothing is lost; only a
-replay that is killed (SIGKILL, power cut) or can't write to the disk may leave one letter that was put.
+A letter is deleted after the put of its event has returned, before the next is put. So nothing is lost; only
+a replay that is killed (SIGKILL, power cut) or can't write to the disk may leave one letter whose event was
+put.
 
-Exit statuses: 0; 1 for what failed or was left undone, such as a queue that stays full; 2 for a mistake in
-the command line.
+Exit statuses: 0; 1 if something failed or was left undone, for example because a queue stays full; 2 for a
+command-line error.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 from ..._words import counted
 from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
 from ...event_publisher.ledger.letters import DamagedLetterError, LetterFile
@@ -38,7 +39,7 @@ from ...spool.directory import SpoolDirectory
 from ...spool.permissions import file_mode
 from ...transport.posix import MessageQueue
 from ...transport.spool import SpoolTransport
-from ..common import event_queue_name, hide_former, span, told
+from ..common import event_queue_name, exit_status_of, hide_former, span
 from ..terminal import Progress, event_for_terminal, printable
 from .place import find_letters, load_configuration
 
@@ -50,27 +51,28 @@ if TYPE_CHECKING:
     from ...event_publisher.ledger.letters import Letter
     from ...transport import Transport
 
-#: Seconds that a full queue is waited for before looking whether a signal asked to stop.
+#: Seconds to wait for a full queue between two checks for a signal.
 _SLICE: Final = 0.1
 
 #: A row of `list`: number, time, status, size in bytes, reason.
 _ROW: Final = "{:<8}  {:<24}  {:>6}  {:>8}  {}\n"
 
-#: The number of a letter, which SQLite can have.
+#: A letter number in SQLite's range.
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 _EPILOG: Final = f"""\
-PATH is the publisher's INI file, with --queue-name NAME if it has several queues. Or it is the place where
-the publisher keeps its dead letters: with a spool, the folder events-NAME in its spool.directory, or that
-itself if it has only one; otherwise its dead_letters.directory; or the file itself, {SPOOL_NAME} or
-{LETTERS_NAME}. NUMBER is the number of a letter as `list` shows it; it stays the same while the letter is
-there. Run this as the publisher's user.
+PATH is the publisher's INI file, with --queue-name NAME if it has several queues; or the place of its dead
+letters: with a spool, the folder events-NAME in its spool.directory (or spool.directory itself if it has only
+one spool), otherwise its dead_letters.directory; or the file itself, {SPOOL_NAME} or {LETTERS_NAME}.
+NUMBER is the number of a letter as shown by `list`; it doesn't change. Run this as the publisher's user.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `dead-letters` to its parser."""
-    parser.description = "Look after the events that a publisher gave up, also while it runs."
+    parser.description = (
+        "List, show, replay or delete events that a publisher gave up on, also while it runs.."
+    )
     actions = parser.add_subparsers(
         metavar="ACTION", required=True, dest="action", parser_class=_IntermixedParser
     )
@@ -82,22 +84,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name, help=purpose, description=f"{purpose.capitalize()}.", epilog=_EPILOG
         )
         action.add_argument(
-            "path", metavar="PATH", help="the publisher's INI file, or where the dead letters are"
+            "path", metavar="PATH", help="the publisher's INI file, or the place of its dead letters"
         )
         action.add_argument(
             "--queue-name",
             metavar="NAME",
             type=event_queue_name,
-            help="the queue; default: the only one of the INI file, or main if it has several"
+            help="the queue (default: the only one of the INI file, or main if it has several)"
             if perform is not _replay
-            else "put them on queue /events-NAME, or into the spool events-NAME; needed without an INI file, "
-            "whose only queue is the default",
+            else "put them on queue /events-NAME, or into the spool events-NAME; required without an INI "
+            "file, otherwise its only queue by default",
         )
         action.set_defaults(perform=perform)
         return action
 
     listing = add("list", _list, "list the letters, oldest first, without their events")
-    listing.add_argument("--json", action="store_true", help="write one JSON object a line")
+    listing.add_argument("--json", action="store_true", help="write one JSON object per line")
 
     show = add(
         "show",
@@ -108,34 +110,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--all", action="store_true", help="show every letter")
 
     replay = add(
-        "replay", _replay, "put the events back on a queue, and delete the letter of each that was put"
+        "replay", _replay, "put the events on a queue again, and delete the letter of each one that was put"
     )
     replay.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter (default: all)")
     replay.add_argument(
         "--spool-directory",
         metavar="DIRECTORY",
-        help="put them into the spool in this directory (default: what the INI file says, or "
-        f"${SPOOL_VARIABLE}; without these, on the POSIX queue)",
+        help="put them into the spool in this directory (default: that of the INI file, or "
+        f"${SPOOL_VARIABLE}; without either, the POSIX queue)",
     )
     replay.add_argument(
         "--timeout",
         metavar="SPAN",
         type=span,
         default="30 seconds",
-        help="how long a full queue is waited for (default: %(default)s)",
+        help="how long to wait while the queue is full (default: %(default)s)",
     )
     replay.add_argument(
         "--max-queue-size",
         metavar="EVENTS",
         type=int,
-        help="events that the POSIX queue holds if it isn't there and is made (default: that of the INI "
+        help="events that the POSIX queue holds if it is created (default: that of the INI "
         f"file, or {MAX_QUEUE_SIZE})",
     )
     replay.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=int,
-        help="bytes that an event may have in a spool, or in a queue that is made (default: that of the INI "
+        help="largest event in bytes, for a spool or a queue that is created (default: that of the INI "
         f"file, or {MAX_EVENT_SIZE})",
     )
     size = replay.add_argument(
@@ -148,11 +150,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hide_former(size, "--max-spool-size")
 
-    purge = add("purge", _purge, "delete letters for good")
+    purge = add("purge", _purge, "delete letters permanently")
     purge.add_argument(
         "--older-than", metavar="SPAN", type=span, help='only letters older than this, such as "7 days"'
     )
-    purge.add_argument("--yes", action="store_true", help="don't ask")
+    purge.add_argument("--yes", action="store_true", help="don't ask for confirmation")
 
 
 class _IntermixedParser(argparse.ArgumentParser):
@@ -175,7 +177,7 @@ class _IntermixedParser(argparse.ArgumentParser):
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Perform what the command line says, and return the exit status.
+    """Perform the action, and return the exit status.
 
     Must be called from the main thread. SIGINT and SIGTERM are handled while letters are replayed.
     """
@@ -187,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
         with contextlib.closing(LetterFile(find_letters(path, name, store))) as file:
             return perform(arguments, file)
 
-    return told(open_and_perform)
+    return exit_status_of(open_and_perform)
 
 
 def _list(arguments: argparse.Namespace, file: LetterFile) -> int:
@@ -197,7 +199,7 @@ def _list(arguments: argparse.Namespace, file: LetterFile) -> int:
     for number, letter in selection.read():
         write(number, letter, first)
         first = False
-    return selection.complain()
+    return selection.report_problems()
 
 
 def _write_json(number: int, letter: Letter, _first: bool) -> None:
@@ -221,7 +223,7 @@ def _write_row(number: int, letter: Letter, first: bool) -> None:
 
 
 def _format_time(seconds: float) -> str:
-    """Write a moment of UTC: `2026-11-03T08:15:30.250Z`."""
+    """Format a time in UTC: `2026-11-03T08:15:30.250Z`."""
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -236,7 +238,7 @@ def _show(arguments: argparse.Namespace, file: LetterFile) -> int:
     for _, letter in selection.read():
         event = event_for_terminal(letter.event) if terminal else letter.event
         sys.stdout.buffer.write(event + b"\n")
-    return selection.complain()
+    return selection.report_problems()
 
 
 def _replay(arguments: argparse.Namespace, file: LetterFile) -> int:
@@ -252,9 +254,9 @@ def _replay(arguments: argparse.Namespace, file: LetterFile) -> int:
                 signal.signal(number, handler)
             replay.report()
     if replay.stopped:
-        say("interrupted; the letters that weren't put are where they were")
+        print_stderr("interrupted; the remaining letters are unchanged")
         return EXIT_FAILURE
-    return selection.complain() or (EXIT_FAILURE if replay.failed else 0)
+    return selection.report_problems() or (EXIT_FAILURE if replay.failed else 0)
 
 
 def _purge(arguments: argparse.Namespace, file: LetterFile) -> int:
@@ -269,24 +271,22 @@ def _purge(arguments: argparse.Namespace, file: LetterFile) -> int:
         return 0
     if not arguments.yes:
         if not sys.stdin.isatty():
-            raise ConfigurationError(
-                "purge: there is no terminal to ask on; give --yes to delete without asking"
-            )
-        sys.stderr.write(f"Delete {counted(len(meant), 'letter')} of {arguments.path} for good? [y/N] ")
+            raise ConfigurationError("purge: stdin is no terminal; give --yes to delete without confirmation")
+        sys.stderr.write(f"Delete {counted(len(meant), 'letter')} of {arguments.path} permanently? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-            say("nothing was deleted")
+            print_stderr("nothing deleted")
             return EXIT_FAILURE
     report(f"deleted {counted(file.purge(meant), 'letter')}")
     return 0
 
 
 class _Selection:
-    """Which letters are meant: all that there are, or those that were named and are there.
+    """The selected letters: all, or the existing ones among those named.
 
     Attributes:
         numbers: Their numbers, oldest first.
-        damaged: Those of them that can't be read.
+        damaged: Those that can't be read.
     """
 
     def __init__(self, file: LetterFile, named: Sequence[int]) -> None:
@@ -297,7 +297,7 @@ class _Selection:
         self.damaged: list[int] = []
 
     def read(self) -> Iterator[tuple[int, Letter]]:
-        """Give the letters, except those that are damaged or were deleted meanwhile."""
+        """Yield the letters, except those that are damaged or were deleted in the meantime."""
         for number in self.numbers:
             try:
                 letter = self._file.read(number)
@@ -307,12 +307,12 @@ class _Selection:
             if letter is not None:
                 yield number, letter
 
-    def complain(self) -> int:
-        """Say which letters are missing or damaged, and return the exit status for that."""
+    def report_problems(self) -> int:
+        """Report missing and damaged letters, and return the exit status."""
         for number in self._missing:
-            say(f"there is no letter {number}")
+            print_stderr(f"there is no letter {number}")
         for number in self.damaged:
-            say(f"letter {number} is damaged; purge it")
+            print_stderr(f"letter {number} is damaged; purge it")
         return EXIT_FAILURE if self._missing or self.damaged else 0
 
 
@@ -347,7 +347,7 @@ class _Replay:
             if not self._wait_and_put(event):
                 return False
         except EventTooLargeError as exc:
-            say(f"letter {number} stays where it is: {exc}")
+            print_stderr(f"letter {number} is unchanged: {exc}")
             self.failed = True
             return False
         self._count += 1
@@ -355,7 +355,7 @@ class _Replay:
         return True
 
     def report(self) -> None:
-        """Write how many were put."""
+        """Report how many were put."""
         self._progress.close()
         report(f"put {counted(self._count, 'event')} on {self._transport.name}")
 
@@ -401,11 +401,11 @@ def _open_transport(arguments: argparse.Namespace) -> Transport:
 
 
 def _open_spool(directory: Path, name: str, max_size: int, max_event_size: int) -> Transport:
-    """Open a spool that is there; whether it is shared with a group shows in its mode."""
+    """Open an existing spool; its mode shows whether it is shared with a group."""
     folder = directory / f"events-{name}"
     if not folder.is_dir():
         raise ConfigurationError(
-            f"replay: there is no spool {folder}; name the directory of one that is read"
+            f"replay: the spool {folder} doesn't exist; give the directory of an existing one"
         )
     if max_size < MIN_SPOOL_SIZE:
         raise ConfigurationError(f"replay: --spool-max-size must be {MIN_SPOOL_SIZE} or more")

@@ -1,4 +1,4 @@
-"""Where dead letters are: a file, a folder, or what a publisher's configuration says."""
+"""Finds dead letters: by a file, a folder, or a publisher's configuration."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
     from ...event_publisher.config.settings import StoreSettings
 
-#: What an SQLite file begins with (https://www.sqlite.org/fileformat.html).
+#: The first bytes of an SQLite file (https://www.sqlite.org/fileformat.html).
 _MAGIC: Final = b"SQLite format 3\0"
 
 
 def load_configuration(path: str, queue_name: str | None, environ: Mapping[str, str]) -> StoreSettings | None:
-    """Read the settings of a publisher; None if the path is that of a folder or of dead letters.
+    """Read the settings of a publisher; None if the path is a folder or a file of dead letters.
 
     Args:
-        path: What a user gave.
+        path: The path that the user gave.
         queue_name: The NAME of the section `[event-publisher:NAME]`; None for the only one.
         environ: The environment variables.
 
     Raises:
-        ConfigurationError: There is nothing, or the configuration has mistakes.
+        ConfigurationError: The path doesn't exist, or the configuration has mistakes.
     """
     if not os.path.lexists(path):
-        raise ConfigurationError(f"{path}: there is no such folder or file")
+        raise ConfigurationError(f"{path}: no such folder or file")
     return None if _holds_letters(path) else load_store(path, queue_name, environ)
 
 
@@ -39,12 +39,12 @@ def find_letters(path: str, queue_name: str | None, store: StoreSettings | None)
     """Return the path of the file with the dead letters.
 
     Args:
-        path: What a user gave, which is there.
-        queue_name: The queue that was named, or None.
+        path: The path that the user gave; it exists.
+        queue_name: The queue that the user named, or None.
         store: What `load_configuration` returned.
 
     Raises:
-        ConfigurationError: There are none, or several.
+        ConfigurationError: There is no such file, or there are several.
     """
     if store is not None:
         return _configured(path, store)
@@ -59,16 +59,16 @@ def find_letters(path: str, queue_name: str | None, store: StoreSettings | None)
         return found[0]
     if found:
         raise ConfigurationError(
-            f"{path} has the dead letters of several publishers: {', '.join(found)}; name one"
+            f"{path} has the dead letters of several publishers: {', '.join(found)}; give one of these"
         )
     raise ConfigurationError(
-        f"{path} has no {SPOOL_NAME} and no {LETTERS_NAME}; name the folder events-NAME in the publisher's "
+        f"{path} has no {SPOOL_NAME} and no {LETTERS_NAME}; give the folder events-NAME in the publisher's "
         "spool.directory or, without a spool, its dead_letters.directory"
     )
 
 
 def _configured(path: str, store: StoreSettings) -> str:
-    """Return where a publisher with this configuration keeps its dead letters."""
+    """Return the file in which a publisher with this configuration keeps its dead letters."""
     if store.spool is not None:
         file = Path(store.spool.directory) / f"events-{store.queue.name}" / SPOOL_NAME
     elif store.dead_letters is not None and store.dead_letters.directory is not None:
@@ -80,14 +80,14 @@ def _configured(path: str, store: StoreSettings) -> str:
         )
     if not file.exists():
         raise ConfigurationError(
-            f"{path}: [event-publisher:{store.queue.name}] keeps its dead letters in {file}, which isn't "
-            "there: no publisher with this configuration has run yet"
+            f"{path}: [event-publisher:{store.queue.name}] keeps its dead letters in {file}, which doesn't "
+            "exist: no publisher with this configuration has run yet"
         )
     return str(file)
 
 
 def _holds_letters(path: str) -> bool:
-    """Say whether a path is that of a folder or of a ledger, damaged or not, rather than of an INI file."""
+    """Return whether a path is a folder or a ledger, damaged or not, rather than an INI file."""
     name = os.path.basename(path)  # noqa: PTH119 - pathlib would drop a slash at the end
     if name.startswith((SPOOL_NAME, LETTERS_NAME)) or not Path(path).is_file():
         return True
@@ -95,5 +95,5 @@ def _holds_letters(path: str) -> bool:
         with Path(path).open("rb") as file:
             beginning = file.read(len(_MAGIC))
     except OSError:
-        return False  # the reader of the configuration says why it can't be read
+        return False  # loading it as a configuration reports why it can't be read
     return beginning == _MAGIC or not beginning or b"\0" in beginning

@@ -1,4 +1,4 @@
-"""Judges the limits of the host, the queue, the key and the disk, by what was found of them. Pure."""
+"""Judges the limits of the host, the queue, the key and the disk by what was found. Pure."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from ..queue.info import QueueInfo
     from .findings import Check, Field
 
-#: Bytes below which a secret can be guessed; 16 are 128 bits.
+#: Fewest bytes of a secret that can't be guessed; 16 are 128 bits.
 SHORTEST_SECRET: Final = 16
 
-#: Share of a queue's capacity in use from which on that is a warning.
+#: Share of a queue's capacity in use that is worth a warning.
 _NEARLY_FULL: Final = 0.9
 
-#: Files that a disk should be able to take: a full spool of one writer has about 256 segments.
+#: Free inodes that a disk should have: a full spool of one writer has about 256 segments.
 FEW_INODES: Final = 1_000
 
-#: Where the files for operators have the sysctls of event queues.
+#: The file in which `deploy/` sets the sysctls of event queues.
 _SYSCTL_FILE: Final = "/etc/sysctl.d/60-event-queues.conf"
 
-#: What becomes of a queue that isn't there: it has its full size, less, or can't be made; without a name
-#: and with one.
+#: What a queue that doesn't exist would be like: full size, smaller, or impossible; without a name and
+#: with one.
 _NEW_QUEUE: Final = (Code.NEW_QUEUE_POSSIBLE, Code.NEW_QUEUE_SMALLER, Code.NEW_QUEUE_IMPOSSIBLE)
 _QUEUE_MISSING: Final = (Code.QUEUE_MISSING, Code.QUEUE_MISSING_SMALLER, Code.QUEUE_MISSING_IMPOSSIBLE)
 
@@ -41,9 +41,9 @@ def expected_size(asked: QueueSize, limits: HostLimits, taken: int = 0) -> Queue
     """Return the size that an ordinary user gets who asks for one; None for none at all.
 
     Args:
-        asked: The size.
-        limits: What holds for the user's process.
-        taken: Bytes that other queues of the user are charged.
+        asked: The requested size.
+        limits: The limits of the user's process.
+        taken: Bytes charged for the user's other queues.
     """
     negotiation = Negotiation(asked, limits)
     size: QueueSize | None = asked
@@ -61,7 +61,7 @@ def _refusal(size: QueueSize, limits: HostLimits, taken: int) -> Refusal | None:
 
 
 def judge_sysctls(wanted: QueueSize, limits: HostLimits) -> Check:
-    """Judge whether an ordinary user may make a queue of the size that is wanted."""
+    """Judge whether an ordinary user may create a queue of the wanted size."""
     name = "kernel limits"
     pairs = (
         ("fs.mqueue.msg_max", limits.msg_max, wanted.max_messages),
@@ -91,12 +91,12 @@ def judge_sysctls(wanted: QueueSize, limits: HostLimits) -> Check:
 
 
 def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str, int]) -> Check:
-    """Judge whether this user's queues may take the bytes that one of the size wanted is charged.
+    """Judge whether this user's queues may use the bytes charged for one of the wanted size.
 
     Args:
-        wanted: The size.
-        limits: What holds for this process.
-        neighbours: Bytes that other queues of this user are charged, by POSIX name.
+        wanted: The wanted size.
+        limits: The limits of this process.
+        neighbours: Bytes charged for this user's other queues, by POSIX name.
     """
     name = "RLIMIT_MSGQUEUE"
     charge, taken = wanted.bytes_charged, sum(neighbours.values())
@@ -105,17 +105,17 @@ def judge_rlimit(wanted: QueueSize, limits: HostLimits, neighbours: Mapping[str,
         return ok(Code.RLIMIT_NONE, name, f"no limit ({counted(charge, 'byte')} needed)", fields=fields)
     found = f"{counted(limits.rlimit, 'byte')} for all queues of a user ({charge:,} needed)"
     if neighbours:
-        found += f"; other queues of this user take {taken:,} of them: {', '.join(neighbours)}"
+        found += f"; other queues of this user use {taken:,} of them: {', '.join(neighbours)}"
     if taken + charge <= limits.rlimit:
         return ok(Code.RLIMIT_SUFFICIENT, name, found, fields=fields)
-    # Others may not be seen, as those of containers; all of them take no more than the limit of now.
+    # Other queues may be invisible, as those of containers; together they use at most the current limit.
     advised = charge + limits.rlimit if neighbours else charge
     raise_limit = f"ulimit -q {advised}"
     return warning(
         Code.RLIMIT_TOO_LOW,
         name,
         found,
-        f"for services and publisher alike: `{raise_limit}` as root in the bash that starts them, "
+        f"for the services and the publisher: `{raise_limit}` as root in the bash that starts them, "
         f"`LimitMSGQUEUE={advised}` with systemd, `--ulimit msgqueue={advised}` with docker",
         commands=(raise_limit,),
         fields={**fields, "advised": advised},
@@ -128,11 +128,11 @@ def judge_absence(
     """Judge what becomes of a queue that isn't there yet.
 
     Args:
-        queue: Its POSIX name, or None where no queue in particular is meant.
+        queue: Its POSIX name, or None for any queue.
         wanted: The size that it should have.
-        limits: What holds for this process.
-        taken: Bytes that other queues of this user are charged.
-        optional: Whether the publisher does without it, as it has a spool.
+        limits: The limits of this process.
+        taken: Bytes charged for this user's other queues.
+        optional: Whether the publisher can do without it, because it has a spool.
     """
     name = "queue"
     size = expected_size(wanted, limits, taken)
@@ -142,30 +142,30 @@ def judge_absence(
         who = "an ordinary user"
     else:
         possible, smaller, impossible = _QUEUE_MISSING
-        who = f"{queue} isn't there; whoever makes it, as an ordinary user,"
+        who = f"{queue} doesn't exist; an ordinary user who creates it"
     if size is None and optional:
         return warning(
             Code.QUEUE_MISSING_BESIDE_SPOOL,
             name,
-            f"{who} gets none at all; the publisher delivers what is in the spool, and tries again",
-            "set queue.transport = spool if no service needs the queue; otherwise lift the limits above",
+            f"{who} can't get one; the publisher delivers the spool, and retries",
+            "set queue.transport = spool if no service needs the queue; otherwise raise the limits above",
             fields=fields,
         )
     if size is None:
-        return problem(impossible, name, f"{who} gets none at all", "lift the limits above", fields=fields)
+        return problem(impossible, name, f"{who} can't get one", "raise the limits above", fields=fields)
     fields["expected"] = size_fields(size)
     if size == wanted:
-        return ok(possible, name, f"{who} gets room for {size}", fields=fields)
-    return ok(smaller, name, f"{who} gets room for {size}, instead of {wanted}", fields=fields)
+        return ok(possible, name, f"{who} gets one of {size}", fields=fields)
+    return ok(smaller, name, f"{who} gets one of {size} instead of {wanted}", fields=fields)
 
 
 def size_fields(size: QueueSize) -> dict[str, int]:
-    """Give a size as `queue stat --json` has it."""
+    """Return a size in the form of `queue stat --json`."""
     return {"capacity": size.max_messages, "max_event_size": size.max_message_size}
 
 
 def judge_queue_size(info: QueueInfo, wanted: QueueSize) -> Check:
-    """Judge the size of a queue that is there."""
+    """Judge the size of an existing queue."""
     name = "queue size"
     fields: dict[str, Field] = {
         "queue": info.name,
@@ -193,7 +193,7 @@ def judge_queue_depth(info: QueueInfo) -> Check:
     name = "queue depth"
     fields: dict[str, Field] = {"queue": info.name, "depth": info.depth, "capacity": info.size.max_messages}
     found = f"{info.depth:,} of {counted(info.size.max_messages, 'event')}"
-    # A queue of a few events is full now and then.
+    # A small queue is full from time to time.
     if info.depth < max(2, info.size.max_messages * _NEARLY_FULL):
         return ok(Code.QUEUE_HAS_ROOM, name, found, fields=fields)
     return warning(
@@ -206,7 +206,7 @@ def judge_queue_depth(info: QueueInfo) -> Check:
 
 
 def judge_queue_owner(info: QueueInfo, access: QueueAccess) -> Check:
-    """Judge whose a queue is."""
+    """Judge who owns a queue."""
     name = "queue owner"
     owner = user_name(info.uid)
     fields: dict[str, Field] = {"queue": info.name, "user": owner}
@@ -216,20 +216,21 @@ def judge_queue_owner(info: QueueInfo, access: QueueAccess) -> Check:
     return warning(
         Code.QUEUE_FOREIGN,
         name,
-        f"user {owner}, who is neither this user nor root: he can read all events, and remove the queue",
-        f"if he isn't meant to, end his process, as root: `{unlink}`, and start the publisher first; "
-        "otherwise run services and publisher as the same user, or with a common group and queue.mode = 0660",
+        f"user {owner}, neither this user nor root, can read all events and remove the queue",
+        f"if that isn't intended, end that user's process, as root: `{unlink}`, and start the publisher "
+        "first; otherwise run services and publisher as the same user, or with a common group and "
+        "queue.mode = 0660",
         commands=(unlink,),
         fields=fields,
     )
 
 
 def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
-    """Judge who gets at a queue.
+    """Judge who may use a queue.
 
     Args:
         info: The queue.
-        access: The same, with the permission bits that it should have.
+        access: Its permissions, with the mode that it should have.
     """
     mode, closed = access.wanted_mode, access.closed_mode
     name = "queue access"
@@ -239,14 +240,14 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
         "user": user_name(info.uid),
         "group": group_name(info.gid),
     }
-    found = f"mode {info.mode:04o}: {info.takers} may take events away"
+    found = f"mode {info.mode:04o}: {info.readers} may remove events"
     if not info.open_to_all:
         if access.writable_by_all:
             code = Code.QUEUE_WRITABLE_BY_ALL
             found += ", and every user of this host may put events"
         elif access.open_to_group:
             code = Code.QUEUE_OPEN_TO_GROUP
-            found += f"; queue.mode ({mode:04o}) lets group {group_name(info.gid)} do less"
+            found += f"; queue.mode ({mode:04o}) gives group {group_name(info.gid)} less access"
         else:
             return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
         remedy = info.chmod_command(closed)
@@ -273,13 +274,13 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
 
 
 def judge_file(path: str, access: FileAccess | None) -> Check:
-    """Judge who gets at the configuration file; None if it couldn't be looked at."""
+    """Judge who may use the configuration file; None if it couldn't be inspected."""
     name = "configuration file"
     if access is None:
         return skipped(
             Code.CONFIGURATION_FILE_UNKNOWN,
             name,
-            f"{path} is no file that can be looked at",
+            f"{path} isn't a file that can be inspected",
             fields={"path": path},
         )
     mode = f"{access.mode:04o}"
@@ -294,7 +295,7 @@ def judge_file(path: str, access: FileAccess | None) -> Check:
         return warning(
             Code.CONFIGURATION_FILE_WRITABLE,
             name,
-            f"mode {mode}: every user of this host may write to {path}, and send events elsewhere",
+            f"mode {mode}: every user of this host may write to {path}, and redirect the events",
             f"as its owner: `{access.chmod}`",
             commands=(access.chmod,),
             fields=fields,
@@ -304,15 +305,15 @@ def judge_file(path: str, access: FileAccess | None) -> Check:
             Code.CONFIGURATION_FILE_READABLE,
             name,
             f"mode {mode}: every user of this host may read key.secret in {path}",
-            f"as its owner: `{access.chmod}`, or name the secret as $VARIABLE; and have the key replaced if "
-            "others use this host",
+            f"as its owner: `{access.chmod}`, or put the secret in an environment variable ($VARIABLE); "
+            "replace the key if others use this host",
             commands=(access.chmod,),
             fields=fields,
         )
     if not access.holds_secret:
-        found = f"mode {mode}: the secret isn't in it, but in an environment variable"
+        found = f"mode {mode}: the secret isn't in the file, but in an environment variable"
     elif not access.reachable:
-        found = f"mode {mode}, in a folder that isn't open to all users"
+        found = f"mode {mode}, in a folder that other users can't enter"
     else:
         group = f" and group {group_name(access.gid)}" if access.mode & stat.S_IRGRP else ""
         found = f"mode {mode}: user {user_name(access.uid)}{group} may read it"
@@ -320,7 +321,7 @@ def judge_file(path: str, access: FileAccess | None) -> Check:
 
 
 def judge_secret(size: int) -> Check:
-    """Judge the key's secret by its bytes alone."""
+    """Judge the key's secret by its length."""
     name = "key"
     if size >= SHORTEST_SECRET:
         return ok(
@@ -333,19 +334,19 @@ def judge_secret(size: int) -> Check:
     return warning(
         Code.SECRET_SHORT,
         name,
-        f"key.secret decodes to only {counted(size, 'byte')}; it can be guessed, or a part of it is missing",
-        f"see that all of it is there, or have a new one made with `{make}`",
+        f"key.secret decodes to only {counted(size, 'byte')}; it can be guessed, or is incomplete",
+        f"check that it is complete, or create a new one with `{make}`",
         commands=(make,),
         fields={"size": size},
     )
 
 
 def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> Check:
-    """Judge the room on a disk.
+    """Judge the free space on a disk.
 
     Args:
         name: Name of the check.
-        key: The key that bounds what is written.
+        key: The option that limits what is written.
         free: Bytes that this user may still write.
         used: Bytes that were written already.
         max_size: Bytes that the publisher may take in total.
@@ -358,14 +359,14 @@ def judge_space(name: str, key: str, *, free: int, used: int, max_size: int) -> 
     return warning(
         Code.SPACE_TOO_SMALL,
         name,
-        f"{found}: the disk is full before {key} is reached",
-        f"make room on that disk, or set {key} to {advised} or less",
+        f"{found}: the disk will be full before {key} is reached",
+        f"free space on that disk, or set {key} to {advised} or less",
         fields={**fields, "advised": advised},
     )
 
 
 def judge_inodes(name: str, path: str, free: int | None) -> Check:
-    """Judge how many files a disk can still take; None for one that doesn't limit them."""
+    """Judge the free inodes of a disk; None if it doesn't limit them."""
     fields: dict[str, Field] = {"path": path, "free": free}
     if free is None or free >= FEW_INODES:
         found = "not limited" if free is None else f"{free:,} free"
@@ -373,7 +374,7 @@ def judge_inodes(name: str, path: str, free: int | None) -> Check:
     return warning(
         Code.INODES_FEW,
         name,
-        f"only {free:,} more files can be made on the disk of {path}, and each service has a segment or more",
+        f"the disk of {path} can hold only {free:,} more files, and each service has at least one segment",
         "delete files there, or use a disk with more inodes",
         fields=fields,
     )

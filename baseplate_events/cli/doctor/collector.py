@@ -1,4 +1,4 @@
-"""Judges the way to the event collector by what was found at each step; `probe` judges its answers. Pure."""
+"""Judges the connection to the event collector, step by step; `probe` judges its answers. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 STEPS: Final = ("collector name", "collector connection", "collector TLS", "signed probe", "clock")
 _NAME, _CONNECTION, _TLS, PROBE, CLOCK = STEPS
 
-#: Days before the end of a certificate from which on that is a warning, as monitors usually have it.
+#: Days before a certificate expires at which monitors usually warn.
 CERTIFICATE_NOTICE: Final = 14
 
 _DAY: Final = 86_400.0
 
-#: What `connect` fails with at once, for an address of a kind that this host has no way to: IPv6, mostly.
+#: Errors of `connect` for an address family that this host has no route for, usually IPv6.
 _NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 #: Why OpenSSL doesn't accept a certificate (X509_V_ERR_... of x509_vfy.h).
@@ -36,23 +36,23 @@ _OTHER_NAME: Final = frozenset({62, 64})
 _OTHER_PURPOSE: Final = 26
 _WEAK: Final = frozenset({66, 67, 68})
 
-#: The same for what only VERIFY_X509_STRICT looks at, which is on by default from Python 3.13 on.
+#: The same for what only VERIFY_X509_STRICT checks, the default from Python 3.13.
 _NOT_STRICT: Final = frozenset(range(80, 94))
 
-#: The same for a chain that leads to no authority that is trusted.
+#: The same for a chain without a trusted authority.
 _NO_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
 
-#: Statuses with which a proxy refuses CONNECT: for want of credentials, and because it doesn't do that.
+#: Statuses with which a proxy refuses CONNECT: because it wants credentials, or doesn't support CONNECT.
 _WANTS_CREDENTIALS: Final = 407
 _FORBIDDEN: Final = frozenset(range(300, 500)) - {_WANTS_CREDENTIALS, 408, 425, 429} | {501}
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is connected to: the collector, or the proxy before it.
+    """The host connected to: the collector, or the proxy in front of it.
 
     Attributes:
-        key: The key of the configuration that names it.
+        key: The option that names it.
         host: Its host.
         port: Its port.
     """
@@ -66,18 +66,18 @@ class Peer:
 
 
 def judge_name(peer: Peer, found: Sequence[str] | OSError) -> Check:
-    """Judge what looking up a host's name came to.
+    """Judge the lookup of a host's name.
 
     Args:
         peer: The host.
-        found: Its addresses, or what the lookup failed with.
+        found: Its addresses, or the error of the lookup.
     """
     if isinstance(found, TimeoutError):
         return problem(
             Code.NAME_SERVERS_SILENT,
             _NAME,
             f"{peer.host}: {found}",
-            "check the name servers in /etc/resolv.conf: none answers",
+            "check the name servers in /etc/resolv.conf: none answered",
             fields={"host": peer.host, "key": peer.key},
         )
     if isinstance(found, OSError):
@@ -99,11 +99,11 @@ def judge_name(peer: Peer, found: Sequence[str] | OSError) -> Check:
 
 
 def judge_connection(peer: Peer, failures: Mapping[str, OSError], tried: int) -> Check:
-    """Judge what connecting to the addresses of a host came to.
+    """Judge the connections to the addresses of a host.
 
     Args:
         peer: The host.
-        failures: What connecting failed with, by address.
+        failures: The error of each failed connection, by address.
         tried: How many addresses were tried.
     """
     reasons = {address: str(exc.strerror or exc) for address, exc in failures.items()}
@@ -113,23 +113,23 @@ def judge_connection(peer: Peer, failures: Mapping[str, OSError], tried: int) ->
         code, remedy = _connection_remedy(peer, failures.values())
         return problem(code, _CONNECTION, found, remedy, fields=fields)
     if all(exc.errno in _NO_WAY for exc in failures.values()):
-        without = f" (this host has no way to {', '.join(failures)})" if failures else ""
+        without = f" (no route to {', '.join(failures)})" if failures else ""
         return ok(Code.CONNECTION_MADE, _CONNECTION, f"connected to {peer}{without}", fields=fields)
     return warning(
         Code.CONNECTION_PARTIAL,
         _CONNECTION,
-        f"{len(failures)} of {tried} addresses don't answer: {found}",
-        "have those addresses taken out of DNS, or mend the way to them: attempts lose time on them",
+        f"{len(failures)} of {tried} addresses don't accept connections: {found}",
+        "remove those addresses from DNS, or fix the route to them: each attempt loses time on them",
         fields=fields,
     )
 
 
 def _connection_remedy(peer: Peer, failures: Collection[OSError]) -> tuple[Code, str]:
     if any(failure.errno == errno.ECONNREFUSED for failure in failures):
-        remedy = f"nothing listens there: check the port in {peer.key}, and that it runs"
+        remedy = f"nothing listens there: check the port in {peer.key}, and that the server runs"
         return Code.CONNECTION_REFUSED, remedy
     if any(isinstance(failure, TimeoutError) for failure in failures):
-        remedy = f"packets are dropped on the way: have the firewalls let this host through to {peer}"
+        remedy = f"packets are dropped: check that the firewalls let this host connect to {peer}"
         return Code.CONNECTION_TIMED_OUT, remedy
     remedy = f"check the routes and firewalls of this host towards {peer}, and {peer.key}"
     return Code.CONNECTION_FAILED, remedy
@@ -138,13 +138,13 @@ def _connection_remedy(peer: Peer, failures: Collection[OSError]) -> tuple[Code,
 def judge_handshake(
     exc: OSError | MalformedResponseError, peer: Peer, ca_file: str | None, *, empty_store: str | None = None
 ) -> Check:
-    """Judge what a TLS handshake failed with.
+    """Judge the error of a TLS handshake.
 
     Args:
         exc: The error.
-        peer: What was connected to.
+        peer: The host connected to.
         ca_file: The file with the certificates that are trusted, or None for the system's.
-        empty_store: Where the system's certificates should be, if there is none; None otherwise.
+        empty_store: Where the system's certificates should be, if there are none; otherwise None.
     """
     if isinstance(exc, ssl.SSLCertVerificationError):
         if ca_file is None and empty_store is not None and exc.verify_code in _NO_AUTHORITY:
@@ -160,27 +160,27 @@ def judge_handshake(
     if isinstance(exc, TunnelError):
         return _judge_tunnel(exc, peer)
     fields = {"peer": str(peer), "key": peer.key}
-    remedy = f"check what answers at {peer}, and its log: {peer.key} leads there"
+    remedy = f"check the server at {peer} (from {peer.key}), and its log"
     if isinstance(exc, TimeoutError):
         code, reason = Code.HANDSHAKE_TIMED_OUT, "timed out"
-    # One that hangs up in the middle says nothing of its TLS.
+    # A peer that hangs up says nothing about its TLS.
     elif isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError):
         code, reason = Code.HANDSHAKE_REFUSED, exc.reason or str(exc)
         fields["reason"] = reason
         remedy = (
-            "check the port in collector.hostname, and collector.scheme: what answers there doesn't speak "
-            "TLS 1.2 or later, or refuses the handshake for a reason that its log tells"
+            "check the port in collector.hostname, and collector.scheme: the server doesn't speak "
+            "TLS 1.2 or later, or refuses the handshake for a reason given in its log"
         )
     elif isinstance(exc, OSError):
         words = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
         code, reason = Code.HANDSHAKE_BROKEN, words or str(exc)
         fields["reason"] = reason
     else:
-        code, reason = Code.HANDSHAKE_PROXY_NOT_HTTP, "the proxy answers something else than HTTP"
+        code, reason = Code.HANDSHAKE_PROXY_NOT_HTTP, "the proxy doesn't answer in HTTP"
     return problem(
         code,
         _TLS,
-        f"the handshake fails: {reason}",
+        f"the handshake failed: {reason}",
         remedy,
         fields=fields,
     )
@@ -191,34 +191,36 @@ def _without_authorities(exc: ssl.SSLCertVerificationError, peer: Peer, place: s
     return problem(
         Code.CERTIFICATE_AUTHORITIES_MISSING,
         _TLS,
-        f"the certificate can't be checked: this host has no certificate of any authority in {place}",
-        f"as root, in the image or on the host: `{install}`, or the package of that name elsewhere; or set "
-        "collector.ca_file to a PEM file with the certificate of the collector's authority",
+        f"the certificate can't be checked: this host has no authority's certificate in {place}",
+        f"as root, in the image or on the host: `{install}`, or the package of that name of another "
+        "distribution; or set collector.ca_file to a PEM file with the certificate of the collector's "
+        "authority",
         commands=(install,),
         fields={"peer": str(peer), "place": place, "verify_code": exc.verify_code},
     )
 
 
 def _judge_tunnel(refusal: TunnelError, proxy: Peer) -> Check:
-    """Judge the status with which a proxy refuses to connect to the collector."""
+    """Judge the status of a proxy that refuses to connect to the collector."""
     status = refusal.status
     words = f"Tunnel connection failed: {status} {refusal.reason}".rstrip()
     if status == _WANTS_CREDENTIALS:
         code = Code.TUNNEL_WANTS_CREDENTIALS
         remedy = (
-            "the publisher sends none to a proxy: have the proxy let this host through to the collector "
-            "without credentials, or set collector.proxy to one that wants none"
+            "the publisher sends no credentials to a proxy: configure the proxy to let this host connect to "
+            "the collector without any, or set collector.proxy to one that wants none"
         )
     elif status in _FORBIDDEN:
         code = Code.TUNNEL_FORBIDDEN
         remedy = (
-            "have the proxy allow CONNECT from this host to the collector's host and port; and check that an "
-            "HTTP proxy answers at collector.proxy"
+            "configure the proxy to allow CONNECT from this host to the collector's host and port; and check "
+            "that an HTTP proxy answers at collector.proxy"
         )
     else:
         code = Code.TUNNEL_FAILED
         remedy = (
-            "see the log of the proxy: it has to find and reach the collector; and check collector.hostname"
+            "see the log of the proxy: it has to resolve and reach the collector; and check "
+            "collector.hostname"
         )
     return problem(
         code,
@@ -231,19 +233,19 @@ def _judge_tunnel(refusal: TunnelError, proxy: Peer) -> Check:
 
 def _certificate_remedy(exc: ssl.SSLCertVerificationError, ca_file: str | None) -> tuple[Code, str]:
     if exc.verify_code == _EXPIRED:
-        remedy = "have the collector's certificate renewed; if it is good, set this host's clock"
+        remedy = "renew the collector's certificate; if it is still valid, set this host's clock"
         return Code.CERTIFICATE_EXPIRED, remedy
     if exc.verify_code == _NOT_YET_VALID:
-        remedy = "set this host's clock: the certificate isn't good yet"
+        remedy = "set this host's clock: the certificate isn't valid yet"
         return Code.CERTIFICATE_NOT_YET_VALID, remedy
     if exc.verify_code in _OTHER_NAME:
         remedy = "check collector.hostname: the certificate is for another name"
         return Code.CERTIFICATE_FOR_ANOTHER_NAME, remedy
     if exc.verify_code in _NOT_STRICT:
         remedy = (
-            "have the certificate that lacks it reissued as RFC 5280 requires, with key identifiers "
-            "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, one in between, or "
-            f"the authority's in {_trusted(ca_file)}. Python 3.13 and newer insist on that, older ones don't"
+            "have the offending certificate reissued as RFC 5280 requires, with key identifiers "
+            "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, an intermediate one, "
+            f"or the authority's in {_trusted(ca_file)}. Python 3.13 and newer require this, older ones don't"
         )
         return Code.CERTIFICATE_NOT_STRICT, remedy
     if exc.verify_code in _WEAK:
@@ -253,8 +255,9 @@ def _certificate_remedy(exc: ssl.SSLCertVerificationError, ca_file: str | None) 
         remedy = "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)"
         return Code.CERTIFICATE_FOR_ANOTHER_PURPOSE, remedy
     remedy = (
-        "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
-        f"from, or have the collector send the certificates in between; now {_trusted(ca_file)} are asked"
+        "set collector.ca_file to a PEM file with the certificate of the authority that issued the "
+        f"collector's, or have the collector send the intermediate certificates; now {_trusted(ca_file)} are "
+        "trusted"
     )
     return Code.CERTIFICATE_UNTRUSTED, remedy
 
@@ -264,24 +267,24 @@ def _trusted(ca_file: str | None) -> str:
 
 
 def judge_certificate(ends_at: float, now: float, *, version: str | None, ca_file: str | None) -> Check:
-    """Judge the time that an accepted certificate is still good for.
+    """Judge how long an accepted certificate is still valid.
 
     Args:
-        ends_at: When it ends, in seconds since 1970.
-        now: The same for now.
-        version: Which TLS is spoken.
+        ends_at: When it expires, in seconds since 1970.
+        now: The current time, likewise.
+        version: The TLS version in use.
         ca_file: The file with the certificates that are trusted, or None for the system's.
     """
     days = int((ends_at - now) // _DAY)
     fields: dict[str, Field] = {"days": days, "version": version, "ca_file": ca_file}
     accepted = f"{version}, accepted by {_trusted(ca_file)}"
-    found = f"{accepted}; the certificate ends in {counted(days, 'day')}"
+    found = f"{accepted}; the certificate expires in {counted(days, 'day')}"
     if days >= CERTIFICATE_NOTICE:
         return ok(Code.CERTIFICATE_ACCEPTED, _TLS, found, fields=fields)
     return warning(
         Code.CERTIFICATE_ENDS_SOON,
         _TLS,
         found,
-        "have the collector's certificate renewed before then; delivery stops otherwise",
+        "renew the collector's certificate before then; otherwise delivery stops",
         fields=fields,
     )

@@ -1,10 +1,9 @@
-"""The command `doctor`: a table of checks, each with what was found and what mends it.
+"""The command `doctor`: a table of checks, each with what was found and how to fix it.
 
-It changes nothing: no queue or folder is made, no file written, no lock kept, and what the collector and the
-statsd server get has no event in it.
+It changes nothing: it creates no queue or folder, writes no file and keeps no lock, and what it sends to the
+collector and the statsd server contains no event.
 
-Exit statuses: 0 where all is ok or only worth a warning; 1 for a problem; 2 for a mistake in the command
-line.
+Exit statuses: 0 if everything is ok or only worth a warning; 1 for a problem; 2 for a command-line error.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ...event_publisher.config.settings import find_queue_name, load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
-from ..common import command_line, event_queue_name, leave_stdout, timeout
+from ..common import command_line, detach_stdout, event_queue_name, timeout
 from ..terminal import Colour, paint, printable, wants_colour
 from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped
@@ -43,12 +42,12 @@ if TYPE_CHECKING:
     from ...event_publisher.config.settings import PublisherSettings
     from .findings import Check
 
-#: Columns of the table: the longest verdict, the longest name of a check, and two blanks after each.
+#: Columns of the table: the longest verdict, the longest name of a check, each followed by two blanks.
 _VERDICT_WIDTH: Final = 9
 _NAME_WIDTH: Final = 22
 _LEFT: Final = _VERDICT_WIDTH + _NAME_WIDTH
 
-#: Columns that a text gets at least, however narrow the terminal is.
+#: Fewest columns of a text, however narrow the terminal is.
 _NARROWEST: Final = 30
 
 _COLOURS: Final = {
@@ -59,57 +58,57 @@ _COLOURS: Final = {
 }
 
 _EPILOG: Final = """\
-It changes nothing, and shows no secret. Run it as the user of the publisher and with its environment: limits
-and permissions are those of the user who asks. The collector gets a signed batch without events. If it takes
-that, or refuses it for being empty, it gets another with a false signature, to see whether it tells the two
-apart.
+It changes nothing, and shows no secret. Run it as the publisher's user and with its environment: limits and
+permissions are those of the user who runs it. The collector gets a signed batch without events. If it
+accepts that, or refuses it for being empty, it gets another with a false signature, to see whether it
+checks signatures.
 
 examples:
   %(prog)s                                what the limits of this host allow
-  %(prog)s --queue-name v2                and the queue /events-v2
-  %(prog)s config.ini                     and all that its publisher needs
-  %(prog)s config.ini --queue-name v2     likewise, if the file has several queues
+  %(prog)s --queue-name v2                the same, and the queue /events-v2
+  %(prog)s config.ini                     everything that its publisher needs
+  %(prog)s config.ini --queue-name v2     the same, if the file has several queues
   %(prog)s config.ini --json | jq .verdict
 
-exit status: 0 where all is ok or only worth a warning; 1 for a problem; 2 for a mistake in the command line
+exit status: 0 if everything is ok or only worth a warning; 1 for a problem; 2 for a command-line error
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `doctor` to its parser."""
-    parser.description = "Find out what keeps events from flowing, and what mends it."
+    parser.description = "Find out what keeps events from flowing, and how to fix it."
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "config_file",
         metavar="CONFIG",
         nargs="?",
-        help="the publisher's INI file; without it: the host alone",
+        help="the publisher's INI file; without it, only the host is checked",
     )
     parser.add_argument(
         "--queue-name",
         metavar="NAME",
         type=event_queue_name,
-        help="look at the queue /events-NAME (default: the only queue of CONFIG, or main if it has several)",
+        help="check the queue /events-NAME (default: the only queue of CONFIG, or main if it has several)",
     )
     parser.add_argument(
         "--timeout",
         metavar="SPAN",
         type=timeout,
         default="5 seconds",
-        help="how long a step on the network may take (default: %(default)s)",
+        help="how long a network step may take (default: %(default)s)",
     )
     parser.add_argument("--no-probe", action="store_true", help="send nothing to the collector")
     parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make all checks, write what they come to, and return the exit status."""
+    """Make all checks, write the results, and return the exit status."""
     try:
         checks = _write_json(arguments) if arguments.json else _write_table(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # as after `| head`
-        leave_stdout()
+        detach_stdout()
         return EXIT_FAILURE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -139,7 +138,7 @@ def _write_json(arguments: argparse.Namespace) -> Sequence[Check]:
 
 
 def _write_table(arguments: argparse.Namespace) -> Sequence[Check]:
-    """Write a row as soon as its check is made: one on the network takes a while."""
+    """Write each row as soon as its check is made, since network checks take a while."""
     colour = wants_colour(sys.stdout, os.environ)
     width = None
     if sys.stdout.isatty():
@@ -154,11 +153,11 @@ def _write_table(arguments: argparse.Namespace) -> Sequence[Check]:
 
 
 def format_check(check: Check, *, colour: bool, width: int | None) -> list[str]:
-    """Write a check as rows of the table.
+    """Format a check as rows of the table.
 
     Args:
         check: The check.
-        colour: Whether its verdict is coloured.
+        colour: Whether to colour its verdict.
         width: Columns that found and remedy are wrapped to, or None for one line each.
     """
     verdict = check.verdict.value.ljust(_VERDICT_WIDTH)
@@ -181,7 +180,7 @@ def _summary(checks: Sequence[Check]) -> str:
         for verdict in (Verdict.PROBLEM, Verdict.WARNING)
     ]
     words = [counted(count, verdict.value) for verdict, count in counts if count]
-    return ", ".join(words) or "nothing wrong was found"
+    return ", ".join(words) or "no problems found"
 
 
 def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
@@ -207,8 +206,8 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         check_neighbours(config_file, queue_name, os.environ)
     except ConfigurationError as exc:
         yield from check_process()
-        look_again = command_line("publish", "--check", "--queue-name", queue_name, config_file)
-        yield from _mistakes(exc, look_again)
+        check_command = command_line("publish", "--check", "--queue-name", queue_name, config_file)
+        yield from _mistakes(exc, check_command)
         yield from check_queue(f"/events-{queue_name}", QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
         yield from _skip()
         return
@@ -216,7 +215,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield ok(
         Code.CONFIGURATION_GOOD,
         "configuration",
-        f"{config_file}: [{section}] is good",
+        f"{config_file}: [{section}] is valid",
         fields={"file": config_file, "section": section},
     )
     yield _judge_variables(sorted(environ.used))
@@ -226,19 +225,19 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     patience: float = arguments.timeout
     yield from check_collector(settings, timeout=patience, probe=not arguments.no_probe)
     yield check_metrics(settings.metrics.endpoint, timeout=patience)
-    if settings.spool is None:  # otherwise they are in its ledger
+    if settings.spool is None:  # with a spool they are in its ledger
         yield from check_dead_letters(settings.dead_letters)
     yield check_publisher(settings.health.bind)
 
 
 def _skip() -> Iterator[Check]:
-    """Skip what can't be checked without a configuration."""
+    """Report the checks that need a configuration as skipped."""
     for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
-        yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a configuration without mistakes")
+        yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a valid configuration")
 
 
 def _check_transports(queue_name: str | None, settings: PublisherSettings | None) -> Iterator[Check]:
-    """Look at the POSIX queue and the spool, and at which of them suits this host."""
+    """Check the POSIX queue and the spool, and which of them suits this host."""
     name = None if queue_name is None else f"/events-{queue_name}"
     spool: SpoolWanted | None = None
     if settings is None:
@@ -264,19 +263,19 @@ def _check_transports(queue_name: str | None, settings: PublisherSettings | None
 def _judge_variables(used: Sequence[str]) -> Check:
     name = "environment"
     if not used:
-        return ok(Code.VARIABLES_UNUSED, name, "none is named")
-    found = f"all that the configuration names is set: {', '.join(used)}"
+        return ok(Code.VARIABLES_UNUSED, name, "the configuration names none")
+    found = f"all that the configuration names are set: {', '.join(used)}"
     return ok(Code.VARIABLES_SET, name, found, fields={"variables": used})
 
 
-def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
+def _mistakes(error: ConfigurationError, check_command: str) -> Iterator[Check]:
     for line in error.problems:
         if "environment variable" in line:
             yield problem(
                 Code.VARIABLE_UNSET,
                 "environment",
                 line,
-                "set it where the publisher and this command get theirs: `export` in a shell, `Environment=` "
+                "set it for the publisher and for this command: `export` in a shell, `Environment=` "
                 "or `EnvironmentFile=` of systemd, `--env` of docker",
             )
         else:
@@ -284,13 +283,13 @@ def _mistakes(error: ConfigurationError, look_again: str) -> Iterator[Check]:
                 Code.CONFIGURATION_MISTAKE,
                 "configuration",
                 line,
-                f"mend that; `{look_again}` looks at the configuration alone",
-                commands=(look_again,),
+                f"fix that; `{check_command}` checks only the configuration",
+                commands=(check_command,),
             )
 
 
 class _Environment(dict[str, str]):
-    """The environment variables, and which of them were asked for."""
+    """The environment variables, and which of them were read."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(variables)

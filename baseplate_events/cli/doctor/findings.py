@@ -1,15 +1,15 @@
-"""What a finding of the doctor carries. Pure.
+"""The data of a finding of the doctor. Pure.
 
 Rules:
 
-1. A code stands for one finding, and one place in this package makes it. Programs go by names, codes, fields
-   and commands. Texts are for people and may change in any release; names, codes and the names of fields
-   don't. A field `reason` is in the words of the system, a library or a peer.
+1. A code stands for one finding, and one place in this package creates it. Programs rely on names, codes,
+   fields and commands. Texts are for people and may change in any release; names, codes and the names of
+   fields don't. A field `reason` is in the words of the system, a library or a peer.
 2. A verdict of `problem` means that events don't flow, or that the publisher won't start; `warning`, that
-   they flow but something is worse than it should be or soon will be; `skipped`, that it can't be known or
-   doesn't apply.
-3. Whatever isn't ok says in `remedy` exactly what to do; a check that was skipped says in `found` why.
-4. A command in `commands` is in the remedy too, in backquotes.
+   they flow but something is or soon will be worse than it should be; `skipped`, that the state is unknown or
+   the check doesn't apply.
+3. If a check isn't ok, `remedy` says exactly what to do; if it was skipped, `found` says why.
+4. A command in `commands` is also in the remedy, in backquotes.
 5. Nothing here holds a secret or the content of an event.
 """
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Code", "Field", "Verdict", "ok", "overall", "problem", "skipped", "warning"]
 
-#: What a field of a finding may be, so that JSON can hold it.
+#: Types of the fields of a finding; JSON can hold them.
 Field: TypeAlias = str | int | float | Sequence[str] | Mapping[str, str | int] | None
 
 
 class Verdict(enum.Enum):
-    """What a check comes to."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -40,22 +40,22 @@ class Verdict(enum.Enum):
     SKIPPED = "skipped"
 
 
-#: The fields of a finding that has none.
+#: The fields of a finding without any.
 _NO_FIELDS: Final[Mapping[str, Field]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A thing that was looked at.
+    """A check and its result.
 
     Attributes:
         code: What was found, for programs.
-        name: What was looked at.
-        verdict: What it comes to.
+        name: What was checked.
+        verdict: The result.
         found: What was found, for people.
-        remedy: What to do, for people; empty where nothing is to be done.
-        commands: The commands of the remedy for a shell, in the order in which they are run. What stands in
-            capitals is for the operator to fill in.
+        remedy: What to do, for people; empty if there is nothing to do.
+        commands: The shell commands of the remedy, in the order in which to run them. The operator fills in
+            the parts in capitals.
         fields: The values of the finding, such as sizes in bytes, names and statuses, by name.
     """
 
@@ -69,7 +69,7 @@ class Check:
 
 
 def ok(code: Code, name: str, found: str, *, fields: Mapping[str, Field] = _NO_FIELDS) -> Check:
-    """Say that a thing is as it should be."""
+    """Return a check that found no problem."""
     return Check(code, name, Verdict.OK, found, fields=fields)
 
 
@@ -82,7 +82,7 @@ def warning(
     commands: Sequence[str] = (),
     fields: Mapping[str, Field] = _NO_FIELDS,
 ) -> Check:
-    """Say that a thing should be better."""
+    """Return a check that found something to improve."""
     return Check(code, name, Verdict.WARNING, found, remedy, commands, fields)
 
 
@@ -95,17 +95,17 @@ def problem(
     commands: Sequence[str] = (),
     fields: Mapping[str, Field] = _NO_FIELDS,
 ) -> Check:
-    """Say that a thing keeps events from flowing."""
+    """Return a check that found what keeps events from flowing."""
     return Check(code, name, Verdict.PROBLEM, found, remedy, commands, fields)
 
 
 def skipped(code: Code, name: str, why: str, *, fields: Mapping[str, Field] = _NO_FIELDS) -> Check:
-    """Say why a thing wasn't looked at."""
+    """Return a check that wasn't made, with the reason."""
     return Check(code, name, Verdict.SKIPPED, why, fields=fields)
 
 
 def overall(checks: Iterable[Check]) -> Verdict:
-    """Give the worst verdict; what was skipped counts as ok."""
+    """Return the worst verdict; skipped checks count as ok."""
     verdicts = {check.verdict for check in checks}
     if Verdict.PROBLEM in verdicts:
         return Verdict.PROBLEM

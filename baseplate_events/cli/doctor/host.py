@@ -1,4 +1,4 @@
-"""Looks at this process, the limits of the host, and the queue. Changes nothing."""
+"""Checks this process, the limits of the host, and the queue. Changes nothing."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
     from .findings import Check
 
 
-#: The permission bits that the owner of a queue has in any case.
+#: The permission bits that the owner of a queue always has.
 _OWNER: Final = 0o600
 
-#: What to do about a queue that can't be opened for a reason that nobody thought of.
-_NO_QUEUES: Final = "see that this kernel has POSIX message queues, and lets this process use them"
+#: The remedy for a queue that can't be opened for an unexpected reason.
+_NO_QUEUES: Final = "check that this kernel has POSIX message queues, and that this process may use them"
 
 
 def check_process(*, needs_queue: bool = True) -> Iterator[Check]:
-    """Look at who and what this process is, which the rest depends on.
+    """Check the user, Python and libraries of this process, on which the rest depends.
 
     Args:
         needs_queue: Whether the publisher uses a POSIX queue.
@@ -80,7 +80,7 @@ def check_process(*, needs_queue: bool = True) -> Iterator[Check]:
         yield warning(
             Code.THRIFT_MISSING,
             "thrift",
-            f"it can't be imported ({exc}), so services here can't send Thrift events",
+            f"import failed ({exc}), so services here can't send Thrift events",
             f"`{install}`",
             commands=(install,),
         )
@@ -94,7 +94,7 @@ def _install(distribution: str) -> str:
 
 
 def _version(distribution: str) -> tuple[str, dict[str, str | None]]:
-    """Give the version of a package, in words and as a field."""
+    """Return the version of a package, in words and as a field."""
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -105,12 +105,12 @@ def _version(distribution: str) -> tuple[str, dict[str, str | None]]:
 def check_queue(
     name: str | None, wanted: QueueSize, mode: int | None, *, transport: str | None = None
 ) -> Iterator[Check]:
-    """Look at the limits of the host, and at a queue, if it is used.
+    """Check the limits of the host, and a queue, if it is used.
 
     Args:
-        name: The POSIX name of the queue, or None to look at the limits alone.
+        name: The POSIX name of the queue, or None to check only the limits.
         wanted: The size that it should have.
-        mode: The permission bits that it should have; None if no configuration says so.
+        mode: The permission bits that it should have; None without a configuration.
         transport: `queue.transport`; None if there is no configuration.
     """
     if transport == "spool":
@@ -158,7 +158,7 @@ def check_queue(
             uid=info.uid,
             gid=info.gid,
             mode=info.mode,
-            # Without a configuration its group may well be meant to get at it.
+            # Without a configuration, its group may be meant to use it.
             wanted_mode=info.mode & ~stat.S_IRWXO | _OWNER if mode is None else mode,
         )
         yield judge_queue_owner(info, access)
@@ -166,7 +166,7 @@ def check_queue(
 
 
 def _let_in(name: str) -> list[str]:
-    """Give the commands by which root lets a group in to a queue, in their order."""
+    """Return the commands with which root lets a group use a queue, in order."""
     path = shlex.quote(f"/dev/mqueue{name}")
     let_in = f"chgrp GROUP {path} && chmod 0660 {path}"
     return [let_in] if queue_status(name) is not None else [MOUNT_COMMAND, let_in]
@@ -175,7 +175,7 @@ def _let_in(name: str) -> list[str]:
 def _check_limits(
     name: str | None, wanted: QueueSize
 ) -> Generator[Check, None, tuple[HostLimits, dict[str, int]]]:
-    """Look at the limits, and give them with what other queues of this user are charged."""
+    """Check the limits; return them, and the bytes charged for this user's other queues."""
     limits, neighbours = read_limits(), charges_of_others(name)
     yield judge_sysctls(wanted, limits)
     yield judge_rlimit(wanted, limits, neighbours)
@@ -183,12 +183,12 @@ def _check_limits(
 
 
 def charges_of_others(name: str | None) -> dict[str, int]:
-    """Give the bytes that other queues of this user are charged, by POSIX name."""
+    """Return the bytes charged for this user's other queues, by POSIX name."""
     return {other: _charge(other) for other in queues_of_user(other_than=name or "")}
 
 
 def _charge(name: str) -> int:
-    """Give the bytes that a queue is charged; 0 where they can't be known."""
+    """Return the bytes charged for a queue; 0 if unknown."""
     with contextlib.suppress(EventQueueUnavailableError):
         info = inspect_queue(name)
         if info is not None:

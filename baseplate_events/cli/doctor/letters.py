@@ -1,6 +1,6 @@
-"""Looks at the file of the publisher that has its dead letters and, with a spool, its batches.
+"""Checks the publisher's file with its dead letters and, with a spool, its batches.
 
-Nothing is changed. It is read as `dead-letters` reads it, so that a publisher may use it meanwhile.
+Changes nothing. The file is read as by `dead-letters`, so a publisher may use it at the same time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _LETTERS: Final = "dead letters"
 
 
 def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
-    """Look at the dead letters of a publisher without a spool; settings are None where there are none."""
+    """Check the dead letters of a publisher without a spool; None if no folder is configured."""
     if settings is None or settings.directory is None:
         yield skipped(
             Code.DEAD_LETTERS_UNSET,
             _LETTERS,
-            "there is no folder for them: events that the collector refuses are dropped",
+            "dead_letters.directory isn't set: events that the collector refuses are dropped",
         )
         return
     folder = check_folder("dead letters folder", _KEY, settings.directory)
@@ -44,10 +44,10 @@ def check_dead_letters(settings: DeadLetterSettings | None) -> Iterator[Check]:
 
 
 def check_ledger(path: str) -> Iterator[Check]:
-    """Look at a ledger, and at the dead letters in it."""
+    """Check a ledger, and the dead letters in it."""
     fields: dict[str, Field] = {"path": path}
     if not os.path.lexists(path):
-        yield ok(Code.LEDGER_NONE, _LEDGER, f"{path} isn't there; the publisher makes it", fields=fields)
+        yield ok(Code.LEDGER_NONE, _LEDGER, f"{path} doesn't exist; the publisher creates it", fields=fields)
         return
     try:
         file = LetterFile(path)
@@ -61,7 +61,7 @@ def check_ledger(path: str) -> Iterator[Check]:
     except LedgerError as exc:
         yield _unusable(path, exc)
     else:
-        yield ok(Code.LEDGER_READABLE, _LEDGER, f"{path} can be read", fields=fields)
+        yield ok(Code.LEDGER_READABLE, _LEDGER, f"{path} is readable", fields=fields)
         yield _judge_letters(path, count, size)
 
 
@@ -72,8 +72,8 @@ def _unusable(path: str, error: LedgerError) -> Check:
             Code.LEDGER_DAMAGED,
             _LEDGER,
             f"{path} {cause}",
-            "restart the publisher, which keeps it aside and makes a new one; events of the spool that were "
-            "delivered may be delivered again",
+            "restart the publisher: it keeps the file aside and creates a new one; delivered events of the "
+            "spool may be delivered again",
             fields={"path": path, "reason": str(cause)},
         )
     reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
@@ -82,8 +82,7 @@ def _unusable(path: str, error: LedgerError) -> Check:
         Code.LEDGER_UNREADABLE,
         _LEDGER,
         f"{path}: {reason}",
-        f"if it is another user's, as root: `{take_over}`; if it isn't, look after that disk, or move the "
-        "file away",
+        f"if it is another user's, as root: `{take_over}`; otherwise check the disk, or move the file away",
         commands=(take_over,),
         fields={"path": path, "reason": reason},
     )
@@ -98,7 +97,7 @@ def _judge_letters(path: str, count: int, size: int) -> Check:
         Code.DEAD_LETTERS_KEPT,
         _LETTERS,
         f"{counted(count, 'event')} that the collector refused, {counted(size, 'byte')}",
-        f"see why: `{show}`; then replay or purge them",
+        f"show the reasons with `{show}`; then replay or purge them",
         commands=(show,),
         fields=fields,
     )

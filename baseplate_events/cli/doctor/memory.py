@@ -1,11 +1,10 @@
 """Finds and judges the memory limit of the control group (cgroup) that this process runs in.
 
 The kernel charges the messages of a POSIX queue to the cgroup of the process that puts them, until they are
-received. A service that fills its queue beyond that limit is killed, rather than refused with
-`EventQueueFullError`.
+received. A service that fills its queue beyond that limit is killed; it does not get `EventQueueFullError`.
 
 A host has cgroups of version 2 (`memory.max`), of version 1 (`memory.limit_in_bytes`), or both side by side.
-The limits of all cgroups above count too. A container often sees only its own one, as the root of its mount.
+The limits of all cgroups above count too. A container often sees only its own, as the root of its mount.
 All but `read_memory_limit` is pure.
 """
 
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
     from ...transport.limits import QueueSize
     from .findings import Check, Field
 
-#: Bytes from which on a limit of version 1 is none: it is written as the largest that fits, in whole pages.
+#: A version 1 limit this large means none: it is the largest number of whole pages.
 _NO_LIMIT: Final = 2**62
 
-#: Bytes that a small service needs beside its queue.
+#: Bytes that a small service needs besides its queue.
 PROCESS_MEMORY: Final = 64 * 1024 * 1024
 
-#: Bytes of a page, of the header in the first page of a message, and of that in all others (ipc/msgutil.c).
+#: Bytes of a page, of the header in a message's first page, and of that in its other pages (ipc/msgutil.c).
 _PAGE: Final = 4_096
 _FIRST_HEADER: Final = 48
 _NEXT_HEADER: Final = 8
 
-#: Bytes of the smallest piece that the kernel's allocator gives; the next ones are twice as large.
+#: Bytes of the kernel's smallest slab object; the next sizes double.
 _SMALLEST_PIECE: Final = 64
 
-#: How mountinfo writes a blank, a tab, a newline and a backslash.
+#: The escapes of mountinfo for blanks, tabs, newlines and backslashes.
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 #: Fields of a line of mountinfo before the optional ones, and of the part after them.
@@ -51,7 +50,7 @@ class MemoryLimit(NamedTuple):
 
     Attributes:
         size: Its bytes.
-        path: The file that says so.
+        path: The file that contains it.
     """
 
     size: int
@@ -59,7 +58,7 @@ class MemoryLimit(NamedTuple):
 
 
 class _Mount(NamedTuple):
-    """A mounted hierarchy: which folder of it is shown where, and the file with a limit in each folder."""
+    """A mounted hierarchy: which of its folders is mounted where, and the name of its limit files."""
 
     root: str
     point: str
@@ -67,10 +66,10 @@ class _Mount(NamedTuple):
 
 
 def limit_files(cgroups: str, mountinfo: str) -> list[str]:
-    """Name the files that may have a memory limit of a process, its own cgroup's first.
+    """Return the files that may limit the memory of a process, its own cgroup's first.
 
     Args:
-        cgroups: `/proc/PID/cgroup` of the process; whatever is no line of it is ignored.
+        cgroups: `/proc/PID/cgroup` of the process; malformed lines are ignored.
         mountinfo: Its `/proc/PID/mountinfo`, likewise.
     """
     files: dict[str, None] = {}
@@ -111,9 +110,9 @@ def _unescape(text: str) -> str:
 
 
 def _files_of(mount: _Mount, path: str) -> Iterator[str]:
-    """Name the files of a cgroup and of all above that the mount shows."""
+    """Yield the limit files of a cgroup and of those above it that the mount shows."""
     root = mount.root.rstrip("/")
-    # A path outside what is mounted, as of a container without a cgroup namespace: the mount is its own one.
+    # A path outside the mount, as in a container without a cgroup namespace: the mount is its own cgroup.
     below = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
     parts = [part for part in below.split("/") if part]
     if ".." in parts:
@@ -124,7 +123,7 @@ def _files_of(mount: _Mount, path: str) -> Iterator[str]:
 
 
 def parse_limit(text: str) -> int | None:
-    """Read the text of such a file: bytes, or None for no limit."""
+    """Parse the text of such a file: bytes, or None for no limit."""
     words = text.strip()
     if not (words.isascii() and words.isdigit()):
         return None  # "max"
@@ -136,7 +135,7 @@ def memory_limit(read: Callable[[str], str | None]) -> MemoryLimit | None:
     """Find the lowest limit of this process, or None if there is none.
 
     Args:
-        read: Gives the text of a file, or None if it can't be read.
+        read: Returns the text of a file, or None if it can't be read.
     """
     cgroups, mountinfo = read("/proc/self/cgroup"), read("/proc/self/mountinfo")
     if cgroups is None or mountinfo is None:
@@ -162,7 +161,7 @@ def read_memory_limit() -> MemoryLimit | None:
 
 
 def message_memory(size: int) -> int:
-    """Give the bytes of memory that the kernel takes at most for a message of so many bytes."""
+    """Return the most kernel memory, in bytes, for a message of `size` bytes."""
     first = _PAGE - _FIRST_HEADER
     if size <= first:
         return _piece(_FIRST_HEADER + size)
@@ -171,7 +170,7 @@ def message_memory(size: int) -> int:
 
 
 def _piece(size: int) -> int:
-    """Give the bytes of the piece of memory that holds so many."""
+    """Return the bytes of the slab object for `size` bytes."""
     piece = _SMALLEST_PIECE
     while piece < size:
         piece *= 2
@@ -179,10 +178,10 @@ def _piece(size: int) -> int:
 
 
 def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:
-    """Judge whether a full spool in memory (tmpfs) fits into the memory limit of whoever writes to it.
+    """Judge whether a full spool in memory (tmpfs) fits into the memory limit of its writers.
 
     Args:
-        max_size: Bytes of undelivered events that it may hold, and that are charged to their writers.
+        max_size: Bytes of undelivered events that it may hold; they are charged to their writers.
         limit: The limit of this process, or None for no limit.
     """
     name = "spool memory"
@@ -193,17 +192,17 @@ def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:
         "path": None if limit is None else limit.path,
     }
     if limit is None:
-        found = f"it is in memory, of which a full one takes {counted(max_size, 'byte')}; there is no limit"
+        found = f"in memory; a full spool takes {counted(max_size, 'byte')}, and there is no limit"
         return ok(Code.SPOOL_MEMORY_UNLIMITED, name, found, fields=fields)
     memory = counted(limit.size, "byte")
-    found = f"it is in memory, of which a full one takes {max_size:,} of {memory} ({limit.path})"
+    found = f"in memory; a full spool takes {max_size:,} of {memory} ({limit.path})"
     if advised <= limit.size:
         return ok(Code.SPOOL_MEMORY_SUFFICIENT, name, found, fields=fields)
     fitting = max(0, limit.size - PROCESS_MEMORY)
     return warning(
         Code.SPOOL_MEMORY_TOO_SMALL,
         name,
-        f"{found}: whoever writes is killed before the spool is full",
+        f"{found}: its writers will be killed before the spool is full",
         f"set spool.max_size, and max_spool_size of each service, to {fitting} or less; or use a disk; or "
         f"raise the limit to {advised} or more",
         fields={**fields, "advised": advised, "fitting": fitting},
@@ -211,7 +210,7 @@ def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:
 
 
 def judge_memory(size: QueueSize, limit: MemoryLimit | None) -> Check:
-    """Judge whether a full queue fits into the memory limit of whoever fills it.
+    """Judge whether a full queue fits into the memory limit of its producers.
 
     Args:
         size: The size that the queue has, or will have.
@@ -238,8 +237,8 @@ def judge_memory(size: QueueSize, limit: MemoryLimit | None) -> Check:
     return warning(
         Code.MEMORY_TOO_SMALL,
         name,
-        f"{found}: a service under this limit is killed before its queue is full",
-        f"{smaller}set a smaller max_event_size, and remake the queue; or raise the limit of each service "
+        f"{found}: a service under this limit will be killed before its queue is full",
+        f"{smaller}set a smaller max_event_size, and recreate the queue; or raise the limit of each service "
         f"that puts events: `MemoryMax={advised}` with systemd, `--memory {advised}` with docker, "
         f'`limits.memory: "{advised}"` in a pod',
         fields={**fields, "advised": advised, "fitting": fitting},

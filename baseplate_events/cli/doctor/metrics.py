@@ -1,4 +1,4 @@
-"""Looks at the statsd server. It gets two datagrams that hold a line break, which means nothing to it."""
+"""Checks the statsd server, with two datagrams that contain only a line break, which servers ignore."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from ...event_publisher.config.values import Endpoint, InternetEndpoint
     from .findings import Check
 
-#: Name of the check. It is never a problem: metrics that get lost disturb nothing else.
+#: Name of the check. It is never a problem: lost metrics don't affect delivery.
 _NAME: Final = "metrics"
 
-#: Seconds in which a refusal comes back, if one comes.
+#: Seconds to wait for an ICMP refusal.
 _REFUSAL_TIME: Final = 0.5
 
-#: What is sent: a line of statsd without anything in it.
+#: The datagram: an empty line.
 _NOTHING: Final = b"\n"
 
 
 def check_metrics(endpoint: Endpoint | None, *, timeout: float) -> Check:
-    """Look at the statsd server.
+    """Check the statsd server.
 
     Args:
         endpoint: Where it is, or None.
-        timeout: Seconds that finding its address may take.
+        timeout: Seconds that looking up its address may take.
     """
     if endpoint is None:
         return skipped(Code.STATSD_UNSET, _NAME, "metrics.endpoint isn't set")
@@ -50,7 +50,7 @@ def _check_path(path: str) -> Check:
             return warning(
                 Code.STATSD_SOCKET_MISSING,
                 _NAME,
-                f"{path} isn't there",
+                f"{path} doesn't exist",
                 "start the statsd server, or correct metrics.endpoint",
                 fields=fields,
             )
@@ -58,7 +58,7 @@ def _check_path(path: str) -> Check:
             return warning(
                 Code.STATSD_SOCKET_UNSERVED,
                 _NAME,
-                f"nobody listens on {path}",
+                f"nothing listens on {path}",
                 "start the statsd server",
                 fields=fields,
             )
@@ -67,7 +67,7 @@ def _check_path(path: str) -> Check:
                 Code.STATSD_SOCKET_FORBIDDEN,
                 _NAME,
                 f"this user may not write to {path}",
-                f"let it, by a group of `{path}` and of the folders above it",
+                f"give it access, by the group of `{path}` and of the folders above it",
                 fields=fields,
             )
         except OSError as exc:
@@ -76,7 +76,7 @@ def _check_path(path: str) -> Check:
                     Code.STATSD_SOCKET_IS_A_STREAM,
                     _NAME,
                     f"{path} is a stream socket",
-                    "have the statsd server listen for datagrams there",
+                    "configure the statsd server to use a datagram socket there",
                     fields=fields,
                 )
             return warning(
@@ -105,7 +105,7 @@ def _check_port(endpoint: InternetEndpoint, timeout: float) -> Check:
         )
     with socket.socket(address.family, socket.SOCK_DGRAM) as probe:
         try:
-            # A refusal comes back as a packet, and is told by what is called next.
+            # An ICMP refusal is reported by the next call on the socket.
             probe.connect(address.sockaddr)
             probe.send(_NOTHING)
             poller = select.poll()
@@ -131,6 +131,6 @@ def _check_port(endpoint: InternetEndpoint, timeout: float) -> Check:
     return ok(
         Code.STATSD_PORT_OPEN,
         _NAME,
-        f"{endpoint} doesn't refuse datagrams (whether it takes them can't be known)",
+        f"{endpoint} doesn't refuse datagrams (whether a server receives them is unknown)",
         fields=fields,
     )

@@ -1,11 +1,11 @@
-"""Looks at the way to the event collector, step by step as the publisher takes it.
+"""Checks the connection to the event collector, step by step as the publisher connects.
 
-`collector` and `probe` judge it.
+`collector` and `probe` judge the results.
 
-The name of its host (or of the proxy), a TCP connection, a TLS handshake, and a signed batch without events,
-which changes nothing at a collector. A collector may take that, or refuse it for being empty; then it gets
-another one with a false signature, to see whether it tells the two apart. A step is skipped where the one
-before it failed.
+The steps: resolve the name of its host (or of the proxy), open a TCP connection, do a TLS handshake, and send
+a signed batch without events, which changes nothing at a collector. A collector may accept that, or refuse it
+for being empty; then it gets another one with a false signature, to see whether it checks signatures. A step
+is skipped if the one before it failed.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ _Address: TypeAlias = tuple[int, "tuple[Any, ...]"]
 #: Batches without an event, by `collector.version`.
 _EMPTY_BATCHES: Final = {"2": b'{"1":{"lst":["rec",0]}}', "2j": b"[]"}
 
-#: Bytes of the secret of a false signature.
+#: Bytes of the secret for a false signature.
 _SECRET_SIZE: Final = 32
 
-#: The name of a certificate in a folder of them, which OpenSSL looks into when it needs one.
+#: The name of a certificate in a folder of them, from which OpenSSL loads them on demand.
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
 
 
 def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool) -> Iterator[Check]:
-    """Look at the way to the collector.
+    """Check the connection to the collector.
 
     Args:
-        settings: The publisher's.
+        settings: The publisher's settings.
         timeout: Seconds that a step may take, or a probe.
         probe: Whether to send empty batches.
     """
@@ -82,12 +82,12 @@ def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool)
                 yield skipped(
                     Code.PROBE_LEFT_OUT,
                     "signed probe",
-                    "left out by --no-probe, so it isn't known whether the key is accepted",
+                    "skipped by --no-probe, so whether the key is accepted is unknown",
                 )
-                yield skipped(Code.CLOCK_LEFT_OUT, "clock", "left out by --no-probe")
+                yield skipped(Code.CLOCK_LEFT_OUT, "clock", "skipped by --no-probe")
             return
     for name in STEPS[done:]:
-        yield skipped(Code.STEP_BLOCKED, name, "needs what failed above")
+        yield skipped(Code.STEP_BLOCKED, name, "needs the step that failed above")
 
 
 def _check_name(peer: Peer, timeout: float) -> Generator[Check, None, list[_Address]]:
@@ -111,7 +111,7 @@ def _check_connection(peer: Peer, addresses: list[_Address], timeout: float) -> 
 
 
 def _connect(address: _Address, *, timeout: float) -> OSError | None:
-    """Try to connect to an address, and give what it fails with."""
+    """Try to connect to an address; return the error, or None."""
     family, place = address
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -149,15 +149,15 @@ def _check_tls(
 
 
 def _empty_store(context: ssl.SSLContext) -> str | None:
-    """Name the places of the system's certificates if there is none in them; give None if there are some."""
+    """Return where the system's certificates should be, if there are none; otherwise None."""
     if context.cert_store_stats()["x509_ca"]:
         return None
     paths = ssl.get_default_verify_paths()
-    if paths.capath:  # whose certificates aren't counted before they are needed
+    if paths.capath:  # OpenSSL counts its certificates only when it uses them
         with contextlib.suppress(OSError):
             if any(_HASHED_NAME.fullmatch(path.name) for path in Path(paths.capath).iterdir()):
                 return None
-    # Those of the environment come first, SSL_CERT_FILE and SSL_CERT_DIR.
+    # SSL_CERT_FILE and SSL_CERT_DIR of the environment come first.
     return f"{paths.cafile or paths.openssl_cafile} and {paths.capath or paths.openssl_capath}"
 
 

@@ -1,4 +1,4 @@
-"""Judges what the event collector answers to the doctor's probes, and the clock by their date. Pure."""
+"""Judges the collector's answers to the doctor's probes, and the clock by their dates. Pure."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from ...event_publisher.policy.wire import Reply
     from .findings import Check, Field
 
-#: Seconds that this host's clock may differ from the collector's.
+#: Seconds that this host's clock may differ from the collector's without a warning.
 LARGEST_SKEW: Final = 60.0
 
 _BAD_REQUEST: Final = 400
 
-#: What servers put into the body of a 400 for plain HTTP on a port for TLS: nginx, Apache, and Go's net/http.
+#: The body of a 400 for plain HTTP on a TLS port, from nginx, Apache and Go's net/http.
 _WANTS_TLS: Final = (
     b"plain HTTP request was sent to HTTPS port",
     b"speaking plain HTTP to an SSL-enabled server port",
     b"sent an HTTP request to an HTTPS server",
 )
 
-#: What nginx puts there with `ssl_verify_client on`, for a client without a certificate or with a wrong one.
+#: The same of nginx with `ssl_verify_client on`, for a missing or wrong client certificate.
 _WANTS_CLIENT_CERTIFICATE: Final = (b"No required SSL certificate was sent", b"The SSL certificate error")
 
-#: What OpenSSL says when a server ends a connection for want of a client certificate: in TLS 1.3 after the
+#: OpenSSL's error if a server ends a connection for lack of a client certificate; in TLS 1.3 after the
 #: handshake.
 _CERTIFICATE_ALERT: Final = "ALERT_CERTIFICATE_REQUIRED"
 
-#: What a status means that makes an outcome `Misconfigured`; each has a remedy of its own there.
+#: The codes for statuses whose outcome is `Misconfigured`; the outcome has the remedy.
 _STATUS_CODES: Final = {
     401: Code.PROBE_KEY_REJECTED,
     403: Code.PROBE_KEY_FORBIDDEN,
@@ -59,34 +59,33 @@ _STATUS_CODES: Final = {
 def judge_probe(  # noqa: RET503 - the last case never returns
     reply: Reply, key_name: str, forged: Outcome | None = None
 ) -> Check:
-    """Judge what the collector made of an empty batch.
+    """Judge the collector's answer to an empty batch.
 
     Args:
         reply: How the attempt ended.
         key_name: The key that it was signed with.
-        forged: What became of another with a false signature, where the first one was `Accepted` or
-            `Refused`.
+        forged: The outcome of another with a false signature, if the first one was `Accepted` or `Refused`.
     """
     status = reply.status if isinstance(reply, Response) else None
     fields: dict[str, Field] = {"key_name": key_name, "status": status}
-    # Without `retry.codes`: what the publisher is told to bear is still worth knowing.
+    # Without `retry.codes`: what the publisher is configured to tolerate is still worth knowing.
     outcome = classify(reply)
     if (demand := _judge_demand(reply, fields)) is not None:
         return demand
-    see_log = "see the log of the collector, or of what stands before it"
+    see_log = "see the log of the collector, or of the proxy in front of it"
     match outcome:
         case Accepted() if isinstance(forged, Accepted):
             return warning(
                 Code.PROBE_ANYTHING_ACCEPTED,
                 PROBE,
-                f"an empty batch is accepted ({status}), whatever its signature: whether key {key_name} is "
-                "right isn't known, nor whether an event collector answers",
-                "check that collector.hostname leads to an event collector: one checks signatures. The "
-                "publisher takes a 200 of any other web server for delivery, and forgets the events",
+                f"an empty batch is accepted ({status}), whatever its signature: it is unknown whether key "
+                f"{key_name} is right, and whether the server is an event collector",
+                "check that collector.hostname is an event collector, which checks signatures. The "
+                "publisher takes a 200 of any other web server for delivery, and deletes the events",
                 fields=fields,
             )
         case Accepted():
-            found = f"the collector takes an empty batch signed with key {key_name} ({status})"
+            found = f"the collector accepted an empty batch signed with key {key_name} ({status})"
             return ok(Code.PROBE_ACCEPTED, PROBE, found, fields=fields)
         case Refused(reason=reason):
             return _judge_refusal(reason, key_name, forged, fields)
@@ -94,8 +93,8 @@ def judge_probe(  # noqa: RET503 - the last case never returns
             return problem(
                 Code.PROBE_TOO_LARGE,
                 PROBE,
-                f"an empty batch is too large for the collector, or for what stands before it ({reason})",
-                "check the largest body that a proxy before the collector allows, such as nginx' "
+                f"an empty batch is too large for the collector, or for a proxy in front of it ({reason})",
+                "check the largest body that a proxy in front of the collector allows, such as nginx's "
                 "client_max_body_size; batch.max_size has to fit into it",
                 fields=fields,
             )
@@ -104,15 +103,15 @@ def judge_probe(  # noqa: RET503 - the last case never returns
                 _misconfiguration(reply),
                 PROBE,
                 reason,
-                f"{remedy}; the publisher holds all events until then",
+                f"{remedy}; the publisher keeps all events until then",
                 fields=fields,
             )
         case Retryable(reason=reason, status=408 | 425 | 429):
             return warning(
                 Code.PROBE_POSTPONED,
                 PROBE,
-                f"the collector asks to come back later ({reason})",
-                "see to the load of the collector",
+                f"the collector asks to retry later ({reason})",
+                "check the load of the collector",
                 fields=fields,
             )
         case Retryable(reason=reason, from_collector=True):
@@ -120,7 +119,7 @@ def judge_probe(  # noqa: RET503 - the last case never returns
                 Code.PROBE_COLLECTOR_FAILS,
                 PROBE,
                 reason,
-                f"{see_log}; if it falls over empty batches alone, leave the probe out with --no-probe",
+                f"{see_log}; if it fails only for empty batches, skip the probe with --no-probe",
                 fields=fields,
             )
         case Retryable(reason=reason):
@@ -136,13 +135,13 @@ def judge_probe(  # noqa: RET503 - the last case never returns
 
 
 def _judge_demand(reply: Reply, fields: Mapping[str, Field]) -> Check | None:
-    """Judge an answer that says what its server wants of TLS, which a false signature says no more of."""
+    """Judge an answer about TLS, to which a second probe would add nothing."""
     if _is_bad_request(reply, _WANTS_TLS):
         return problem(
             Code.PROBE_PORT_WANTS_TLS,
             PROBE,
-            "the server answers that its port is one for TLS (400)",
-            "set collector.scheme to https, or check the port in collector.hostname; the publisher holds all "
+            "the server says that its port is for TLS (400)",
+            "set collector.scheme to https, or check the port in collector.hostname; the publisher keeps all "
             "events until then",
             fields=fields,
         )
@@ -151,8 +150,8 @@ def _judge_demand(reply: Reply, fields: Mapping[str, Field]) -> Check | None:
             Code.PROBE_WANTS_CLIENT_CERTIFICATE,
             PROBE,
             "the server wants a client certificate, and the publisher sends none",
-            "have the server accept the publisher without one, since its requests are signed (nginx: "
-            "`ssl_verify_client off`); the publisher holds all events until then",
+            "configure the server to accept the publisher without one, since its requests are signed (nginx: "
+            "`ssl_verify_client off`); the publisher keeps all events until then",
             fields=fields,
         )
     return None
@@ -165,7 +164,7 @@ def _wants_client_certificate(reply: Reply) -> bool:
 
 
 def _is_bad_request(reply: Reply, phrases: Iterable[bytes]) -> bool:
-    """Tell whether it is a 400 with one of these phrases in its body."""
+    """Return whether it is a 400 with one of these phrases in its body."""
     return (
         isinstance(reply, Response)
         and reply.status == _BAD_REQUEST
@@ -182,9 +181,9 @@ def _misconfiguration(reply: Reply) -> Code:
 
 
 def _judge_refusal(reason: str, key_name: str, forged: Outcome | None, fields: Mapping[str, Field]) -> Check:
-    """Judge a refusal of an empty batch for what is in it, as the protocol has it: nothing.
+    """Judge a refusal of an empty batch for its content.
 
-    A collector checks the signature first, so by its answer to a false one is seen whether it does. One that
+    A collector checks the signature first, so its answer to a false one shows whether it does. One that
     refuses whatever it gets delivers nothing.
     """
     match forged:
@@ -192,26 +191,26 @@ def _judge_refusal(reason: str, key_name: str, forged: Outcome | None, fields: M
             return ok(
                 Code.PROBE_KEY_ACCEPTED,
                 PROBE,
-                f"the collector accepts key {key_name}: it refuses an empty batch for what is in it "
-                f"({reason}), and one with a false signature for that ({other_reason})",
+                f"the collector accepts key {key_name}: it refused an empty batch for its content "
+                f"({reason}), and one with a false signature for the signature ({other_reason})",
                 fields=fields,
             )
         case Refused():
             return problem(
                 Code.PROBE_SIGNATURE_IGNORED,
                 PROBE,
-                f"an empty batch is refused for what is in it ({reason}), whatever its signature: whether "
-                f"key {key_name} is accepted isn't known, nor whether an event collector answers",
-                "check collector.scheme, the port in collector.hostname, and the log of what answers there; "
-                "the publisher holds all events while everything is refused",
+                f"an empty batch is refused for its content ({reason}), whatever its signature: it is "
+                f"unknown whether key {key_name} is accepted, and whether the server is an event collector",
+                "check collector.scheme, the port in collector.hostname, and the log of the server there; "
+                "the publisher keeps all events while everything is refused",
                 fields=fields,
             )
         case _:
             return skipped(
                 Code.PROBE_INCONCLUSIVE,
                 PROBE,
-                f"the collector refuses an empty batch for what is in it ({reason}); whether it accepts key "
-                f"{key_name} isn't known",
+                f"the collector refused an empty batch for its content ({reason}); whether it accepts key "
+                f"{key_name} is unknown",
                 fields=fields,
             )
 
@@ -228,7 +227,7 @@ def judge_clock(date: str | None, now: float) -> Check:
     try:
         skew = now - email.utils.parsedate_to_datetime(date).timestamp()
     except (TypeError, ValueError, OverflowError):
-        found = "the collector's response has a date that can't be read"
+        found = "the collector's response has a date that can't be parsed"
         return skipped(Code.CLOCK_UNREADABLE_DATE, CLOCK, found)
     fields = {"skew": skew}
     if abs(skew) <= LARGEST_SKEW:
@@ -240,8 +239,8 @@ def judge_clock(date: str | None, now: float) -> Check:
         Code.CLOCK_OFF,
         CLOCK,
         f"{abs(skew):,.0f} seconds {direction} the collector's",
-        f"set this host's clock and keep it set: `{synchronize}`; a collector may refuse what was signed at "
-        "another time",
+        f"set this host's clock and keep it synchronized: `{synchronize}`; a collector may refuse requests "
+        "signed at another time",
         commands=(synchronize,),
         fields=fields,
     )

@@ -1,4 +1,4 @@
-"""Looks at the spool: its folder, its disk, what is in it, and who reads it.
+"""Checks the spool: its folder, its disk, its segments, and its reader.
 
 Nothing is created, corrected or deleted. To see whether a publisher reads the spool, its lock is requested
 and released at once, as services do; a publisher that starts at that moment tries again. The file system
@@ -40,24 +40,24 @@ _KEY: Final = "spool.directory"
 _FOLDER: Final = "spool folder"
 _SEGMENTS: Final = "spool segments"
 
-#: What may be wrong with segments.
+#: The problems that segments may have.
 _NEWER: Final = Code.SEGMENTS_NEWER
 _OTHER: Final = Code.SEGMENTS_OF_ANOTHER_FORMAT
 _UNREADABLE: Final = Code.SEGMENTS_UNREADABLE
 
-#: File systems that are in memory.
+#: File systems in memory.
 _IN_MEMORY: Final = frozenset({"ramfs", "tmpfs"})
 
 
 class SpoolWanted(NamedTuple):
-    """The spool that a publisher or a service is set to.
+    """The spool that a publisher or a service is configured with.
 
     Attributes:
         directory: The directory that services and publisher share.
         queue_name: NAME, as in `events-NAME`.
-        mode: Permission bits of its files; None if no configuration says so.
+        mode: Permission bits of its files; None without a configuration.
         max_size: Bytes of undelivered events that it may hold.
-        event_format: The `collector.version`; None if no configuration says so.
+        event_format: The `collector.version`; None without a configuration.
     """
 
     directory: str
@@ -73,7 +73,7 @@ class SpoolWanted(NamedTuple):
 
 
 def check_spool(wanted: SpoolWanted | None) -> Iterator[Check]:
-    """Look at the spool; None if there is none."""
+    """Check the spool; None if none is configured."""
     if wanted is None:
         yield skipped(
             Code.SPOOL_UNSET,
@@ -103,7 +103,7 @@ def check_spool(wanted: SpoolWanted | None) -> Iterator[Check]:
             Code.SPOOL_UNREADABLE,
             _SEGMENTS,
             f"{wanted.path}: {found}",
-            remedy or "look after that disk",
+            remedy or "check that disk",
             fields={"path": wanted.path},
         )
         return
@@ -116,7 +116,7 @@ def check_spool(wanted: SpoolWanted | None) -> Iterator[Check]:
 
 
 def _check_folder(wanted: SpoolWanted) -> Check:
-    """Look at the folder by the rules that services and publisher have for it."""
+    """Check the folder by the rules of services and publisher."""
     directory, path = wanted.directory, wanted.path
     found = look_up(_FOLDER, _KEY, directory)
     if found is None:
@@ -124,8 +124,8 @@ def _check_folder(wanted: SpoolWanted) -> Check:
         return problem(
             Code.SPOOL_DIRECTORY_MISSING,
             _FOLDER,
-            f"there is no directory {directory}",
-            f"mount the volume that services and publisher share there, or make the directory: `{make}`",
+            f"the directory {directory} doesn't exist",
+            f"mount the volume that services and publisher share there, or create the directory: `{make}`",
             commands=(make,),
             fields=fields_of(_KEY, directory),
         )
@@ -143,7 +143,7 @@ def _check_folder(wanted: SpoolWanted) -> Check:
     access = DirectoryAccess.here(status, file_mode(status.st_mode) if wanted.mode is None else wanted.mode)
     fault = access.judge()
     if not isinstance(fault, Fault):
-        return check_use(_FOLDER, _KEY, path, os.R_OK)  # whoever owns it corrects the other bits
+        return check_use(_FOLDER, _KEY, path, os.R_OK)  # its owner corrects the other bits
     text, _, remedy = access.explain(fault, path).rpartition("; ")
     return problem(
         Code.SPOOL_FOLDER_IS_NONE if fault is Fault.KIND else Code.SPOOL_FOLDER_FORBIDDEN,
@@ -166,15 +166,15 @@ def _check_file_system(path: str, kind: str | None) -> Check:
     fields: dict[str, Field] = {"path": path, "file_system": kind}
     suitability = judge_file_system(kind)
     if suitability is Suitability.SUITABLE:
-        return ok(Code.SPOOL_FILE_SYSTEM_LOCAL, name, f"{kind}, which is local", fields=fields)
+        return ok(Code.SPOOL_FILE_SYSTEM_LOCAL, name, f"{kind}, a local file system", fields=fields)
     if suitability is Suitability.UNSUITABLE:
         found, _, remedy = problems.unsuitable(kind).partition("; ")
         return problem(Code.SPOOL_FILE_SYSTEM_REMOTE, name, f"{path}: {found}", remedy, fields=fields)
     return warning(
         Code.SPOOL_FILE_SYSTEM_UNPROVEN,
         name,
-        f"{path}: its file system is of type {kind or 'unknown'}; services and publisher try out at their "
-        "start whether it does what a spool needs",
+        f"{path}: the file system type is {kind or 'unknown'}; at their start, services and publisher "
+        "test whether it does what a spool needs",
         "to be safe, use a directory of a local disk (ext4, XFS, Btrfs); never share this one between hosts "
         "or virtual machines",
         fields=fields,
@@ -184,21 +184,21 @@ def _check_file_system(path: str, kind: str | None) -> Check:
 def _judge_reader(info: SpoolInfo) -> Check:
     name = "spool lock"
     if info.has_reader is None:
-        return skipped(Code.SPOOL_LOCK_UNKNOWN, name, "whether a publisher reads it can't be known")
+        return skipped(Code.SPOOL_LOCK_UNKNOWN, name, "whether a publisher uses it is unknown")
     if info.has_reader:
         return ok(Code.SPOOL_LOCKED, name, "in use by a running publisher")
     return ok(Code.SPOOL_UNLOCKED, name, "no publisher uses it now")
 
 
 def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> Iterator[Check]:
-    """Look at the headers of all segments, as the publisher does."""
+    """Check the headers of all segments, as the publisher does."""
     segments = [name for name in info.segments if SegmentName.parse(name) is not None]
     wrong: dict[Code, dict[str, str]] = defaultdict(dict)
     for name in segments:
         try:
             header = _read_header(folder, name)
         except FileNotFoundError:
-            continue  # delivered and deleted meanwhile
+            continue  # delivered and deleted in the meantime
         except UnreadableSegmentError as exc:
             wrong[_NEWER if exc.newer else _UNREADABLE][name] = str(exc)
         except OSError as exc:
@@ -208,14 +208,14 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
             if event_format is not None and header is not None and header.event_format not in known:
                 wrong[_OTHER][name] = f"its events are for collector.version {header.event_format}"
     if not segments:
-        yield ok(Code.SEGMENTS_NONE, _SEGMENTS, "none: nothing waits on the disk")
+        yield ok(Code.SEGMENTS_NONE, _SEGMENTS, "none: no events are waiting")
     else:
         fields: dict[str, Field] = {"segments": len(segments), "bytes": info.backlog}
-        found = f"{len(segments):,}, {counted(info.backlog, 'byte')} that aren't delivered"
+        found = f"{len(segments):,}, {counted(info.backlog, 'byte')} undelivered"
         yield ok(Code.SEGMENTS_WAITING, _SEGMENTS, found, fields=fields)
     take_over = take_over_command(info.path)
     look_after = (
-        f"if they are another user's, as root: `{take_over}`; if they aren't, look after that disk, or move "
+        f"if they are another user's, as root: `{take_over}`; otherwise check the disk, or move "
         "the files away"
     )
     remedies: dict[Code, tuple[str, tuple[str, ...]]] = {
@@ -229,7 +229,7 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
             yield warning(
                 code,
                 "set aside",
-                f"{len(names):,} can't be delivered and are left where they are; {first}: {reason}",
+                f"{len(names):,} undeliverable, left in place; {first}: {reason}",
                 remedy,
                 commands=commands,
                 fields={"path": f"{info.path}/{first}", "reason": reason, "segments": len(names)},
@@ -237,11 +237,11 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
 
 
 def _read_header(folder: int, name: str) -> Header | None:
-    """Return the header of a segment; None if it ends within that.
+    """Return the header of a segment; None if the file ends within it.
 
     Raises:
         OSError: It can't be read.
-        UnreadableSegmentError: It isn't a segment, or not one that this release reads.
+        UnreadableSegmentError: It isn't a segment that this release can read.
     """
     descriptor = os.open(name, FLAGS, dir_fd=folder)
     try:
@@ -252,5 +252,5 @@ def _read_header(folder: int, name: str) -> Header | None:
         os.close(descriptor)
     parsed = SegmentName.parse(name)
     if header is not None and parsed is not None and header.identity != parsed.identity:
-        raise UnreadableSegmentError("its header has another identity than its name")
+        raise UnreadableSegmentError("the identity in its header differs from that in its name")
     return header

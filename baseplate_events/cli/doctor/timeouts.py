@@ -1,4 +1,4 @@
-"""Work that may hang, such as asking for the address of a host: done for a limited time."""
+"""Runs work that may hang, such as a name lookup, for a limited time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _T = TypeVar("_T")
 
 
 def within(seconds: float, work: Callable[[], _T]) -> _T:
-    """Do some work in a thread and give what it gives.
+    """Do some work in a thread and return its result.
 
     Args:
-        seconds: How long it may take. After that it goes on in a daemon thread, for nobody.
-        work: What is to be done.
+        seconds: How long it may take. After that it continues in a daemon thread, and its result is ignored.
+        work: The function to call.
 
     Raises:
         TimeoutError: It takes longer.

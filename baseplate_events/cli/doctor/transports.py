@@ -20,7 +20,7 @@ _NAME: Final = "transport"
 
 
 class Posix(enum.Enum):
-    """Which POSIX queue there is or would be."""
+    """The POSIX queue that exists or would be created."""
 
     WANTED = "wanted"
     SMALLER = "smaller"
@@ -28,7 +28,7 @@ class Posix(enum.Enum):
 
 
 class Spool(enum.Enum):
-    """Whether there can be a spool."""
+    """Whether a spool can be used."""
 
     USABLE = "usable"
     UNUSABLE = "unusable"
@@ -36,7 +36,7 @@ class Spool(enum.Enum):
 
 
 def find_posix(name: str | None, wanted: QueueSize) -> tuple[Posix, QueueSize | None]:
-    """Return which queue there is, or which an ordinary user would get, and its size.
+    """Return the existing queue, or the one that an ordinary user would get, and its size.
 
     Args:
         name: Its POSIX name, or None for any new one.
@@ -59,11 +59,11 @@ def judge_transport(
     """Judge which transport suits this host.
 
     Args:
-        posix: Which POSIX queue there is or would be.
-        size: Its size; None if there can be none.
+        posix: The POSIX queue that exists or would be created.
+        size: Its size; None if it is impossible.
         wanted: The size that it should have.
-        spool: Whether there can be a spool.
-        chosen: `queue.transport`; None if there is no configuration.
+        spool: Whether a spool can be used.
+        chosen: `queue.transport`; None without a configuration.
     """
     fields: dict[str, Field] = {
         "posix": posix.value,
@@ -72,13 +72,13 @@ def judge_transport(
         "wanted": size_fields(wanted),
         "expected": None if size is None else size_fields(size),
     }
-    queue = "no POSIX queue at all" if size is None else f"a POSIX queue of {size}, instead of {wanted}"
+    queue = "no POSIX queue" if size is None else f"a POSIX queue of {size} instead of {wanted}"
     if posix is Posix.WANTED and spool is Spool.USABLE:
-        found = f"both suit: the POSIX queue has room for {size}, and the spool can be used"
+        found = f"both suit: a POSIX queue of {size}, and the spool"
         return ok(Code.TRANSPORT_EITHER, _NAME, found, fields=fields)
     if posix is Posix.WANTED:
-        why = "no spool is set" if spool is Spool.UNSET else "the spool can't be used"
-        found = f"the POSIX queue suits, with room for {size}; {why}"
+        why = "no spool is configured" if spool is Spool.UNSET else "the spool can't be used"
+        found = f"the POSIX queue suits, with {size}; {why}"
         return ok(Code.TRANSPORT_POSIX, _NAME, found, fields=fields)
     found = f"the limits of this host allow {queue}"
     if spool is Spool.UNSET:
@@ -94,7 +94,7 @@ def judge_transport(
             Code.TRANSPORT_NONE,
             _NAME,
             f"neither suits: {found}, and the spool can't be used",
-            "see the remedy of the spool folder or its file system; a spool needs no limits of the kernel",
+            "see the remedy of the spool folder or its file system; a spool doesn't depend on kernel limits",
             fields=fields,
         )
     if chosen == "posix":

@@ -1,18 +1,17 @@
-"""The command `queue`: look at the event queues of this host, read them, write to them, make and remove them.
+"""The command `queue`: list, inspect, read, write, create and remove the event queues of this host.
 
 Rules:
 
-1. Only `create` makes a queue. The others say that there is none, so that a mistyped name leaves nothing
-   behind.
-2. `read` and `write` lose nothing and do nothing by halves; `transfer` says how.
-3. `unlink` needs `--force` where events would be lost.
-4. NAME is the spool in `--spool-directory`, by default $EVENT_SPOOL_DIRECTORY, as for services; without
-   either it is the POSIX queue `/events-NAME`. A name that begins with a slash is that of a POSIX queue in
-   any case.
+1. Only `create` creates a queue. The other actions report that there is none, so that a mistyped name leaves
+   nothing behind.
+2. `read` and `write` lose no event and never print or put a part of one; see `transfer`.
+3. `unlink` needs `--force` if events would be lost.
+4. NAME is the spool in `--spool-directory` (default: $EVENT_SPOOL_DIRECTORY, as for services); without either
+   it is the POSIX queue `/events-NAME`. A name that begins with a slash is always that of a POSIX queue.
 
-Exit statuses: 0, also for a `read --follow` that SIGINT or SIGTERM ended and for a `read` whose reader has
-gone; 1 for what failed or was left undone, such as a queue that isn't there or stays full; 2 for a mistake in
-the command line.
+Exit statuses: 0, also for a `read --follow` that SIGINT or SIGTERM ended and for a `read` whose reader is
+gone; 1 if something failed or was left undone, for example because a queue doesn't exist or stays full; 2 for
+a command-line error.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from ...errors import ConfigurationError
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...spool import MIN_SPOOL_SIZE
 from ...transport.posix import ALL_PERMISSIONS
-from ..common import hide_former, posix_queue_name, span, told
+from ..common import exit_status_of, hide_former, posix_queue_name, span
 from . import posix, spool
 from .listing import list_queues
 from .spool_place import SpoolPlace
@@ -38,20 +37,20 @@ if TYPE_CHECKING:
     _SpoolAction = Callable[[SpoolPlace, argparse.Namespace], int]
 
 _EPILOG: Final = """\
-NAME is the name of an event queue, such as v2: the spool events-v2 in --spool-directory, by default
-$EVENT_SPOOL_DIRECTORY, or without either the POSIX queue /events-v2. With a slash it is the POSIX name of any
-queue, also if the variable is set.
+NAME is the name of an event queue, such as v2: the spool events-v2 in --spool-directory (default:
+$EVENT_SPOOL_DIRECTORY), or without either the POSIX queue /events-v2. With a leading slash it is the POSIX
+name of any queue, even if the variable is set.
 
 examples:
   %(prog)s list                       all event queues and spools
-  %(prog)s stat v2                    how full it is, how large, whose
-  %(prog)s stat /events-v2            the POSIX queue, whatever $EVENT_SPOOL_DIRECTORY is
-  %(prog)s read v2 --count 1          take one event away and print it
+  %(prog)s stat v2                    its size, depth, owner and mode
+  %(prog)s stat /events-v2            the POSIX queue, even if $EVENT_SPOOL_DIRECTORY is set
+  %(prog)s read v2 --count 1          remove one event and print it
   %(prog)s write v2 events.jsonl      put each line of a file
-  %(prog)s create v2 --strict         make it in its full size, or fail
+  %(prog)s create v2 --strict         create it in its full size, or fail
   %(prog)s unlink v2                  remove it, if it is empty
 
-exit status: 0; 1 for what failed or was left undone; 2 for a mistake in the command line
+exit status: 0; 1 if something failed or was left undone; 2 for a command-line error
 """
 
 _LIST_EPILOG: Final = """\
@@ -62,8 +61,8 @@ examples:
 """
 
 _STAT_EPILOG: Final = """\
-The number of events in a spool isn't known without reading all of it, and is null in JSON. What is shown as
-refused are the reports of services that are still in the spool; the publisher's metrics have all of them.
+The number of events in a spool is unknown unless all of it is read; it is null in JSON. Refused events
+are those that services reported in the spool's remaining segments; the publisher's metrics count all of them.
 
 examples:
   %(prog)s v2
@@ -72,24 +71,24 @@ examples:
 """
 
 _READ_EPILOG: Final = """\
-This TAKES EVENTS AWAY: what it prints is delivered to nobody else. A POSIX queue can't be read in any other
-way; for the number of events use `stat`. To print some events use --count: after `read v2 | head -1` the
-events that `head` had in its pipe are gone. A line break between the tokens of an event is printed as a
-blank. On a terminal, control characters are escaped too.
+This REMOVES THE EVENTS: what it prints isn't delivered. A POSIX queue can't be read in any other way; use
+`stat` for the number of events. To print a few events use --count: after `read v2 | head -1`, the events
+that `head` had in its pipe are lost. A line break between the tokens of an event is printed as a blank. On a
+terminal, control characters are escaped too.
 
-From a spool it reads in the place of the publisher, which must be stopped. What was delivered isn't printed,
-and what was printed isn't delivered; after a kill, up to 1,000 of the last events may be both.
+To read a spool, stop its publisher first. Delivered events aren't printed, and printed events aren't
+delivered; after a kill, up to 1,000 of the last events may be both.
 
 examples:
   %(prog)s v2 --count 1
   %(prog)s v2 > events.jsonl
-  %(prog)s v2 --follow | jq .action     until SIGINT or SIGTERM; the exit status is 0 then
+  %(prog)s v2 --follow | jq .action     until SIGINT or SIGTERM, with exit status 0
 """
 
 _WRITE_EPILOG: Final = """\
-Each line is put as it is, without the blanks around it; it isn't checked to be JSON. Empty lines are skipped.
-It stops at the first line that can't be put, reports its number, and ends with status 1. A spool takes
-events of at most 16 MiB, and writes them as services do.
+Each line is put as an event, without leading and trailing blanks; it needn't be JSON. Empty lines are
+skipped. It stops at the first line that can't be put, reports its number, and ends with status 1.
+A spool accepts events of at most 16 MiB, and writes them as services do.
 
 examples:
   %(prog)s v2 events.jsonl
@@ -98,11 +97,12 @@ examples:
 """
 
 _CREATE_EPILOG: Final = """\
-It takes the largest size that the host allows, as a service or a publisher would, says what it got and how to
-lift the limits. With --strict a smaller size is an error. A queue that is there keeps its size and mode.
+The queue gets the largest size that the host allows, as from a service or a publisher. The command prints the
+size and how to raise the limits. With --strict a smaller size is an error. An existing queue keeps its size
+and mode.
 
-A spool is a folder, of one user or, with --queue-mode 0660, shared by the group of the folder. The directory
-that it is in must exist. Its size is that of the services that write to it.
+A spool is a folder of one user or, with --queue-mode 0660, shared with the folder's group. The directory
+that contains it must exist. Its size is set by the services that write to it.
 
 examples:
   %(prog)s v2
@@ -121,9 +121,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `queue` to its parser."""
-    parser.description = (
-        "Look at the event queues of this host, read them, write to them, make and remove them."
-    )
+    parser.description = "List, inspect, read, write, create and remove the event queues of this host."
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
@@ -140,7 +138,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--spool-directory",
             metavar="DIRECTORY",
             type=_directory,
-            help=f"where spools are; default: ${SPOOL_VARIABLE}, or without it POSIX queues",
+            help=f"the directory of spools (default: ${SPOOL_VARIABLE}; without it, POSIX queues)",
         )
         return action
 
@@ -154,20 +152,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(on_posix=on_posix, on_spool=on_spool)
         return action
 
-    listing = add("list", "list event queues and spools with what is in them", _LIST_EPILOG)
+    listing = add("list", "list event queues and spools, with their depth", _LIST_EPILOG)
     listing.add_argument("--json", action="store_true", help="write one JSON object")
 
     stat = add_named(
-        "stat", posix.stat, spool.stat, "report how full a queue is, whose, and who gets at it", _STAT_EPILOG
+        "stat", posix.stat, spool.stat, "report the size, depth, owner and mode of a queue", _STAT_EPILOG
     )
     stat.add_argument("--json", action="store_true", help="write one JSON object")
 
     read = add_named(
-        "read", posix.read, spool.read, "TAKE events out of a queue and print them, one a line", _READ_EPILOG
+        "read",
+        posix.read,
+        spool.read,
+        "REMOVE events from a queue and print them, one per line",
+        _READ_EPILOG,
     )
-    read.add_argument(
-        "--count", metavar="N", type=_count, help="at most so many; default: all that are there"
-    )
+    read.add_argument("--count", metavar="N", type=_count, help="at most N events (default: all)")
     read.add_argument("--follow", action="store_true", help="wait for more, until SIGINT or SIGTERM")
     read.add_argument("--peek", action=_Refused, help=argparse.SUPPRESS)
 
@@ -180,7 +180,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         type=span,
         default="30 seconds",
-        help="how long a full queue is waited for (default: %(default)s)",
+        help="how long to wait while the queue is full (default: %(default)s)",
     )
 
     size = write.add_argument(
@@ -188,25 +188,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-spool-size",
         metavar="BYTES",
         type=_spool_size,
-        help=f"undelivered bytes beyond which a spool is full (default: {MAX_SPOOL_SIZE}, as for services)",
+        help=f"largest undelivered size of a spool in bytes (default: {MAX_SPOOL_SIZE}, as for services)",
     )
     hide_former(size, "--max-spool-size")
 
     create = add_named(
-        "create", posix.create, spool.create, "make sure that a queue is there", _CREATE_EPILOG
+        "create", posix.create, spool.create, "create a queue if it doesn't exist", _CREATE_EPILOG
     )
     depth = create.add_argument(
         "--max-queue-size",
         "--max-messages",
         metavar="EVENTS",
         type=_count,
-        help=f"events that a POSIX queue shall hold (default: {MAX_QUEUE_SIZE})",
+        help=f"events that a POSIX queue holds (default: {MAX_QUEUE_SIZE})",
     )
     create.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=_count,
-        help=f"bytes that an event of a POSIX queue may have (default: {MAX_EVENT_SIZE})",
+        help=f"largest event of a POSIX queue in bytes (default: {MAX_EVENT_SIZE})",
     )
     hide_former(depth, "--max-messages")
     mode = create.add_argument(
@@ -215,21 +215,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         type=_mode,
         default="0600",
-        help="its permissions in octal (default: %(default)s)",
+        help="permissions in octal (default: %(default)s)",
     )
     hide_former(mode, "--mode")
-    create.add_argument("--strict", action="store_true", help="fail rather than take a smaller size")
+    create.add_argument("--strict", action="store_true", help="fail rather than accept a smaller size")
 
     unlink = add_named("unlink", posix.unlink, unlink_spool, "remove a queue", _UNLINK_EPILOG)
-    unlink.add_argument("--force", action="store_true", help="also if it holds events, which are lost then")
+    unlink.add_argument("--force", action="store_true", help="even if it holds events, which are lost")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Perform what the command line says, and return the exit status.
+    """Perform the action, and return the exit status.
 
     Must be called from the main thread. SIGINT and SIGTERM are handled while events are read or written.
     """
-    return told(lambda: _perform(arguments))
+    return exit_status_of(lambda: _perform(arguments))
 
 
 def _perform(arguments: argparse.Namespace) -> int:
@@ -245,7 +245,7 @@ def _perform(arguments: argparse.Namespace) -> int:
     if name.startswith("/"):
         if directory is not None:
             raise ConfigurationError(
-                f"{name} names a POSIX queue, which isn't in a --spool-directory; leave one of them out"
+                f"{name} names a POSIX queue; omit either the slash or --spool-directory"
             )
         return on_posix(name, arguments)
     if chosen:
@@ -254,21 +254,21 @@ def _perform(arguments: argparse.Namespace) -> int:
 
 
 class _Refused(argparse.Action):
-    """The option that everybody looks for and no queue can give."""
+    """An option that users expect but that no queue supports."""
 
     def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002 - argparse's name
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.error(
-            "--peek: a queue can't be read without taking the event away, and an event that is put back "
-            "isn't where it was; `stat` tells how much is there, `read --count 1` takes one"
+            "--peek: a queue can't be read without removing the event, and an event that is put back changes "
+            "its position; `stat` reports how many there are, `read --count 1` removes one"
         )
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"{text!a} isn't a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!a} isn't a positive whole number")
     return int(text)
 
 
@@ -289,9 +289,7 @@ def _name(text: str) -> str:
 
 def _directory(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError(
-            "expected the path of a directory, not ''; leave it out for POSIX queues"
-        )
+        raise argparse.ArgumentTypeError("expected the path of a directory, not ''; omit it for POSIX queues")
     return text
 
 

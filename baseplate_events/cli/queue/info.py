@@ -1,4 +1,4 @@
-"""What can be known of a queue without changing it: its size, its depth, whose it is and who gets at it."""
+"""Inspects a POSIX queue without changing it: its size, depth, owner and permissions."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ...transport.limits import queue_status
 if TYPE_CHECKING:
     from ...transport.limits import QueueSize
 
-#: What root runs to let queues show in the file system.
+#: The command with which root makes queues visible in the file system.
 MOUNT_COMMAND: Final = "mkdir -p /dev/mqueue && mount -t mqueue none /dev/mqueue"
 
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """A queue at one moment.
+    """The state of a queue at one moment.
 
     Attributes:
         name: Its POSIX name.
-        size: Its size, fixed when it was made.
+        size: Its size, fixed when it was created.
         depth: Events in it.
-        uid: The user whose it is, and to whom its bytes are charged.
+        uid: Its owner, to whom its bytes are charged.
         gid: Its group.
         mode: Its permission bits.
-        shown: Whether it shows in the file system, under `/dev/mqueue`.
+        shown: Whether it is visible in the file system, under `/dev/mqueue`.
     """
 
     name: str
@@ -41,44 +41,45 @@ class QueueInfo:
     shown: bool
 
     @property
-    def takers(self) -> str:
-        """Who may take events away, in words; root may in any case."""
+    def readers(self) -> str:
+        """Who may read (and so remove) events, in words; root always may."""
         if self.open_to_all:
             return "every user of this host"
-        takers: list[str] = []
+        readers: list[str] = []
         if self.mode & stat.S_IRUSR:
-            takers.append(f"user {user_name(self.uid)}")
+            readers.append(f"user {user_name(self.uid)}")
         if self.mode & stat.S_IRGRP:
-            takers.append(f"group {group_name(self.gid)}")
-        return " and ".join(takers) or "nobody but root"
+            readers.append(f"group {group_name(self.gid)}")
+        return " and ".join(readers) or "only root"
 
     @property
     def open_to_all(self) -> bool:
-        """Whether every user of this host may take events away."""
+        """Whether every user of this host may read events."""
         return bool(self.mode & stat.S_IROTH)
 
     def chmod_commands(self, mode: int) -> list[str]:
-        """Give the commands that give it these permission bits, in their order.
+        """Return the commands that set these permission bits, in order.
 
-        The last one is for its owner. One before it is for root, and lets the queue show in the file system.
+        The last command is for the owner. One before it is for root, and makes the queue visible in the file
+        system.
         """
         chmod = f"chmod {mode:04o} {shlex.quote(f'/dev/mqueue{self.name}')}"
         return [chmod] if self.shown else [MOUNT_COMMAND, chmod]
 
     def chmod_command(self, mode: int) -> str:
-        """Tell how its owner gives it these permission bits."""
+        """Format the command with which its owner sets these permission bits."""
         *mount, chmod = self.chmod_commands(mode)
         return f"`{chmod}` as its owner" + "".join(f", after `{command}` as root" for command in mount)
 
 
 def inspect_queue(name: str) -> QueueInfo | None:
-    """Look at the queue of this valid POSIX name; None if there is none.
+    """Inspect the queue of this valid POSIX name; None if there is none.
 
     Raises:
-        EventQueuePermissionError: It belongs to another user who doesn't let this process in.
+        EventQueuePermissionError: It belongs to another user, and this process may not open it.
         EventQueueUnavailableError: It can't be opened for another reason.
     """
-    # Opened to put, which more users may: nothing is put.
+    # Opened for writing, which more users may; nothing is written.
     descriptor = find_queue(name, read=False)
     if descriptor is None:
         return None
@@ -98,7 +99,7 @@ def inspect_queue(name: str) -> QueueInfo | None:
 
 
 def user_name(uid: int) -> str:
-    """Name a user, with the number: `deploy (1000)`; the number alone where it has no name."""
+    """Format a user: `deploy (1000)`, or only the number if it has no name."""
     import pwd  # noqa: PLC0415 - not there on Windows, where this package can be imported
 
     try:
@@ -108,7 +109,7 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """Name a group likewise."""
+    """Format a group likewise."""
     import grp  # noqa: PLC0415 - likewise
 
     try:

@@ -1,4 +1,4 @@
-"""The action `list`: the event queues of this host, and the spools of a directory."""
+"""The action `list`: lists the POSIX event queues of this host, and the spools of a directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
 from ...errors import EventQueueUnavailableError
-from ...event_publisher.exit_status import say
+from ...event_publisher.exit_status import print_stderr
 from ...spool import problems
 from ..terminal import format_table, printable
 from .info import MOUNT_COMMAND, inspect_queue
@@ -22,27 +22,27 @@ from .spool_place import SpoolPlace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Where Linux shows its POSIX queues, if it is mounted.
+#: Where Linux shows POSIX queues, if mounted.
 QUEUES: Final = "/dev/mqueue"
 
-#: What the names of event queues and of the folders of spools begin with.
+#: Prefix of the names of event queues and of spool folders.
 _EVENTS: Final = "events-"
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An event queue.
+    """A row of the list: one event queue.
 
     Attributes:
         name: NAME of the queue.
         transport: `posix` or `spool`.
         path: POSIX name of the queue, or path of the spool.
-        depth: Events in it; None for a spool, and if that can't be known.
+        depth: Events in it; None for a spool, and if unknown.
         capacity: Events that it holds; None likewise.
-        backlog_bytes: Bytes in a spool that aren't delivered; None for a POSIX queue, and likewise.
+        backlog_bytes: Undelivered bytes of a spool; None for a POSIX queue, and likewise.
         oldest_seconds: Age of the oldest segment of a spool; None for none, and likewise.
         publisher: Whether a publisher reads a spool; None for a POSIX queue, and likewise.
-        problem: Why it can't be looked at; None if it can.
+        problem: Why it can't be inspected; None if it can.
     """
 
     name: str
@@ -60,7 +60,7 @@ def list_queues(directory: str | None, *, as_json: bool) -> int:
     """Perform the action `list`, and return the exit status.
 
     Args:
-        directory: The directory of spools, an absolute path; None for none.
+        directory: The directory of spools, an absolute path; None to list no spools.
         as_json: Whether to write one JSON object.
 
     Raises:
@@ -71,8 +71,8 @@ def list_queues(directory: str | None, *, as_json: bool) -> int:
         rows += map(_posix_row, _names_in(QUEUES))
     except OSError as exc:
         warnings.append(
-            f"POSIX queues aren't listed, as {QUEUES} can't be read ({exc.strerror}); `{MOUNT_COMMAND}` as "
-            "root shows them"
+            f"POSIX queues aren't listed, because {QUEUES} can't be read ({exc.strerror}); run "
+            f"`{MOUNT_COMMAND}` as root to see them"
         )
     if directory is not None:
         try:
@@ -88,15 +88,15 @@ def list_queues(directory: str | None, *, as_json: bool) -> int:
         table = [("NAME", "TRANSPORT", "BACKLOG", "OLDEST", "PUBLISHER"), *map(_cells, rows)]
         sys.stdout.write("".join(f"{line}\n" for line in format_table(table)))
     for warning in warnings:
-        say(f"warning: {warning}")
+        print_stderr(f"warning: {warning}")
     if not rows:
         where = f"or spool in {directory}" if directory is not None else "and no spool directory was given"
-        say(f"there is no event queue {where}")
+        print_stderr(f"no event queue {where}")
     return 0
 
 
 def _names_in(directory: str) -> Iterator[str]:
-    """Give the names of the event queues in a directory."""
+    """Yield the names of the event queues in a directory."""
     return (name.removeprefix(_EVENTS) for name in sorted(os.listdir(directory)) if name.startswith(_EVENTS))  # noqa: PTH208 - likewise
 
 
@@ -107,7 +107,7 @@ def _posix_row(name: str) -> _Row:
     except EventQueueUnavailableError as exc:
         return _Row(name, "posix", path, problem=exc.problem)
     if info is None:
-        return _Row(name, "posix", path, problem="it was removed just now")
+        return _Row(name, "posix", path, problem="it was just removed")
     return _Row(name, "posix", path, depth=info.depth, capacity=info.size.max_messages)
 
 
@@ -117,7 +117,7 @@ def _spool_row(place: SpoolPlace) -> _Row:
     except EventQueueUnavailableError as exc:
         return _Row(place.name, "spool", place.path, problem=exc.problem)
     if info is None:
-        return _Row(place.name, "spool", place.path, problem="it was removed just now")
+        return _Row(place.name, "spool", place.path, problem="it was just removed")
     return _Row(
         place.name,
         "spool",
@@ -129,7 +129,7 @@ def _spool_row(place: SpoolPlace) -> _Row:
 
 
 def _cells(row: _Row) -> tuple[str, ...]:
-    """Write a queue as a row of a table."""
+    """Format a queue as a row of a table."""
     name, where = printable(row.name), row.transport
     if row.problem is not None:
         return name, where, printable(row.problem)

@@ -1,4 +1,4 @@
-"""The actions of `queue` on one POSIX queue, whose name is the first argument of each."""
+"""The actions of `queue` on a POSIX queue; the first argument of each is its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..._words import counted
 from ...errors import ConfigurationError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.descriptor import find_queue
@@ -17,7 +17,7 @@ from ..common import command
 from ..terminal import format_table
 from . import transfer
 from .info import inspect_queue, user_name
-from .posix_ends import PosixSink, PosixSource, absence, open_queue
+from .posix_ends import PosixSink, PosixSource, describe_absence, open_queue
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +29,7 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `stat`, and return the exit status."""
     info = inspect_queue(name)
     if info is None:
-        return absent(name)
+        return report_absent(name)
     warnings = _warnings(info)
     if arguments.json:
         members = {
@@ -42,7 +42,7 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
             "uid": info.uid,
             "gid": info.gid,
             "mode": f"{info.mode:04o}",
-            "takers": info.takers,
+            "readers": info.readers,
             "warnings": warnings,
         }
         sys.stdout.write(json.dumps(members) + "\n")
@@ -54,11 +54,11 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
         ("event", f"at most {counted(info.size.max_message_size, 'byte')}"),
         ("charged", f"{counted(info.size.bytes_charged, 'byte')} of its owner's RLIMIT_MSGQUEUE"),
         ("owner", user_name(info.uid)),
-        ("mode", f"{info.mode:04o}: {info.takers} may take events away"),
+        ("mode", f"{info.mode:04o}: {info.readers} may read events"),
     )
     sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
     for warning in warnings:
-        say(f"warning: {warning}")
+        print_stderr(f"warning: {warning}")
     return 0
 
 
@@ -66,7 +66,7 @@ def _warnings(info: QueueInfo) -> list[str]:
     warnings: list[str] = []
     if info.open_to_all:
         warnings.append(
-            f"every user of this host may take events away from {info.name}; that ends with "
+            f"every user of this host may read events from {info.name}; to prevent that, run "
             f"{info.chmod_command(info.mode & ~0o007)}"
         )
     return warnings
@@ -81,9 +81,7 @@ def read(name: str, arguments: argparse.Namespace) -> int:
 def write(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `write`, and return the exit status."""
     if arguments.spool_max_size is not None:
-        raise ConfigurationError(
-            f"--spool-max-size: {name} is a POSIX queue, which keeps the size that it has"
-        )
+        raise ConfigurationError(f"--spool-max-size: {name} is a POSIX queue; its size is fixed")
     with transfer.open_input(arguments.file) as lines, open_queue(name, read=False) as queue:
         return transfer.write(PosixSink(queue), name, lines, arguments.timeout)
 
@@ -105,11 +103,11 @@ def create(name: str, arguments: argparse.Namespace) -> int:
     queue.close()
     info = inspect_queue(name)
     if info is None:
-        return absent(name)
-    verb = "was there already:" if was_there else "made:"
+        return report_absent(name)
+    verb = "already exists:" if was_there else "created:"
     report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
     if was_there and info.mode != arguments.queue_mode:
-        say(f"it keeps its mode, which is changed with {info.chmod_command(arguments.queue_mode)}")
+        print_stderr(f"its mode is unchanged; change it with {info.chmod_command(arguments.queue_mode)}")
     return 0
 
 
@@ -119,18 +117,18 @@ def unlink(name: str, arguments: argparse.Namespace) -> int:
     if not force:
         info = inspect_queue(name)
         if info is None:
-            return absent(name)
+            return report_absent(name)
         if info.depth:
-            say(
+            print_stderr(
                 f"{info.name} holds {counted(info.depth, 'event')}, which would be lost: have them "
-                f"published, take them out with {command('queue', 'read', info.name)}, "
+                f"published, read them with {command('queue', 'read', info.name)}, "
                 "or give --force"
             )
             return EXIT_FAILURE
-    # Kept open, to see what came in meanwhile.
+    # Kept open, to see what was put in the meantime.
     queue = find_queue(name, read=False)
     if queue is None or not unlink_queue(name):
-        return absent(name)
+        return report_absent(name)
     lost = queue.depth
     queue.close()
     what = f" with {counted(lost, 'event')}" if lost else ""
@@ -138,7 +136,7 @@ def unlink(name: str, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def absent(name: str) -> int:
-    """Say that there is no such queue, and return the exit status."""
-    say(f"Event queue {name}: {absence(name)}")
+def report_absent(name: str) -> int:
+    """Report that there is no such queue, and return the exit status."""
+    print_stderr(f"Event queue {name}: {describe_absence(name)}")
     return EXIT_FAILURE

@@ -1,4 +1,4 @@
-"""A POSIX queue as `transfer` reads it and writes to it."""
+"""A POSIX queue as the source and the sink of `transfer`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from ..._words import counted
 from ...errors import EventError, EventQueueUnavailableError
-from ...event_publisher.exit_status import say
+from ...event_publisher.exit_status import print_stderr
 from ...transport.descriptor import find_queue
 from ...transport.posix import RETURN_PRIORITY
 from ..common import command
@@ -31,28 +31,28 @@ def open_queue(name: str, *, read: bool) -> Generator[Descriptor]:
     """
     queue = find_queue(name, read=read)
     if queue is None:
-        raise EventQueueUnavailableError(name, absence(name))
+        raise EventQueueUnavailableError(name, describe_absence(name))
     try:
         yield queue
     finally:
         queue.close()
 
 
-def absence(name: str) -> str:
-    """Say that there is no queue of this POSIX name, and what makes one."""
-    return f"there is no such queue; {command('queue', 'create', name)} makes it"
+def describe_absence(name: str) -> str:
+    """Return the message that there is no queue of this POSIX name, and how to create it."""
+    return f"there is no such queue; {command('queue', 'create', name)} creates it"
 
 
 @final
 class PosixSource:
-    """A queue that events are taken out of; a `Source`.
+    """A queue from which events are read; a `Source`.
 
     Args:
         name: Its POSIX name.
-        queue: It, open to read.
+        queue: The queue, open for reading.
     """
 
-    unprinted: str = "the event is back in the queue, ahead of all others"
+    unprinted: str = "the event was put back at the head of the queue"
 
     def __init__(self, name: str, queue: Descriptor) -> None:
         self._name = name
@@ -60,13 +60,13 @@ class PosixSource:
         self._removed = False
 
     def try_take(self) -> bytes | None:
-        """Take the next event out of the queue."""
+        """Remove the next event from the queue."""
         return self._queue.try_receive()
 
     def settle(self) -> None:
-        """Do nothing: what was taken out is gone."""
+        """Do nothing: the event is already removed."""
 
-    def give_back(self, event: bytes, interrupts: Interrupts) -> None:
+    def put_back(self, event: bytes, interrupts: Interrupts) -> None:
         """Put the event back."""
         put_back(self._queue, event, interrupts)
 
@@ -74,12 +74,12 @@ class PosixSource:
         """Wait for an event.
 
         Raises:
-            EventQueueUnavailableError: The queue was removed; all that was in it has been taken.
+            EventQueueUnavailableError: The queue was removed, and all its events have been read.
         """
         if self._removed:
             problem = "it was removed; everything in it was printed"
             raise EventQueueUnavailableError(self._name, problem)
-        # Producers may put on it for another moment, so it is waited for once more.
+        # Producers may still put for a moment, so wait once more.
         self._removed = self._queue.removed()
         with interrupts.waiting():
             _wait(self._queue.fd, select.POLLIN, seconds)
@@ -90,7 +90,7 @@ class PosixSink:
     """A queue that events are put on; a `Sink`.
 
     Args:
-        queue: It, open to write.
+        queue: The queue, open for writing.
     """
 
     def __init__(self, queue: Descriptor) -> None:
@@ -98,7 +98,7 @@ class PosixSink:
         self.max_event_size: int = queue.size.max_message_size
 
     def try_put(self, event: bytes) -> str:
-        """Put an event, or say that the queue is full."""
+        """Put an event; return "", or the message that the queue is full."""
         if self._queue.removed():
             raise EventError("the queue was removed")
         if self._queue.try_send(event, 0):
@@ -111,24 +111,24 @@ class PosixSink:
 
 
 def put_back(queue: Descriptor, event: bytes, interrupts: Interrupts) -> None:
-    """Put an event back ahead of all others; waits for room, since it has no other place.
+    """Put an event back at the head of the queue; waits for room, since it has no other place.
 
     Raises:
-        EventError: A signal ended the waiting, so that the event is lost.
+        EventError: A signal ended the wait, so the event is lost.
     """
     if queue.try_send(event, RETURN_PRIORITY):
         return
-    say("stdout is gone and the queue is full: waiting for room to put 1 event back")
+    print_stderr("stdout is closed and the queue is full; waiting for room to put 1 event back")
     try:
         while not queue.try_send(event, RETURN_PRIORITY):
             with interrupts.waiting():
                 _wait(queue.fd, select.POLLOUT, SLICE)
     except KeyboardInterrupt:
-        raise EventError("interrupted; 1 event is lost, which the queue had no room for") from None
+        raise EventError("interrupted; 1 event lost, because the queue stayed full") from None
 
 
 def _wait(descriptor: int, event: int, seconds: float) -> None:
-    """Wait until a queue is ready or these seconds have passed."""
+    """Wait until a queue is ready, at most this long."""
     poller = select.poll()
     poller.register(descriptor, event)
     poller.poll(math.ceil(seconds * 1_000))

@@ -1,4 +1,4 @@
-"""The actions of `queue` on one spool, whose place is the first argument of each."""
+"""The actions of `queue` on a spool; the first argument of each is its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 from ..._words import counted
 from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventQueueUnavailableError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.standard_streams import report
 from ...events import MAX_SPOOL_SIZE
 from ...spool import UNKNOWN_FORMAT, problems
@@ -38,7 +38,7 @@ def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     """Perform the action `stat`, and return the exit status."""
     with open_spool(place.path) as folder:
         if folder is None:
-            return absent(place)
+            return report_absent(place)
         info = inspect_folder(place.path, folder)
         contents = read_contents(info, folder)
     oldest = info.oldest_age(time.time())
@@ -71,15 +71,15 @@ def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
         ("path", printable(info.path)),
         ("backlog", counted(info.backlog, "byte")),
         ("segments", _describe_segments(info, contents, oldest)),
-        ("publisher", {True: "reads it", False: "none reads it", None: "unknown"}[info.has_reader]),
-        ("refused", _list(contents.findings.refusals) or "no reports are there"),
+        ("publisher", {True: "running", False: "none", None: "unknown"}[info.has_reader]),
+        ("refused", _list(contents.findings.refusals) or "none reported"),
         ("disk", f"{info.file_system or 'unknown'} ({info.suitability.name.lower()}), {free_room(info)}"),
         ("owner", f"{user_name(info.uid)}, group {group_name(info.gid)}"),
         ("mode", f"{info.mode:04o}: {info.users} may use it"),
     ]
     sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
     for warning in warnings:
-        say(f"warning: {warning}")
+        print_stderr(f"warning: {warning}")
     return 0
 
 
@@ -95,7 +95,7 @@ def write(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     with transfer.open_input(arguments.file) as lines:
         info = inspect_spool(place.path)
         if info is None:
-            return absent(place)
+            return report_absent(place)
         directory = place.at(info.file_mode)
         directory.prepare()
         sink = SpoolSink(directory, size)
@@ -110,17 +110,17 @@ def create(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     for option in ("max_queue_size", "max_event_size", "strict"):
         if getattr(arguments, option):
             raise ConfigurationError(
-                f"--{option.replace('_', '-')}: {place.path} is a spool, whose size each service gives "
-                "(max_spool_size); leave that out"
+                f"--{option.replace('_', '-')}: {place.path} is a spool; its size is set by each service "
+                "(max_spool_size); omit this option"
             )
     before = inspect_spool(place.path)
     directory = place.at(arguments.queue_mode if before is None else before.file_mode)
     directory.prepare()
     info = inspect_spool(place.path)
     if info is None:
-        raise EventQueueUnavailableError(place.path, "the disk has no room for the folder; free some")
-    verb = "made:" if before is None else "was there already:"
-    sharing = "a group shares it" if info.file_mode == SHARED else "of one user"
+        raise EventQueueUnavailableError(place.path, "no space left for the folder; free space on that disk")
+    verb = "created:" if before is None else "already exists:"
+    sharing = "shared with a group" if info.file_mode == SHARED else "of one user"
     report(
         f"{info.path} {verb} a spool {sharing}, mode {info.mode:04o}, on {info.file_system or 'unknown'}, "
         f"{free_room(info)}"
@@ -132,16 +132,16 @@ def create(place: SpoolPlace, arguments: argparse.Namespace) -> int:
             if arguments.queue_mode == SHARED
             else f"chmod 00700 {folder}"
         )
-        say(f"it keeps its mode, which is changed with `{change}` as its owner")
+        print_stderr(f"its mode is unchanged; change it with `{change}` as its owner")
     return 0
 
 
 @final
 class SpoolSink:
-    """A spool that events are put into, as services do; a `Sink`.
+    """A spool to which events are written as by services; a `Sink`.
 
     Args:
-        directory: It, prepared.
+        directory: The spool, prepared.
         max_size: Bytes of undelivered events that it may hold.
     """
 
@@ -156,7 +156,7 @@ class SpoolSink:
         )
 
     def try_put(self, event: bytes) -> str:
-        """Put an event, or say why the spool has no room."""
+        """Put an event; return "", or why the spool has no room."""
         try:
             self._transport.put(event)
         except EventQueueFullError as exc:
@@ -164,7 +164,7 @@ class SpoolSink:
         return ""
 
     def wait(self, seconds: float) -> None:
-        """Wait a little; who makes room can't say so."""
+        """Wait a little: nothing announces that there is room."""
         time.sleep(seconds)
 
     def close(self) -> None:
@@ -173,13 +173,13 @@ class SpoolSink:
 
 
 def free_room(info: SpoolInfo) -> str:
-    """Say how much room its file system has."""
+    """Format the free space of its file system."""
     inodes = "" if info.free_inodes is None else f" and {info.free_inodes:,} inodes"
     return f"{counted(info.free_bytes, 'byte')}{inodes} free"
 
 
 def age(seconds: float) -> str:
-    """Write for how long something has been there, in the unit that fits."""
+    """Format an age, in the unit that fits."""
     for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             return counted(int(seconds / size), unit)
@@ -203,20 +203,20 @@ def _warnings(info: SpoolInfo, contents: SpoolContents) -> list[str]:
     warnings = [f"{name} can't be read: {problem}" for name, problem in contents.unreadable.items()]
     if info.mode & 0o007:
         warnings.append(
-            f"every user of this host may get at the events in {info.path}; that ends with "
+            f"every user of this host may read the events in {info.path}; to prevent that, run "
             f"`chmod o-rwx {shlex.quote(info.path)}` as its owner"
         )
     if info.suitability is Suitability.UNSUITABLE:
         warnings.append(problems.unsuitable(info.file_system))
     elif info.suitability is Suitability.UNPROVEN:
         warnings.append(
-            "only a trial can say whether its file system does what a spool needs; to be safe, use a "
+            "only a test can say whether its file system does what a spool needs; to be safe, use a "
             "directory of a local disk (ext4, XFS, Btrfs)"
         )
     return warnings
 
 
-def absent(place: SpoolPlace) -> int:
-    """Say that there is no such spool, and return the exit status."""
-    say(f"Event queue {place.path}: {place.absence()}")
+def report_absent(place: SpoolPlace) -> int:
+    """Report that there is no such spool, and return the exit status."""
+    print_stderr(f"Event queue {place.path}: {place.describe_absence()}")
     return EXIT_FAILURE

@@ -1,12 +1,12 @@
-"""The events of a spool, as the one who owns it takes them away: in the place of a publisher.
+"""Reads the events of a spool, in place of its publisher.
 
 Rules:
 
-1. Only who holds the publisher's lock opens the ledger and takes events.
-2. What the ledger has as delivered isn't taken, and what was printed is written into the ledger, also of a
-   batch that a publisher had begun to send. So no event is printed and delivered later, or the other way
-   round, unless a kill comes between printing and writing that down.
-3. That is done for some events at once, and at the latest before the command waits or ends.
+1. Only the holder of the publisher's lock opens the ledger and reads events.
+2. Events that the ledger has as delivered aren't read again, and printed events are entered in the ledger,
+   also those of a batch that a publisher had begun to send. So no event is both printed and delivered, unless
+   a kill comes between printing it and entering it.
+3. Events are entered in groups, and always before the command waits or ends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from ..._words import counted
 from ...errors import EventError, EventQueueUnavailableError
-from ...event_publisher.exit_status import say
+from ...event_publisher.exit_status import print_stderr
 from ...event_publisher.ledger.file import SPOOL_NAME
 from ...event_publisher.ledger.ledger import Ledger
 from ...event_publisher.policy.journal import EnteredBatch
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
     from .spool_place import SpoolPlace
     from .transfer import Interrupts
 
-#: Events that are read at once, and their bytes: what a kill may deliver although it was printed.
+#: Events that are entered together, and their bytes; after a kill they may be delivered although printed.
 _RUN_EVENTS: Final = 1_000
 _RUN_BYTES: Final = 1 << 20
 
-#: Seconds that an event may wait if nothing announces it.
+#: Seconds between polls if nothing announces new events.
 _POLL_PAUSE: Final = 1.0
 
-#: Seconds for which a ledger may be locked by another command, and between two attempts to write it.
+#: Seconds to wait for a ledger that another command has locked, and between two attempts to write it.
 _PATIENCE: Final = 2.0
 _PAUSE: Final = 0.05
 
@@ -53,10 +53,10 @@ class OwnedSpool(NamedTuple):
     """A spool that this process alone reads.
 
     Attributes:
-        info: What it was before that.
+        info: Its state before it was opened.
         files: Its folder, locked.
-        ledger: What has become of its events.
-        reader: Reads them.
+        ledger: The fate of its events.
+        reader: Reads its events.
     """
 
     info: SpoolInfo
@@ -67,7 +67,7 @@ class OwnedSpool(NamedTuple):
 
 @contextlib.contextmanager
 def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
-    """Own a spool for a while, as its publisher does.
+    """Own a spool within the context, as its publisher does.
 
     Raises:
         EventQueueUnavailableError: There is none, a publisher reads it, or it can't be used.
@@ -75,9 +75,9 @@ def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
     """
     info = inspect_spool(place.path)
     if info is None:
-        raise EventQueueUnavailableError(place.path, place.absence())
+        raise EventQueueUnavailableError(place.path, place.describe_absence())
     if info.has_reader:
-        raise EventQueueUnavailableError(place.path, "an event publisher reads it; stop that one first")
+        raise EventQueueUnavailableError(place.path, "an event publisher is using it; stop it first")
     directory = place.at(info.file_mode)
     directory.prepare()
     with contextlib.ExitStack() as stack:
@@ -92,23 +92,23 @@ def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
             max_letters_size=sys.maxsize,
             queue_name=place.name,
         )
-        stack.callback(ledger.close)  # if there will be no reader
+        stack.callback(ledger.close)  # in case no reader is created
         if ledger.start_problem is not None:
-            say(ledger.start_problem)
-        _check(ledger, "nothing was done")
+            print_stderr(ledger.start_problem)
+        _check(ledger, "nothing was changed")
         watch = SpoolWatch(place.path, time.monotonic)
         reader = SpoolReader(files, watch, event_format=None, clock=time.monotonic, resolved=ledger.resolved)
         stack.callback(reader.close)
-        stack.callback(ledger.close)  # first of all, as the lock ends with the reader
+        stack.callback(ledger.close)  # runs first, because closing the reader releases the lock
         yield OwnedSpool(info, files, ledger, reader)
 
 
 @final
 class SpoolEvents:
-    """The events of a spool; a `Source`. A context manager that writes down what was printed.
+    """The events of a spool; a `Source`. A context manager that enters what was printed in the ledger.
 
     Args:
-        spool: It.
+        spool: The spool.
     """
 
     unprinted: str = "the event is still in the spool"
@@ -118,22 +118,22 @@ class SpoolEvents:
         self._reader = spool.reader
         self._ledger.retain(self._reader.identities())
         self._batches = self._ledger.unfinished()
-        self._batch: EnteredBatch | None = None  # that the run is
+        self._batch: EnteredBatch | None = None  # that the run belongs to, if any
         self._run = EventRun([], ())
         self._printed = 0  # events of the run
 
     def try_take(self) -> bytes | None:
-        """Return the next event, which stays in the spool until `settle` was called."""
+        """Return the next event, which stays in the spool until `settle` is called."""
         if self._printed == len(self._run.events):
             self._write_down()
             self._run = self._next_run()
         return self._run.events[self._printed] if self._run.events else None
 
     def settle(self) -> None:
-        """Note that the event was printed."""
+        """Record that the event was printed."""
         self._printed += 1
 
-    def give_back(self, event: bytes, interrupts: Interrupts) -> None:
+    def put_back(self, event: bytes, interrupts: Interrupts) -> None:
         """Do nothing: the event is still in the spool."""
 
     def wait(self, seconds: float, interrupts: Interrupts) -> None:
@@ -147,7 +147,7 @@ class SpoolEvents:
             poller.poll(pause * 1_000)
 
     def finish(self) -> None:
-        """Write down what was printed, and give back its space; what is left may be taken afterwards.
+        """Enter what was printed in the ledger, and free its space; further events may be read afterwards.
 
         Raises:
             EventError: The ledger can't be written.
@@ -163,21 +163,21 @@ class SpoolEvents:
         refusals = self._reader.status().refusals
         if refusals:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(refusals.items()))
-            say(f"services report events that they refused: {reasons}")
+            print_stderr(f"services report events that they refused: {reasons}")
 
     def _next_run(self) -> EventRun:
-        """Return the events of a batch that was begun, and later other events."""
+        """Return the events of batches that were begun, then all other events."""
         while self._batches:
             self._batch = batch = self._batches.pop(0)
             events = self._reader.load(batch.spans)
             if events:
                 return EventRun(events, batch.spans)
-            self._ledger.replace(batch.order, ())  # what is whole of it counts as new
+            self._ledger.replace(batch.order, ())  # its complete records count as new
         self._batch = None
         return self._reader.read(_RUN_EVENTS, _RUN_BYTES)
 
     def _write_down(self) -> None:
-        """Have the ledger and the reader know what was printed of the run, which is over then.
+        """Tell the ledger and the reader what was printed of the run, and end the run.
 
         Raises:
             LedgerError: The ledger can't be written.
@@ -198,12 +198,12 @@ class SpoolEvents:
         _check(self._ledger, f"the last {counted(printed, 'event')} may be delivered although printed")
 
     def _tidy(self) -> None:
-        """Give back the space of what was printed."""
+        """Free the space of what was printed."""
         self._ledger.forget(self._reader.tidy())
 
 
 def _check(ledger: Ledger, consequence: str) -> None:
-    """Wait a little until the ledger is written, as another command may have locked it for a moment."""
+    """Wait a little until the ledger is written, since another command may hold its lock."""
     give_up_at = time.monotonic() + _PATIENCE
     while ledger.error is not None and time.monotonic() < give_up_at:
         time.sleep(_PAUSE)

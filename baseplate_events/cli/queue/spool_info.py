@@ -1,6 +1,6 @@
-"""What can be known of a spool without changing it: its folder, its segments, and who reads it.
+"""Inspects a spool without changing it: its folder, its segments, and its reader.
 
-Nothing is created, corrected, or locked for longer than a moment. So this may be used beside services and
+Creates and corrects nothing, and holds a lock only for a moment. So it is safe to use beside services and
 their publisher.
 """
 
@@ -34,10 +34,10 @@ from .info import group_name, user_name
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-#: Bytes of a segment that are read at a time.
+#: Bytes of a segment read at a time.
 _PIECE: Final = 1 << 20
 
-#: Digits that the name of a segment begins with: when it was created, in nanoseconds since 1970.
+#: Leading digits in the name of a segment: when it was created, in nanoseconds since 1970.
 _CREATED_DIGITS: Final = 20
 
 #: How a file is opened: links aren't followed, and a pipe keeps no one waiting.
@@ -46,20 +46,20 @@ FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class SpoolInfo:
-    """The folder of a spool at one moment.
+    """The state of a spool's folder at one moment.
 
     Attributes:
         path: Where it is.
-        file_system: The type of its file system; None if it isn't known.
-        uid: The user whose it is.
+        file_system: The type of its file system; None if unknown.
+        uid: Its owner.
         gid: Its group.
         mode: Its permission bits.
-        backlog: Bytes that aren't delivered, as writers count them.
+        backlog: Undelivered bytes, as writers count them.
         segments: The names of its segments, oldest first.
         unfinished: The names of segments that are being started, or were when their service was killed.
-        ledgers: The names of the publisher's ledger, and of what belongs to it.
-        others: The names of all else in it.
-        has_reader: Whether a publisher reads it; None if that can't be known.
+        ledgers: The names of the publisher's ledger, and of its companion files.
+        others: The names of all other files.
+        has_reader: Whether a publisher reads it; None if unknown.
         free_bytes: Bytes that this user may still write to the file system.
         free_inodes: Files that this user may still create there; None if they aren't limited.
     """
@@ -80,7 +80,7 @@ class SpoolInfo:
 
     @property
     def suitability(self) -> Suitability:
-        """Whether a spool may be on its file system."""
+        """Whether its file system is fit for a spool."""
         return judge_file_system(self.file_system)
 
     @property
@@ -96,19 +96,19 @@ class SpoolInfo:
         return f"user {user_name(self.uid)}"
 
     def oldest_age(self, now: float) -> float | None:
-        """Return for how many seconds the oldest segment has been there; None if there is none."""
+        """Return the age of the oldest segment in seconds; None if there are no segments."""
         created = [int(name[:_CREATED_DIGITS]) / 1e9 for name in self.segments if _has_time(name)]
         return max(0.0, now - min(created)) if created else None
 
 
 @dataclass(slots=True)
 class SpoolContents:
-    """What is in the segments of a spool.
+    """The contents of the segments of a spool.
 
     Attributes:
         formats: The number of segments by the `collector.version` that their events are for.
-        unreadable: Why a segment can't be read, by its name.
-        findings: Its `refusals` are those of services, as far as their reports are still there.
+        unreadable: The reasons why segments can't be read, by name.
+        findings: Its `refusals` are those in the services' remaining reports.
     """
 
     formats: Counter[str] = field(default_factory=Counter[str])
@@ -118,10 +118,10 @@ class SpoolContents:
 
 @contextlib.contextmanager
 def open_spool(path: str) -> Generator[int | None]:
-    """Open the folder of a spool, and give its descriptor; None if there is none.
+    """Open the folder of a spool, and yield its descriptor; None if it doesn't exist.
 
     Raises:
-        EventQueuePermissionError: Its user doesn't let this process in.
+        EventQueuePermissionError: It belongs to another user, and this process may not open it.
         EventQueueUnavailableError: It can't be opened for another reason.
     """
     descriptor = None
@@ -131,7 +131,7 @@ def open_spool(path: str) -> Generator[int | None]:
         if not os.path.isdir(os.path.dirname(path)):  # noqa: PTH112, PTH120 - strings throughout
             raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
     except PermissionError as exc:
-        raise EventQueuePermissionError(path, _closed(path)) from exc
+        raise EventQueuePermissionError(path, _describe_closed(path)) from exc
     except OSError as exc:
         raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
     try:
@@ -142,17 +142,17 @@ def open_spool(path: str) -> Generator[int | None]:
 
 
 def inspect_spool(path: str) -> SpoolInfo | None:
-    """Look at the spool whose folder is at a path; None if there is none.
+    """Inspect the spool at a path; None if it doesn't exist.
 
     Raises:
-        EventQueueUnavailableError: It can't be looked at; the subclass says why.
+        EventQueueUnavailableError: It can't be inspected; the subclass says why.
     """
     with open_spool(path) as folder:
         return None if folder is None else inspect_folder(path, folder)
 
 
 def inspect_folder(path: str, folder: int) -> SpoolInfo:
-    """Look at the open folder of a spool.
+    """Inspect the open folder of a spool.
 
     Raises:
         EventQueueUnavailableError: It can't be read.
@@ -193,7 +193,7 @@ def read_contents(info: SpoolInfo, folder: int) -> SpoolContents:
         try:
             _read_segment(folder, name, contents)
         except FileNotFoundError:
-            continue  # delivered and deleted meanwhile
+            continue  # delivered and deleted in the meantime
         except UnreadableSegmentError as exc:
             contents.unreadable[name] = str(exc)
         except OSError as exc:
@@ -202,7 +202,7 @@ def read_contents(info: SpoolInfo, folder: int) -> SpoolContents:
 
 
 def _read_segment(folder: int, name: str, contents: SpoolContents) -> None:
-    """Add what is in a segment to the contents."""
+    """Add a segment to the contents."""
     descriptor = os.open(name, FLAGS, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -224,7 +224,7 @@ def _read_segment(folder: int, name: str, contents: SpoolContents) -> None:
 
 
 def _counts_blocks(kind: str | None, folder: int, names: list[str]) -> bool:
-    """Return whether the file system says how many blocks a file has; writers find out by a probe."""
+    """Return whether the file system reports the blocks of a file; writers find out by a probe."""
     if judge_file_system(kind) is Suitability.SUITABLE:
         return kind != "zfs"
     for name in names:
@@ -239,8 +239,8 @@ def _has_time(name: str) -> bool:
     return len(digits) == _CREATED_DIGITS and digits.isascii() and digits.isdigit()
 
 
-def _closed(path: str) -> str:
-    """Say whose a folder is that this process may not look into."""
+def _describe_closed(path: str) -> str:
+    """Describe a folder that this process may not read, with its owner."""
     whose = ""
     with contextlib.suppress(OSError):
         status = os.lstat(path)
@@ -249,6 +249,6 @@ def _closed(path: str) -> str:
             f"; it belongs to {user_name(status.st_uid)}, group {group_name(status.st_gid)}, mode {mode:04o}"
         )
     return (
-        f"this process of user {os.geteuid()} may not look into it{whose}; run the command as its user, or "
+        f"this process of user {os.geteuid()} may not read it{whose}; run the command as its owner, or "
         "as a member of its group if its mode is 2770"
     )

@@ -1,4 +1,4 @@
-"""Where a spool is, as the command line says it."""
+"""The place of a spool, as given on the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..common import command
 
 
 class SpoolPlace(NamedTuple):
-    """Where a spool is, or would be.
+    """The place of a spool, which needn't exist.
 
     Attributes:
         directory: The directory that services and publisher share, an absolute path.
@@ -30,7 +30,7 @@ class SpoolPlace(NamedTuple):
         """Return the spool as services with this `mode` use it.
 
         Raises:
-            ConfigurationError: There can be no such spool.
+            ConfigurationError: A spool of this name or mode is impossible.
         """
         try:
             return SpoolDirectory(self.directory, self.name, mode=mode)
@@ -38,9 +38,9 @@ class SpoolPlace(NamedTuple):
             raise ConfigurationError(str(exc)) from None
 
     def command(self, action: str) -> str:
-        """Write the command that does something to this spool."""
+        """Format the command for an action on this spool."""
         return command("queue", action, self.name, "--spool-directory", self.directory)
 
-    def absence(self) -> str:
-        """Say that there is no such spool, and what makes one."""
-        return f"there is no such spool; {self.command('create')} makes it"
+    def describe_absence(self) -> str:
+        """Return the message that there is no such spool, and how to create it."""
+        return f"there is no such spool; {self.command('create')} creates it"

@@ -2,11 +2,11 @@
 
 Rules:
 
-1. While a publisher reads the spool, nothing is removed. This process is in its place until all is over, so
-   that none begins meanwhile.
-2. Without `--force` nothing is removed if an event could be lost: one that wasn't delivered, a dead letter,
-   what can't be read, or what a service puts meanwhile, which has a segment open.
-3. What isn't of a spool is left alone: then nothing is removed at all.
+1. Nothing is removed while a publisher reads the spool. This process holds the publisher's lock until it
+   ends, so that none starts in the meantime.
+2. Without `--force` nothing is removed if an event could be lost: an undelivered one, a dead letter, an
+   unreadable segment, or events that a service with an open segment puts in the meantime.
+3. If the folder contains foreign files, nothing is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..._words import counted
 from ...errors import EventQueueUnavailableError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.ledger.file import JOURNAL, SPOOL_NAME
 from ...event_publisher.standard_streams import report
 from ...spool.open_directory import READER_LOCK
@@ -40,12 +40,14 @@ def unlink(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     with own_spool(place) as spool:
         info = inspect_spool(path) or spool.info
         if info.others:
-            problem = f"it holds {', '.join(info.others)}, which isn't of a spool; move that away first"
+            problem = (
+                f"it contains {', '.join(info.others)}, which is no part of a spool; move that away first"
+            )
             raise EventQueueUnavailableError(path, problem)
-        lost = _what_is_lost(spool, info)
+        lost = _list_losses(spool, info)
         if lost and not force:
-            remedy = f"have them published, take them out with {place.command('read')}, or give --force"
-            say(f"Event queue {path}: it would be lost: {', '.join(lost)}; {remedy}")
+            remedy = f"have them published, read them with {place.command('read')}, or give --force"
+            print_stderr(f"Event queue {path}: removing it would lose {', '.join(lost)}; {remedy}")
             return EXIT_FAILURE
         spool.ledger.close()
         try:
@@ -54,16 +56,16 @@ def unlink(place: SpoolPlace, arguments: argparse.Namespace) -> int:
                     spool.files.delete(name)
             os.rmdir(path)  # noqa: PTH106 - strings throughout
         except OSError as exc:
-            problem = f"it can't be removed ({exc.strerror}); stop what uses it, and try again"
+            problem = f"it can't be removed ({exc.strerror}); stop whatever uses it, and retry"
             raise EventQueueUnavailableError(path, problem) from exc
     report(f"removed {path}{' with ' * bool(lost)}{', '.join(lost)}")
     return 0
 
 
-def _what_is_lost(spool: OwnedSpool, info: SpoolInfo) -> list[str]:
-    """Say what would be lost with the spool; nothing if that is nothing."""
+def _list_losses(spool: OwnedSpool, info: SpoolInfo) -> list[str]:
+    """List what would be lost with the spool, in words."""
     names = [*info.segments, *info.unfinished]
-    in_use = sum(_is_open(spool, name) for name in names)  # before they are read, which locks them as well
+    in_use = sum(_is_open(spool, name) for name in names)  # before they are read, which locks them too
     events = 0
     while run := spool.reader.read(sys.maxsize, 1 << 20).events:
         events += len(run)
@@ -80,11 +82,11 @@ def _what_is_lost(spool: OwnedSpool, info: SpoolInfo) -> list[str]:
 
 
 def _is_open(spool: OwnedSpool, name: str) -> bool:
-    """Say whether a service has a file open. If none has, none will: it isn't opened a second time."""
+    """Return whether a service has a file open. If none has, none will: files are never reopened."""
     try:
         descriptor = spool.files.open(name)
     except OSError:
-        return False  # it is gone, or can't be read, as the reader finds out
+        return False  # it is gone, or unreadable, which the reader reports
     try:
         return not spool.files.lock(descriptor)
     finally:

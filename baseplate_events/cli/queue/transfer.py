@@ -1,12 +1,12 @@
-"""Events of a queue as lines: read from it, and written to it, whatever carries them.
+"""Moves events between a queue and lines of text, for any transport.
 
 Rules:
 
-1. What was taken out of the queue and can't be written to stdout goes back into it, ahead of everything else;
-   what is in a spool stays there until it was written to stdout. What another program has in its pipe is that
-   program's.
-2. Each event is put in full or not at all; the first that can't be put ends the work.
-3. Signals count between two events, or while there is nothing to do but wait.
+1. An event that was removed from a POSIX queue and can't be written to stdout is put back at its head; an
+   event in a spool stays there until it was written to stdout. Events in the pipe of another program belong
+   to that program.
+2. Each event is put whole or not at all; the first that can't be put ends the command.
+3. Signals take effect between two events, or during a wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, final
 
 from ..._words import counted
 from ...errors import ConfigurationError, EventError, EventTooLargeError
-from ...event_publisher.exit_status import EXIT_FAILURE, say
+from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.standard_streams import is_open, report
 from ..terminal import event_for_terminal
 
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from types import FrameType, TracebackType
 
-#: Seconds that an empty queue is polled at a time: how long it takes to notice that it was removed, or that
-#: nobody reads the output any more.
+#: Seconds for which an empty queue is polled at a time, and so how long it takes to notice that the queue was
+#: removed, or that the reader of stdout is gone.
 _WATCH_INTERVAL: Final = 1.0
 
-#: Seconds that a full queue is waited for at a time.
+#: Seconds of one wait for a full queue.
 SLICE: Final = 0.5
 
-#: JSON has line breaks only between tokens, where a blank does as well.
+#: JSON has line breaks only between tokens, where a blank works as well.
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
-#: What JSON counts as blank.
+#: JSON's whitespace.
 _BLANKS: Final = b" \t\r\n"
 
 
 @final
 class Interrupts:
-    """Makes SIGINT and SIGTERM count between two events. A context manager.
+    """Lets SIGINT and SIGTERM take effect between two events. A context manager.
 
     Attributes:
-        came: Whether one has come.
+        came: Whether a signal has arrived.
     """
 
     def __init__(self) -> None:
@@ -57,14 +57,14 @@ class Interrupts:
         self._waiting = False
         self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _record(self, _number: int, _frame: FrameType | None) -> None:
         self.came = True
         if self._waiting:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def waiting(self) -> Generator[None]:
-        """Let a signal end what is done meanwhile, by a `KeyboardInterrupt`; no event may be in hand."""
+        """Let a signal raise `KeyboardInterrupt` within the context; no event may be in memory then."""
         self._waiting = True
         try:
             if self.came:
@@ -75,7 +75,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         for number in self._handlers:
-            signal.signal(number, self._note)
+            signal.signal(number, self._record)
         return self
 
     def __exit__(
@@ -86,51 +86,51 @@ class Interrupts:
 
 
 class Source(Protocol):
-    """A queue that events are taken out of.
+    """A queue from which events are read.
 
     Attributes:
-        unprinted: Says what has become of an event that couldn't be printed.
+        unprinted: What happened to an event that couldn't be printed, in words.
     """
 
     unprinted: str
 
     def try_take(self) -> bytes | None:
-        """Take the next event; None if there is none now."""
+        """Read the next event; None if there is none now."""
         ...
 
     def settle(self) -> None:
-        """Note that the event that was taken last was printed."""
+        """Record that the last event was printed."""
 
-    def give_back(self, event: bytes, interrupts: Interrupts, /) -> None:
-        """Put back the event that was taken last, as it couldn't be printed."""
+    def put_back(self, event: bytes, interrupts: Interrupts, /) -> None:
+        """Put back the last event, which couldn't be printed."""
 
     def wait(self, seconds: float, interrupts: Interrupts, /) -> None:
-        """Wait for an event, for so many seconds or a little less.
+        """Wait for an event, at most about `seconds`.
 
         Raises:
-            EventError: None will come any more.
+            EventError: There will be no more events.
         """
 
 
 class Sink(Protocol):
-    """A queue that events are put on.
+    """A queue on which events are put.
 
     Attributes:
-        max_event_size: Bytes that an event may have.
+        max_event_size: Largest event in bytes.
     """
 
     max_event_size: int
 
     def try_put(self, event: bytes, /) -> str:
-        """Put an event and return nothing, or say why there is no room for it now.
+        """Put an event and return "", or return why there is no room now.
 
         Raises:
-            EventError: It can't be put, and won't be later.
+            EventError: It can't be put, now or later.
         """
         ...
 
     def wait(self, seconds: float, /) -> None:
-        """Wait for room, for so many seconds or less."""
+        """Wait for room, at most `seconds`."""
 
 
 def read(source: Source, arguments: argparse.Namespace) -> int:
@@ -150,7 +150,7 @@ def read(source: Source, arguments: argparse.Namespace) -> int:
                     shown = event_for_terminal(event) if terminal else event.translate(_ONE_LINE)
                     problem = _print(output, shown)
                     if problem is not None:
-                        source.give_back(event, interrupts)
+                        source.put_back(event, interrupts)
                         return _say_unwritable(problem, source.unprinted)
                     source.settle()
                     printed += 1
@@ -161,13 +161,13 @@ def read(source: Source, arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             pass
         if interrupts.came and not follow:
-            say("interrupted; what wasn't printed is still in the queue")
+            print_stderr("interrupted; events that weren't printed are still in the queue")
             return EXIT_FAILURE
     return 0
 
 
 def _print(output: io.FileIO, event: bytes) -> OSError | None:
-    """Write an event as a line, or give what is in the way of that."""
+    """Write an event as a line; return the error, or None."""
     rest = memoryview(event + b"\n")
     try:
         while rest:
@@ -180,7 +180,7 @@ def _print(output: io.FileIO, event: bytes) -> OSError | None:
 def _say_unwritable(problem: OSError, unprinted: str) -> int:
     if isinstance(problem, BrokenPipeError):
         return 0
-    say(f"can't write to stdout: {problem.strerror}; {unprinted}")
+    print_stderr(f"can't write to stdout: {problem.strerror}; {unprinted}")
     return EXIT_FAILURE
 
 
@@ -194,7 +194,7 @@ def write(sink: Sink, name: str, lines: BinaryIO, timeout: float) -> int:
     """Put lines on a queue, and return the exit status."""
     put = 0
     with Interrupts() as interrupts:
-        # Two more, so that the longest event is read with its line break.
+        # Two more bytes for the line break after the longest event.
         limit = sink.max_event_size + 2
         number = 0
         problem = ""
@@ -211,19 +211,19 @@ def write(sink: Sink, name: str, lines: BinaryIO, timeout: float) -> int:
                 problem = _put(sink, event, timeout, interrupts)
                 put += not problem
         except OSError as exc:
-            problem = f"can't read on: {exc.strerror}"
+            problem = f"reading failed: {exc.strerror}"
         except EventError as exc:
             problem = str(exc)
         except KeyboardInterrupt:
             problem = "interrupted"
         if problem:
-            say(f"{problem}; line {number:,} and what follows it wasn't put")
+            print_stderr(f"{problem}; line {number:,} and the lines after it weren't put")
     report(f"put {counted(put, 'event')} on {name}")
     return EXIT_FAILURE if problem else 0
 
 
 def _put(sink: Sink, event: bytes, timeout: float, interrupts: Interrupts) -> str:
-    """Put an event, or say why it can't be put."""
+    """Put an event; return "", or why it can't be put."""
     deadline = time.monotonic() + timeout
     if len(event) > sink.max_event_size:
         return str(EventTooLargeError(len(event), sink.max_event_size))
@@ -237,14 +237,14 @@ def _put(sink: Sink, event: bytes, timeout: float, interrupts: Interrupts) -> st
 
 
 def _stdout() -> io.FileIO:
-    """Give stdout without a buffer, in which an event could be lost."""
+    """Return stdout without a buffer, in which an event could be lost."""
     if not is_open(sys.stdout):
         raise ConfigurationError("there is no stdout to write to")
     return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
 
 
 def open_input(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open a FILE to read, or take stdin for `-`."""
+    """Open a FILE for reading; `-` is stdin."""
     if path == "-":
         if not is_open(sys.stdin):
             raise ConfigurationError("there is no stdin to read from; give a FILE")

@@ -1,4 +1,4 @@
-"""What a stub says of a module that the Thrift compiler made: structs, exceptions, enums and constants."""
+"""The schema of a generated module, for its stub: structs, exceptions, enums and constants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .types import BadSpecError, MemberNames, ScalarType, Type, read_type
 if TYPE_CHECKING:
     from types import ModuleType
 
-#: What an enum has beside its members, unless it was made with `py:enum`.
+#: Attributes of an enum besides its members, unless it was generated with `py:enum`.
 ENUM_TABLES: Final = ("_VALUES_TO_NAMES", "_NAMES_TO_VALUES")
 
 
@@ -27,7 +27,7 @@ class Field(NamedTuple):
         name: Its attribute, and the argument of the constructor.
         type: The type of its value if it is set.
         required: Whether a struct without it can't be put.
-        default: What the constructor sets if nothing is given: nothing (`None`), a value (`...`), or a value
+        default: What the constructor sets if no value is given: nothing (`None`), a value (`...`), or a value
             that can't be put (empty).
     """
 
@@ -38,7 +38,7 @@ class Field(NamedTuple):
 
 
 class Struct(NamedTuple):
-    """A struct, a union, which generated code doesn't set apart, or an exception."""
+    """A struct, an exception, or a union (which looks like a struct in generated code)."""
 
     name: str
     fields: tuple[Field, ...]
@@ -67,14 +67,14 @@ Definition: TypeAlias = Struct | Enum | Constant
 
 
 class Schema(NamedTuple):
-    """What a module holds.
+    """The definitions of a module.
 
     Attributes:
         module: Its name.
         is_package: Whether it is a package.
         definitions: What it defines, in the order of the source.
-        reexports: The modules, relative to this one's package, whose names are also in this one.
-        imported: Names of types that it has from other modules.
+        reexports: The modules, relative to this one's package, whose names it re-exports.
+        imported: Names of types imported from other modules.
     """
 
     module: str
@@ -85,10 +85,10 @@ class Schema(NamedTuple):
 
 
 def read_schema(module: ModuleType) -> Schema:
-    """Return what a module holds.
+    """Return the schema of a module.
 
     Raises:
-        ConfigurationError: Its source isn't available, it has no Thrift types, or it has something else that
+        ConfigurationError: Its source isn't available, it has no Thrift types, or it has other names that
             a stub would hide.
     """
     tree = _parse(module)
@@ -129,7 +129,7 @@ def _is_generated(value: object) -> bool:
 
 def _parse(module: ModuleType) -> ast.Module:
     try:
-        # Not by `inspect.getsource`, which may have an older text.
+        # `inspect.getsource` may return an older text.
         return ast.parse(Path(str(module.__file__)).read_bytes())
     except (OSError, SyntaxError, ValueError) as exc:
         raise ConfigurationError(
@@ -139,7 +139,7 @@ def _parse(module: ModuleType) -> ast.Module:
 
 
 def _read_class(module: ModuleType, node: ast.ClassDef) -> Struct | Enum | None:
-    """Return what a class is; None if the Thrift compiler makes no such class."""
+    """Return the schema of a class; None if the Thrift compiler generates no such class."""
     found: object = getattr(module, node.name, None)
     if not isinstance(found, type):
         return None
@@ -171,7 +171,7 @@ def _read_fields(cls: type, spec: tuple[object, ...], source: ClassSource) -> tu
     """Return the fields of a struct in the order of its constructor.
 
     Raises:
-        BadSpecError: The Thrift compiler makes no such spec.
+        BadSpecError: The Thrift compiler generates no such spec.
     """
     types: dict[str, tuple[str, Type, object]] = {}
     for entry in cast("tuple[tuple[object, ...] | None, ...]", spec):
@@ -196,14 +196,14 @@ def _read_fields(cls: type, spec: tuple[object, ...], source: ClassSource) -> tu
 
 
 def _default(found: Type, default: object, *, required: bool) -> str:
-    # Such a field is written by the name of a member, but its default is the member.
+    # Such a field takes the name of a member, but its default is the member.
     if (default is None and required) or (isinstance(found, MemberNames) and isinstance(default, enum.Enum)):
         return ""
     return "None" if default is None else "..."
 
 
 def _read_constants(module: ModuleType, node: ast.Assign | ast.AnnAssign) -> list[Constant]:
-    """Return the constants that a statement defines, without what the compiler needs for itself."""
+    """Return the constants that a statement defines, except those of the compiler itself."""
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     names = [target.id for target in targets if isinstance(target, ast.Name)]
     # `all_structs` is deleted at the end of the module.

@@ -1,6 +1,6 @@
-"""What the source of a generated class says beyond its `thrift_spec`: enums, and which fields are required.
+"""What the source of a generated class adds to its `thrift_spec`: enums, and which fields are required.
 
-It reads the methods as the Thrift compiler writes them. Where it finds nothing, it assumes the general case:
+It reads the methods as the Thrift compiler writes them. If it finds nothing, it assumes the general case:
 a number rather than an enum, an optional field rather than a required one.
 """
 
@@ -34,7 +34,7 @@ class ClassSource:
     """The methods of one class.
 
     Args:
-        module: The module of the class, in which names are looked up.
+        module: The module of the class, in which its names are resolved.
         node: The class in the source of that module.
     """
 
@@ -43,10 +43,10 @@ class ClassSource:
         self._methods = {child.name: child for child in node.body if isinstance(child, ast.FunctionDef)}
 
     def leaves(self, field_id: int, name: str) -> list[Leaf]:
-        """Return what is known of each i32 in a field, in the order of writing; empty for numbers."""
+        """Return what is known about the i32s in a field, in the order of writing; empty for numbers."""
         if "read" in self._methods:
             return [leaf for statement in self._reading(field_id) for leaf in self._leaves(statement)]
-        # With `dynamic` the class has no `read`. Later compilers convert what is assigned to an enum's field.
+        # With `dynamic` the class has no `read`. Later compilers convert values assigned to an enum field.
         for method in ("__setattr__", "__init__"):
             for statement in self._methods[method].body if method in self._methods else ():
                 if isinstance(statement, (ast.If, ast.Expr)) and _mentions(statement, name):
@@ -56,7 +56,7 @@ class ClassSource:
         return []
 
     def is_required(self, name: str) -> bool:
-        """Say whether `validate` rejects a struct that lacks a field."""
+        """Return whether `validate` rejects a struct that lacks a field."""
         validate = self._methods.get("validate")
         wanted = f"self.{name} is None"
         return validate is not None and any(
@@ -83,7 +83,7 @@ class ClassSource:
         return []
 
     def _leaves(self, node: ast.AST) -> Iterator[Leaf]:
-        """Find what reads an i32, in the order of the source: a number, a member of an enum, or its name."""
+        """Find the reads of i32, in source order: a number, an enum member, or its name."""
         if isinstance(node, ast.Attribute) and node.attr == "name" and (cls := self._enum_read(node.value)):
             yield Leaf(cls, by_name=True)
         elif cls := self._enum_read(node):
@@ -100,7 +100,7 @@ class ClassSource:
         return None
 
     def _enum(self, node: ast.expr) -> type[enum.Enum] | None:
-        """Return the enum that an expression names, if it does."""
+        """Return the enum that an expression names, or None."""
         value: object = self._module
         for name in ast.unparse(node).split("."):
             value = getattr(value, name, None)

@@ -1,7 +1,7 @@
-"""A schema as the text of a stub file.
+"""Writes the stub file of a schema.
 
-In a class and in a module, a name of the schema hides the builtin and the class of the same name. So each
-name that a type is written with is checked, and written in another way if the schema has it too.
+In a class or module, a name of the schema hides the builtin or class of the same name. So each name used in
+a type is checked, and written in another way if the schema has it too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .types import Container, MemberNames, Reference, ScalarType, Type
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: First line of each stub: by it a later run knows that it may replace the file.
+#: First line of each stub; a later run recognises by it that it may replace the file.
 MARK: Final = "# Written by the command thrift-stubs, which replaces this file when it runs again."
 
 #: Modules of names that aren't builtins.
@@ -34,7 +34,7 @@ def stub_text(schema: Schema) -> str:
 
 
 def modules_of(schema: Schema) -> set[str]:
-    """Return the names of the modules whose types a schema uses; its own may be among them."""
+    """Return the names of the modules whose types a schema uses; possibly including its own."""
     writer = _StubWriter(schema)
     writer.text()
     return set(writer.modules)
@@ -52,9 +52,9 @@ class _StubWriter:
             for field in struct.fields
         }
         members = {name for kind in schema.definitions if isinstance(kind, Enum) for name in kind.members}
-        #: Names that mean something else inside a class.
+        #: Names with another meaning inside a class.
         self._inside = fields | members | {"read", "write", "validate", "thrift_spec", *ENUM_TABLES}
-        #: Names that mean something else in the module.
+        #: Names with another meaning in the module.
         self._outside = {definition.name for definition in schema.definitions} | schema.imported
         self._imports: dict[str, None] = {}
         self._aliases: dict[str, None] = {}
@@ -64,7 +64,8 @@ class _StubWriter:
         """Return the stub."""
         body = [line for definition in self._schema.definitions for line in ("", *self._define(definition))]
         stars = [f"from {module} import *" for module in self._schema.reexports]
-        # A stub may name what follows; run as Python, which tests do, the aliases need their classes first.
+        # A stub may refer to later names, but tests run it as Python, and then aliases need their classes
+        # first.
         lines = [MARK, *sorted(self._imports), *stars, *body, *self._aliases]
         return "\n".join(lines) + "\n"
 
@@ -114,7 +115,7 @@ class _StubWriter:
         }
         for name, signature in methods.items():
             if name not in struct.writes or name in names:
-                continue  # a field of that name takes the method's place, and such a struct can't be put
+                continue  # a field of that name hides the method, and such a struct can't be put
             if name == "read" and struct.frozen:
                 yield f"    @{self._name('classmethod')}"
                 yield f"    def read(cls, iprot: {any_}) -> {self._own(struct.name)}: ..."
@@ -145,7 +146,7 @@ class _StubWriter:
         return f"{alias}.{found.cls.__name__}"
 
     def _own(self, name: str) -> str:
-        """Return a class of this module as a type is written with it."""
+        """Return how a type refers to a class of this module."""
         if name not in self._inside:
             return name
         alias = self._unused(name)
@@ -153,7 +154,7 @@ class _StubWriter:
         return alias
 
     def _name(self, name: str) -> str:
-        """Return a name of Python as it can be used, and import it if that is needed."""
+        """Return how to refer to a Python name, and import it if needed."""
         module = _MODULES.get(name, "builtins")
         if name in self._inside or name in self._outside:
             alias = self._unused(module)
@@ -166,7 +167,7 @@ class _StubWriter:
     def _unused(self, name: str) -> str:
         alias = f"_{name}"
         while alias in self._inside or alias in self._outside:
-            alias += "_"  # in front, two would make it a private name of the class
+            alias += "_"  # leading underscores would make it a private name of the class
         return alias
 
     def _type_of(self, value: object) -> str:

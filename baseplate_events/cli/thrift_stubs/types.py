@@ -1,7 +1,7 @@
-"""Types of Thrift fields: read from a `thrift_spec`, which has everything but enums.
+"""Types of Thrift fields, from a `thrift_spec`, which has everything except enums.
 
-In the spec an enum is an i32. Which enum it is, and whether a field holds its members or their names, is in
-the methods beside the spec (`source.py`).
+In the spec an enum is an i32. The methods (`source.py`) show which enum it is, and whether a field holds its
+members or their names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SCALARS: Final = {2: "bool", 3: "int", 4: "float", 6: "int", 8: "int", 10: "int
 
 
 class ScalarType(NamedTuple):
-    """A type of Python, by its name; `Any` if it isn't known, `NoReturn` if it has no value."""
+    """A type of Python, by its name; `Any` if unknown, `NoReturn` if it has no value."""
 
     name: str
 
@@ -39,7 +39,7 @@ class MemberNames(NamedTuple):
 
 
 class Container(NamedTuple):
-    """A list, set or map, by its name in Python, and the types of what is in it."""
+    """A list, set or map, by its name in Python, and the types of its items."""
 
     name: str
     items: tuple[Type, ...]
@@ -49,7 +49,7 @@ Type: TypeAlias = "ScalarType | Reference | MemberNames | Container"
 
 
 class Leaf(NamedTuple):
-    """What the methods of a class say about one i32 of a field.
+    """What the methods of a class show about one i32 of a field.
 
     Attributes:
         enum: The enum that it stands for; None for a number.
@@ -60,25 +60,25 @@ class Leaf(NamedTuple):
     by_name: bool = False
 
 
-#: How a map's key, a set's item and so on are written: without a struct, a list or a map in them.
+#: The type of a key or item that JSON can't represent, such as a struct as a map's key.
 _NO_VALUE: Final = ScalarType("NoReturn")
 
 
 class BadSpecError(ValueError):
-    """Raised if a `thrift_spec` isn't as the Thrift compiler makes it."""
+    """Raised if a `thrift_spec` isn't as the Thrift compiler generates it."""
 
 
 def read_type(wire_type: object, inner: object, leaves: Iterable[Leaf]) -> Type:
-    """Return the type of a field, or of what a container holds.
+    """Return the type of a field, or of the items of a container.
 
     Args:
         wire_type: Its number.
-        inner: What the spec has beside that.
-        leaves: What is known of each i32 in it, in the order of writing; if there are fewer, the others are
-            numbers.
+        inner: The rest of the spec entry.
+        leaves: What is known about each i32 in it, in the order of writing; if there are fewer, the others
+            are plain numbers.
 
     Raises:
-        BadSpecError: The Thrift compiler makes no such spec.
+        BadSpecError: The Thrift compiler generates no such spec.
     """
     return _read_type(wire_type, inner, deque(leaves))
 
@@ -101,7 +101,7 @@ def _read_type(wire_type: object, inner: object, leaves: deque[Leaf]) -> Type:
     if wire_type == MAP:
         key_type, key_inner, value_type, value_inner = _items(inner, 4)
         key = _read_type(key_type, key_inner, leaves)
-        # TJSON has no place for such keys: only an empty map can be put.
+        # TJSON allows no such keys: only an empty map can be put.
         key = _NO_VALUE if key_type in (STRUCT, LIST, SET, MAP) else key
         return Container("dict", (key, _read_type(value_type, value_inner, leaves)))
     if wire_type == STRING and inner == "BINARY":
@@ -125,5 +125,5 @@ def _items(inner: object, size: int) -> Sequence[object]:
 
 
 def _is_immutable(inner: object, position: int) -> bool:
-    """Say whether a container has `python.immutable`; old specs have no place for that."""
+    """Return whether a container has `python.immutable`; old specs don't record it."""
     return len(items := cast("Sequence[object]", inner)) > position and items[position] is True

@@ -1,9 +1,9 @@
-"""The ledger: which records are in which batch, which have found their fate, and the dead letters.
+"""The ledger: which records are in which batch, which are done, and the dead letters.
 
-One SQLite file. The publisher writes to it; commands read and delete dead letters meanwhile.
+One SQLite file. The publisher writes to it; commands may read and delete dead letters at the same time.
 
-    ledger     `Ledger`: what is in memory, how the file follows it, and what happens if that fails
-    rows       the tables, and how values become rows with a CRC; pure
+    ledger     `Ledger`: the state in memory, the file that mirrors it, and what happens on errors
+    rows       the tables, and the conversion of values to rows with a CRC; pure
     file       creates and opens the file, checks it, and keeps a damaged one aside
-    letters    dead letters: the publisher's part, and `LetterFile` for commands
+    letters    dead letters: for the publisher, and `LetterFile` for commands
 """

@@ -1,14 +1,14 @@
-"""The file of the ledger: created safely, checked before it is trusted, and kept aside if it is damaged.
+"""The file of the ledger: created safely, checked before use, and kept aside if damaged.
 
-1. A ledger appears whole: it is made under another name and renamed. So an empty file is damage.
-2. The file isn't followed through a link, has the mode that was asked for, and exactly the schema of `rows`.
+1. A ledger appears whole: it is created under another name and renamed. So an empty file is damaged.
+2. Symbolic links aren't followed. The file has the requested mode, and exactly the schema of `rows`.
 3. A damaged or foreign file is renamed to `PATH.damaged-N`, with its journal. The newest three are kept.
-4. A ledger of a later schema is refused, not kept aside: a new one would hide its dead letters, and deliver
-   again what is in the spool. A refusal loses nothing, as services go on filling the spool.
-5. The journal mode is PERSIST. It maps no memory, so that a full disk or someone who cuts a file can't end
-   the process by SIGBUS, and it works on every file system. Its journal keeps its room on the disk, so that a
-   full disk still takes most changes. A killed process loses nothing. Without `sync`, a power cut can damage
-   the file, which costs duplicates and the dead letters; with it, nothing that was recorded.
+4. A ledger of a later schema is refused, not kept aside: a new ledger would hide its dead letters, and the
+   spool's events would be delivered again. Refusing loses nothing, since services go on filling the spool.
+5. The journal mode is PERSIST. It maps no memory, so that neither a full disk nor a truncated file can kill
+   the process by SIGBUS, and it works on every file system. The journal keeps its space on the disk, so that
+   a full disk still accepts most changes. A killed process loses nothing. Without `sync`, a power cut can
+   damage the file, which costs duplicates and the dead letters; with it, nothing recorded is lost.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from .rows import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, DamagedLedgerError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-#: The name of a ledger in the folder of a spool, and of one that has dead letters only.
+#: File names of the ledger in the folder of a spool, and of one with dead letters only.
 SPOOL_NAME: Final = "ledger.sqlite"
 LETTERS_NAME: Final = "dead-letters.sqlite"
 
-#: Damaged files that are kept.
+#: How many damaged files are kept.
 KEPT_ASIDE: Final = 3
 
-#: What SQLite puts beside the file; it belongs to it when it is kept aside.
+#: Suffix of SQLite's journal, which is kept aside with the file.
 JOURNAL: Final = "-journal"
 
-#: How a file begins that SQLite made, and where its versions to write and to read are; 1 means a rollback
+#: First bytes of an SQLite file, and the offsets of its write and read versions; 1 means a rollback
 #: journal. See https://sqlite.org/fileformat.html.
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 20
 _FORMATS: Final = b"\1\1"
 
-#: How SQLite's messages begin that mean damage and have no error class of their own.
+#: Prefixes of SQLite messages that mean damage but have no error class of their own.
 _SIGNS_OF_DAMAGE: Final = ("no such ", "malformed ", "unsupported file format", "Could not decode")
 
 
@@ -68,27 +68,27 @@ class LedgerVersionError(LedgerError):
     """Raised when the ledger was written by a later release, whose schema this one doesn't know."""
 
 
-#: What the file may raise: locked, full, read-only, failing disk, no memory, damaged, replaced by another.
-TROUBLE: Final = (
-    *(sqlite3.Error, OSError, MemoryError, UnicodeDecodeError),  # the last for a message that isn't UTF-8
+#: Errors of the file: locked, full, read-only or failing disk, no memory, damaged, replaced by another.
+LEDGER_ERRORS: Final = (
+    *(sqlite3.Error, OSError, MemoryError, UnicodeDecodeError),  # for an SQLite message that isn't UTF-8
     *(DamagedLedgerError, LedgerVersionError),
 )
 
 
 def connect(path: str, *, patience: float, sync: bool, journal_limit: int) -> sqlite3.Connection:
-    """Open a ledger that is there.
+    """Open an existing ledger.
 
-    Closing its header's descriptor ends the locks of this process on it, so nothing here may hold one.
+    Closing the descriptor of its header releases this process's locks on it, so none may be held.
 
     Args:
-        path: Where it is.
+        path: Its path.
         patience: Seconds to wait for a lock of another process, each time.
-        sync: Whether transactions are forced onto the disk.
-        journal_limit: Bytes of the journal that may stay after a transaction.
+        sync: Whether transactions are synced to the disk.
+        journal_limit: Bytes of the journal to keep after a transaction.
 
     Raises:
-        FileNotFoundError: It isn't there.
-        DamagedLedgerError: It is damaged, or no ledger.
+        FileNotFoundError: It doesn't exist.
+        DamagedLedgerError: It is damaged, or isn't a ledger.
         LedgerVersionError: It is of a later schema.
         OSError: It can't be opened.
         sqlite3.Error: Likewise, or it is locked.
@@ -116,20 +116,20 @@ def connect(path: str, *, patience: float, sync: bool, journal_limit: int) -> sq
 
 
 def create(path: str, mode: int, *, sync: bool) -> None:
-    """Make an empty ledger; what is left of another one's journal is deleted.
+    """Create an empty ledger; a leftover journal of another one is deleted.
 
     Raises:
-        OSError: The disk is full or fails. There is no ledger, or a whole one.
+        OSError: The disk is full or fails. Afterwards there is either no ledger or a whole one.
         sqlite3.Error: Likewise.
     """
-    temporary = f"{path}.part"  # not .new, which is a segment to be
+    temporary = f"{path}.part"  # not .new, which means an unpublished segment
     for name in (temporary, temporary + JOURNAL, path + JOURNAL):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108 - beside the other calls of `os`
     os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
     try:
         with contextlib.closing(_connect(temporary, 0.0)) as connection:
-            connection.execute("PRAGMA journal_mode = OFF")  # if this fails, the file goes
+            connection.execute("PRAGMA journal_mode = OFF")  # if this fails, the file is deleted
             connection.execute(f"PRAGMA synchronous = {'FULL' if sync else 'OFF'}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             with transaction(connection):
@@ -153,7 +153,7 @@ def create(path: str, mode: int, *, sync: bool) -> None:
 
 
 def keep_aside(path: str) -> str:
-    """Rename a damaged file, delete what was kept before if that is too much, and return the new path.
+    """Rename a damaged file, delete the oldest ones kept before, and return the new path.
 
     Raises:
         OSError: It couldn't be renamed.
@@ -175,20 +175,20 @@ def keep_aside(path: str) -> str:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Make what is done within a transaction: all of it, or after an exception nothing."""
+    """Run the block as a transaction, which is rolled back after an exception."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # some errors have ended it already
+        with contextlib.suppress(sqlite3.Error):  # some errors have already ended it
             connection.execute("ROLLBACK")
         raise
 
 
 @contextlib.contextmanager
 def finding_damage() -> Generator[None]:
-    """Translate what SQLite raises for a damaged file.
+    """Translate the errors of SQLite for a damaged file.
 
     Raises:
         DamagedLedgerError: It is damaged.
@@ -202,9 +202,9 @@ def finding_damage() -> Generator[None]:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error says that the file is damaged, rather than locked, full or out of reach."""
-    # `sqlite_errorcode` is new in 3.11. Python has no class of its own for SQLITE_CORRUPT and SQLITE_NOTADB.
-    # A message that quotes a damaged name isn't UTF-8, and `sqlite3` fails to raise its own error.
+    """Return whether an error means that the file is damaged, rather than locked, full or inaccessible."""
+    # `sqlite_errorcode` is new in 3.11, and there is no class for SQLITE_CORRUPT and SQLITE_NOTADB. A message
+    # that quotes a damaged name isn't UTF-8, so that `sqlite3` fails to raise its own error.
     damage = (DamagedLedgerError, UnicodeDecodeError)
     return isinstance(error, damage) or type(error) is sqlite3.DatabaseError
 
@@ -215,7 +215,7 @@ def _connect(path: str, patience: float) -> sqlite3.Connection:
         uri=True,
         timeout=patience,
         isolation_level=None,
-        check_same_thread=False,  # it is opened in one thread and used in another, one at a time
+        check_same_thread=False,  # opened in one thread and used in another, one at a time
     )
     for setting in ("trusted_schema = OFF", "mmap_size = 0", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {setting}").fetchall()
@@ -223,20 +223,20 @@ def _connect(path: str, patience: float) -> sqlite3.Connection:
 
 
 def _check_schema(connection: sqlite3.Connection, path: str) -> None:
-    """Check that a file is a ledger of this schema. Whether its tables are whole shows when they are read."""
+    """Check that a file is a ledger of this schema. Damage within its tables shows when they are read."""
     (identity,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     written_by = connection.execute("SELECT version, release FROM written_by").fetchall()
     if identity != APPLICATION_ID or not version or [version] != [row[0] for row in written_by]:
-        raise DamagedLedgerError("isn't a ledger, or doesn't say which release wrote it")
+        raise DamagedLedgerError("isn't a ledger, or doesn't contain the release that wrote it")
     if version > SCHEMA_VERSION:
         release = written_by[0][1]
         raise LedgerVersionError(
             path,
-            f"was written by release {release!a} (schema {version}), and release {__version__} knows schema "
-            f"{SCHEMA_VERSION}; run release {release!a} or later, or move the file away: then its dead "
-            "letters are out of reach, and events of the spool may be delivered twice",
+            f"was written by release {release!a} (schema {version}), but release {__version__} knows only "
+            f"schema {SCHEMA_VERSION}; run release {release!a} or later, or move the file away, which makes "
+            "its dead letters inaccessible and may deliver events of the spool twice",
         )
     query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'sqlite_sequence'"
     if {sql for (sql,) in connection.execute(query).fetchall()} != set(SCHEMA):
-        raise DamagedLedgerError("has other tables than a ledger")
+        raise DamagedLedgerError("has tables other than those of a ledger")

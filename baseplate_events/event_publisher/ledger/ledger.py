@@ -1,16 +1,17 @@
-"""The publisher's ledger: its state in memory, the file that follows it, and what happens if that fails.
+"""The publisher's ledger: its state in memory, the file that mirrors it, and what happens if the file fails.
 
     enter ──▶ unfinished ──finish──▶ resolved ──▶ the segment is deleted ──▶ forget
                │   ▲
                └───┘ enter (another record), replace (by the parts of a split)
 
-1. *Delivery outranks bookkeeping.* What this run knows is in memory. If the file can't be written, `error`
-   says why, and memory goes on. `retry` writes all of it in one transaction as soon as that works, at pauses
-   from 0.1 to 30 seconds. A kill meanwhile duplicates events and loses none.
-2. Only what has dead letters may fail: the letters and the end of their events are one transaction.
-3. Memory is small: what is resolved of a segment is few ranges, at most one more than the unfinished spans.
-4. A file that is damaged, deleted or replaced while it is open gets a successor at the next write, with all
-   that is in memory. Its dead letters are in the file that was kept aside, if there is one.
+1. *Delivery outranks bookkeeping.* The state of this run is in memory. If the file can't be written, `error`
+   says why, and the publisher goes on in memory. `retry` writes the whole state in one transaction as soon as
+   that works, at pauses from 0.1 to 30 seconds. A kill before that duplicates events and loses none.
+2. Only a change with dead letters may fail: the letters and the end of their events are one transaction.
+3. Memory is small: the resolved parts of a segment are few ranges, at most one more than the unfinished
+   spans.
+4. A file that is damaged, deleted or replaced while it is open is recreated at the next write, with the whole
+   state. Its dead letters are in the file that was kept aside, if there is one.
 5. At the start, a file that can't be trusted or read means an empty ledger: everything in the spool counts as
    new, which duplicates events.
 """
@@ -28,7 +29,7 @@ from ..policy.byte_ranges import ByteRanges
 from ..policy.span import spans_without
 from .file import (
     JOURNAL,
-    TROUBLE,
+    LEDGER_ERRORS,
     LedgerError,
     LedgerVersionError,
     connect,
@@ -58,32 +59,32 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds until a file that failed is tried again: after the first failure, and at most.
+#: Seconds until a failed file is retried: the first and the longest pause.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 30.0
 
-#: Failures in a row that aren't logged if they are due to a lock, which a command has for a moment.
+#: Consecutive failures that aren't logged if they are due to a lock, which a command may hold briefly.
 _QUIET_FAILURES: Final = 4
 
-#: Seconds to wait for a lock at the start, when nothing is delivered yet.
+#: Seconds to wait for a lock at the start, before anything is delivered.
 _START_PATIENCE: Final = 5.0
 
-#: Bytes of the journal that stay after a transaction.
+#: Bytes of the journal to keep after a transaction.
 _JOURNAL_LIMIT: Final = 256 * 1024
 
 
 class Ledger:
-    """The memory of a publisher, across kills; a `Journal`. Used by one thread at a time.
+    """The publisher's record of its batches, which survives kills; a `Journal`. Used by one thread at a time.
 
-    Without a spool, batches have no spans: then nothing is entered, and the file has dead letters only.
+    Without a spool, batches have no spans: then nothing is entered, and the file contains only dead letters.
 
     Args:
-        path: The file. Its folder must be there, and a publisher must be alone in using it.
-        clock: Gives the seconds of the monotonic clock.
-        wall_time: Gives the seconds since 1970.
-        mode: Permission bits of the file: 0600, or 0660 in a folder that a group shares.
-        sync: Whether each change is forced onto the disk.
-        max_letters_size: Bytes of all dead letters at most; beyond that the oldest are dropped.
+        path: The file. Its folder must exist, and no other publisher may use it.
+        clock: The monotonic clock, in seconds.
+        wall_time: The wall clock, in seconds since 1970.
+        mode: Permission bits of the file: 0600, or 0660 in a folder shared with a group.
+        sync: Whether each change is synced to the disk.
+        max_letters_size: Most bytes of all dead letters; beyond that the oldest are dropped.
         queue_name: NAME of the queue whose events become dead letters.
 
     Raises:
@@ -91,11 +92,11 @@ class Ledger:
 
     Attributes:
         path: The file.
-        error: Why the file can't be written; None while it can.
-        retry_at: When the file is tried again, in seconds of the monotonic clock, if there is an error.
-        start_problem: What was wrong with the file at the start, to be logged as an error; None if nothing.
-        is_new: Whether there was no file at the start, as at the first of all.
-        letters_dropped: How many dead letters were dropped to make room, since the start.
+        error: Why the file can't be written, or None.
+        retry_at: When to retry the file after an error, in monotonic seconds.
+        start_problem: The problem of the file at the start, to be logged as an error; None if there was none.
+        is_new: Whether there was no file at the start, as at the very first start.
+        letters_dropped: How many dead letters were dropped to make room since the start.
     """
 
     def __init__(
@@ -121,12 +122,12 @@ class Ledger:
         self._sync = sync
         self._max_letters_size = max_letters_size
         self._queue_name = queue_name
-        self._connection: sqlite3.Connection | None = None  # None exactly if there is an error
+        self._connection: sqlite3.Connection | None = None  # None if and only if there is an error
         self._is_started = False
-        self._was_there = False  # since it was last found missing
+        self._was_there = False  # whether the file existed, since it was last found missing
         self._letters = (0, 0)
-        self._damage: str | None = None  # how the file turned out to be damaged while it was open
-        self._failures = 0  # in a row
+        self._damage: str | None = None  # the damage found while the file was open
+        self._failures = 0  # consecutive
         self._is_logged = False
         self._batches: dict[tuple[int, int], EnteredBatch] = {}
         self._resolved: dict[bytes, ByteRanges] = {}
@@ -134,35 +135,35 @@ class Ledger:
             self._open(_START_PATIENCE)
         except LedgerVersionError:
             raise
-        except TROUBLE as exc:
+        except LEDGER_ERRORS as exc:
             self._fail(exc)
             self._report(f"can't be read: {self.error}; events of the spool may be delivered again")
         self._is_started = True
 
     @property
     def letters(self) -> tuple[int, int]:
-        """How many dead letters are in the file, and their bytes, at the last look that was possible."""
+        """How many dead letters are in the file, and their bytes, when last read successfully."""
         if self._connection is not None:
-            with contextlib.suppress(*TROUBLE):
+            with contextlib.suppress(*LEDGER_ERRORS):
                 self._letters = totals(self._connection)
         return self._letters
 
     @property
     def last_number(self) -> int:
-        """The greatest number of an unfinished batch, or 0; at the start, new batches need greater ones."""
+        """The greatest number of an unfinished batch, or 0; new batches need greater numbers."""
         return max((number for number, _ in self._batches), default=0)
 
     def unfinished(self) -> list[EnteredBatch]:
-        """Return the batches that have no fate yet, in their order, with records as this run has them."""
+        """Return the unfinished batches in order, with the records of this run."""
         return [self._batches[order] for order in sorted(self._batches)]
 
     def resolved(self, identity: bytes) -> list[tuple[int, int]]:
-        """Return where in a segment events have found their fate: few pairs of start and end, ascending."""
+        """Return the resolved ranges of a segment: few pairs of start and end, ascending."""
         ranges = self._resolved.get(identity)
         return ranges.pairs() if ranges is not None else []
 
     def enter(self, batch: EnteredBatch) -> None:
-        """Write a batch down before its first attempt, or again with another record; see `Journal`."""
+        """Enter a batch before its first attempt, or again with a changed record; see `Journal`."""
         if batch.spans:
             self._batches[batch.order] = batch
             self._write([put_batch(batch)])
@@ -195,7 +196,7 @@ class Ledger:
         return self._settle(spans, letters, [])
 
     def relocate(self, batches: Sequence[EnteredBatch], left: Sequence[Span]) -> None:
-        """Change the places of batches that are entered, and end the places that their events have left."""
+        """Change the places of entered batches, and resolve their former places."""
         self._batches.update((batch.order, batch) for batch in batches)
         self._settle(left, (), list(map(put_batch, batches)))
 
@@ -206,12 +207,12 @@ class Ledger:
             self._write([(DELETE_SEGMENT, (identity,)) for identity in gone])
 
     def retain(self, identities: Collection[bytes] | None) -> None:
-        """Forget all segments but these, and batches with spans in others. To be called once, at the start.
+        """Forget all segments except these, and batches with spans in others. Call it once, at the start.
 
-        What such a batch has in segments that are there counts as new.
+        The events of such a batch in existing segments count as new.
 
         Args:
-            identities: The segments that are there; None if that isn't known: then nothing is forgotten.
+            identities: The existing segments; None if unknown: then nothing is forgotten.
         """
         if identities is None:
             return
@@ -222,12 +223,12 @@ class Ledger:
         self.forget([identity for identity in self._resolved if identity not in identities])
 
     def retry(self) -> None:
-        """Write what couldn't be written, if `retry_at` has come; every change does this too."""
+        """Write pending changes if `retry_at` has passed; every change does this too."""
         if self.error is not None:
             self._write([])
 
     def close(self) -> None:
-        """Write what couldn't be written, if that works now, and close the file; again does nothing."""
+        """Try to write pending changes, and close the file; a second call does nothing."""
         if self.retry_at < math.inf:
             self.retry_at = -math.inf
             self.retry()
@@ -237,7 +238,7 @@ class Ledger:
     def _settle(
         self, spans: Sequence[Span], letters: Sequence[DeadLetter], statements: list[Statement]
     ) -> int:
-        """Count spans as resolved. With letters, that may fail; then nothing has changed."""
+        """Mark spans as resolved. With letters this may fail; then nothing has changed."""
         changed: dict[bytes, ByteRanges] = {}
         for identity, start, end in spans:
             if identity not in changed:
@@ -248,7 +249,7 @@ class Ledger:
         return dropped
 
     def _write(self, statements: Sequence[Statement], letters: Sequence[DeadLetter] = ()) -> int:
-        """Let the file follow a change, and write letters; return how many were dropped.
+        """Write a change and letters to the file; return how many letters were dropped.
 
         Raises:
             LedgerError: The letters can't be written.
@@ -257,8 +258,8 @@ class Ledger:
         while is_due:
             try:
                 dropped = self._transact(statements, letters)
-            except TROUBLE as exc:
-                # If it was open, it may be gone or damaged: go on at once in a new file.
+            except LEDGER_ERRORS as exc:
+                # An open file may be gone or damaged: go on immediately in a new one.
                 is_due = self.error is None and "locked" not in str(exc)
                 self._fail(exc)
             else:
@@ -267,8 +268,8 @@ class Ledger:
                 return dropped
         self._log()
         if letters:
-            problem = f"dead letters can't be written: {self.error}; make room or correct what is wrong"
-            raise LedgerError(self.path, f"{problem}, and they are written then")
+            problem = f"dead letters can't be written: {self.error}; free space or fix the cause"
+            raise LedgerError(self.path, f"{problem}; their events are kept until then")
         return 0
 
     def _transact(self, statements: Sequence[Statement], letters: Sequence[DeadLetter]) -> int:
@@ -282,7 +283,9 @@ class Ledger:
                 *(put_segment(*item) for item in self._resolved.items()),
                 *statements,
             ]
-        if len(statements) == 1 and not letters:  # a transaction by itself, with two calls less
+        if (
+            len(statements) == 1 and not letters
+        ):  # a single statement is a transaction by itself, which saves two calls
             connection.execute(*statements[0])
             return 0
         dropped = 0
@@ -295,7 +298,7 @@ class Ledger:
         return dropped
 
     def _open(self, patience: float) -> sqlite3.Connection:
-        """Open the file; make a new one if there is none, or if it is damaged, which is then kept aside."""
+        """Open the file; create a new one if it doesn't exist or is damaged, and keep a damaged one aside."""
         damage = self._damage
         if damage is None:
             try:
@@ -307,20 +310,20 @@ class Ledger:
         if damage is not None:
             self._damage = damage
             with contextlib.suppress(FileNotFoundError):
-                self._report(f"{damage}; it is kept as {keep_aside(self.path)}, and a new one is made")
+                self._report(f"{damage}; it is kept as {keep_aside(self.path)}, and a new one is created")
         elif self._was_there:
             self._was_there = False
-            self._report("was deleted; a new one is made, and the dead letters of the old one are lost")
+            self._report("was deleted; a new one is created, and the dead letters of the old one are lost")
         create(self.path, self._mode, sync=self._sync)
         self._damage = None
         return self._attach(patience)
 
     def _attach(self, patience: float) -> sqlite3.Connection:
-        """Open a file that is there; at the start, read what earlier runs wrote."""
+        """Open an existing file; at the start, load the state of earlier runs."""
         connection = connect(self.path, patience=patience, sync=self._sync, journal_limit=_JOURNAL_LIMIT)
         try:
             for path in (self.path, self.path + JOURNAL):
-                with contextlib.suppress(OSError):  # there may be no journal, or it is another user's
+                with contextlib.suppress(OSError):  # the journal may not exist, or belong to another user
                     os.chmod(path, self._mode)  # noqa: PTH101 - beside the other paths
             if not self._is_started:
                 with finding_damage():
@@ -340,7 +343,7 @@ class Ledger:
         now = self._clock()
         entered = [read_batch(row, now) for row in batches]
         resolved = dict(map(read_segment, segments))
-        # A full disk is no reason not to start.
+        # A full disk must not prevent the start.
         with contextlib.suppress(sqlite3.OperationalError), transaction(connection):
             connection.execute("DELETE FROM totals")
             connection.execute("INSERT INTO totals SELECT count(*), coalesce(sum(size), 0) FROM sizes")
@@ -362,25 +365,25 @@ class Ledger:
 
     def _recover(self) -> None:
         if self._is_logged:
-            logger.warning("the ledger %s is written again", self.path)
+            logger.warning("the ledger %s can be written again", self.path)
         self.error = None
         self._failures = 0
         self._is_logged = False
 
     def _log(self) -> None:
-        """Log once that the file can't be written, unless a command has it locked for a moment."""
+        """Log once that the file can't be written, unless a command holds its lock briefly."""
         is_brief = "locked" in str(self.error) and self._failures <= _QUIET_FAILURES
         if not self._is_logged and not is_brief:
             self._is_logged = True
             logger.error(
-                "the ledger %s can't be written: %s; events are delivered nevertheless, and a crash may "
+                "the ledger %s can't be written: %s; events are still delivered, but a crash may "
                 "deliver some of them twice",
                 self.path,
                 self.error,
             )
 
     def _report(self, problem: str) -> None:
-        """Say what is wrong with the file: at the start by `start_problem`, later in the log."""
+        """Report a problem of the file: at the start in `start_problem`, later in the log."""
         if self._is_started:
             logger.error("the ledger %s %s", self.path, problem)
         else:

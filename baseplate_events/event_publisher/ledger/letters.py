@@ -1,12 +1,12 @@
-"""Dead letters in a ledger: written by its publisher, and looked after by commands while that runs.
+"""Dead letters in a ledger: written by the publisher; commands read, replay and delete them while it runs.
 
 1. The publisher writes a letter in the transaction that finishes its event. Commands only delete letters.
-2. All letters together have at most `max_size` bytes. The oldest are dropped for a new one, which is taken
-   whatever its size. A letter's number is never given again, and later letters have greater ones.
-3. A letter that is replayed is deleted after its event was put, and before the next one is. So a replay that
-   is killed leaves at most one letter whose event was put. A lock keeps two replays apart.
-4. Commands hold no transaction while they write to a terminal or put an event, and each of theirs is short.
-5. What a command deletes is overwritten, in the file and in its journal.
+2. All letters together have at most `max_size` bytes. The oldest are dropped for a new one, which is stored
+   whatever its size. Letter numbers ascend and are never reused.
+3. A replayed letter is deleted after its event was put, and before the next one is. So a killed replay leaves
+   at most one letter whose event was put. A lock prevents two replays at the same time.
+4. Transactions of commands are short; none is open while a command writes to a terminal or puts an event.
+5. Deleted letters are overwritten, in the file and in its journal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
-from .file import TROUBLE, LedgerError, connect, finding_damage, transaction
+from .file import LEDGER_ERRORS, LedgerError, connect, finding_damage, transaction
 from .rows import DamagedLedgerError, seal, unseal
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 _Columns: TypeAlias = "tuple[float, int | None, str, str, bytes, bytes]"
 
-#: Bytes of a collector's response that a letter keeps.
+#: Bytes of a collector's response in a letter.
 MAX_EXCERPT: Final = 1_024
 
 #: Seconds that a command waits for a lock.
 _PATIENCE: Final = 5.0
 
-#: Letters that are deleted in one transaction.
+#: Letters deleted in one transaction.
 _STEP: Final = 100
 
 
@@ -45,12 +45,12 @@ class Letter(NamedTuple):
     """A dead letter.
 
     Attributes:
-        time: When its event was given up, by the wall clock, in seconds since 1970.
-        status: The HTTP status that decided it, or None.
-        queue: NAME of the queue that it came from.
+        time: When its event was given up on, by the wall clock, in seconds since 1970.
+        status: The HTTP status that was the reason, or None.
+        queue: NAME of its queue.
         reason: What was wrong.
-        excerpt: How the collector's response began.
-        event: The bytes of the event, as they were received.
+        excerpt: The beginning of the collector's response.
+        event: The bytes of the event, as received.
     """
 
     time: float
@@ -73,17 +73,17 @@ def add_letters(
         sqlite3.Error: They can't be written.
     """
     for letter in letters:
-        reason = letter.reason.encode(errors="backslashreplace")  # SQLite takes no lone surrogates
+        reason = letter.reason.encode(errors="backslashreplace")  # SQLite accepts no lone surrogates
         excerpt = letter.excerpt[:MAX_EXCERPT]
         row = seal(float(wall_time), letter.status, queue, reason.decode(), excerpt, letter.event)
         connection.execute("INSERT INTO letters VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def drop_oldest(connection: sqlite3.Connection, max_size: int) -> int:
-    """Drop the oldest letters until the rest is small enough, but never the newest; return how many.
+    """Drop the oldest letters until the rest fits, but never the newest; return how many were dropped.
 
     Raises:
-        sqlite3.Error: None is dropped, if the caller rolls back.
+        sqlite3.Error: None was dropped, if the caller rolls back.
     """
     excess = totals(connection)[1] - max_size
     count = last = 0
@@ -104,7 +104,7 @@ def totals(connection: sqlite3.Connection) -> tuple[int, int]:
     Raises:
         sqlite3.Error: They can't be read.
     """
-    query = "SELECT coalesce(sum(count), 0), coalesce(sum(size), 0) FROM totals"  # one row, whatever is there
+    query = "SELECT coalesce(sum(count), 0), coalesce(sum(size), 0) FROM totals"  # one row in any case
     return cast("tuple[int, int]", connection.execute(query).fetchone())
 
 
@@ -116,7 +116,7 @@ class LetterFile:
         patience: Seconds to wait for a lock of another process.
 
     Raises:
-        LedgerError: It isn't there, is damaged, of a later release, or can't be opened.
+        LedgerError: It doesn't exist, is damaged, was written by a later release, or can't be opened.
     """
 
     def __init__(self, path: str, *, patience: float = _PATIENCE) -> None:
@@ -128,7 +128,7 @@ class LetterFile:
             self._connection.execute("PRAGMA secure_delete = ON").fetchall()
 
     def totals(self) -> tuple[int, int]:
-        """Return how many letters there are, and the bytes that they count for.
+        """Return how many letters there are, and their accounted bytes.
 
         Raises:
             LedgerError: They can't be read.
@@ -147,7 +147,7 @@ class LetterFile:
         return [number for (number,) in rows]
 
     def read(self, number: int) -> Letter | None:
-        """Return a letter; None if there is none of that number.
+        """Return a letter; None if the number doesn't exist.
 
         Raises:
             DamagedLetterError: It isn't what the publisher wrote.
@@ -163,7 +163,7 @@ class LetterFile:
                 raise DamagedLetterError(self._path, f"letter {number} is damaged; purge it") from exc
 
     def purge(self, numbers: Sequence[int]) -> int:
-        """Delete letters, and give their room back; return how many were there.
+        """Delete letters, and free their space; return how many existed.
 
         Raises:
             LedgerError: The rest couldn't be deleted.
@@ -175,22 +175,22 @@ class LetterFile:
             with self._translated("letters can't be deleted"):
                 with transaction(self._connection):
                     deleted += self._connection.execute(query, tuple(some)).rowcount
-                # Each page is a row without columns, which the cursors of Python 3.11 don't go on after.
+                # Each page yields a row without columns, after which cursors of Python 3.11 stop.
                 self._connection.executescript("PRAGMA incremental_vacuum")
         return deleted
 
     def replay(self, numbers: Iterable[int], put: Callable[[int, bytes], bool]) -> list[int]:
-        """Give events of letters to `put`, and delete each for which it returned True before the next.
+        """Pass the events of letters to `put`; delete each letter after True, before the next put.
 
         Args:
-            numbers: Which letters; one that isn't there is skipped.
-            put: Says whether the event of a letter is safe elsewhere now. What it raises ends this.
+            numbers: The letters; missing ones are skipped.
+            put: Returns whether the event of a letter is stored elsewhere now. Its exceptions end the replay.
 
         Returns:
-            Which letters are damaged, and were left where they are.
+            The damaged letters, which were skipped.
 
         Raises:
-            LedgerError: A letter can't be read or deleted, or another command replays letters.
+            LedgerError: A letter can't be read or deleted, or another command is replaying letters.
         """
         damaged: list[int] = []
         with self._translated("can't be locked"):
@@ -206,14 +206,14 @@ class LetterFile:
                 if letter is not None and put(number, letter.event):
                     self.purge([number])
         except BlockingIOError as exc:
-            problem = "another command replays its letters; wait for its end"
+            problem = "another command is replaying its letters; wait until it has finished"
             raise LedgerError(self._path, problem) from exc
         finally:
-            os.close(handle)  # this ends the locks of SQLite too, and here it has none
+            os.close(handle)  # this also releases SQLite's locks, and none is held here
         return damaged
 
     def close(self) -> None:
-        """Close it; closing again does nothing."""
+        """Close it; a second call does nothing."""
         self._connection.close()
 
     @contextlib.contextmanager
@@ -223,7 +223,7 @@ class LetterFile:
         except LedgerError:
             raise
         except DamagedLedgerError as exc:
-            remedy = "restart its publisher, which keeps it aside and makes a new one"
+            remedy = "restart its publisher, which keeps it aside and creates a new one"
             raise LedgerError(self._path, f"{exc}; {remedy}") from exc
-        except TROUBLE as exc:
+        except LEDGER_ERRORS as exc:
             raise LedgerError(self._path, f"{problem}: {exc}") from exc

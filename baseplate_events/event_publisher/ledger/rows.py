@@ -1,12 +1,12 @@
-"""What the ledger's tables hold, and how values become rows and come back. Pure.
+"""The ledger's tables, and the conversion of values to rows and back. Pure.
 
-1. A batch is one row, and so is what is resolved of a segment, so that a change touches few pages.
-2. The last value of a row is the CRC-32 of the others. A flipped bit in a range could hide events that were
-   never delivered, so a row without the right CRC counts as damage, never as data.
-3. Moments of the monotonic clock and counts of this process mean nothing to the next one, so they aren't
-   stored. Evidence for a lone event starts over with these, which is the cautious side.
-4. `SCHEMA` and the table `written_by` are the contract with other releases. A later schema may change all but
-   `written_by`, so that any release can name the one that is needed.
+1. A batch is one row, and so are the resolved ranges of a segment, so that a change touches few pages.
+2. The last value of a row is the CRC-32 of the others. A flipped bit in a range could hide undelivered
+   events, so a row without the right CRC counts as damage, never as data.
+3. Monotonic times and counts of this process are useless to the next one, so they aren't stored. Evidence
+   against a lone event then starts at zero, which is the safe side.
+4. `SCHEMA` and the table `written_by` are the contract with other releases. A later schema may change
+   everything except `written_by`, so that any release can name the one that is needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ APPLICATION_ID: Final = 0x62706C65
 #: Version of the schema (SQLite's `user_version`, and in `written_by`).
 SCHEMA_VERSION: Final = 1
 
-#: Bytes that a letter counts for besides its event, reason and excerpt: its row, and a share of the pages.
+#: Bytes accounted per letter besides its event, reason and excerpt: its row, and a share of the pages.
 OVERHEAD: Final = 64
 
-#: All that is in `sqlite_master`. The triggers keep `totals` right, whoever deletes letters. The bytes that a
-#: letter counts for aren't stored, since a flipped bit there could drop other letters.
+#: The contents of `sqlite_master`. The triggers maintain `totals`, whoever deletes letters. The accounted
+#: bytes of a letter aren't stored, since a flipped bit there could drop other letters.
 SCHEMA: Final = (
     "CREATE TABLE written_by (version INTEGER NOT NULL, release TEXT NOT NULL)",
     (
@@ -61,7 +61,7 @@ SCHEMA: Final = (
     ),
 )
 
-#: What SQLite stores in a column, and a statement with its values.
+#: A value of a column, and a statement with its values.
 Value: TypeAlias = "int | float | str | bytes | None"
 Statement: TypeAlias = "tuple[str, Sequence[Value]]"
 
@@ -73,16 +73,16 @@ _RANGE: Final = struct.Struct(">QQ")
 
 
 class DamagedLedgerError(Exception):
-    """Raised for a file or a row that is damaged, or no ledger; it says how that shows."""
+    """Raised for a damaged file or row, or a file that isn't a ledger; the text says what was found."""
 
 
 def seal(*values: Value) -> tuple[Value, ...]:
-    """Return values with their CRC behind them."""
+    """Return values, followed by their CRC."""
     return (*values, zlib.crc32(repr(values).encode()))
 
 
 def unseal(row: Sequence[Value]) -> Sequence[Value]:
-    """Return the values of a row without their CRC.
+    """Check the CRC of a row, and return its values without it.
 
     Raises:
         DamagedLedgerError: They aren't what was written.
@@ -93,7 +93,7 @@ def unseal(row: Sequence[Value]) -> Sequence[Value]:
 
 
 def put_batch(batch: EnteredBatch) -> Statement:
-    """Write a batch, new or changed."""
+    """Return the statement that stores a batch, new or changed."""
     record = batch.record
     spans = b"".join([_SPAN.pack(*span) for span in batch.spans])
     row = seal(
@@ -104,11 +104,11 @@ def put_batch(batch: EnteredBatch) -> Statement:
 
 
 def read_batch(row: Sequence[Value], now: float) -> EnteredBatch:
-    """Read the row of a batch.
+    """Convert the row of a batch.
 
     Args:
         row: The row.
-        now: When its events count as first refused, if they were.
+        now: The time to use for the first refusal of its events, if they were refused.
 
     Raises:
         DamagedLedgerError: It is damaged.
@@ -127,13 +127,13 @@ def read_batch(row: Sequence[Value], now: float) -> EnteredBatch:
 
 
 def put_segment(identity: bytes, resolved: ByteRanges) -> Statement:
-    """Write what is resolved of a segment."""
+    """Return the statement that stores the resolved ranges of a segment."""
     packed = b"".join([_RANGE.pack(*pair) for pair in resolved.pairs()])
     return "INSERT OR REPLACE INTO segments VALUES (?, ?, ?)", seal(identity, packed)
 
 
 def read_segment(row: Sequence[Value]) -> tuple[bytes, ByteRanges]:
-    """Read the row of a segment.
+    """Convert the row of a segment.
 
     Raises:
         DamagedLedgerError: It is damaged.

@@ -1,12 +1,12 @@
-"""Reads the events of all writers of a spool, and deletes what has reached its fate.
+"""Reads the events of all writers of a spool, and deletes segments when all their events are done.
 
-    reader             what the publisher calls
+    reader             the interface for the publisher
     turns              which segment of which writer is read next
-    catalog            all segments: which came, went, are open, or are set aside
-    followed_segment   one segment: how far it was read, and what of it is settled
-    findings           what is settled without the publisher: headers, torn bytes, reports of refusals
-    files              the folder, and the lock of its one reader; `hole_punching` gives space back
+    catalog            all segments: which are new, gone, open, or set aside
+    followed_segment   one segment: how far it was read, and which bytes are settled
+    findings           bytes that the reader settles itself: headers, torn bytes, reports of refusals
+    files              the folder, and the lock of its only reader; `hole_punching` frees space
     watch              wakes the publisher, by `inotify`
 
-One thread uses it, and nothing but `sync` waits.
+Used by one thread; only `sync` waits.
 """

@@ -1,12 +1,12 @@
-"""All segments of a spool that its reader knows: what they are, which are open, and which are set aside.
+"""All segments of a spool: their state, which are open, and which are set aside.
 
 Rules:
 
-1. At most `MAX_OPEN` segments are open, however many there are, and a part of what RLIMIT_NOFILE allows.
-2. A segment that can't be read is *set aside*: it stays where it is, and others go on. If a later attempt may
-   find it readable, there is one every `RETRY_PAUSE` seconds, with a look that is made anyway.
+1. At most `MAX_OPEN` segments are open, however many there are, and at most a share of RLIMIT_NOFILE.
+2. A segment that can't be read is *set aside*: its file stays, and the reader continues with others. If a
+   later attempt may succeed, there is one every `RETRY_PAUSE` seconds, together with a regular check.
 3. A segment that was deleted by someone else is forgotten, except what was read of it. If it is open, it is
-   read to its end, as its writer may not know yet.
+   read to its end, since its writer may not have noticed yet.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Segments that are open at most, besides those that were deleted; and their share of all descriptors.
+#: Most open segments, besides deleted ones; and their share of all descriptors.
 MAX_OPEN: Final = 64
 _OPEN_SHARE: Final = 4
 
-#: Seconds until segments that couldn't be read are tried again.
+#: Seconds between attempts to read segments that were set aside.
 RETRY_PAUSE: Final = 10.0
 
-#: Seconds for which a file that isn't published yet is left to its writer.
+#: Seconds for which an unpublished file is left to its writer.
 NEW_PAUSE: Final = 1.0
 
 #: Reasons to set a segment aside.
@@ -56,16 +56,16 @@ class SegmentCatalog:
     Args:
         files: The folder.
         event_format: The `collector.version` that events must be for; None for any.
-        clock: Gives seconds that never step back.
-        resolved: Returns the byte ranges of a segment that an earlier run has settled, by its identity.
-        findings: What segments settle by themselves.
+        clock: The monotonic clock, in seconds.
+        resolved: Returns the byte ranges of a segment, by its identity, that an earlier run settled.
+        findings: Collects what the reader settles itself.
 
     Attributes:
-        by_name: Segments that are there.
+        by_name: The existing segments.
         by_identity: The same, without copies.
-        skipped: Places of events that were handed out, in segments that couldn't be found yet.
-        problem: Why the folder can't be listed; None if it can.
-        only_writer: Whose segments are read alone from now on; None: all writers'.
+        skipped: Places of events that were handed out, in segments that weren't found yet.
+        problem: Why the folder can't be listed, or None.
+        only_writer: The only writer whose new segments are read; None for all writers.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class SegmentCatalog:
         self._open: OrderedDict[FollowedSegment, None] = OrderedDict()
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._share = MAX_OPEN if soft == resource.RLIM_INFINITY else soft // _OPEN_SHARE
-        self._new: dict[str, float] = {}  # unpublished files, and when to look at them
+        self._new: dict[str, float] = {}  # unpublished files, and when to check them
         self._reported: set[str] = set()
         self._retry_at = math.inf
         self.by_name: dict[str, FollowedSegment] = {}
@@ -95,20 +95,20 @@ class SegmentCatalog:
         self.only_writer: str | None = None
 
     def changed(self) -> bool:
-        """Return whether files came or went since they were listed."""
+        """Return whether files appeared or disappeared since they were listed."""
         return self._files.version() != self._version
 
     @property
     def is_sure(self) -> bool:
-        """Whether nothing can have come or gone unless `changed` says so."""
+        """Whether `changed` is reliable."""
         return self._version is not None and self._version.sure
 
     def readable(self) -> list[FollowedSegment]:
-        """Return the segments that are there and not set aside."""
+        """Return the existing segments that aren't set aside."""
         return [segment for segment in self.by_name.values() if not segment.aside]
 
     def list_files(self) -> tuple[list[FollowedSegment], list[FollowedSegment]]:
-        """List the folder; return the segments that came, oldest first, and those that went."""
+        """List the folder; return the new segments, oldest first, and those that are gone."""
         self._version = self._files.version()
         problem = None
         try:
@@ -125,7 +125,7 @@ class SegmentCatalog:
         return self._take(sorted(present - self.by_name.keys())), went
 
     def retry(self) -> list[FollowedSegment]:
-        """Return the segments that were set aside and are to be tried again now."""
+        """Return the segments that were set aside and are due for another attempt."""
         if self._clock() < self._retry_at:
             return []
         self._retry_at = math.inf
@@ -135,12 +135,12 @@ class SegmentCatalog:
         return back
 
     def use(self, segment: FollowedSegment) -> None:
-        """Open a segment, unless it is open.
+        """Open a segment, if it isn't open.
 
         Raises:
             FileNotFoundError: It is gone.
             OSError: It can't be opened.
-            UnreadableSegmentError: It can't be read, or not by this publisher.
+            UnreadableSegmentError: It can't be read at all, or not by this publisher.
         """
         if segment.fd < 0:
             segment.open(self._files)
@@ -150,7 +150,7 @@ class SegmentCatalog:
                 segment.close(self._files)
                 raise _OtherFormatError(
                     f"its events are for collector.version {header.event_format}, "
-                    f"and this publisher has {wanted}"
+                    f"but this publisher has {wanted}"
                 )
         if segment.gone:
             return
@@ -177,7 +177,7 @@ class SegmentCatalog:
             self._retry_at = min(self._retry_at, self._clock() + RETRY_PAUSE)
 
     def forget(self, segment: FollowedSegment) -> None:
-        """Forget a segment whose file was deleted; if it is open, it stays so until it is released."""
+        """Forget a segment whose file was deleted; an open one stays open until it is released."""
         segment.gone = True
         segment.gone_at = self._clock()
         self._open.pop(segment, None)
@@ -186,7 +186,7 @@ class SegmentCatalog:
             del self.by_identity[segment.identity]
 
     def remove_new(self) -> None:
-        """Delete files that were never published, whose writers are dead."""
+        """Delete unpublished files of dead writers."""
         now = self._clock()
         for name in [name for name, at in self._new.items() if at <= now]:
             self._new[name] = now + NEW_PAUSE
@@ -200,7 +200,7 @@ class SegmentCatalog:
     def report_once(
         self, level: int, segment: FollowedSegment, text: str, *values: object, kind: str = ""
     ) -> None:
-        """Log what happened to a segment, unless the same was logged; `kind` distinguishes equal texts."""
+        """Log an event of a segment, unless it was logged before; `kind` distinguishes equal texts."""
         if text + kind not in self._reported:
             self._reported.add(text + kind)
             logger.log(level, "Spool %s: segment %s %s", self._files.path, segment.name, text % values)
@@ -214,7 +214,7 @@ class SegmentCatalog:
             self._files.close_file(fd)
 
     def _take(self, names: Iterable[str]) -> list[FollowedSegment]:
-        """Return the segments that have these names, and note the files that may become some."""
+        """Return the segments of these names, and remember unpublished files."""
         taken: list[FollowedSegment] = []
         for name in names:
             parsed = SegmentName.parse(name)
@@ -228,7 +228,7 @@ class SegmentCatalog:
                 segment.skip(*place)
             self.by_name[name] = segment
             if self.by_identity.setdefault(parsed.identity, segment) is not segment:
-                self._put_aside(segment, DUPLICATE, "it is a copy of another segment; remove one")
+                self._put_aside(segment, DUPLICATE, "it is a copy of another segment; remove one of them")
             elif self.only_writer not in {None, parsed.writer}:
                 problem = "a service wrote it, and queue.transport = posix; it is delivered after a restart"
                 self._put_aside(segment, NOT_ACCEPTED, problem)
@@ -237,10 +237,10 @@ class SegmentCatalog:
 
     def _put_aside(self, segment: FollowedSegment, reason: str, problem: object) -> None:
         segment.aside = reason
-        text = "was set aside: %s. Its file stays; more such segments are only counted"
+        text = "was set aside: %s. Its file stays; further segments of this kind are only counted"
         problem = (isinstance(problem, OSError) and problem.strerror) or problem
         self.report_once(logging.WARNING, segment, text, problem, kind=reason)
 
 
 class _OtherFormatError(UnreadableSegmentError):
-    """A segment has events for another version of the collector."""
+    """A segment has events for another `collector.version`."""

@@ -1,12 +1,12 @@
-"""The files of a spool as its reader touches them, and the lock that keeps a second publisher out.
+"""The reader's access to the files of a spool, and the lock that keeps a second publisher out.
 
 Rules:
 
 1. Files are named within the open folder, links aren't followed, and only regular files are opened, so that
-   nothing outside of the folder is read, and a pipe keeps no one waiting.
-2. The folder is the one that is at the path now. If that is another one, because someone has deleted it, the
-   reader goes on there, and locks it as well.
-3. A lock is released by closing the file only.
+   nothing outside the folder is read, and a pipe doesn't block.
+2. The reader uses the folder that is at the path now. If that was replaced, because someone deleted the old
+   one, the reader continues in the new one, and locks it as well.
+3. A lock is released only by closing the file.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from ...spool.directory import SpoolDirectory
     from ...spool.open_directory import OpenDirectory
 
-#: How often the publisher's lock is tried, and seconds between: services have it for microseconds.
+#: Attempts to take the publisher's lock, and seconds between them: services hold it for microseconds.
 _LOCK_ATTEMPTS: Final = 20
 _LOCK_PAUSE: Final = 0.01
 
-#: How often the folder may be replaced while it is locked before that is an error.
+#: How often the folder may be replaced during locking before that is an error.
 _OPEN_ATTEMPTS: Final = 10
 
-#: Nanoseconds within which two changes of a folder may get the same time: some ticks of the kernel's clock.
+#: Nanoseconds within which two changes of a folder may get the same time: a few ticks of the kernel's clock.
 _TICKS: Final = 20_000_000
 
 _TAKEN: Final = (
-    "another event publisher reads it; stop that one, or give this one another queue or spool.directory"
+    "another event publisher is using it; stop that one, or give this one another queue or spool.directory"
 )
 
 _NAME: Final = re.compile(
@@ -51,13 +51,13 @@ _NAME: Final = re.compile(
 
 
 class SegmentName(NamedTuple):
-    """What the name of a segment says.
+    """The parts of a segment's name.
 
     Attributes:
         created: Nanoseconds since 1970.
         writer: 16 hexadecimal digits.
         identity: 16 bytes.
-        published: Whether it may be read.
+        published: Whether it is published, so that it may be read.
     """
 
     created: int
@@ -67,7 +67,7 @@ class SegmentName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> SegmentName | None:
-        """Return what a name says, or None if it is no segment's."""
+        """Return the parts of a name; None if it isn't a segment's."""
         match = _NAME.fullmatch(name)
         if match is None:
             return None
@@ -75,12 +75,12 @@ class SegmentName(NamedTuple):
 
 
 class FolderVersion(NamedTuple):
-    """What tells whether names in a folder came, went or changed.
+    """A version of a folder's names, for detecting changes.
 
     Attributes:
-        value: Another one, if they did.
-        sure: Whether they haven't, as long as the value stays. A change just after another may leave the time
-            of the folder as it is. So what was seen then counts as another version later.
+        value: Differs if names changed.
+        sure: Whether equal values mean no change. A change just after another may leave the time of the
+            folder as it is, so such a value counts as another version later.
     """
 
     value: object
@@ -88,16 +88,16 @@ class FolderVersion(NamedTuple):
 
 
 class ReaderFolder:
-    """The folder of a spool that this process alone reads; most methods are a system call, or a few.
+    """The folder of a spool that only this process reads; most methods are one system call or a few.
 
     Args:
         directory: The spool, prepared.
-        sleep: Waits for some seconds, at the start and after the folder was replaced.
-        wall_time_ns: Gives nanoseconds since 1970.
+        sleep: Sleeps for some seconds; used at the start and after the folder was replaced.
+        wall_time_ns: The wall clock, in nanoseconds since 1970.
 
     Raises:
-        EventQueueUnavailableError: It can't be used, or another publisher reads it.
-        OSError: From each method but the first two and the last two, if what it is for failed.
+        EventQueueUnavailableError: It can't be used, or another publisher is using it.
+        OSError: From each method except the first two and the last two, if it fails.
     """
 
     def __init__(
@@ -118,16 +118,16 @@ class ReaderFolder:
 
     @property
     def path(self) -> str:
-        """The folder."""
+        """The path of the folder."""
         return self._directory.path
 
     @property
     def punches(self) -> bool | None:
-        """Whether holes can be punched; None if that wasn't tried yet."""
+        """Whether holes can be punched; None if not tried yet."""
         return self._punches
 
     def version(self) -> FolderVersion:
-        """Return a value that is another one after names came, went or changed."""
+        """Return the current version of the names."""
         try:
             status = os.stat(self.path)  # noqa: PTH116 - it is called often
         except OSError as exc:
@@ -141,19 +141,19 @@ class ReaderFolder:
 
         Raises:
             OSError: It can't be read.
-            EventQueueUnavailableError: It can't be used, or another publisher reads it.
+            EventQueueUnavailableError: It can't be used, or another publisher is using it.
         """
         self._follow_path()
         return os.listdir(self._folder)  # noqa: PTH208 - pathlib doesn't take a descriptor
 
     def size_of(self, name: str) -> int:
-        """Return the length of a file; `FileNotFoundError` says that it is gone."""
+        """Return the length of a file; `FileNotFoundError` means that it is gone."""
         return os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_size
 
     def open(self, name: str) -> int:
         """Open a file, without waiting, and return its descriptor.
 
-        It is opened for writing as well if that is permitted, to punch holes.
+        It is opened for writing too if permitted, to punch holes.
 
         Raises:
             FileNotFoundError: It is gone.
@@ -183,20 +183,20 @@ class ReaderFolder:
         return os.pread(fd, size, offset)
 
     def lock(self, fd: int) -> bool:
-        """Lock a file exclusively until it is closed; return whether no one else has it open."""
+        """Lock a file exclusively until it is closed; return False if another process has it open."""
         return try_lock(fd, exclusive=True)
 
     def punch(self, fd: int, start: int, end: int) -> None:
-        """Give the space of a part of a file back, if that can be done here."""
+        """Free the space of a part of a file, if possible."""
         if self._punches is not False:
             self._punches = punch_hole(fd, start, end)
 
     def sync(self, fd: int) -> None:
-        """Have the disk keep the data of a file."""
+        """Sync the data of a file to the disk."""
         os.fdatasync(fd)
 
     def sync_names(self) -> None:
-        """Have the disk keep the names of all files."""
+        """Sync the names of all files to the disk."""
         os.fsync(self._folder)
 
     def delete(self, name: str) -> None:
@@ -205,7 +205,7 @@ class ReaderFolder:
 
     def close_file(self, fd: int) -> None:
         """Close a file."""
-        with contextlib.suppress(OSError):  # closed it is; nothing was written
+        with contextlib.suppress(OSError):  # it is closed anyway, and nothing was written
             os.close(fd)
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class ReaderFolder:
         return self._opened.fileno()
 
     def _follow_path(self) -> None:
-        """Open and lock the folder that is at the path, unless that was done."""
+        """Open and lock the folder at the path, unless it is open already."""
         for _ in range(_OPEN_ATTEMPTS):
             if self._opened is not None:
                 with contextlib.suppress(FileNotFoundError):
@@ -234,12 +234,12 @@ class ReaderFolder:
             try:
                 self._open_folder()
             except FileNotFoundError:
-                continue  # deleted meanwhile; the next round opens another one
+                continue  # deleted in the meantime; the next round opens another one
             except OSError as exc:
                 reason = exc.strerror or str(exc)
                 what = f"{READER_LOCK} in it" if exc.filename == READER_LOCK else "it"
                 raise EventQueueUnavailableError(self.path, f"{what} can't be opened ({reason})") from exc
-        raise EventQueueUnavailableError(self.path, "it is deleted again and again; find out what does so")
+        raise EventQueueUnavailableError(self.path, "it is deleted repeatedly; find out by what")
 
     def _open_folder(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -254,17 +254,19 @@ class ReaderFolder:
                 self._sleep(_LOCK_PAUSE)
             else:
                 raise EventQueueUnavailableError(self.path, _TAKEN)
-            if not try_lock(opened.fileno(), exclusive=True):  # someone has deleted the other one's file
+            if not try_lock(
+                opened.fileno(), exclusive=True
+            ):  # someone has deleted the lock file of the other publisher
                 raise EventQueueUnavailableError(self.path, _TAKEN)
             self._place = _place(os.fstat(opened.fileno()))
             stack.pop_all()
         self._opened, self._lock = opened, lock
 
     def _share(self, folder: int, lock: int) -> None:
-        """Let members of the folder's group open the lock, whatever the umask."""
+        """Let members of the folder's group open the lock file, whatever the umask."""
         status = os.fstat(lock)
         if not stat.S_ISREG(status.st_mode):
-            problem = f"{READER_LOCK} in it isn't a regular file; remove that"
+            problem = f"{READER_LOCK} in it isn't a regular file; remove it"
             raise EventQueueUnavailableError(self.path, problem)
         wanted = file_mode(os.fstat(folder).st_mode)
         if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != wanted:
@@ -272,5 +274,5 @@ class ReaderFolder:
 
 
 def _place(status: os.stat_result) -> tuple[int, int]:
-    """Return what identifies a folder."""
+    """Return the identity of a folder: device and inode."""
     return status.st_dev, status.st_ino

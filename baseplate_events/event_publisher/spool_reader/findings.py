@@ -1,4 +1,4 @@
-"""What the reader of a spool finds and settles by itself: headers, torn bytes, reports of refusals. Pure."""
+"""What the reader of a spool finds and settles itself: headers, torn bytes, reports of refusals. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Final, cast
 
 from ..policy.span import Span, join_spans
 
-#: Reasons of refusals that are told apart; there are a handful, but any segment can claim any.
+#: Most distinct reasons of refusals; there are a handful, but a segment can contain anything.
 _MAX_REASONS: Final = 32
 _OTHER_REASONS: Final = "other"
 
-#: Events that one report can be of.
+#: Most events of one report.
 _MAX_COUNT: Final = 1 << 63
 
-#: A reason that can be part of a metric.
+#: A reason that can be part of a metric's name.
 _REASON: Final = re.compile("[A-Za-z0-9_]{1,64}")
 
 
 class OwnFindings:
-    """What was found in all segments.
+    """The findings in all segments.
 
     Attributes:
-        torn_bytes: Bytes that belong to no whole record.
+        torn_bytes: Bytes that are part of no whole record.
         torn_gaps: Runs of such bytes.
         refusals: Events that services refused, by reason.
     """
@@ -36,17 +36,17 @@ class OwnFindings:
         self._settled: list[Span] = []
 
     def settle(self, identity: bytes, start: int, end: int) -> None:
-        """Note that bytes of a segment are settled."""
+        """Record that bytes of a segment are settled."""
         self._settled.append(Span(identity, start, end))
 
     def take_settled(self) -> tuple[Span, ...]:
-        """Return the places that were noted since the last call, joined."""
+        """Return the places recorded since the last call, joined."""
         settled = join_spans(self._settled)
         self._settled.clear()
         return settled
 
     def count_refusals(self, payload: bytes) -> None:
-        """Add a report of refusals. What isn't a count is ignored."""
+        """Add a report of refusals. Values that aren't counts are ignored."""
         try:
             counts: object = json.loads(payload)
         except (ValueError, RecursionError):

@@ -1,14 +1,14 @@
-"""One segment of a spool as its reader follows it: how far it was read, and what of it has reached its fate.
+"""One segment of a spool, as followed by its reader: how far it was read, and which bytes are settled.
 
 Rules:
 
-1. Each byte is *settled* once nothing more is to be done about it: those of an event when it has reached its
+1. A byte is *settled* when nothing is left to do about it: the bytes of an event when it has reached its
    fate, all others (header, reports of refusals, kinds of later releases, torn bytes) when they were read. A
-   segment may be deleted when all of its bytes are settled.
+   segment may be deleted when all its bytes are settled.
 2. Bytes that an earlier run of the publisher settled, and events that were loaded or skipped by their places,
    are passed over. Between those, the same parser finds the records.
-3. A file that ends within its header has no records; all of it is torn when its writers are gone.
-4. All that is kept while the file is closed is how far it was read, up to a record's end, and byte ranges.
+3. A file that ends within its header has no records; all of it is torn once its writers are gone.
+4. While the file is closed, only the offset of the last record read and byte ranges are kept.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from .files import ReaderFolder, SegmentName
     from .findings import OwnFindings
 
-#: Bytes read at a time. A writer's turn is what is whole in them.
+#: Bytes read at a time. A writer's turn is the whole records in them.
 CHUNK: Final = 128 * 1024
 
-#: Space is given back in pieces of at least so many bytes, which begin and end at a multiple of `_PAGE`.
+#: Space is freed in pieces of at least this many bytes, aligned to `_PAGE`.
 MIN_HOLE: Final = 64 * 1024
 
-#: In how many steps the space of a large segment is given back, as each costs some 50 microseconds.
+#: In how many steps the space of a large segment is freed, since each costs some 50 microseconds.
 _HOLES: Final = 16
 _PAGE: Final = 4096
 
@@ -51,30 +51,30 @@ class FollowedSegment:
     """A segment.
 
     Args:
-        name: Of its file.
-        parsed: What the name says.
-        settled: Byte ranges that an earlier run has settled.
-        findings: What is noted there.
+        name: The name of its file.
+        parsed: The parsed name.
+        settled: Byte ranges that an earlier run settled.
+        findings: Collects what the reader settles itself.
 
     Attributes:
-        name: Of its file.
+        name: The name of its file.
         created: Nanoseconds since 1970.
-        writer: Who writes it.
+        writer: Its writer.
         identity: 16 bytes.
-        size: Of its file, when it was last looked at; 0 before.
-        seen: Offset up to which it was read, or needn't be.
-        position: Offset up to which all is settled, passed over, handed out, or ready.
-        settled: What has reached its fate.
+        size: The size of its file when last checked; 0 before.
+        seen: Offset up to which it was read, or needn't be read.
+        position: Offset up to which everything is settled, passed over, handed out, or ready.
+        settled: The settled byte ranges.
         synced: Size up to which a sync was tried.
-        sync_failed: Whether one failed. It isn't synced again: a system that couldn't write data down may say
-            the next time that it did.
-        aside: Why it was set aside; empty if it wasn't.
+        sync_failed: Whether a sync failed. It isn't synced again: after a failed write, the kernel may report
+            the next sync as successful.
+        aside: Why it was set aside; empty if it isn't.
         locked: Whether it was locked exclusively: no process has it open, and none will.
         gone: Whether its file was deleted.
-        gone_at: When that was noticed.
-        lock_at: When to try again whether any process has it open.
+        gone_at: When the deletion was noticed.
+        lock_at: When to check again whether any process has it open.
         fd: Its descriptor; -1 while it is closed.
-        header: Its header; None while it is closed, or as long as that isn't complete.
+        header: Its header; None while the file is closed or the header incomplete.
     """
 
     __slots__ = (
@@ -107,7 +107,7 @@ class FollowedSegment:
         self.lock_at: float = 0.0
         self.fd: int = -1
         self.header: Header | None = None
-        self._over = ByteRanges(self.settled.pairs())  # what to pass over
+        self._over = ByteRanges(self.settled.pairs())  # ranges to pass over
         self._ready: list[RecordRun] = []
         self._findings = findings
         self._parser: SegmentParser | None = None
@@ -116,7 +116,7 @@ class FollowedSegment:
 
     @property
     def ready(self) -> bool:
-        """Whether there are events that were read and not yet handed out."""
+        """Whether there are events that were read but not handed out."""
         return bool(self._ready)
 
     @property
@@ -131,21 +131,21 @@ class FollowedSegment:
 
     @property
     def grown(self) -> bool:
-        """Whether it has bytes that were never read."""
+        """Whether it has bytes that weren't read yet."""
         return self.size > self.seen
 
     @property
     def done(self) -> bool:
-        """Whether all that was found in it is settled; behind that, there may be a pending record."""
+        """Whether everything found in it is settled; a pending record may follow."""
         return not self._ready and not self.grown and self.settled.prefix >= self.position
 
     def open(self, files: ReaderFolder) -> None:
-        """Open it, and read its header if that is complete.
+        """Open it, and read its header if it is complete.
 
         Raises:
             FileNotFoundError: It is gone.
             OSError: It can't be read.
-            UnreadableSegmentError: It isn't a segment, or another one than its name says.
+            UnreadableSegmentError: It isn't a segment, or its name doesn't match.
         """
         self.fd = files.open(self.name)
         try:
@@ -155,23 +155,23 @@ class FollowedSegment:
             raise
 
     def close(self, files: ReaderFolder) -> None:
-        """Close it; it may be opened again."""
+        """Close it; it may be reopened."""
         fd, self.fd = self.fd, -1
         self.header = self._parser = None
         if fd >= 0:
             files.close_file(fd)
 
-    def look(self, files: ReaderFolder) -> None:
-        """Find out how large the file is.
+    def update_size(self, files: ReaderFolder) -> None:
+        """Update the size of the file.
 
         Raises:
-            FileNotFoundError: It has no name any more, and isn't open.
-            OSError: That can't be known.
+            FileNotFoundError: It was deleted, and isn't open.
+            OSError: The size is unknown.
         """
         self.size = files.size(self.fd) if self.fd >= 0 else files.size_of(self.name)
 
     def fetch(self, files: ReaderFolder) -> bool:
-        """Read on, unless events are ready; return whether some are. The file must be open.
+        """Read more, unless events are ready; return whether any are. The file must be open.
 
         Raises:
             OSError: It can't be read.
@@ -191,17 +191,17 @@ class FollowedSegment:
             data = files.read(self.fd, CHUNK if bound is None else min(CHUNK, bound - at), at)
             if not data:
                 return False
-            self._note_seen(at + len(data))
+            self._record_seen(at + len(data))
             self._advance(parser.feed_runs(data), parser.position)
         return True
 
     def take(self, max_events: int, max_bytes: int, *, at_least_one: bool = True) -> RecordRun | None:
-        """Hand out some of the events that are ready; None if the next one is too large.
+        """Return some of the ready events; None if the next one is too large.
 
         Args:
-            max_events: How many at most.
-            max_bytes: Bytes of payloads at most.
-            at_least_one: Whether the first one may be larger.
+            max_events: Most events to return.
+            max_bytes: Most bytes of payloads to return.
+            at_least_one: Whether the first event may be larger.
         """
         kind, payloads, start, end = run = self._ready[0]
         if len(payloads) <= max_events and end - start - len(payloads) * OVERHEAD <= max_bytes:
@@ -217,7 +217,7 @@ class FollowedSegment:
         return RecordRun(kind, payloads[:count], start, middle)
 
     def finish(self) -> None:
-        """Settle the pending bytes as torn. It must be locked and read to its end."""
+        """Settle the pending bytes as torn. The segment must be locked and read to its end."""
         self._parser = None
         self._advance((), max(self.position, self.seen))
 
@@ -227,7 +227,7 @@ class FollowedSegment:
         Raises:
             OSError: It can't be read.
         """
-        self.look(files)
+        self.update_size(files)
         events: list[bytes] = []
         spans: list[Span] = []
         if self.header is None or start < 0:
@@ -243,13 +243,13 @@ class FollowedSegment:
         return EventRun(events, join_spans(spans))
 
     def skip(self, start: int, end: int) -> None:
-        """Pass over the events of this place, unless they were handed out."""
+        """Pass over the events at this place, unless they were handed out."""
         self._parser = None
         if start == self.position:
             self.position = end
-            self._note_seen(end)
+            self._record_seen(end)
             return
-        if self._ready and start < self.position:  # read what is ready again, without those
+        if self._ready and start < self.position:  # read the ready events again, without those
             self.position = self.seen = self._ready[0].start
             self._ready.clear()
             for pair in self.settled.pairs():
@@ -262,7 +262,7 @@ class FollowedSegment:
         return [place for pair in handed_out.pairs() for place in self.settled.gaps(*pair)]
 
     def punch(self, files: ReaderFolder) -> None:
-        """Give back the space of what is settled, if that is worth it and possible. It must be open.
+        """Free the space of settled bytes, if that is worthwhile and possible. The file must be open.
 
         Raises:
             OSError: It failed for this file.
@@ -273,7 +273,7 @@ class FollowedSegment:
 
     @property
     def punchable(self) -> bool:
-        """Whether there is space to give back."""
+        """Whether there is space to free."""
         return self._hole_end - self._punched >= max(MIN_HOLE, self.size // _HOLES)
 
     @property
@@ -281,7 +281,7 @@ class FollowedSegment:
         return min(self.settled.prefix, self.size) // _PAGE * _PAGE
 
     def _begin(self, files: ReaderFolder) -> SegmentParser | None:
-        """Return a parser that goes on where the last one ended; None if there is no header yet."""
+        """Return a parser that continues where the last one ended; None if there is no header yet."""
         if self.header is None:
             self._read_header(files)
             if self.header is None:
@@ -291,7 +291,7 @@ class FollowedSegment:
             if self.settled.prefix < self.position:
                 self._own(0, self.position)
         self.position = self._over.end_at(self.position)
-        self._note_seen(self.position)
+        self._record_seen(self.position)
         self._parser = SegmentParser(self.header, self.position)
         return self._parser
 
@@ -300,16 +300,16 @@ class FollowedSegment:
         data = files.read(self.fd, MAX_HEADER, 0)
         self.header = Header.decode(data)
         if self.header is None:
-            self._note_seen(len(data))
+            self._record_seen(len(data))
         elif self.header.identity != self.identity:
-            raise UnreadableSegmentError("its header has another identity than its name")
+            raise UnreadableSegmentError("the identity in its header differs from that in its name")
 
-    def _note_seen(self, end: int) -> None:
+    def _record_seen(self, end: int) -> None:
         self.seen = max(self.seen, end)
         self.size = max(self.size, end)
 
     def _advance(self, runs: Iterable[RecordRun], position: int) -> None:
-        """Take records, and what is torn before, between and behind them."""
+        """Accept records, and settle the torn bytes before, between and after them."""
         at = self.position
         for run in runs:
             if run.start > at:

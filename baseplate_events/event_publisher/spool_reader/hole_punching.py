@@ -1,4 +1,4 @@
-"""Gives the space of a part of a file back to the file system: fallocate(2) by way of the C library."""
+"""Frees the space of a part of a file: fallocate(2) through the C library."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import errno
 import os
 from typing import Final
 
-#: <linux/falloc.h>: take the blocks away, and leave the size of the file as it is.
+#: <linux/falloc.h>: keep the size of the file.
 _KEEP_SIZE: Final = 0x1
 _PUNCH_HOLE: Final = 0x2
 
-#: Errors that say that it can't be done on this file system, kernel or C library.
+#: Errors that mean that the file system, kernel or C library doesn't support it.
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENODEV, errno.EOPNOTSUPP, errno.ENOTTY})
 
 
 def punch_hole(fd: int, start: int, end: int) -> bool:
-    """Make a hole of the bytes of a file from `start` to `end`, which read as zeros from then on.
+    """Punch a hole into a file from `start` to `end`; its bytes then read as zeros.
 
     Returns:
-        Whether that can be done here.
+        Whether it is supported here.
 
     Raises:
-        OSError: It can't be done for this file.
+        OSError: It failed for this file.
     """
-    # Not at the start; see `inotify`.
+    # Imported late; see `inotify`.
     import ctypes  # noqa: PLC0415
 
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,20 +1,20 @@
-"""Reads the events of all writers of a spool, and deletes what has reached its fate.
+"""Reads the events of all writers of a spool, and deletes segments when all their events are done.
 
-    list     the folder, when its time has changed: which segments came, which went (`catalog`)
+    list     the folder, when its time has changed: new and deleted segments (`catalog`)
     read     the next bytes of a writer's oldest segment, writers in turn (`turns`)
-    resolve  events have reached their fate: delivered, given up, or dropped with a reason
-    tidy     delete segments of which all is settled, and punch holes behind what is settled in others
+    resolve  events have reached their fate: delivered, dead-lettered, or dropped with a reason
+    tidy     delete segments that are settled entirely, and punch holes into others
 
 Rules:
 
 1. In a run of the publisher, each whole record is handed out once: by `read`, `load` or `take_rest`, or by
-   someone who said so to `skip`.
-2. *Deletion.* A segment is deleted if all of it is settled, its exclusive lock was obtained, and it was read
-   to its end after that. After its deletion, the open file is read once more. If it has grown, locks don't
-   work on this file system. What was appended is delivered, and from then on only sealed segments are
-   deleted, whose writers have started a later one.
-3. *Bounded.* The folder is listed when it has changed. A segment that isn't open takes a few hundred bytes.
-4. Nothing but `sync` waits. One thread uses it.
+   someone who reported that to `skip`.
+2. *Deletion.* A segment is deleted if it is settled entirely, its exclusive lock was obtained, and it was
+   read to its end after that. After the deletion, the open file is read once more. If it has grown, locks
+   don't work on this file system. The appended events are delivered, and from then on only sealed segments
+   are deleted: those whose writers have started a later one.
+3. *Bounded.* The folder is listed only when it has changed. A closed segment takes a few hundred bytes.
+4. Only `sync` waits. One thread uses it.
 """
 
 from __future__ import annotations
@@ -41,39 +41,39 @@ if TYPE_CHECKING:
     from .watch import SpoolWatch
 
 
-#: Seconds between two rounds of giving back space in segments that stay. Most of those of a busy writer are
-#: deleted in the meantime, and a hole in pages that aren't on the disk yet takes a millisecond.
+#: Seconds between two rounds of punching holes. Most segments of a busy writer are deleted in the meantime,
+#: and a hole in pages that aren't on the disk yet takes a millisecond.
 PUNCH_PAUSE: Final = 1.0
 
-#: Seconds that are added for each segment to the time between two attempts to delete one that is open.
+#: Seconds added per segment to the time between two attempts to delete an open one.
 _LOCK_COST: Final = 1e-3
 
 _UNDELETABLE: Final = (
-    "was delivered and can't be deleted (%s). It is tried again; after a restart, only the ledger keeps its "
-    "events from being delivered twice"
+    "was delivered but can't be deleted (%s). The deletion is retried; after a restart, only the ledger "
+    "keeps its events from being delivered twice"
 )
 _NO_LOCKS: Final = (
-    "grew after its lock was obtained and it was deleted, so locks don't work on this file system. What was "
-    "appended is delivered. From now on, a segment is deleted only after its writer has started another one. "
-    "Use a directory of a local disk, such as ext4 or XFS"
+    "grew after its lock was obtained and it was deleted, so file locks don't work on this file system. The "
+    "appended events are delivered. From now on, a segment is deleted only after its writer has started "
+    "another one. Use a directory of a local disk, such as ext4 or XFS"
 )
 
 
 class SpoolReaderStatus(NamedTuple):
-    """What a reader knows.
+    """The state of a reader.
 
     Attributes:
-        segments: Segments that are there and not set aside.
-        backlog: Bytes in them that aren't settled.
-        oldest: When the oldest of them that isn't settled was created, in seconds since 1970; None for none.
+        segments: Segments that aren't set aside.
+        backlog: Unsettled bytes in them.
+        oldest: When the oldest unsettled one was created, in seconds since 1970; None if there is none.
         aside: Segments that were set aside, by reason.
-        torn_bytes: Bytes that belong to no whole record, found in this run.
+        torn_bytes: Bytes that are part of no whole record, found in this run.
         torn_gaps: Runs of such bytes.
         refusals: Events that services refused, by reason, as reported in this run.
-        locks_work: Whether locks do what they must, as far as that is known.
-        punches_holes: Whether space is given back before a segment is deleted; None if that isn't known yet.
+        locks_work: Whether file locks work, as far as known.
+        punches_holes: Whether space is freed before a segment is deleted; None if not known yet.
         watch_problem: Why the spool is polled more often; None if inotify announces changes.
-        problem: Why the folder can't be listed; None if it can.
+        problem: Why the folder can't be listed, or None.
     """
 
     segments: int
@@ -94,12 +94,12 @@ class SpoolReader:
 
     Args:
         files: Its folder. The reader closes it.
-        watch: Wakes whoever waits for events. The reader closes it.
-        event_format: The `collector.version` that events must be for; segments for another one are set aside.
-            None for any, as commands have it.
-        clock: Gives seconds that never step back.
-        resolved: Returns the byte ranges of a segment, by its identity, that an earlier run has settled.
-        only_writer: If given, segments of other writers that come after the start aren't read but set aside.
+        watch: Wakes the waiting publisher. The reader closes it.
+        event_format: The `collector.version` that events must be for; segments for another version are set
+            aside. None for any, as in commands.
+        clock: The monotonic clock, in seconds.
+        resolved: Returns the byte ranges of a segment, by its identity, that an earlier run settled.
+        only_writer: If given, new segments of other writers are set aside instead of read.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class SpoolReader:
         self._clock = clock
         self._findings = OwnFindings()
         self._catalog = SegmentCatalog(files, event_format, clock, resolved, self._findings)
-        self._turns = WriterTurns(files, self._catalog, watch, clock, self._note_end)
+        self._turns = WriterTurns(files, self._catalog, watch, clock, self._record_end)
         self._current: FollowedSegment | None = None
-        self._done: dict[FollowedSegment, None] = {}  # of which all seems to be settled
-        self._held: dict[FollowedSegment, None] = {}  # likewise; they couldn't be deleted a moment ago
+        self._done: dict[FollowedSegment, None] = {}  # that seem to be settled entirely
+        self._held: dict[FollowedSegment, None] = {}  # likewise, but they couldn't be deleted a moment ago
         self._retry_at = -math.inf  # to delete those
         self._punchable: set[FollowedSegment] = set()
-        self._punch_at = float("-inf")  # when space is given back again
+        self._punch_at = float("-inf")  # when to punch holes again
         self._turns.list_files()
         self._catalog.only_writer = only_writer
 
@@ -131,8 +131,8 @@ class SpoolReader:
         """Return the next events; none if there are none. Never waits.
 
         Args:
-            max_events: How many events to return at most.
-            max_bytes: Bytes of payloads at most; but one event is always returned if there is one.
+            max_events: Most events to return.
+            max_bytes: Most bytes of payloads; one event is always returned if there is one.
         """
         events: list[bytes] = []
         spans: list[Span] = []
@@ -152,10 +152,10 @@ class SpoolReader:
         return EventRun(events, join_spans(spans))
 
     def load(self, spans: Sequence[Span]) -> list[bytes] | None:
-        """Return the payloads of events by their places; `read` doesn't return them any more.
+        """Return the payloads of events by their places; `read` then doesn't return them.
 
         Returns:
-            The payloads in the order of the places; None if any place isn't one of events and nothing else
+            The payloads in the order of the places; None if any place doesn't consist of events
             that can be read.
         """
         run = self.load_whole(spans)
@@ -186,9 +186,9 @@ class SpoolReader:
         return EventRun(events, join_spans(found))
 
     def skip(self, spans: Iterable[Span]) -> None:
-        """Note that the events of these places were handed out by other means: `read` doesn't return them.
+        """Record that the events at these places were handed out by other means; `read` doesn't return them.
 
-        For those who wrote them, before `read` is called again.
+        For their writer, before the next `read`.
         """
         for identity, start, end in spans:
             skipped = self._catalog.skipped.get(identity)
@@ -199,11 +199,11 @@ class SpoolReader:
                 self._catalog.skipped.setdefault(identity, []).append((start, end))
 
     def notice(self, identity: bytes) -> None:
-        """Find a segment that was started a moment ago, which the time of the folder may not show yet."""
+        """Find a segment that was just started, which the time of the folder may not show yet."""
         self._find(identity)
 
     def take_rest(self, identity: bytes) -> EventRun:
-        """Hand out all events of a segment that weren't handed out yet, as far as they can be read now."""
+        """Return all events of a segment that weren't handed out yet and can be read now."""
         segment = self._find(identity)
         events: list[bytes] = []
         spans: list[Span] = []
@@ -214,16 +214,16 @@ class SpoolReader:
         return EventRun(events, join_spans(spans))
 
     def handed_out(self, identity: bytes) -> tuple[Span, ...]:
-        """Return where events of a segment are that were handed out and aren't settled, after `take_rest`."""
+        """Return where a segment's unsettled events that were handed out are; call after `take_rest`."""
         segment = self._catalog.by_identity.get(identity)
         places = [] if segment is None else segment.handed_out()
         return tuple(Span(identity, start, end) for start, end in places)
 
     def sync(self) -> list[bytes]:
-        """Have the disk keep all that is in the spool and not settled. It waits for the disk.
+        """Sync all unsettled bytes of the spool to the disk. Waits for the disk.
 
         Returns:
-            The identities of segments for which that failed. They are never synced again.
+            The identities of segments that couldn't be synced. They are never synced again.
         """
         self._turns.measure()
         segments = [
@@ -243,33 +243,33 @@ class SpoolReader:
         return [segment.identity for segment in segments if segment.sync_failed]
 
     def resolve(self, spans: Iterable[Span]) -> None:
-        """Note that events have reached their fate. Those of segments that are gone are ignored."""
+        """Record that events have reached their fate. Events of deleted segments are ignored."""
         for identity, start, end in spans:
             segment = self._catalog.by_identity.get(identity)
             if segment is None:
                 continue
             segment.settled.add(start, end)
             if segment.done:
-                self._note_end(segment)
+                self._record_end(segment)
             elif segment.punchable:
                 self._punchable.add(segment)
 
     def take_settled(self) -> list[Span]:
-        """Return the places of what the reader settled by itself since the last call, for the ledger.
+        """Return the places that the reader settled itself since the last call, for the ledger.
 
-        They are headers, reports of refusals and torn bytes. If the ledger has them, a later run neither
-        counts them again nor has to read them.
+        These are headers, reports of refusals and torn bytes. If they are in the ledger, a later run neither
+        counts nor reads them again.
         """
         return [span for span in self._findings.take_settled() if span.identity in self._catalog.by_identity]
 
     def tidy(self, *, at_once: bool = False) -> list[bytes]:
-        """Delete what can be deleted, and give back the space of what can't.
+        """Delete the segments that can be deleted, and free space in the others.
 
         Args:
-            at_once: Try again what couldn't be deleted a moment ago.
+            at_once: Also retry segments that couldn't be deleted a moment ago.
 
         Returns:
-            The identities of the segments that were deleted.
+            The identities of the deleted segments.
         """
         now = self._clock()
         if at_once or now >= self._retry_at:
@@ -301,17 +301,17 @@ class SpoolReader:
 
     @property
     def wait_descriptor(self) -> int | None:
-        """What to poll for input after `wait_time` returned a number above 0; None for nothing."""
+        """The descriptor to poll for input after `wait_time` returned a number above 0, or None."""
         return self._watch.descriptor
 
     def wait_time(self, max_pause: float) -> float:
-        """Get ready to wait, after `read` returned nothing.
+        """Prepare to wait, after `read` returned nothing.
 
         Args:
-            max_pause: Seconds that an event may wait if inotify isn't relied on (`batch.max_age`).
+            max_pause: Seconds that an event may wait while inotify isn't trusted (`batch.max_age`).
 
         Returns:
-            Seconds after which to call `read` again, if `wait_descriptor` isn't readable before; 0 if there
+            Seconds after which to call `read` again, unless `wait_descriptor` is readable before; 0 if there
             may be something to read now.
         """
         pause = max_pause
@@ -319,14 +319,14 @@ class SpoolReader:
             news = self._watch.arm()
             pause = self._watch.pause(max_pause)
             always = (news and not self._catalog.is_sure) or self._clock() >= self._turns.listed_at + pause
-            if (self._current is not None and self._current.ready) or self._turns.look(always=always):
+            if (self._current is not None and self._current.ready) or self._turns.poll(always=always):
                 return 0.0
             if self._watch.armed or self._watch.problem is not None:
-                break  # otherwise something was announced, or the look has recreated the folder
+                break  # otherwise something was announced, or the poll has recreated the folder
         return pause
 
     def status(self) -> SpoolReaderStatus:
-        """Return what is known; the sizes of all segments are looked up."""
+        """Return the state of the spool, with the current sizes of all segments."""
         self._turns.measure()
         catalog = self._catalog
         known = catalog.readable()
@@ -346,7 +346,7 @@ class SpoolReader:
         )
 
     def identities(self) -> frozenset[bytes] | None:
-        """Return the identities of all segments that are there; None if the folder can't be listed."""
+        """Return the identities of all existing segments; None if the folder can't be listed."""
         return frozenset(self._catalog.by_identity) if self._catalog.problem is None else None
 
     def close(self) -> None:
@@ -355,8 +355,8 @@ class SpoolReader:
         self._watch.close()
         self._files.close()
 
-    def _note_end(self, segment: FollowedSegment) -> None:
-        """Try to delete a segment soon, as all of it seems to be settled."""
+    def _record_end(self, segment: FollowedSegment) -> None:
+        """Try to delete a segment soon, since it seems to be settled entirely."""
         if segment not in self._held:
             self._done[segment] = None
 
@@ -367,13 +367,13 @@ class SpoolReader:
         if segment.fetch(self._files):
             self._turns.follow(segment)
             return False
-        if not segment.done:  # it was passed over, but not settled
+        if not segment.done:  # events were handed out but aren't settled
             return False
         seen = segment.seen
         try:
             self._files.delete(segment.name)
         except FileNotFoundError:
-            pass  # by someone else
+            pass  # deleted by someone else
         except OSError as exc:
             self._catalog.report_once(logging.ERROR, segment, _UNDELETABLE, exc.strerror or exc)
             return False
@@ -391,7 +391,7 @@ class SpoolReader:
         return segment.fetch(self._files)
 
     def _punch(self, segment: FollowedSegment) -> None:
-        with contextlib.suppress(OSError):  # it isn't open for writing, for example
+        with contextlib.suppress(OSError):  # for example, it isn't open for writing
             segment.punch(self._files)
 
     def _sync(self, segment: FollowedSegment) -> None:
@@ -402,7 +402,7 @@ class SpoolReader:
             segment.sync_failed = True
 
     def _find(self, identity: bytes) -> FollowedSegment | None:
-        """Return a segment that is there, even if it came a moment ago."""
+        """Return an existing segment, even if it was just created."""
         if identity not in self._catalog.by_identity:  # see `notice`
             self._turns.list_files()
         return self._catalog.by_identity.get(identity)

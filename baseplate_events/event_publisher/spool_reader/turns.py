@@ -1,17 +1,17 @@
-"""Whose turn it is: which segment of which writer of a spool is read next.
+"""Takes turns between writers: decides which segment of a spool is read next.
 
 Rules:
 
-1. A writer's events come as they were written: its oldest segment first, and the next one only when nothing
-   is left in those before. As long as a process has one of these open, it may grow. So before what was read
-   of a later segment is handed out, it is checked that those before haven't grown, and that none has
-   appeared.
-2. Writers take turns, beginning with the one whose next segment is the oldest. In its turn, a writer gives
-   what is whole in the next bytes of its segment (`CHUNK`).
-3. A writer that was stopped in the middle of a record, and a segment that can't be read, delay no one else.
-4. Segments that were read to their end, and may grow, are looked at when there is nothing else to read, and
-   otherwise every `LOOK_PAUSE` seconds, or less often if there are so many that it takes long. Those that
-   can't grow any more aren't followed any more.
+1. A writer's events come in the order in which they were written: its oldest segment first, and the next one
+   only when nothing is left in those before. While a process has an earlier segment open, it may grow. So
+   before events of a later segment are handed out, the reader checks that the earlier ones haven't grown, and
+   that none has appeared.
+2. Writers take turns, starting with the one whose next segment is the oldest. In its turn, a writer yields
+   the whole records in the next bytes of its segment (`CHUNK`).
+3. A writer that was stopped within a record, and an unreadable segment, delay no other writer.
+4. Segments that were read to their end, and may grow, are polled when there is nothing else to read, and
+   otherwise every `CHECK_PAUSE` seconds, or less often if there are so many that polling takes long. Those
+   that can't grow any more aren't followed any more.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from .followed_segment import FollowedSegment
     from .watch import SpoolWatch
 
-#: Seconds between two looks at segments that were read to their end, while others are read.
-LOOK_PAUSE: Final = 0.01
+#: Seconds between two polls of segments that were read to their end, while others are read.
+CHECK_PAUSE: Final = 0.01
 
-#: A look takes at most one part in so many of the time, if there is something else to do.
-_LOOK_SHARE: Final = 50
+#: Polls take at most this fraction (1/n) of the time while there is something else to do.
+_CHECK_SHARE: Final = 50
 
-#: Seconds between two attempts to find out that no process has a segment open any more.
+#: Seconds between two checks whether any process still has a segment open.
 LOCK_PAUSE: Final = 1.0
 
-#: Seconds for which a deleted segment that is open is still read.
+#: Seconds for which an open segment is still read after its deletion.
 GONE_PAUSE: Final = 1.0
 
 
@@ -48,7 +48,7 @@ _Result = TypeVar("_Result")
 
 
 class _Writer:
-    """The segments of one writer that are followed, oldest first."""
+    """The followed segments of one writer, oldest first."""
 
     __slots__ = ("queued", "segments")
 
@@ -58,17 +58,17 @@ class _Writer:
 
 
 class WriterTurns:
-    """Finds what is to be read next.
+    """Finds the next segment to read.
 
     Args:
         files: The folder.
         catalog: All segments.
-        watch: Learns of each look.
-        clock: Gives seconds that never step back.
-        ended: Called with each segment that is found to be settled up to its end, as far as is known.
+        watch: Gets the result of each poll.
+        clock: The monotonic clock, in seconds.
+        ended: Called with each segment that seems to be settled up to its end.
 
     Attributes:
-        locks_work: Whether a lock says that no other process has a segment open.
+        locks_work: Whether a lock proves that no other process has a segment open.
         listed_at: Time of the clock when the folder was last listed.
     """
 
@@ -93,10 +93,10 @@ class WriterTurns:
         self.locks_work: bool = True
 
     def next_segment(self) -> FollowedSegment | None:
-        """Return a segment with events that are ready, of the writer whose turn it is; None for none."""
-        while self._turns or self.look():
+        """Return a segment with ready events, of the writer whose turn it is; None if there is none."""
+        while self._turns or self.poll():
             if self._clock() >= self._look_at:
-                self.look()
+                self.poll()
             writer = self._turns.popleft()
             segment = self._find_ready(writer)
             if segment is not None:
@@ -105,8 +105,8 @@ class WriterTurns:
             writer.queued = False
         return None
 
-    def look(self, *, always: bool = False) -> bool:
-        """Look whether there is something new, and return whether any writer may have something.
+    def poll(self, *, always: bool = False) -> bool:
+        """Poll for something new; return whether any writer may have events.
 
         Args:
             always: List the folder even if its time hasn't changed.
@@ -116,17 +116,17 @@ class WriterTurns:
         for segment in self._catalog.retry():
             self.follow(segment)
         waiting = [writer for writer in self._writers.values() if not writer.queued]
-        # Each segment is looked at, and thereby found to be gone or not.
+        # A list, not a generator: each segment must be checked, to find those that are gone.
         grown = [writer for writer in waiting if any([*map(self._has_more, list(writer.segments))])]
         for writer in sorted(grown, key=lambda writer: writer.segments[0].name if writer.segments else ""):
             self._queue(writer)
-        self._watch.note(found=came or bool(grown))
+        self._watch.record_poll(found=came or bool(grown))
         now = self._clock()
-        self._look_at = now + max(LOOK_PAUSE, (now - self._looked_at) * _LOOK_SHARE)
+        self._look_at = now + max(CHECK_PAUSE, (now - self._looked_at) * _CHECK_SHARE)
         return bool(self._turns)
 
     def list_files(self) -> bool:
-        """List the folder, and return whether segments came."""
+        """List the folder; return whether there are new segments."""
         self.listed_at = self._clock()
         came, went = self._catalog.list_files()
         for segment in went:
@@ -138,7 +138,7 @@ class WriterTurns:
         return bool(came)
 
     def measure(self) -> None:
-        """Look up the sizes of all segments."""
+        """Update the sizes of all segments."""
         if self._catalog.changed():
             self.list_files()
         for segment in self._catalog.readable():
@@ -146,7 +146,7 @@ class WriterTurns:
                 self.guard(segment, self._has_grown, opened=False)
 
     def follow(self, segment: FollowedSegment) -> None:
-        """Read a segment soon, as there may be more in it than was known."""
+        """Read a segment soon, since it may contain more than known."""
         segment.locked = False
         self._queue(self._writers[segment.writer])
 
@@ -159,21 +159,21 @@ class WriterTurns:
             del self._writers[segment.writer]
 
     def is_last(self, segment: FollowedSegment) -> bool:
-        """Return whether its writer has started no later one."""
+        """Return whether a segment is its writer's latest."""
         return self._writers[segment.writer].segments[-1] is segment
 
     def guard(
         self, segment: FollowedSegment, action: Callable[[FollowedSegment], _Result], *, opened: bool = True
     ) -> _Result | None:
-        """Do something with a segment. If it can't be read it is set aside; if it is gone it is forgotten.
+        """Do something with a segment. Set it aside if it can't be read, and forget it if it is gone.
 
         Args:
             segment: The segment.
             action: What to do.
-            opened: Whether the segment has to be open for that.
+            opened: Whether the segment has to be open for it.
 
         Returns:
-            What the action returned; None if that failed.
+            The result of the action; None if it failed.
         """
         try:
             if opened:
@@ -189,7 +189,7 @@ class WriterTurns:
         return None
 
     def distrust_locks(self) -> None:
-        """Read all segments again, as locks say nothing about who has them open."""
+        """Check all segments again, since locks don't show who has them open."""
         self.locks_work = False
         for segment in self._catalog.readable():
             self.follow(segment)
@@ -201,7 +201,7 @@ class WriterTurns:
                 self._catalog.release(segment)
 
     def _find_ready(self, writer: _Writer) -> FollowedSegment | None:
-        """Return a writer's oldest segment that has an event, which is ready then; see rule 1."""
+        """Return a writer's oldest segment with an event, which is then ready; see rule 1."""
         while True:
             segments = list(writer.segments)
             segment = next((one for one in segments if self.guard(one, self._fetch, opened=False)), None)
@@ -214,7 +214,7 @@ class WriterTurns:
                 return segment
 
     def _fetch(self, segment: FollowedSegment) -> bool:
-        """Return whether a segment has an event that is ready; drop it if it will never have another."""
+        """Return whether a segment has a ready event; drop it if it will never have another."""
         if segment.ready:
             return True
         if not segment.readable:
@@ -239,7 +239,7 @@ class WriterTurns:
         return False
 
     def _end(self, segment: FollowedSegment, now: float) -> bool:
-        """Return whether a segment that was read to its end has more; note if no process has it open."""
+        """Return whether a segment that was read to its end has grown; record if no process has it open."""
         segment.lock_at = now + LOCK_PAUSE
         if self._files.lock(segment.fd):
             if segment.fetch(self._files):
@@ -248,7 +248,7 @@ class WriterTurns:
         return False
 
     def _has_grown(self, segment: FollowedSegment) -> bool:
-        segment.look(self._files)
+        segment.update_size(self._files)
         return segment.grown
 
     def _has_more(self, segment: FollowedSegment) -> bool:
@@ -266,7 +266,7 @@ class WriterTurns:
             self._turns.append(writer)
 
     def _lose(self, segment: FollowedSegment) -> None:
-        """Follow a segment that is gone only if there may be more to read of it."""
+        """Follow a deleted segment only if there may be more to read."""
         if segment.fd < 0 and not segment.ready:
             self.drop(segment)
         else:

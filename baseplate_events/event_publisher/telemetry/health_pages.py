@@ -1,4 +1,4 @@
-"""What the health endpoint answers: three pages over a few lines of HTTP/1.1. Pure.
+"""The pages of the health endpoint, as HTTP/1.1 responses. Pure.
 
     GET /healthz    200 while the publisher does its work, 503 once it is stuck: restart it
     GET /readyz     200 while events are being delivered; otherwise 503 and the reason, which no restart fixes
@@ -6,7 +6,7 @@
 
 Rules:
 
-1. Each answer is the last of its connection. A request has no body, and a head of `MAX_HEAD` bytes at most.
+1. Each response closes its connection. A request has no body, and a head of at most `MAX_HEAD` bytes.
    It names an address, `localhost` or a name that the operator lists; see `host_check`.
 2. No page holds the content of an event, a secret, or the body of a collector's response. An operator may
    let other hosts read the pages.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .snapshot import Snapshot
 
-#: Bytes of a request up to the empty line: what nginx and Apache allow by default.
+#: Most bytes of a request up to the empty line: the default of nginx and Apache.
 MAX_HEAD: Final = 8_192
 
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -37,10 +37,10 @@ _TEXT: Final = "text/plain; charset=utf-8"
 #: A request line and header lines. Those are parsed only as far as an answer needs them.
 _REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) ([!-~]+) HTTP/1\.[0-9](?:\r?\n(.*))?")
 
-#: The path of a target that is a path or a whole URL.
+#: The path in a target that is a path or a URL.
 _PATH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)?([^?#]*)")
 
-#: A header that announces a body; one of 0 bytes is none.
+#: A header that announces a body of more than 0 bytes.
 _BODY: Final = re.compile(rb"(?im)^(?:transfer-encoding[ \t]*:|content-length[ \t]*:(?![ \t]*0+[ \t]*\r?$))")
 
 
@@ -50,8 +50,8 @@ class Page:
 
     Attributes:
         status: The HTTP status.
-        text: What it says, lines with their ends.
-        media_type: What kind of text it is.
+        text: The text; each line ends with a line feed.
+        media_type: Its media type.
     """
 
     status: int
@@ -59,7 +59,7 @@ class Page:
     media_type: str = _TEXT
 
 
-_UNREADABLE: Final = Page(400, "not a request that can be read\n")
+_UNREADABLE: Final = Page(400, "not a valid request\n")
 
 _MISDIRECTED: Final = Page(
     421, "no such host here: use an address, localhost, or a name that health.hosts lists\n"
@@ -82,14 +82,14 @@ def answer(head: bytes, snapshot: Snapshot, now: float, *, hosts: Collection[str
         hosts: Names of this host that a request may use besides `localhost`, in lower case; None for any.
 
     Returns:
-        The whole response. The connection is to be closed after it.
+        The whole response. Close the connection after it.
     """
     return format_response(_respond(head, snapshot, now, hosts), with_body=not head.startswith(b"HEAD "))
 
 
 def _respond(head: bytes, snapshot: Snapshot, now: float, hosts: Collection[str] | None) -> Page:
     if len(head) > MAX_HEAD:
-        return Page(431, f"a request has at most {MAX_HEAD} bytes here\n")
+        return Page(431, f"the head of a request may have at most {MAX_HEAD} bytes\n")
     match = _REQUEST.fullmatch(head.rstrip(b"\r\n"))
     if match is None:
         return _UNREADABLE
@@ -104,12 +104,12 @@ def _respond(head: bytes, snapshot: Snapshot, now: float, hosts: Collection[str]
     if method not in {b"GET", b"HEAD"}:
         return Page(405, "only GET and HEAD\n")
     if _BODY.search(fields):
-        return Page(413, "a request has no body here\n")
+        return Page(413, "a request must not have a body\n")
     return _page(target, snapshot, now)
 
 
 def format_response(page: Page, *, with_body: bool = True) -> bytes:
-    """Write a page as an HTTP response, the last of its connection; of HEAD without its body."""
+    """Format a page as an HTTP response that closes its connection; for HEAD without the body."""
     body = page.text.encode()
     lines = [
         f"HTTP/1.1 {page.status} {http.HTTPStatus(page.status).phrase}",
@@ -134,4 +134,4 @@ def _page(target: str, snapshot: Snapshot, now: float) -> Page:
         return Page(200, "ready\n") if unready is None else Page(503, f"{printable(unready, MAX_FOREIGN)}\n")
     if path == "/metrics":
         return Page(200, format_metrics(metrics_of(snapshot, now)), MEDIA_TYPE)
-    return Page(404, "there are /healthz, /readyz and /metrics\n")
+    return Page(404, "not found; the pages are /healthz, /readyz and /metrics\n")

@@ -1,18 +1,17 @@
-"""Whether a request to the health endpoint may come from whoever sent it, by the host that it names. Pure.
+"""Checks the host that a request to the health endpoint names, against DNS rebinding. Pure.
 
-A web page can make its own name stand for 127.0.0.1, or for another address at which the endpoint listens
-(DNS rebinding). The browser of someone who reaches that address then lets the page read what the endpoint
-answers, as if it were the page's own server. But the request names the page's host, and no page can have an
-address or `localhost` for its name.
+A web page can make its own name resolve to 127.0.0.1, or to another address at which the endpoint listens
+(DNS rebinding). The browser of someone who can reach that address then lets the page read the endpoint's
+responses, as if the endpoint were the page's own server. But the request names the page's host, and that
+can't be an address or `localhost`.
 
 Rules (RFC 9110, 7.2; RFC 9112, 3.2):
 
-1. An address in digits is accepted, whichever, since no name stands for it; so is `localhost`, and so are the
-   names that the operator lists. Upper and lower case, a final dot, a port and the zone of an IPv6 address
-   don't matter.
-2. The target counts if it is a whole URL; then Host is ignored. Otherwise Host counts.
+1. Any numeric address is accepted, since it can't be a page's name; so are `localhost` and the names that the
+   operator lists. Case, a final dot, a port and the zone of an IPv6 address are ignored.
+2. If the target is a whole URL, its host counts, and Host is ignored. Otherwise Host counts.
 3. A request without a host is accepted: HTTP/1.0 and scripts send none, and every browser sends one.
-4. Two Host fields are no request that can be read.
+4. A request with two Host fields is invalid.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-#: A Host field. A blank before the colon is not allowed there, but others may read it so.
+#: A Host field. A blank before the colon isn't allowed, but other parsers may accept it.
 _HOST: Final = re.compile(rb"(?im)^host[ \t]*:([^\r\n]*)")
 
 #: A target that is a whole URL, and its authority.
@@ -55,7 +54,7 @@ def is_allowed(host: str, names: Collection[str]) -> bool:
     """Return whether a host, with or without a port, is one that requests may name.
 
     Args:
-        host: What a request names.
+        host: The host that a request names.
         names: The names that the operator lists, in lower case, without a final dot.
     """
     match = _AUTHORITY.fullmatch(host)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
-#: Bytes of lines that wait to be written: some ten thousand lines, or an hour of INFO.
+#: Most bytes of waiting lines: some ten thousand lines, or an hour of INFO.
 CAPACITY: Final = 1 << 20
 
-#: Seconds that `flush` waits. A pipe that is read takes everything in a few milliseconds.
+#: Seconds that `flush` waits. A pipe with a reader takes everything in a few milliseconds.
 FLUSH_TIME: Final = 2.0
 
 
@@ -38,10 +38,10 @@ class LineWriter:
     """Writes lines to a stream, in a daemon thread that starts with the first line.
 
     Args:
-        stream: Where they go, by its descriptor; None drops all of them, as when stderr was closed before the
-            process began.
-        format_notice: Makes the line that says how many were dropped.
-        capacity: Bytes of lines that may wait.
+        stream: Where lines go, by its descriptor; None drops all of them, as when stderr was closed at the
+            start of the process.
+        format_notice: Formats the line with the number of dropped lines.
+        capacity: Most bytes of waiting lines.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class LineWriter:
         self._asked_to_flush = False
         self._written = 0  # lines, to see whether any gets through
         self._given_up_at = -1  # _written when `flush` last gave up
-        self._torn = False  # used by the thread alone
+        self._torn = False  # used only by the thread
         self._thread: threading.Thread | None = None
 
     @property
     def dropped(self) -> int:
-        """Lines that were dropped so far."""
+        """Lines dropped so far."""
         return self._dropped
 
     def put(self, line: str) -> None:
         """Queue a line, which has no line break at its end, to be written."""
         try:
             data = line.encode(self._encoding, "backslashreplace") + b"\n"
-        except (UnicodeError, LookupError):  # an encoding without "backslashreplace" for what it can't write
+        except (UnicodeError, LookupError):  # an encoding that can't use "backslashreplace"
             data = line.encode("ascii", "backslashreplace") + b"\n"
         with self._changed:
             if self._stream is None or len(data) > self._capacity or not self._has_thread():
@@ -89,10 +89,10 @@ class LineWriter:
             self._dropped += 1
 
     def flush(self, seconds: float = FLUSH_TIME) -> bool:
-        """Wait until every line is written or dropped, and report those that were dropped.
+        """Wait until every line is written or dropped, and report dropped lines.
 
         Returns:
-            Whether there is nothing left. If not, the next call waits only if a line was written meanwhile.
+            Whether nothing is left. If not, the next call waits only if a line was written in between.
         """
         with self._changed:
             if self._stream is None or (self._thread is None and not self._dropped):
@@ -114,7 +114,7 @@ class LineWriter:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the limit of threads; the next line tries again
+            except RuntimeError:  # the thread limit; the next line tries again
                 return False
             self._thread = thread
         return True
@@ -132,7 +132,7 @@ class LineWriter:
                 self._reported += missing if noticed else 0
                 self._written += written
                 self._dropped += line is not None and not written
-                # A notice of lines that were dropped during the write is due, unless nothing can be written.
+                # Lines dropped during the write need a notice, unless nothing can be written.
                 if not self._lines and (not written or self._dropped == self._reported):
                     self._asked_to_flush = False
                     self._changed.notify_all()
@@ -160,7 +160,7 @@ class LineWriter:
         while True:
             try:
                 return os.write(descriptor, data)
-            except BlockingIOError:  # another process has set O_NONBLOCK
+            except BlockingIOError:  # another process set O_NONBLOCK
                 poller = select.poll()
                 poller.register(descriptor, select.POLLOUT)
                 poller.poll()

@@ -1,4 +1,4 @@
-"""How the publisher logs: one line for each record, as text or JSON, and no flood of the same line.
+"""How the publisher logs: one line per record, as text or JSON, with repeated lines limited.
 
 Rules:
 
@@ -37,10 +37,10 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 Format: TypeAlias = Literal["text", "json"]
 
-#: The formats that there are, the default first.
+#: The log formats, the default first.
 FORMATS: Final[tuple[Format, ...]] = ("text", "json")
 
-#: Seconds between two lines of a kind.
+#: Seconds between two similar lines.
 REPEAT_INTERVAL: Final = 10.0
 
 #: Kinds that are remembered at a time. Words may come from the network, so memory must be bounded. Beyond
@@ -61,12 +61,12 @@ class _Held:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets the first record of a kind through, and holds back the others; see rules 3 and 4.
+    """Passes the first of similar records, and holds back the others; see rules 3 and 4.
 
     Args:
-        emit: Writes a record that was held back; its attribute `more` is the number of others like it.
+        emit: Writes a record that was held back; its attribute `more` is the number of similar ones.
         clock: The monotonic clock, in seconds.
-        interval: Seconds between two records of a kind.
+        interval: Seconds between two similar records.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class RepeatFilter(logging.Filter):
         self._emit = emit
         self._clock = clock
         self._interval = interval
-        self._lock = threading.RLock()  # a handler calls its filters before it takes its own lock
+        self._lock = threading.RLock()  # handlers call filters before they take their lock
         self._held: dict[Hashable, _Held] = {}
 
     @property
     def kinds(self) -> int:
-        """How many kinds are kept now; bounded by `MAX_KINDS` and the number of lines of code that log."""
+        """How many kinds are remembered; bounded by `MAX_KINDS` and the number of lines of code that log."""
         return len(self._held)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write what was held back for long enough, and return whether to write the record as well."""
+        """Write records that were held back long enough, and return whether to write this one."""
         with self._lock:
             now = self._clock()
             passes = record.levelno < logging.WARNING or self._is_first(record, now + self._interval)
@@ -139,12 +139,12 @@ class RepeatFilter(logging.Filter):
 class StderrHandler(logging.Handler):
     """Writes records to a stream that may be slow or stuck (see `log_writer`), through a `RepeatFilter`.
 
-    `flush`, which logging itself calls when the process ends, also writes what the filter holds back.
+    `flush`, which `logging` calls at exit, also writes what the filter holds back.
 
     Args:
-        stream: Where they go, by its descriptor; None drops all.
-        formatter: Makes a line of a record.
-        capacity: Bytes of lines that may wait.
+        stream: Where lines go, by its descriptor; None drops all.
+        formatter: Formats a record as a line.
+        capacity: Most bytes of waiting lines.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class StderrHandler(logging.Handler):
 
     @property
     def dropped(self) -> int:
-        """Lines that were dropped so far."""
+        """Lines dropped so far."""
         return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -182,7 +182,7 @@ class StderrHandler(logging.Handler):
                 logging.WARNING,
                 "",
                 0,
-                "dropped %d lines of the log: stderr could not be written to",
+                "%d log lines dropped: stderr could not be written",
                 (missing,),
                 None,
             )
@@ -196,7 +196,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as one line."""
+        """Format a record as one line."""
         record = copy.copy(record)
         exception = _exception(record)
         more = _more(record)
@@ -216,7 +216,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object: `time` (RFC 3339, UTC), `level`, `logger`, `message`, and `exception` and `more`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as one line."""
+        """Format a record as one line."""
         time_of = dt.datetime.fromtimestamp(record.created, tz=dt.timezone.utc)
         exception = _exception(record)
         more = _more(record)
@@ -234,7 +234,7 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(log_format: Format, *, debug: bool) -> None:
     """Write everything that this process logs to stderr, from INFO or DEBUG on.
 
-    If stderr is closed, nothing that is opened later gets its number.
+    If stderr is closed, no file opened later gets its number.
     """
     occupy_descriptors()
     handler = StderrHandler(sys.stderr, JsonFormatter() if log_format == "json" else TextFormatter())
@@ -242,7 +242,7 @@ def configure_logging(log_format: Format, *, debug: bool) -> None:
 
 
 def log_lines_dropped() -> int:
-    """Count the lines that were dropped since `configure_logging`, because stderr could not be written to."""
+    """Return the number of lines dropped since `configure_logging`, because stderr could not be written."""
     handlers = logging.getLogger().handlers
     return sum(handler.dropped for handler in handlers if isinstance(handler, StderrHandler))
 

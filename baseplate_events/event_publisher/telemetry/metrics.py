@@ -37,7 +37,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "heartbeat_age_seconds",
             "gauge",
-            "Time since the publisher last did something; it is stuck when this grows.",
+            "Time since the publisher last did something; a growing value means that it is stuck.",
             one(since(snapshot.made_at)),
         ),
         Metric(
@@ -94,7 +94,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "attempts_total",
             "counter",
-            "Requests to the collector, by how they ended.",
+            "Requests to the collector, by result.",
             by("result", {result.value: count for result, count in attempts.results.items()}),
         ),
         Metric(
@@ -106,46 +106,44 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "last_answer_status",
             "gauge",
-            "HTTP status of the collector's last response; not there before the first.",
+            "HTTP status of the collector's last response; absent before the first.",
             one(attempts.last_status),
         ),
         Metric(
             "last_answer_age_seconds",
             "gauge",
-            "Time since that response; not there before the first.",
+            "Time since that response; absent before the first.",
             one(since(attempts.last_answer_at)),
         ),
         Metric(
             "recent_rate",
             "gauge",
-            "Growth in a second over the last ten: of events, requests, and of what waits to be delivered.",
+            "Change per second over the last ten: of events, requests, and the backlog.",
             by("of", snapshot.rates),
         ),
         Metric(
             "attempt_seconds",
             "histogram",
-            "How long a request to the collector took, compression included.",
+            "Duration of requests to the collector, including compression.",
             histogram_samples(attempts.seconds, queue),
         ),
-        Metric(
-            "failures_in_row", "gauge", "Attempts that failed since the last success.", one(snapshot.failures)
-        ),
+        Metric("failures_in_row", "gauge", "Failed attempts since the last success.", one(snapshot.failures)),
         Metric(
             "failing_seconds",
             "gauge",
-            "Time since attempts began to fail; 0 while they don't.",
+            "Time since attempts began to fail; 0 while they succeed.",
             one(since(attempts.failing_since) or 0),
         ),
         Metric(
             "last_success_age_seconds",
             "gauge",
-            "Time since the collector last took a batch; not there before the first.",
+            "Time since the collector last accepted a batch; absent before the first.",
             one(since(attempts.last_success_at)),
         ),
         Metric(
             "disk_failing",
             "gauge",
-            "Whether the disk takes no dead letters.",
+            "Whether dead letters can't be written.",
             one(int(snapshot.disk_error is not None)),
         ),
         Metric(
@@ -157,7 +155,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "log_lines_dropped_total",
             "counter",
-            "Lines of the log that could not be written to stderr.",
+            "Log lines that could not be written to stderr.",
             one(snapshot.log_lines_dropped),
         ),
     ]
@@ -172,13 +170,13 @@ def _setting_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
         Metric(
             "setting",
             "gauge",
-            "Options that are numbers, seconds or 0 and 1, as they are in force.",
+            "Values in effect of options that are numbers, seconds, or 0 and 1.",
             by({name: value for name, value in snapshot.settings.items() if not isinstance(value, str)}),
         ),
         Metric(
             "setting_info",
             "gauge",
-            "1 for each other option that is set, with the value in force.",
+            "1 for each other option that is set, with the value in effect.",
             tuple(
                 Sample((*queue, ("option", name), ("value", printable(value, MAX_FOREIGN))), 1)
                 for name, value in texts.items()
@@ -200,7 +198,7 @@ def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
         Metric(
             "transport_up",
             "gauge",
-            "1 while events can be taken from what services put them into; 0 if there is no POSIX queue yet.",
+            "1 while events can be received from this transport; 0 if there is no POSIX queue yet.",
             _by(queue, "transport", transports),
         )
     ]
@@ -213,18 +211,20 @@ def _queue_metrics(snapshot: Snapshot, queue: Labels) -> list[Metric]:
                 "Whether another publisher reads the same queue.",
                 one(int(snapshot.queue_shared)),
             ),
-            Metric("queue_depth", "gauge", "Events that wait in the queue.", one(snapshot.queue_depth)),
-            Metric("queue_capacity", "gauge", "Events that the queue holds.", one(snapshot.queue_capacity)),
+            Metric("queue_depth", "gauge", "Events waiting in the queue.", one(snapshot.queue_depth)),
+            Metric(
+                "queue_capacity", "gauge", "Capacity of the queue in events.", one(snapshot.queue_capacity)
+            ),
             Metric(
                 "queue_highest_depth",
                 "gauge",
-                "The highest depth that was seen in the last one to two minutes.",
+                "The highest depth seen in the last one to two minutes.",
                 one(snapshot.queue_highest),
             ),
             Metric(
                 "queue_full_total",
                 "counter",
-                "How often the queue was full when it was looked at.",
+                "How often the queue was full when it was measured.",
                 one(snapshot.queue_full),
             ),
         ]
@@ -236,11 +236,11 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
     one, by = partial(_one, queue), partial(_by, queue)
     problems = [problem for problem in (spool.error, spool.paused, *spool.problems) if problem is not None]
     return [
-        Metric("spool_size_bytes", "gauge", "Bytes in the spool that aren't delivered.", one(spool.size)),
+        Metric("spool_size_bytes", "gauge", "Undelivered bytes in the spool.", one(spool.size)),
         Metric(
             "spool_max_size_bytes",
             "gauge",
-            "Bytes that the spool may take, spool.max_size.",
+            "Largest size of the spool in bytes, spool.max_size.",
             one(spool.max_size),
         ),
         Metric("spool_segments", "gauge", "Segments in the spool.", one(spool.segments)),
@@ -250,42 +250,42 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
             "Time since the oldest segment with something to deliver was started; 0 if there is none.",
             one(_since(now, spool.oldest_at) or 0),
         ),
-        Metric("spool_free_bytes", "gauge", "Bytes that the spool's disk has left.", one(spool.free_space)),
+        Metric("spool_free_bytes", "gauge", "Free bytes on the spool's disk.", one(spool.free_space)),
         Metric(
             "spool_free_inodes",
             "gauge",
-            "Files that the spool's disk can still take; not there if they aren't limited.",
+            "Free inodes on the spool's disk; absent if they aren't limited.",
             one(spool.free_inodes),
         ),
         Metric(
             "spool_set_aside",
             "gauge",
-            "Segments that can't be delivered and are left where they are.",
+            "Segments that can't be delivered and are left in place.",
             by("reason", spool.aside),
         ),
         Metric(
             "spool_torn_total",
             "counter",
-            "Places in the spool that hold no whole event.",
+            "Places in the spool without a whole record.",
             one(spool.torn_gaps),
         ),
         Metric("spool_torn_bytes_total", "counter", "Bytes of those places.", one(spool.torn_bytes)),
         Metric(
             "events_refused_total",
             "counter",
-            "Events that services could not put, as they report in the spool.",
+            "Events that services refused, as reported in the spool.",
             by("reason", spool.refusals),
         ),
         Metric(
             "events_rekeyed_total",
             "counter",
-            "Events that are sent again under another idempotency key.",
+            "Events resent under another idempotency key.",
             one(spool.rekeyed),
         ),
         Metric(
             "relay_paused",
             "gauge",
-            "Whether no events are moved from the queue into the spool, as that or its disk is full.",
+            "Whether no events are moved from the queue into the spool, because it or its disk is full.",
             one(int(spool.paused is not None)),
         ),
         Metric(
@@ -297,7 +297,7 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
         Metric(
             "spool_problem",
             "gauge",
-            "1 for each thing that doesn't work as it should, in words.",
+            "1 for each problem, in words.",
             by("problem", {printable(problem, MAX_FOREIGN): 1 for problem in problems}),
         ),
     ]

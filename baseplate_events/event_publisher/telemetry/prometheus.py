@@ -1,12 +1,12 @@
-r"""Prometheus' text exposition format, version 0.0.4: what a scraper reads. Pure.
+r"""Prometheus' text exposition format, version 0.0.4: for scrapers. Pure.
 
     # HELP NAME What it is.
     # TYPE NAME counter
     NAME{label="value",other="value"} 5
 
-One metric after the other, each line with its end. In a help text `\` and line feeds are escaped, in the
-value of a label `"` too. `parse_samples` reads what `format_metrics` writes, and no more of the format than
-that: no timestamps, no blanks between the parts.
+Each metric follows the other, and each line has its line feed. Help texts escape `\` and line feeds, and
+label values also `"`. `parse_samples` parses only the output of `format_metrics`: no timestamps, and no extra
+blanks.
 
 https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .snapshot import Distribution
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
-#: Names and values of labels, in the order in which they are written.
+#: Names and values of labels, in output order.
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 #: The media type of a scrape.
@@ -39,7 +39,7 @@ _SAMPLE: Final = re.compile(r'([a-z_]+)(?:\{((?:[^"}\n]|"(?:[^"\\\n]|\\[\\n"])*"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A number.
+    """A sample of a metric.
 
     Attributes:
         labels: What distinguishes it from the other samples of its metric.
@@ -54,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Numbers of one name.
+    """The samples of one name.
 
     Attributes:
         name: Lower-case letters and underscores; of a counter it ends in `_total`.
@@ -81,7 +81,7 @@ def histogram_samples(distribution: Distribution, labels: Labels) -> tuple[Sampl
 
 
 def format_metrics(metrics: Iterable[Metric]) -> str:
-    """Write metrics."""
+    """Format metrics."""
     lines: list[str] = []
     for metric in metrics:
         if metric.samples:
@@ -95,15 +95,15 @@ def format_metrics(metrics: Iterable[Metric]) -> str:
 
 
 def parse_samples(text: str) -> Mapping[tuple[str, Labels], float]:
-    """Read the numbers that `format_metrics` wrote, by name and labels.
+    """Parse the output of `format_metrics`; return the values by name and labels.
 
     Raises:
-        ValueError: It isn't such a text, or ends in the middle of a line.
+        ValueError: It isn't such a text, or ends within a line.
     """
     samples: dict[tuple[str, Labels], float] = {}
     lines = text.split("\n")
     if lines.pop():
-        raise ValueError("metrics end in the middle of a line")
+        raise ValueError("the metrics end within a line")
     for number, line in enumerate(lines, 1):
         if line.startswith("#"):
             continue
@@ -120,7 +120,7 @@ def _parse_labels(text: str, line: int) -> Labels:
     while at < len(text):
         match = _LABEL.match(text, at)
         if match is None:
-            raise ValueError(f"line {line} of the metrics has labels that can't be read")
+            raise ValueError(f"line {line} of the metrics has invalid labels")
         labels.append((match[1], re.sub(r"\\.", lambda escape: _UNESCAPES[escape[0]], match[2])))
         at = match.end()
     return tuple(labels)

@@ -25,16 +25,16 @@ class Rates:
     def __init__(self) -> None:
         self._looks: collections.deque[tuple[float, Mapping[str, float]]] = collections.deque()
 
-    def note(self, now: float, numbers: Mapping[str, float]) -> dict[str, float]:
+    def record(self, now: float, numbers: Mapping[str, float]) -> dict[str, float]:
         """Add the numbers of this moment, the same ones each time, and return their growth per second.
 
         Returns:
-            The rates, rounded to thousandths; none before half a second has passed since the first call.
+            The rates, rounded to thousandths; empty until half a second after the first call.
         """
         looks = self._looks
         while len(looks) > 1 and looks[1][0] <= now - WINDOW:
             looks.popleft()
-        if not looks or now >= looks[-1][0] + _SHORTEST:  # more often would only fill memory
+        if not looks or now >= looks[-1][0] + _SHORTEST:  # more often would only use memory
             looks.append((now, dict(numbers)))
         then, before = looks[0]
         if now < then + _SHORTEST:

@@ -1,8 +1,8 @@
-"""What the publisher reports to statsd, the health endpoint and systemd. None of them can disturb delivery.
+"""Reports to statsd, the health endpoint and systemd. None of them can disturb delivery.
 
-The thread that decides calls `report` in each of its steps. All reports are taken from a `Snapshot`, which is
-made when a report is due: every second for the health endpoint, every ten for the others, never if none of
-them is configured.
+The main loop calls `report` in each step. All reports are made from a `Snapshot`, which is taken when a
+report is
+due: every second for the health endpoint, every ten for the others, never if none of them is configured.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _REPORT_INTERVAL: Final = 10.0
 
 
 class Reporter:
-    """Reports what the publisher is doing. Used by one thread.
+    """Reports the state of the publisher. Used by one thread.
 
     Args:
         settings: `metrics.*` and `health.*`.
         notifier: Notifies systemd.
-        make_snapshot: Copies what the publisher is doing at a moment of the monotonic clock.
+        make_snapshot: Takes a snapshot of the publisher at a monotonic time.
 
     Raises:
-        HealthError: The health endpoint can't listen where it should.
+        HealthError: The health endpoint can't listen at its address.
 
     Attributes:
-        attempts: What became of all attempts.
-        report_at: When `report` is to be called at the latest, in seconds of the monotonic clock.
+        attempts: Counts all attempts.
+        report_at: When `report` must be called at the latest, in monotonic seconds.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Reporter:
     def _make_snapshot(self, now: float) -> Snapshot:
         snapshot = self._copy_state(now)
         self._highest = max(self._highest, snapshot.queue_highest)
-        highest = self._peak.note(snapshot.queue_highest, now)
-        rates = self._rates.note(
+        highest = self._peak.record(snapshot.queue_highest, now)
+        rates = self._rates.record(
             now,
             {
                 "received": snapshot.accounting.received,
@@ -89,13 +89,13 @@ class Reporter:
         return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped(), rates=rates)
 
     def _last_snapshot(self) -> Snapshot:
-        """Return what the health endpoint shows; called by its thread."""
+        """Return the snapshot for the health endpoint; called by its thread."""
         if self._snapshot is None:
             raise AssertionError("the endpoint is started after the first snapshot")
         return self._snapshot
 
     def start(self, now: float) -> str | None:
-        """Begin to report; return where the health endpoint is, or None."""
+        """Start reporting; return the address of the health endpoint, or None."""
         self._snapshot = self._make_snapshot(now)
         if self._health is not None:
             self._health.start()
@@ -103,7 +103,7 @@ class Reporter:
         return None if self._health is None else str(self._health.endpoint)
 
     def record(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
-        """Record an attempt to send `count` events, which ended at `now` and took so many seconds."""
+        """Record an attempt to send `count` events, which ended at `now` and took `seconds`."""
         self.attempts.record(outcome, seconds, now)
         self._metrics.send(timers={"post": seconds})
         match outcome:
@@ -137,23 +137,23 @@ class Reporter:
         self._notifier.reloading()
 
     def ready(self) -> None:
-        """Report that the publisher has read its configuration."""
+        """Report that the publisher has loaded its configuration."""
         self._notifier.ready()
 
     def finish(self, now: float) -> None:
-        """Report how it ended."""
+        """Report the final state."""
         if self._reports:
             self._report_metrics(self._make_snapshot(now), now)
 
     def close(self) -> None:
-        """Close all that reports go to; nothing else may be called afterwards."""
+        """Close all destinations; nothing else may be called afterwards."""
         if self._health is not None:
             self._health.close()
         self._notifier.close()
         self._metrics.close()
 
     def _report_metrics(self, snapshot: Snapshot, now: float) -> None:
-        """Send gauges of what is held, and counters of the fates since the last report."""
+        """Send gauges of the current state, and counters of the fates since the last report."""
         self._notifier.status(snapshot.in_words(now))
         accounting, oldest_at = snapshot.accounting, snapshot.oldest_at
         fates = {
@@ -196,7 +196,7 @@ def _counts(spool: SpoolLevel) -> dict[str, int]:
 
 
 def _levels(spool: SpoolLevel, now: float) -> dict[str, float | None]:
-    """Return the gauges of a spool; None for what isn't known."""
+    """Return the gauges of a spool; None for unknown values."""
     return {
         "spool.size": spool.size,
         "spool.max_size": spool.max_size,

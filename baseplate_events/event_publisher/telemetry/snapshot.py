@@ -1,4 +1,4 @@
-"""What a publisher is doing, as a value that other threads can read. Pure.
+"""The state of a publisher, as a value that other threads can read. Pure.
 
 Rules:
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     from ..policy.accounting import Accounting
 
-#: Seconds between two snapshots at most. A scraper comes every 10 to 60 seconds.
+#: Most seconds between two snapshots. Scrapers poll every 10 to 60 seconds.
 SNAPSHOT_INTERVAL: Final = 1.0
 
 #: Seconds after which a publisher without a new snapshot counts as stuck. A step is a burst of 1,000 events,
 #: and with `spool.fsync = event` on a slow disk that takes seconds.
 STUCK_AFTER: Final = 30.0
 
-#: Seconds for which the highest depth of a queue is shown at least: the longest usual pause of a scraper.
+#: Fewest seconds for which the highest depth of a queue is shown: the longest usual scrape interval.
 PEAK_TIME: Final = 60.0
 
-#: Seconds: upper bounds of the histogram of attempts, those of Prometheus' own clients.
+#: Upper bounds of the histogram of attempts in seconds, those of Prometheus' own clients.
 BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
-class Result(enum.Enum):
+class AttemptResult(enum.Enum):
     """How an attempt ended, as metrics report it."""
 
     ACCEPTED = "accepted"
@@ -68,13 +68,13 @@ class Distribution:
 
     @property
     def count(self) -> int:
-        """How many values there were."""
+        """The number of values."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptCounts:
-    """What became of all attempts so far.
+    """The results of all attempts so far.
 
     Attributes:
         results: Attempts by how they ended; every result has an entry.
@@ -86,7 +86,7 @@ class AttemptCounts:
         last_answer_at: When that arrived.
     """
 
-    results: Mapping[Result, int]
+    results: Mapping[AttemptResult, int]
     seconds: Distribution
     last_error: str | None
     failing_since: float | None
@@ -100,10 +100,10 @@ class Peak:
 
     def __init__(self) -> None:
         self._ends_at = -math.inf
-        self._last = 0  # the highest number of the last `PEAK_TIME` that is over
+        self._last = 0  # the peak of the last complete `PEAK_TIME`
         self._current = 0
 
-    def note(self, number: int, now: float) -> int:
+    def record(self, number: int, now: float) -> int:
         """Add the number of this moment, and return the highest of the last one to two `PEAK_TIME`."""
         if now >= self._ends_at:
             follows = now < self._ends_at + PEAK_TIME
@@ -115,7 +115,7 @@ class Peak:
 
 
 class Attempts:
-    """Counts attempts; used by the deciding thread alone.
+    """Counts attempts; used only by the main loop.
 
     Attributes:
         last_error: Why the last attempt failed; see `AttemptCounts`.
@@ -123,7 +123,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self.last_error: str | None = None
-        self._results = dict.fromkeys(Result, 0)
+        self._results = dict.fromkeys(AttemptResult, 0)
         self._classes = [0] * (len(BOUNDS) + 1)
         self._total = 0.0
         self._failing_since: float | None = None
@@ -133,7 +133,7 @@ class Attempts:
         self._last_answer_at: float | None = None
 
     def record(self, outcome: Outcome, seconds: float, now: float) -> None:
-        """Count an attempt that ended at `now` and took so many seconds."""
+        """Count an attempt that ended at `now` and took `seconds`."""
         self._results[_result_of(outcome)] += 1
         self._classes[bisect.bisect_left(BOUNDS, seconds)] += 1
         self._total += seconds
@@ -171,7 +171,7 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class SpoolLevel:
-    """How full a spool is, and what was found in it.
+    """The level and the problems of a spool.
 
     Attributes:
         size: Bytes in it that aren't delivered; the number of events isn't known.
@@ -180,16 +180,16 @@ class SpoolLevel:
         oldest_at: When the oldest of them with something to deliver was created, by the monotonic clock, as
             far as the wall clock can say; None if there is none.
         aside: Segments that are set aside, by reason.
-        torn_bytes: Bytes that belong to no whole record, found in this run.
+        torn_bytes: Bytes that are part of no whole record, found in this run.
         torn_gaps: Runs of such bytes.
         refusals: Events that services refused, by reason, as reported in this run.
-        free_space: Bytes that the disk has left; None if that isn't known.
-        free_inodes: Files that can still be made there; None if that isn't known or limited.
-        rekeyed: Events that are sent again under another idempotency key than before a restart.
-        error: Why nothing can be read from it; None if it can be read.
-        paused: Why nothing is moved from the queue into it at the moment; None if events are.
-        held: Events that were received and then couldn't be moved into it: none, or one.
-        problems: What else doesn't work as it should: locks, inotify, the ledger.
+        free_space: Free bytes on the disk; None if unknown.
+        free_inodes: Free inodes; None if unknown or unlimited.
+        rekeyed: Events resent under another idempotency key than before a restart.
+        error: Why nothing can be read from it, or None.
+        paused: Why no events are moved from the queue into it at the moment, or None.
+        held: Events that were received but couldn't be moved into it: none, or one.
+        problems: Other problems: locks, inotify, the ledger.
     """
 
     size: int
@@ -211,9 +211,9 @@ class SpoolLevel:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a publisher is doing.
+    """The state of a publisher.
 
-    Moments are seconds of the monotonic clock.
+    Times are monotonic seconds.
 
     Attributes:
         queue_name: The NAME of `/events-NAME`.
@@ -234,12 +234,12 @@ class Snapshot:
         disk_error: What the disk said when it took no dead letters; None while it does.
         stopping: Whether the publisher is stopping.
         metrics_dropped: Lines for statsd that couldn't be sent.
-        log_lines_dropped: Lines of the log that couldn't be written to stderr.
+        log_lines_dropped: Log lines that couldn't be written to stderr.
         collector: Where batches are posted.
-        settings: The values of options that are in force, numbers or texts; see `config.in_force`.
+        settings: The values of options in effect, numbers or texts; see `config.in_force`.
         waiting: Options that were changed in the file and need a restart.
         queue_shared: Whether another publisher reads the same POSIX queue.
-        rates: What changes, in each second of the last ten: see `rates.Rates`.
+        rates: Changes per second over the last ten seconds; see `rates.Rates`.
     """
 
     queue_name: str
@@ -277,14 +277,14 @@ class Snapshot:
     def unready(self, now: float) -> str | None:
         """Return why events aren't being delivered at `now`, in words for an operator; None if they are."""
         if not self.alive(now):
-            return f"stuck: nothing was done for {now - self.made_at:.0f} seconds"
+            return f"stuck: no activity for {now - self.made_at:.0f} seconds"
         if self.stopping:
             return "stopping"
         errors = [self.attempts.last_error, self.disk_error]
         if self.spool is not None:
             errors.append(self.spool.error)
             success = self.attempts.last_success_at
-            # A spool that is full, or on a full disk, is being emptied while batches are accepted.
+            # While batches are accepted, a full spool or disk is being emptied.
             if success is None or now - success > STUCK_AFTER:
                 errors.append(self.spool.paused)
         found = [error for error in errors if error is not None]
@@ -335,18 +335,18 @@ def describe_failure(outcome: Outcome) -> str | None:
             return None
 
 
-def _result_of(outcome: Outcome) -> Result:
+def _result_of(outcome: Outcome) -> AttemptResult:
     match outcome:
         case Accepted():
-            result = Result.ACCEPTED
+            result = AttemptResult.ACCEPTED
         case TooLarge():
-            result = Result.TOO_LARGE
+            result = AttemptResult.TOO_LARGE
         case Refused():
-            result = Result.REFUSED
+            result = AttemptResult.REFUSED
         case Retryable(from_collector=from_collector):
-            result = Result.RETRYABLE if from_collector else Result.UNANSWERED
+            result = AttemptResult.RETRYABLE if from_collector else AttemptResult.UNANSWERED
         case Misconfigured(from_collector=from_collector):
-            result = Result.MISCONFIGURED if from_collector else Result.UNANSWERED
+            result = AttemptResult.MISCONFIGURED if from_collector else AttemptResult.UNANSWERED
         case _:
             assert_never(outcome)
     return result

@@ -1,16 +1,16 @@
 """A statsd client that can't disturb what it measures.
 
-`statsd_lines` formats measurements and packs them into datagrams. This module has the socket that sends them,
-and the thread that resolves the name of the server.
+`statsd_lines` formats measurements and packs them into datagrams. This module contains the socket that sends
+them, and the thread that resolves the name of the server.
 
 Rules:
 
 1. Nothing here raises, whatever the network and the name servers do.
-2. Nothing here waits: the socket doesn't block, and a host name is resolved in a thread of its own.
-3. Nothing is kept or sent again. A line that can't be sent is dropped and counted (`StatsdClient.dropped`).
+2. Nothing here waits: the socket doesn't block, and a host name is resolved in a separate thread.
+3. Nothing is buffered or resent. A line that can't be sent is dropped and counted (`StatsdClient.dropped`).
    The reason is logged at most once a minute.
-4. One thread uses a client, and no process that has one forks: the publisher reports from the thread that
-   decides, and starts no other process. The resolver's thread replaces single values, so there is no lock.
+4. One thread uses a client, and no process that has one forks: the publisher reports from its main loop, and
+   starts no other process. The resolver's thread replaces single values, so there is no lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds after which a host name is resolved again: the usual time to live of a service's DNS record.
 LOOKUP_INTERVAL: Final = 60.0
-#: Seconds from a failure to the next time that a name is resolved, so that an outage isn't met with a storm.
+#: Seconds between a failure and the next lookup, so that an outage causes no storm of lookups.
 LOOKUP_PAUSE: Final = 5.0
 #: Seconds between two log lines about dropped lines.
 LOG_INTERVAL: Final = 60.0
@@ -47,11 +47,11 @@ SocketAddress: TypeAlias = tuple[str | int | bytes, ...] | str
 
 
 class DatagramAddress(NamedTuple):
-    """Where datagrams go.
+    """The destination of datagrams.
 
     Attributes:
         family: `socket.AF_INET`, `AF_INET6` or `AF_UNIX`.
-        sockaddr: The address as `socket.sendto` takes it.
+        sockaddr: The address for `socket.sendto`.
     """
 
     family: int
@@ -59,7 +59,7 @@ class DatagramAddress(NamedTuple):
 
 
 class Resolver(Protocol):
-    """Finds the address of a host name; may wait, and raise what it likes."""
+    """Finds the address of a host name; may wait, and may raise anything."""
 
     def __call__(self, host: str, port: int, /) -> DatagramAddress:
         """Resolve `host`."""
@@ -67,14 +67,14 @@ class Resolver(Protocol):
 
 
 def resolve_host(host: str, port: int, *, flags: int = 0) -> DatagramAddress:
-    """Ask the system for the address of a host.
+    """Resolve the address of a host.
 
-    IPv4 comes first if a name has both: `localhost` is such a name, statsd servers listen on `127.0.0.1`, and
-    a datagram sent to `::1` instead would vanish without a sign.
+    IPv4 is preferred if a name has both: `localhost` is such a name, statsd servers listen on `127.0.0.1`,
+    and a datagram sent to `::1` instead would vanish silently.
 
     Raises:
-        OSError: It has none, or the system can't say.
-        UnicodeError: It can't be a host name.
+        OSError: It has none, or the lookup failed.
+        UnicodeError: The name can't be a host name.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
     family, _, _, _, sockaddr = min(found, key=lambda entry: entry[0] != socket.AF_INET)
@@ -84,21 +84,21 @@ def resolve_host(host: str, port: int, *, flags: int = 0) -> DatagramAddress:
 class StatsdClient:
     """Sends measurements to a statsd server.
 
-    All datagrams go through one socket, as each socket has a port, and so an entry in the tables of every NAT
-    on the way. The socket isn't connected: an address that refused one datagram isn't a reason to lose the
-    next, and a Unix path is looked up each time, so a server that restarted is found.
+    All datagrams go through one socket, since each socket has a port, and so an entry in the tables of every
+    NAT on the way. The socket isn't connected: an address that refused one datagram is no reason to lose the
+    next, and a Unix path is resolved for each datagram, so a restarted server is found.
 
     Args:
-        namespace: What the name of every metric begins with; may be empty.
+        namespace: Prefix of all metric names; may be empty.
         endpoint: The server, or None to discard everything; then no socket is opened.
         resolve: Finds the address of a host name. It runs in a daemon thread when the first line is sent,
-            then for a line that is sent a minute or more after it, and soon after an error. Lines before
-            its first answer are dropped.
-        clock: Seconds that never run back, for pauses.
+            again for a line sent a minute or more later, and soon after an error. Lines before its first
+            answer are dropped.
+        clock: The monotonic clock, in seconds.
         log_if_unconfigured: Without an endpoint, log the lines at level DEBUG.
 
     Attributes:
-        dropped: Lines that couldn't be sent since the client was made.
+        dropped: Lines that couldn't be sent.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class StatsdClient:
         gauges: Mapping[str, float] = _NONE,
         counters: Mapping[str, float] = _NONE,
     ) -> None:
-        """Send measurements in this order, in as few datagrams as they fit into.
+        """Send measurements in this order, in as few datagrams as possible.
 
         Args:
-            timers: How long something took, in seconds.
+            timers: Durations in seconds.
             gauges: Current values, none negative.
-            counters: What is to be added.
+            counters: Increments.
         """
         if self._server is None and not self._log_lines:
             return
@@ -153,7 +153,7 @@ class StatsdClient:
                 self._warn(exc)
 
     def close(self) -> None:
-        """Close the socket, if one is open; a later line opens another."""
+        """Close the socket, if it is open; a later line opens another."""
         used, self._socket = self._socket, None
         if used is not None:
             with contextlib.suppress(OSError):
@@ -163,7 +163,7 @@ class StatsdClient:
         """Send a datagram; False if the address isn't known yet.
 
         Raises:
-            OSError: It wasn't sent. A host name is looked up again soon.
+            OSError: It wasn't sent. A host name will be looked up again soon.
         """
         address = server.find()
         if address is None:
@@ -183,18 +183,18 @@ class StatsdClient:
         self.dropped += datagram.count(b"\n") + 1
 
     def _warn(self, reason: Exception) -> None:
-        """Log why lines are dropped, unless that was logged a short time ago; any thread may call it."""
+        """Log why lines are dropped, unless that was logged recently; any thread may call it."""
         now = self._clock()
         if now < self._log_at:
             return
         self._log_at = now + LOG_INTERVAL
         logger.warning(
-            "metrics don't reach %s (%s); %d lines dropped so far", self._endpoint, reason, self.dropped
+            "metrics not sent to %s (%s); %d lines dropped so far", self._endpoint, reason, self.dropped
         )
 
 
 class _ServerAddress:
-    """The address of the server: fixed for a path or an IP address, for a name found in the background."""
+    """The address of the server: fixed for a path or an IP address; a name is looked up in the background."""
 
     def __init__(
         self, endpoint: Endpoint, resolve: Resolver, clock: Clock, warn: Callable[[Exception], None]
@@ -208,10 +208,10 @@ class _ServerAddress:
         self._thread: threading.Thread | None = None
 
     def find(self) -> DatagramAddress | None:
-        """Return the address, None if it isn't known yet. Starts a lookup if one is due.
+        """Return the address; None if it isn't known yet. Starts a lookup if one is due.
 
         Raises:
-            RuntimeError: There is no thread for a lookup. The next one is due after a pause.
+            RuntimeError: No thread could be started for a lookup. The next one is due after a pause.
         """
         if self._named is not None:
             now = self._clock()
@@ -225,11 +225,11 @@ class _ServerAddress:
         return self._address
 
     def expire(self) -> None:
-        """Look the name up soon: nothing could be sent to its address."""
+        """Look the name up soon, since sending to its address failed."""
         self._look_up_at = min(self._look_up_at, self._clock() + LOOKUP_PAUSE)
 
     def _look_up(self, named: InternetEndpoint) -> None:
-        """Resolve the name; runs in a thread of its own, and only one does at a time."""
+        """Resolve the name; runs in a separate thread, one at a time."""
         pause = LOOKUP_PAUSE
         try:
             self._address = self._resolve(named.host, named.port)

@@ -30,7 +30,7 @@ from ..foreign_text import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Bytes of a status line; `systemctl status` shows one line.
+#: Most bytes of a status line; `systemctl status` shows one line.
 _STATUS_SIZE: Final = 500
 
 
@@ -39,7 +39,7 @@ class Notifier:
 
     Args:
         environ: The environment variables: NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
-        clock: The monotonic clock, in seconds, from which systemd's is taken too.
+        clock: The monotonic clock, in seconds, which is also systemd's.
 
     Attributes:
         alive_at: When `alive` is to be called next, by that clock; infinite if systemd expects nothing.
@@ -89,7 +89,7 @@ class Notifier:
             self._send("WATCHDOG=1")
 
     def close(self) -> None:
-        """Close the socket; nothing is sent any more."""
+        """Close the socket; nothing is sent afterwards."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -34,7 +34,7 @@ from tests.support.commands import Result, call
 from tests.support.examples import examples
 from tests.support.ledgers import NAME, events_written, fill, letter_file, letter_of, opened
 from tests.support.queues import FEW, SMALL, drain, fresh_name, reader
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.strategies import any_events
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -47,7 +47,7 @@ few = examples(40)
 
 @contextlib.contextmanager
 def queue_of_name() -> Generator[tuple[str, MessageQueue]]:
-    """Make a small queue and give the NAME of its `/events-NAME` with it."""
+    """Create a small queue; yield the NAME of its `/events-NAME`, and the queue."""
     with fresh_name("/events-test-") as name, reader(name) as queue:
         yield name.removeprefix("/events-"), queue
 
@@ -111,16 +111,16 @@ def test_the_file_is_found_where_operators_look(tmp_path: Path) -> None:
     fill(spool / "events-v3", [])
     said = call("dead-letters", "list", str(spool))
     assert (2, "") == (said.status, said.out)
-    assert f"{spool}/events-v2/{NAME}, {spool}/events-v3/{NAME}; name one" in said.err
+    assert f"{spool}/events-v2/{NAME}, {spool}/events-v3/{NAME}; give one of these" in said.err
     said = call("dead-letters", "list", str(tmp_path))
     assert said.status == 2
-    assert f"no {NAME} and no {LETTERS_NAME}; name the folder events-NAME" in said.err
+    assert f"no {NAME} and no {LETTERS_NAME}; give the folder events-NAME" in said.err
 
 
 @few
 @given(st.lists(any_events, max_size=4), st.data())
 def test_show_gives_the_events_themselves(events: list[bytes], data: st.DataObject) -> None:
-    """`show` writes the events that are meant, to the byte and in their order, each with a newline."""
+    """`show` writes the selected events unchanged and in order, each with a newline."""
     with tempfile.TemporaryDirectory() as path:
         fill(path, events)
         assert Result(0, lines_of(events), "") == call("dead-letters", "show", path, "--all")
@@ -131,8 +131,8 @@ def test_show_gives_the_events_themselves(events: list[bytes], data: st.DataObje
             assert Result(0, lines_of([events[number - 1] for number in sorted(set(named))]), "") == said
 
 
-def test_a_number_that_isnt_there_is_told(tmp_path: Path) -> None:
-    """`show` and `replay` do what they can and end with 1 if a letter that was named isn't there."""
+def test_a_number_that_isnt_there_is_reported(tmp_path: Path) -> None:
+    """`show` and `replay` do what they can, and exit with 1 if a named letter doesn't exist."""
     path = str(tmp_path)
     fill(path, [b"1"])
     said = call("dead-letters", "show", path, "1", "2", "71")
@@ -144,32 +144,32 @@ def test_a_number_that_isnt_there_is_told(tmp_path: Path) -> None:
 
 
 def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
-    """All actions name it, and go on with the others; `purge` deletes it."""
+    """All actions report a damaged letter, and go on with the others; `purge` deletes it."""
     path = str(tmp_path)
     fill(path, [b"1", b"2", b"3"])
     with sqlite3.connect(tmp_path / NAME) as connection:
         connection.execute("UPDATE letters SET time = 'noon' WHERE number = 2")
     connection.close()
-    told = "letter 2 is damaged; purge it\n"
+    expected = "letter 2 is damaged; purge it\n"
     said = call("dead-letters", "list", path)
-    assert (1, 3, told) == (said.status, len(said.out.splitlines()), said.err)
-    assert Result(1, "1\n3\n", told) == call("dead-letters", "show", path, "--all")
+    assert (1, 3, expected) == (said.status, len(said.out.splitlines()), said.err)
+    assert Result(1, "1\n3\n", expected) == call("dead-letters", "show", path, "--all")
     with queue_of_name() as (name, queue):
         said = replay(path, name)
-        assert (1, told) == (said.status, said.err)
+        assert (1, expected) == (said.status, said.err)
         assert [b"1", b"3"] == drain(queue)
     assert Result(0, "deleted 1 letter\n", "") == call("dead-letters", "purge", path, "--yes")
     assert [] == events_written(path)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["show", "{path}"], "--all"),
         (["show", "{path}", "--all", "1"], "--all"),
         (["show", "{path}", "1:1"], "such as 17"),
         (["show", "{path}", "0"], "such as 17"),
-        (["replay", "{path}", "--queue-name", "a", "--spool-directory", "{path}"], "there is no spool"),
+        (["replay", "{path}", "--queue-name", "a", "--spool-directory", "{path}"], "the spool"),
         (["replay", "{path}"], "--queue-name"),
         (["replay", "{path}", "--queue-name", "a/b"], "slash"),
         (["replay", "{path}", "--queue-name", "a", "--timeout", "3"], "30 seconds"),
@@ -182,26 +182,26 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
         ([], "ACTION"),
     ],
 )
-def test_a_mistake_in_the_command_line_is_told(tmp_path: Path, words: list[str], told: str) -> None:
+def test_a_mistake_in_the_command_line_is_reported(tmp_path: Path, words: list[str], expected: str) -> None:
     """A mistake ends the command with 2 and a line on stderr, and changes nothing."""
     path = str(tmp_path)
     fill(path, [b"1"])
     said = call("dead-letters", *(word.format(path=path) for word in words))
     assert (2, "") == (said.status, said.out)
-    assert told in said.err
+    assert expected in said.err
     assert [b"1"] == events_written(path)
 
 
 @pytest.mark.parametrize("action", ["list", "show", "replay", "purge"])
 def test_every_action_has_a_help_page(action: str) -> None:
-    """`--help` of an action tells its arguments."""
+    """`--help` of an action lists its arguments."""
     said = call("dead-letters", action, "--help")
     assert said.status == 0
     assert "PATH" in said.out
 
 
 def test_replay_makes_the_queue_that_isnt_there(tmp_path: Path) -> None:
-    """A queue that doesn't exist is made, as a publisher would."""
+    """A queue that doesn't exist is created, as by a publisher."""
     path = str(tmp_path)
     fill(path, [b"1", b"2"])
     with fresh_name("/events-test-") as name:
@@ -228,7 +228,7 @@ def test_replay_into_a_spool(events: list[bytes], by_variable: bool, mode: int) 
             words += ["--spool-directory", directory]
         said = call("dead-letters", *words)
         assert Result(0, f"put {counted(len(events), 'event')} on {place.path}\n", "") == said
-        with SpoolReader(Path(place.path)) as found:
+        with SpoolFileReader(Path(place.path)) as found:
             assert events == found.drain()
         assert not events_written(place.path)
 
@@ -246,7 +246,7 @@ def test_replay_leaves_a_private_spool_private(tmp_path: Path) -> None:
 
 
 def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
-    """A spool has its own limits, by which letters stay where they are."""
+    """A spool has its own limits; letters that don't fit stay."""
     place = SpoolDirectory(str(tmp_path), "v2", mode=PRIVATE)
     place.prepare()
     fill(tmp_path, [b"1" * 2_000, b"2"])
@@ -256,7 +256,7 @@ def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
     assert "--spool-max-size must be 1048576 or more" in said.err
     said = call("dead-letters", *words, "--max-event-size", "1000")
     assert (1, f"put 1 event on {place.path}\n") == (said.status, said.out)
-    assert "letter 1 stays" in said.err
+    assert "letter 1 is unchanged" in said.err
     (Path(place.path) / "ballast.segment").write_bytes(os.urandom(1_100_000))
     said = call("dead-letters", *words, "--spool-max-size", "1048576", "--timeout", "0 seconds")
     assert (1, f"put 0 events on {place.path}\n") == (said.status, said.out)
@@ -264,7 +264,7 @@ def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
     assert [b"1" * 2_000] == events_written(tmp_path)
 
 
-def test_a_full_queue_is_waited_for_and_told(tmp_path: Path) -> None:
+def test_a_full_queue_is_waited_for_and_reported(tmp_path: Path) -> None:
     """`replay` waits for room up to its timeout, then ends with 1; letters that weren't put stay."""
     path = str(tmp_path)
     events = [b"%d" % index for index in range(FEW + 2)]
@@ -298,13 +298,13 @@ def test_an_event_too_large_for_the_queue_stays(tmp_path: Path) -> None:
     with queue_of_name() as (name, queue):
         said = replay(path, name)
         assert said.status == 1
-        assert "letter 2 stays" in said.err
+        assert "letter 2 is unchanged" in said.err
         assert "222" not in said.err
         assert [b"1", b"3"] == drain(queue)
         assert [b"2" * (SMALL + 1)] == events_written(path)
 
 
-def test_a_disk_that_fails_after_a_put_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_fails_after_a_put_is_reported(tmp_path: Path) -> None:
     """A letter that can't be deleted after its put is the only one that is put twice."""
     path = str(tmp_path)
     fill(path, [b"1", b"2"])
@@ -319,7 +319,7 @@ def test_a_disk_that_fails_after_a_put_is_told(tmp_path: Path) -> None:
 
 
 def test_a_publisher_that_runs_counts_what_is_left(tmp_path: Path) -> None:
-    """It may write letters before, during and after a replay, and its counts are right at once."""
+    """A publisher may write letters before, during and after a replay, and its counts stay right."""
     ledger = opened(tmp_path)
     ledger.resolve((), [letter_of(b"1"), letter_of(b"2")])
     put = MessageQueue.put
@@ -341,7 +341,7 @@ def test_a_publisher_that_runs_counts_what_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_replay_puts_nothing_twice(tmp_path: Path, number: signal.Signals) -> None:
-    """A replay that is interrupted ends with 1: what it put is deleted, what it didn't put is there."""
+    """An interrupted replay exits with 1: letters that were put are deleted, the others stay."""
     path = str(tmp_path)
     events = [b"%d" % index for index in range(FEW + 4)]
     fill(path, events)
@@ -362,7 +362,7 @@ def test_an_interrupted_replay_puts_nothing_twice(tmp_path: Path, number: signal
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cant_come_between_a_put_and_its_deletion(tmp_path: Path, number: signal.Signals) -> None:
-    """A signal right after a put lets that letter be deleted, and no other be put; handlers are put back."""
+    """After a signal right after a put, that letter is deleted and no other is put; handlers are restored."""
     path = str(tmp_path)
     put = MessageQueue.put
 
@@ -423,7 +423,7 @@ def test_a_queue_that_goes_away_leaves_the_letters(tmp_path: Path) -> None:
 
 
 def _on_terminal(words: Sequence[str], keys: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    """Run a command whose stdin and stderr are a terminal on which keys are pressed; give what it showed."""
+    """Run a command on a terminal, with these keys pressed; return what it showed."""
     controller, terminal = pty.openpty()
     os.write(controller, keys)
     with (
@@ -445,11 +445,11 @@ def _on_terminal(words: Sequence[str], keys: bytes, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("answer", ["y", "YES", "n", "", "yess"])
 def test_purge_asks_on_a_terminal(tmp_path: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`purge` says how much it is about, and deletes only after a clear yes."""
+    """`purge` says how many letters are affected, and deletes only after a clear yes."""
     path = str(tmp_path)
     fill(path, [b"1", b"2"])
     status, shown = _on_terminal(["purge", path], f"{answer}\n".encode(), monkeypatch)
-    assert f"Delete 2 letters of {path} for good?" in shown
+    assert f"Delete 2 letters of {path} permanently?" in shown
     agreed = answer in {"y", "YES"}
     assert (0 if agreed else 1) == status
     assert ([] if agreed else [b"1", b"2"]) == events_written(path)
@@ -457,7 +457,7 @@ def test_purge_asks_on_a_terminal(tmp_path: Path, answer: str, monkeypatch: pyte
 
 @dataclass(frozen=True)
 class _Terminal:
-    """As much of a terminal as a question needs."""
+    """The part of a terminal that a question needs."""
 
     readline: Callable[[], str]
 
@@ -466,7 +466,7 @@ class _Terminal:
 
 
 def test_purge_deletes_only_what_was_asked_about(tmp_path: Path) -> None:
-    """What is given up while `purge` waits for its answer stays."""
+    """Letters written while `purge` waits for its answer stay."""
     path = str(tmp_path)
     ledger = opened(path)
     ledger.resolve((), [letter_of(b"1"), letter_of(b"2")])
@@ -512,7 +512,7 @@ def test_interrupting_the_question_deletes_nothing(tmp_path: Path) -> None:
 
 
 def test_replay_shows_its_progress_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a replay that takes long says how far it is; the result is on stdout all the same."""
+    """On a terminal a long replay shows its progress; the result still goes to stdout."""
     path = str(tmp_path)
     fill(path, [b"%d" % index for index in range(FEW + 1)])
     with queue_of_name() as (name, _):
@@ -523,8 +523,8 @@ def test_replay_shows_its_progress_on_a_terminal(tmp_path: Path, monkeypatch: py
     assert "full" in shown
 
 
-def test_nobody_reading_on_is_no_traceback(tmp_path: Path) -> None:
-    """A reader that goes away in the middle, as `head` does, ends the command with 1 and without words."""
+def test_a_reader_that_is_gone_is_no_traceback(tmp_path: Path) -> None:
+    """A reader that leaves early, such as `head`, ends the command silently with 1."""
     path = str(tmp_path)
     fill(path, [b"e" * 1_000] * 200)
     for words in (["show", path, "--all"], ["list", path, "--json"]):

@@ -78,7 +78,7 @@ def test_sysctls_are_ok_just_if_they_cover_the_need(wanted: QueueSize, limits: H
 def test_an_rlimit_is_ok_just_if_it_covers_the_need(
     wanted: QueueSize, limits: HostLimits, neighbours: dict[str, int]
 ) -> None:
-    """A limit that is too low is a warning with the one that is enough; others are named."""
+    """A limit that is too low is a warning with a sufficient one; the user's other queues are named."""
     check = sound(judge_rlimit(wanted, limits, neighbours))
     need = wanted.bytes_charged + sum(neighbours.values())
     if limits.rlimit is None:
@@ -107,7 +107,7 @@ def test_an_rlimit_is_ok_just_if_it_covers_the_need(
 def test_what_becomes_of_a_queue_follows_from_its_expected_size(
     name: str | None, wanted: QueueSize, limits: HostLimits, taken: int
 ) -> None:
-    """Only where none can be made is that a problem; otherwise the size is given beside the one wanted."""
+    """It is a problem only if no queue can be created; otherwise both sizes are given."""
     check = sound(judge_absence(name, wanted, limits, taken))
     expected = expected_size(wanted, limits, taken)
     possible, smaller, impossible = (
@@ -132,7 +132,7 @@ def test_what_becomes_of_a_queue_follows_from_its_expected_size(
 def test_a_queue_is_too_small_just_if_it_doesnt_cover_what_is_wanted(
     size: QueueSize, wanted: QueueSize
 ) -> None:
-    """Then the command removes it, for the next one to make it as it should be."""
+    """The command removes it, so that it is recreated in the right size."""
     check = sound(judge_queue_size(queue(size=size), wanted))
     assert (Code.QUEUE_LARGE_ENOUGH if size.covers(wanted) else Code.QUEUE_TOO_SMALL) is check.code
     assert check.fields == {
@@ -146,7 +146,7 @@ def test_a_queue_is_too_small_just_if_it_doesnt_cover_what_is_wanted(
 
 @given(queue_sizes, st.data())
 def test_a_queue_is_nearly_full_from_nine_tenths_on(size: QueueSize, data: st.DataObject) -> None:
-    """Fewer than nine tenths, or than two events, are no reason for a warning."""
+    """Less than nine tenths, or fewer than two events, is no warning."""
     depth = data.draw(st.integers(0, size.max_messages))
     check = sound(judge_queue_depth(queue(depth, size=size)))
     full = depth >= 2 and depth >= 0.9 * size.max_messages
@@ -155,13 +155,13 @@ def test_a_queue_is_nearly_full_from_nine_tenths_on(size: QueueSize, data: st.Da
 
 
 def access_to(info: QueueInfo, wanted: int, *, user: int = UID, groups: Collection[int] = ()) -> QueueAccess:
-    """Return who gets at a queue that should have this mode."""
+    """Return the access of a queue that should have this mode."""
     return QueueAccess(info.name, info.uid, info.gid, info.mode, wanted, user, groups)
 
 
 @given(st.integers(0, 0o777), st.integers(0, 0o777), st.booleans())
 def test_a_queue_that_others_get_at_is_a_warning(mode: int, wanted: int, shown: bool) -> None:
-    """The commands end that: with the mode that is wanted, without the bits of others."""
+    """The commands fix that: they set the wanted mode, without the bits of others."""
     info = queue(mode=mode, shown=shown)
     access = access_to(info, wanted)
     check = sound(judge_queue_access(info, access))
@@ -194,7 +194,7 @@ def test_a_queue_that_others_get_at_is_a_warning(mode: int, wanted: int, shown: 
     st.sets(st.sampled_from([UID, 1_000])),
 )
 def test_a_queue_of_a_stranger_is_a_warning(owner: int, user: int, wanted: int, groups: set[int]) -> None:
-    """Root, this user, and a member of a group that the mode lets in aren't strangers."""
+    """Root, this user, and a member of an admitted group are no strangers."""
     info = replace(queue(), uid=owner)
     check = sound(judge_queue_owner(info, access_to(info, wanted, user=user, groups=groups)))
     friend = owner in {0, user} or (UID in groups and wanted & 0o060)
@@ -206,7 +206,7 @@ def test_a_queue_of_a_stranger_is_a_warning(owner: int, user: int, wanted: int, 
 def test_a_configuration_file_that_others_get_at_is_a_warning(
     mode: int, reachable: bool, holds_secret: bool
 ) -> None:
-    """To write to it is worse than to read it; a group may do both; a closed folder helps."""
+    """Write access is worse than read access; a group may have both; a closed folder protects the file."""
     file = FileAccess("/etc/v2.ini", mode, UID, UID, reachable, holds_secret)
     check = sound(judge_file(file.path, file))
     if reachable and mode & 0o002:
@@ -232,7 +232,7 @@ def test_the_length_of_a_secret_decides(size: int) -> None:
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 10**12))
 def test_what_is_in_use_counts_as_room(free: int, used: int, max_size: int) -> None:
-    """The disk must hold what is still to come, and the size that is advised would fit."""
+    """The disk must hold the rest of the spool, and the advised size would fit."""
     check = sound(judge_space("spool space", "spool.max_size", free=free, used=used, max_size=max_size))
     fields = dict(check.fields)
     if check.verdict is Verdict.WARNING:
@@ -257,7 +257,7 @@ def test_few_files_that_can_still_be_made_are_a_warning(free: int | None) -> Non
 
 
 def test_the_words_on_sysctls() -> None:
-    """The values are there beside the need, and the commands to lift them, in numbers that a shell reads."""
+    """The values and the needs are given, with commands in plain numbers."""
     check_words(
         judge_sysctls(QueueSize(1, 16_384), HostLimits(4_096, 65_536, None)),
         "fs.mqueue.msg_max is 4,096 (1 needed), fs.mqueue.msgsize_max is 65,536 (16,384 needed)",
@@ -273,33 +273,31 @@ def test_the_words_on_sysctls() -> None:
 
 
 def test_the_words_on_an_rlimit() -> None:
-    """Other queues of the user are named, and the limit is written for each way to set it."""
+    """Other queues of the user are named, and the limit is given for each way to set it."""
     check_words(judge_rlimit(SIZE, LIMITS._replace(rlimit=None), {}), "no limit (11,200 bytes needed)")
     check_words(
         judge_rlimit(SIZE, LIMITS, {"/a": 1_000, "/b": 200}),
-        "819,200 bytes for all queues of a user (11,200 needed); "
-        "other queues of this user take 1,200 of them: /a, /b",
+        "819,200 bytes for all queues of a user (11,200 needed); other queues of this user use 1,200 of "
+        "them: /a, /b",
     )
     check_words(
         judge_rlimit(SIZE, TIGHT, {}),
         "11,199 bytes for all queues of a user (11,200 needed)",
-        "for services and publisher alike: `ulimit -q 11200` as root in the bash that starts them, "
+        "for the services and the publisher: `ulimit -q 11200` as root in the bash that starts them, "
         "`LimitMSGQUEUE=11200` with systemd, `--ulimit msgqueue=11200` with docker",
     )
 
 
 def test_the_words_on_a_queue_that_isnt_there() -> None:
-    """It is said with and without a name who gets what; a size is named beside the one that is wanted."""
+    """With and without a queue name, the text says who gets which size, and which is wanted."""
     small = expected_size(SIZE, TIGHT)
     for name, who in (
         (None, "an ordinary user"),
-        ("/events-v2", "/events-v2 isn't there; whoever makes it, as an ordinary user,"),
+        ("/events-v2", "/events-v2 doesn't exist; an ordinary user who creates it"),
     ):
-        check_words(judge_absence(name, SIZE, LIMITS, 0), f"{who} gets room for {SIZE}")
-        check_words(judge_absence(name, SIZE, TIGHT, 0), f"{who} gets room for {small}, instead of {SIZE}")
-        check_words(
-            judge_absence(name, SIZE, TOO_TIGHT, 0), f"{who} gets none at all", "lift the limits above"
-        )
+        check_words(judge_absence(name, SIZE, LIMITS, 0), f"{who} gets one of {SIZE}")
+        check_words(judge_absence(name, SIZE, TIGHT, 0), f"{who} gets one of {small} instead of {SIZE}")
+        check_words(judge_absence(name, SIZE, TOO_TIGHT, 0), f"{who} can't get one", "raise the limits above")
 
 
 def test_the_words_on_the_size_of_a_queue() -> None:
@@ -316,7 +314,7 @@ def test_the_words_on_the_size_of_a_queue() -> None:
 
 
 def test_the_words_on_the_depth_of_a_queue() -> None:
-    """It is named beside the capacity, and the error that services get."""
+    """Depth and capacity are given, and the error that services get."""
     check_words(judge_queue_depth(queue(3)), "3 of 10 events")
     check_words(
         judge_queue_depth(queue(9)),
@@ -326,12 +324,12 @@ def test_the_words_on_the_depth_of_a_queue() -> None:
 
 
 def test_the_words_on_who_gets_at_a_queue() -> None:
-    """Mode and takers are named, and the command that keeps others out."""
+    """The mode and the readers are named, and the command that keeps others out."""
 
     def words(mode: int, wanted: int, found: str, remedy: str = "") -> None:
         info = queue(mode=mode)
         check = judge_queue_access(info, access_to(info, wanted))
-        check_words(check, f"mode {mode:04o}: {info.takers} may take events away{found}", remedy)
+        check_words(check, f"mode {mode:04o}: {info.readers} may remove events{found}", remedy)
 
     opened = queue(mode=0o666)
     words(0o660, 0o660, "")
@@ -349,24 +347,25 @@ def test_the_words_on_who_gets_at_a_queue() -> None:
         ", and every user of this host may put events",
         f"set queue.mode to 0600, and {opened.chmod_command(0o600)}",
     )
-    words(0o660, 0o600, f"; queue.mode (0600) lets group {UID} do less", opened.chmod_command(0o600))
+    words(0o660, 0o600, f"; queue.mode (0600) gives group {UID} less access", opened.chmod_command(0o600))
 
 
 def test_the_words_on_whose_a_queue_is() -> None:
-    """A stranger is named with what he can do."""
+    """The foreign owner is named, with what that user can do."""
     info = queue()
     unlink = command_line("queue", "unlink", "/events-v2")
     check_words(judge_queue_owner(info, access_to(info, 0o600)), f"user {UID}")
     check_words(
         judge_queue_owner(info, access_to(info, 0o600, user=1)),
-        f"user {UID}, who is neither this user nor root: he can read all events, and remove the queue",
-        f"if he isn't meant to, end his process, as root: `{unlink}`, and start the publisher first; "
-        "otherwise run services and publisher as the same user, or with a common group and queue.mode = 0660",
+        f"user {UID}, neither this user nor root, can read all events and remove the queue",
+        f"if that isn't intended, end that user's process, as root: `{unlink}`, and start the publisher "
+        "first; otherwise run services and publisher as the same user, or with a common group and queue.mode "
+        "= 0660",
     )
 
 
 def test_the_words_on_a_configuration_file() -> None:
-    """Who may read it is said, or why that is harmless."""
+    """The text says who may read the file, or why that is harmless."""
     path, close = "/etc/v2.ini", "as its owner: `chmod o-rwx /etc/v2.ini`"
 
     def words(
@@ -378,60 +377,62 @@ def test_the_words_on_a_configuration_file() -> None:
 
     words(0o400, f"mode 0400: user {UID} may read it")
     words(0o640, f"mode 0640: user {UID} and group {UID} may read it")
-    words(0o644, "mode 0644: the secret isn't in it, but in an environment variable", holds_secret=False)
-    words(0o644, "mode 0644, in a folder that isn't open to all users", reachable=False)
+    found = "mode 0644: the secret isn't in the file, but in an environment variable"
+    words(0o644, found, holds_secret=False)
+    words(0o644, "mode 0644, in a folder that other users can't enter", reachable=False)
     words(
         0o644,
         f"mode 0644: every user of this host may read key.secret in {path}",
-        f"{close}, or name the secret as $VARIABLE; and have the key replaced if others use this host",
+        f"{close}, or put the secret in an environment variable ($VARIABLE); replace the key if others use "
+        "this host",
     )
-    words(0o646, f"mode 0646: every user of this host may write to {path}, and send events elsewhere", close)
+    words(0o646, f"mode 0646: every user of this host may write to {path}, and redirect the events", close)
     unknown = sound(judge_file("/dev/stdin", None))
     assert unknown.code is Code.CONFIGURATION_FILE_UNKNOWN
-    check_words(unknown, "/dev/stdin is no file that can be looked at")
+    check_words(unknown, "/dev/stdin isn't a file that can be inspected")
 
 
 def test_the_words_on_a_secret() -> None:
-    """Its bytes are counted, and nothing else of it is there."""
+    """Only the length of the secret is shown."""
     check_words(judge_secret(16), "key.secret decodes to 16 bytes")
     check_words(
         judge_secret(5),
-        "key.secret decodes to only 5 bytes; it can be guessed, or a part of it is missing",
-        "see that all of it is there, or have a new one made with `openssl rand -base64 32`",
+        "key.secret decodes to only 5 bytes; it can be guessed, or is incomplete",
+        "check that it is complete, or create a new one with `openssl rand -base64 32`",
     )
 
 
 def test_the_words_on_the_room_on_a_disk() -> None:
-    """What is free and in use is named, and a size that would fit."""
+    """Free and used space are given, and a size that would fit."""
     room = partial(judge_space, "spool space", "spool.max_size", free=3_000, used=1_000)
     check_words(room(max_size=4_000), "3,000 bytes free, 1,000 of 4,000 (spool.max_size) in use")
     check_words(
         room(max_size=4_001),
-        "3,000 bytes free, 1,000 of 4,001 (spool.max_size) in use: the disk is full before "
+        "3,000 bytes free, 1,000 of 4,001 (spool.max_size) in use: the disk will be full before "
         "spool.max_size is reached",
-        "make room on that disk, or set spool.max_size to 2000 or less",
+        "free space on that disk, or set spool.max_size to 2000 or less",
     )
 
 
 def test_the_words_on_inodes() -> None:
-    """What is free, and on which disk."""
+    """The free inodes are given, and the disk."""
     check_words(judge_inodes("spool inodes", "/x", None), "not limited")
     check_words(judge_inodes("spool inodes", "/x", 65_536), "65,536 free")
     check_words(
         judge_inodes("spool inodes", "/x", 7),
-        "only 7 more files can be made on the disk of /x, and each service has a segment or more",
+        "the disk of /x can hold only 7 more files, and each service has at least one segment",
         "delete files there, or use a disk with more inodes",
     )
 
 
 def test_the_words_on_a_queue_beside_a_spool() -> None:
-    """The publisher does without it."""
+    """The publisher can do without that queue."""
     limits = HostLimits(10, 8_192, 100)
     check = sound(judge_absence("/events-v2", QueueSize(10, 8_192), limits, 0, optional=True))
     assert check.code is Code.QUEUE_MISSING_BESIDE_SPOOL
     check_words(
         check,
-        "/events-v2 isn't there; whoever makes it, as an ordinary user, gets none at all; the publisher "
-        "delivers what is in the spool, and tries again",
-        "set queue.transport = spool if no service needs the queue; otherwise lift the limits above",
+        "/events-v2 doesn't exist; an ordinary user who creates it can't get one; the publisher delivers the "
+        "spool, and retries",
+        "set queue.transport = spool if no service needs the queue; otherwise raise the limits above",
     )

@@ -51,7 +51,7 @@ def untrusted(code: int, words: str = "no reason") -> ssl.SSLCertVerificationErr
 
 
 def openssl(error: ssl.SSLError, reason: str) -> ssl.SSLError:
-    """Give an error the reason that OpenSSL has for it."""
+    """Return an error the reason that OpenSSL has for it."""
     error.reason = reason
     return error
 
@@ -72,7 +72,7 @@ def test_a_name_is_good_just_if_it_has_addresses(addresses: list[str]) -> None:
 
 @given(results)
 def test_one_address_that_answers_is_enough(numbers: list[int | None]) -> None:
-    """With none, the likeliest cause counts; an address that this host has no way to costs no time."""
+    """If none accepts, the likeliest cause counts; an address without a route costs no time."""
     failures = {f"192.0.2.{place}": failure(number) for place, number in enumerate(numbers) if number}
     codes = {exc.errno for exc in failures.values()}
     check = sound(judge_connection(COLLECTOR, failures, len(numbers)))
@@ -116,7 +116,7 @@ def test_a_certificate_has_a_finding_for_each_reason_that_can_be_fixed(code: int
 
 @given(st.integers(1, 100), st.booleans())
 def test_an_empty_store_is_blamed_for_what_it_explains(code: int, own_file: bool) -> None:
-    """With the system's certificates, and where no trusted authority was found; a `ca_file` is no store."""
+    """Only with the system's certificates, and if no trusted authority was found; a `ca_file` is no store."""
     ca_file = "/ca.pem" if own_file else None
     with_store = judge_handshake(untrusted(code), COLLECTOR, ca_file)
     check = sound(judge_handshake(untrusted(code), COLLECTOR, ca_file, empty_store="/certs"))
@@ -175,7 +175,7 @@ def test_two_weeks_decide_on_a_certificate(now: int, left: int) -> None:
 
 @given(replies, st.none() | replies)
 def test_every_reply_has_a_finding(reply: Response | Failure, forged: Response | Failure | None) -> None:
-    """2xx is ok unless a false signature gets it too, and a refusal that depends on it; all else isn't."""
+    """Only a 2xx or a refusal that a false signature doesn't get is ok."""
     outcome = classify(forged) if forged else None
     check = sound(judge_probe(reply, "TheKey", outcome))
     status = reply.status if isinstance(reply, Response) else None
@@ -186,7 +186,7 @@ def test_every_reply_has_a_finding(reply: Response | Failure, forged: Response |
 
 
 def test_statuses_share_a_finding_just_if_they_share_a_remedy() -> None:
-    """So that a program learns from the code as much as a person from the remedy."""
+    """A program learns as much from the code as a person from the remedy."""
     answers = [Response(status, "") for status in range(1_000)]
     checks = [
         judge_probe(answer, "TheKey") for answer in answers if isinstance(classify(answer), Misconfigured)
@@ -212,7 +212,7 @@ def test_statuses_share_a_finding_just_if_they_share_a_remedy() -> None:
     ],
 )
 def test_a_reply_that_is_hard_to_provoke_has_its_code(reply: Response | Failure, code: Code) -> None:
-    """The others are provoked in `test_network`."""
+    """The other outcomes are provoked in `test_network`."""
     assert sound(judge_probe(reply, "TheKey")).code is code
 
 
@@ -267,7 +267,7 @@ def test_the_words_on_a_name() -> None:
     check_words(
         judge_name(COLLECTOR, TimeoutError("too late")),
         "collector.test: too late",
-        "check the name servers in /etc/resolv.conf: none answers",
+        "check the name servers in /etc/resolv.conf: none answered",
     )
 
 
@@ -277,23 +277,23 @@ def test_the_words_on_a_connection() -> None:
     check_words(judge_connection(COLLECTOR, {}, 1), "connected to collector.test:443")
     check_words(
         judge_connection(COLLECTOR, {"::1": unreachable, "::2": unreachable}, 3),
-        "connected to collector.test:443 (this host has no way to ::1, ::2)",
+        "connected to collector.test:443 (no route to ::1, ::2)",
     )
     check_words(
         judge_connection(COLLECTOR, {"192.0.2.1": refused, "192.0.2.2": silent}, 3),
-        "2 of 3 addresses don't answer: collector.test:443: 192.0.2.1: Connection refused; "
+        "2 of 3 addresses don't accept connections: collector.test:443: 192.0.2.1: Connection refused; "
         "192.0.2.2: timed out",
-        "have those addresses taken out of DNS, or mend the way to them: attempts lose time on them",
+        "remove those addresses from DNS, or fix the route to them: each attempt loses time on them",
     )
     check_words(
         judge_connection(COLLECTOR, {"192.0.2.1": refused}, 1),
         "collector.test:443: 192.0.2.1: Connection refused",
-        "nothing listens there: check the port in collector.hostname, and that it runs",
+        "nothing listens there: check the port in collector.hostname, and that the server runs",
     )
     check_words(
         judge_connection(Peer("collector.proxy", "::1", 3_128), {"::1": silent}, 1),
         "[::1]:3128: ::1: timed out",
-        "packets are dropped on the way: have the firewalls let this host through to [::1]:3128",
+        "packets are dropped: check that the firewalls let this host connect to [::1]:3128",
     )
     check_words(
         judge_connection(COLLECTOR, {"192.0.2.1": unreachable}, 1),
@@ -303,35 +303,35 @@ def test_the_words_on_a_connection() -> None:
 
 
 def test_the_words_on_a_certificate() -> None:
-    """What is wrong with it is said as OpenSSL does; what is trusted now is named where that is wrong."""
+    """The problem is in OpenSSL's words; the trusted certificates are named if they are the problem."""
     days = 86_400
     check_words(
         judge_certificate(20.5 * days, 0, version="TLSv1.3", ca_file=None),
-        "TLSv1.3, accepted by the system's certificates; the certificate ends in 20 days",
+        "TLSv1.3, accepted by the system's certificates; the certificate expires in 20 days",
     )
     check_words(
         judge_certificate(5.5 * days, 0, version="TLSv1.2", ca_file="/ca.pem"),
-        "TLSv1.2, accepted by the certificates of /ca.pem; the certificate ends in 5 days",
-        "have the collector's certificate renewed before then; delivery stops otherwise",
+        "TLSv1.2, accepted by the certificates of /ca.pem; the certificate expires in 5 days",
+        "renew the collector's certificate before then; otherwise delivery stops",
     )
     check_words(
         judge_handshake(untrusted(10, "certificate has expired"), COLLECTOR, None),
         "the certificate isn't accepted: certificate has expired",
-        "have the collector's certificate renewed; if it is good, set this host's clock",
+        "renew the collector's certificate; if it is still valid, set this host's clock",
     )
     authority = (
-        "set collector.ca_file to a PEM file with the certificate of the authority that the collector's is "
-        "from, or have the collector send the certificates in between"
+        "set collector.ca_file to a PEM file with the certificate of the authority that issued the "
+        "collector's, or have the collector send the intermediate certificates"
     )
     reissue = (
-        "have the certificate that lacks it reissued as RFC 5280 requires, with key identifiers "
-        "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, one in between, or the "
-        "authority's in the system's certificates. Python 3.13 and newer insist on that, older ones don't"
+        "have the offending certificate reissued as RFC 5280 requires, with key identifiers "
+        "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, an intermediate one, or "
+        "the authority's in the system's certificates. Python 3.13 and newer require this, older ones don't"
     )
     for code, remedy in (
-        (9, "set this host's clock: the certificate isn't good yet"),
+        (9, "set this host's clock: the certificate isn't valid yet"),
         (62, "check collector.hostname: the certificate is for another name"),
-        (20, f"{authority}; now the system's certificates are asked"),
+        (20, f"{authority}; now the system's certificates are trusted"),
         (85, reissue),
         (67, "have the certificate reissued, with an RSA key of 2048 bits or more and SHA-256"),
         (26, "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)"),
@@ -340,24 +340,24 @@ def test_the_words_on_a_certificate() -> None:
     assert "the certificates of /ca.pem" in judge_handshake(untrusted(20), COLLECTOR, "/ca.pem").remedy
     check_words(
         judge_handshake(untrusted(20), COLLECTOR, None, empty_store="/cert.pem and /certs"),
-        "the certificate can't be checked: this host has no certificate of any authority in /cert.pem and "
-        "/certs",
+        "the certificate can't be checked: this host has no authority's certificate in /cert.pem and /certs",
         "as root, in the image or on the host: `apt-get install ca-certificates`, or the package of that "
-        "name elsewhere; or set collector.ca_file to a PEM file with the certificate of the collector's "
-        "authority",
+        "name of another distribution; or set collector.ca_file to a PEM file with the certificate of the "
+        "collector's authority",
     )
 
 
 def test_the_words_on_a_tunnel() -> None:
-    """The proxy is named with its answer, and what it has to do."""
+    """The proxy, its answer and the remedy are named."""
     proxy = Peer("collector.proxy", "proxy.test", 3_128)
     found = "the proxy proxy.test:3128 doesn't connect to the collector: Tunnel connection failed:"
     remedies = {
-        407: "the publisher sends none to a proxy: have the proxy let this host through to the "
-        "collector without credentials, or set collector.proxy to one that wants none",
-        403: "have the proxy allow CONNECT from this host to the collector's host and port; and check that "
-        "an HTTP proxy answers at collector.proxy",
-        502: "see the log of the proxy: it has to find and reach the collector; and check collector.hostname",
+        407: "the publisher sends no credentials to a proxy: configure the proxy to let this host connect to "
+        "the collector without any, or set collector.proxy to one that wants none",
+        403: "configure the proxy to allow CONNECT from this host to the collector's host and port; and "
+        "check that an HTTP proxy answers at collector.proxy",
+        502: "see the log of the proxy: it has to resolve and reach the collector; and "
+        "check collector.hostname",
     }
     for status, remedy in remedies.items():
         error = TunnelError(status, "No")
@@ -365,24 +365,24 @@ def test_the_words_on_a_tunnel() -> None:
 
 
 def test_the_words_on_a_handshake() -> None:
-    """What failed is said as the library does, with whom to look at."""
-    look = "check what answers at collector.test:443, and its log: collector.hostname leads there"
-    check_words(judge_handshake(TimeoutError(), COLLECTOR, None), "the handshake fails: timed out", look)
+    """The failure is in the library's words, with what to check."""
+    look = "check the server at collector.test:443 (from collector.hostname), and its log"
+    check_words(judge_handshake(TimeoutError(), COLLECTOR, None), "the handshake failed: timed out", look)
     check_words(
         judge_handshake(failure(errno.ECONNRESET), COLLECTOR, None),
-        "the handshake fails: Connection reset by peer",
+        "the handshake failed: Connection reset by peer",
         look,
     )
     check_words(
         judge_handshake(MalformedResponseError("SSH-2.0"), COLLECTOR, None),
-        "the handshake fails: the proxy answers something else than HTTP",
+        "the handshake failed: the proxy doesn't answer in HTTP",
         look,
     )
     check_words(
         judge_handshake(openssl(ssl.SSLError(), "WRONG_VERSION"), COLLECTOR, None),
-        "the handshake fails: WRONG_VERSION",
-        "check the port in collector.hostname, and collector.scheme: what answers there doesn't speak "
-        "TLS 1.2 or later, or refuses the handshake for a reason that its log tells",
+        "the handshake failed: WRONG_VERSION",
+        "check the port in collector.hostname, and collector.scheme: the server doesn't speak TLS 1.2 or "
+        "later, or refuses the handshake for a reason given in its log",
     )
 
 
@@ -390,24 +390,24 @@ def test_the_words_on_a_probe() -> None:
     """The key is named, and the answer with its reason."""
     check_words(
         judge_probe(Response(200, "OK"), "TheKey"),
-        "the collector takes an empty batch signed with key TheKey (200)",
+        "the collector accepted an empty batch signed with key TheKey (200)",
     )
     check_words(
         judge_probe(Response(413, "Too Large"), "TheKey"),
-        "an empty batch is too large for the collector, or for what stands before it (413 Too Large)",
-        "check the largest body that a proxy before the collector allows, such as nginx' "
+        "an empty batch is too large for the collector, or for a proxy in front of it (413 Too Large)",
+        "check the largest body that a proxy in front of the collector allows, such as nginx's "
         "client_max_body_size; batch.max_size has to fit into it",
     )
     check_words(
         judge_probe(Response(429, "Slow down"), "TheKey"),
-        "the collector asks to come back later (429 Slow down)",
-        "see to the load of the collector",
+        "the collector asks to retry later (429 Slow down)",
+        "check the load of the collector",
     )
-    see_log = "see the log of the collector, or of what stands before it"
+    see_log = "see the log of the collector, or of the proxy in front of it"
     check_words(
         judge_probe(Response(503, "Busy"), "TheKey"),
         "503 Busy",
-        f"{see_log}; if it falls over empty batches alone, leave the probe out with --no-probe",
+        f"{see_log}; if it fails only for empty batches, skip the probe with --no-probe",
     )
     check_words(
         judge_probe(Failure(FailureKind.TIMED_OUT, "in the middle"), "TheKey"),
@@ -442,73 +442,73 @@ def test_the_words_on_a_probe_that_nothing_gets_through(reply: Response | Failur
 
 
 def test_the_words_on_what_waits_for_a_configuration() -> None:
-    """A problem that only a configuration ends says what the publisher does until then."""
+    """A problem that needs a change of configuration says what the publisher does until then."""
     outcome = classify(Response(401, "No"))
     assert isinstance(outcome, Misconfigured)
     check_words(
         judge_probe(Response(401, "No"), "TheKey"),
         outcome.reason,
-        f"{outcome.remedy}; the publisher holds all events until then",
+        f"{outcome.remedy}; the publisher keeps all events until then",
     )
 
 
 def test_the_words_on_a_refusal_of_an_empty_batch() -> None:
-    """What is known of the key is said, with both answers."""
+    """The text says what is known of the key, with both answers."""
     refusal = Response(400, "Empty")
     check_words(
         judge_probe(refusal, "TheKey", classify(Response(401, "Bad signature"))),
-        "the collector accepts key TheKey: it refuses an empty batch for what is in it (400 Empty), and one "
-        "with a false signature for that (401 Bad signature)",
+        "the collector accepts key TheKey: it refused an empty batch for its content (400 Empty), and one "
+        "with a false signature for the signature (401 Bad signature)",
     )
     check_words(
         judge_probe(refusal, "TheKey", classify(refusal)),
-        "an empty batch is refused for what is in it (400 Empty), whatever its signature: whether key TheKey "
-        "is accepted isn't known, nor whether an event collector answers",
-        "check collector.scheme, the port in collector.hostname, and the log of what answers there; the "
-        "publisher holds all events while everything is refused",
+        "an empty batch is refused for its content (400 Empty), whatever its signature: it is unknown "
+        "whether key TheKey is accepted, and whether the server is an event collector",
+        "check collector.scheme, the port in collector.hostname, and the log of the server there; the "
+        "publisher keeps all events while everything is refused",
     )
     check_words(
         judge_probe(refusal, "TheKey", classify(Response(503, "Busy"))),
-        "the collector refuses an empty batch for what is in it (400 Empty); whether it accepts key TheKey "
-        "isn't known",
+        "the collector refused an empty batch for its content (400 Empty); whether it accepts key TheKey is "
+        "unknown",
     )
 
 
 def test_the_words_on_a_server_that_isnt_one_for_events() -> None:
-    """What it wants of TLS is said, or that it accepts anything."""
+    """The text says what the server wants of TLS, or that it accepts anything."""
     accepted = Response(200, "OK")
     check_words(
         judge_probe(accepted, "TheKey", classify(accepted)),
-        "an empty batch is accepted (200), whatever its signature: whether key TheKey is right isn't known, "
-        "nor whether an event collector answers",
-        "check that collector.hostname leads to an event collector: one checks signatures. The publisher "
-        "takes a 200 of any other web server for delivery, and forgets the events",
+        "an empty batch is accepted (200), whatever its signature: it is unknown whether key TheKey is "
+        "right, and whether the server is an event collector",
+        "check that collector.hostname is an event collector, which checks signatures. The publisher takes a "
+        "200 of any other web server for delivery, and deletes the events",
     )
     plain = Response(400, "Bad", excerpt=b"The plain HTTP request was sent to HTTPS port")
     check_words(
         judge_probe(plain, "TheKey"),
-        "the server answers that its port is one for TLS (400)",
-        "set collector.scheme to https, or check the port in collector.hostname; the publisher holds all "
+        "the server says that its port is for TLS (400)",
+        "set collector.scheme to https, or check the port in collector.hostname; the publisher keeps all "
         "events until then",
     )
     mutual = Response(400, "Bad", excerpt=b"No required SSL certificate was sent")
     check_words(
         judge_probe(mutual, "TheKey"),
         "the server wants a client certificate, and the publisher sends none",
-        "have the server accept the publisher without one, since its requests are signed (nginx: "
-        "`ssl_verify_client off`); the publisher holds all events until then",
+        "configure the server to accept the publisher without one, since its requests are signed (nginx: "
+        "`ssl_verify_client off`); the publisher keeps all events until then",
     )
 
 
 def test_the_words_on_the_clock() -> None:
-    """A clock that is off is so by seconds, in a direction, with the command that sets it."""
+    """The difference of the clock is given in seconds with its direction, and the command that sets it."""
     date, moment = "Thu, 01 Jan 1970 01:00:00 GMT", 3_600
     remedy = (
-        "set this host's clock and keep it set: `timedatectl set-ntp true`; a collector may refuse what was "
-        "signed at another time"
+        "set this host's clock and keep it synchronized: `timedatectl set-ntp true`; a collector may refuse "
+        "requests signed at another time"
     )
     check_words(judge_clock(date, moment), "within 60 seconds of the collector's")
     check_words(judge_clock(date, moment + 3_000), "3,000 seconds ahead of the collector's", remedy)
     check_words(judge_clock(date, moment - 3_000), "3,000 seconds behind the collector's", remedy)
     check_words(judge_clock(None, moment), "the collector's response has no date")
-    check_words(judge_clock("yesterday", moment), "the collector's response has a date that can't be read")
+    check_words(judge_clock("yesterday", moment), "the collector's response has a date that can't be parsed")

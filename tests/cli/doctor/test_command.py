@@ -1,4 +1,4 @@
-"""The command `doctor` as a whole: what it looks at, what it leaves alone, and how it is shown."""
+"""The command `doctor` as a whole: what it checks, what it leaves alone, and how it is shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> None:
-    """Where nothing is wrong nothing is said to be: status 0, no remedy, and each thing was looked at."""
+    """Without problems there is status 0 and no remedy, and everything was checked."""
     tls, authority = trusted_tls()
     (tmp_path / "ca.pem").write_bytes(authority)
     date = email.utils.formatdate(usegmt=True)
@@ -59,7 +59,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
             dead_letters__max_size="100000",
         )
     assert (0, Verdict.OK) == (table.status, table.verdict), table.text
-    assert table["publisher"].verdict is Verdict.SKIPPED  # it can't be asked
+    assert table["publisher"].verdict is Verdict.SKIPPED  # it can't be queried
     assert {check.verdict for check in table.checks if check.name != "publisher"} == {Verdict.OK}
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
@@ -72,7 +72,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
 
 
 def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
-    """No queue, no folder, no file, no lock, no event: all is as before; the secret is nowhere."""
+    """It leaves no queue, folder, file, lock or event behind, and shows no secret."""
     shown: list[str] = []
     with (
         FaultCollector([Respond(401)]) as server,
@@ -97,8 +97,8 @@ def test_it_changes_nothing_and_shows_no_secret(tmp_path: Path) -> None:
         assert secret not in "".join(shown)
 
 
-def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
-    """There is no word of a collector; with a queue name it is about that queue."""
+def test_without_a_configuration_it_checks_only_the_host() -> None:
+    """Without a configuration only the host is checked; with a queue name also that queue."""
     table = doctor()
     assert table.names == {
         *("process", "posix_ipc", "thrift", "kernel limits", "RLIMIT_MSGQUEUE", "queue", "memory limit"),
@@ -115,7 +115,7 @@ def test_without_a_configuration_it_looks_at_the_host_alone() -> None:
     [["--queue-name", "/events-v2"], ["--queue-name", "a/b"], ["--timeout", "5"], ["--timeout", "0 seconds"]],
 )
 def test_mistakes_of_usage_end_with_2(arguments: list[str]) -> None:
-    """An argument that can't be is told before anything is looked at."""
+    """An impossible argument is reported before any check."""
     result = call("doctor", *arguments)
     assert (2, "") == (result.status, result.out)
 
@@ -124,12 +124,12 @@ def test_mistakes_of_usage_end_with_2(arguments: list[str]) -> None:
 
 
 def test_every_mistake_of_the_configuration_is_named(tmp_path: Path) -> None:
-    """Each is a problem of its own; what can't be looked at without it is skipped, the host isn't."""
+    """Each mistake is its own problem; checks that need a configuration are skipped, the host's aren't."""
     with configured(tmp_path, batch__max_age="soon", collector__version="3") as arguments:
         table = doctor(*arguments)
     assert [Code.CONFIGURATION_MISTAKE] * len(table.problems) == [check.code for check in table.problems]
-    check_again = command_line("publish", "--check", "--queue-name", arguments[2], arguments[0])
-    assert all([check_again] == list(check.commands) for check in table.problems)
+    check_command = command_line("publish", "--check", "--queue-name", arguments[2], arguments[0])
+    assert all([check_command] == list(check.commands) for check in table.problems)
     text = " ".join(check.found for check in table.problems)
     assert "batch.max_age" in text
     assert "collector.version" in text
@@ -155,7 +155,7 @@ def test_a_file_that_is_none_is_a_problem(tmp_path: Path, text: str | None) -> N
 
 
 def test_the_only_queue_of_a_file_needs_no_name(tmp_path: Path) -> None:
-    """The queue of the only section is looked at, and named in the command that looks again."""
+    """The queue of the only section is checked, and named in the command for another check."""
     path = tmp_path / "publisher.ini"
     path.write_text("[other]\n\n[event-publisher:some]\n")
     table = doctor(str(path))
@@ -179,7 +179,7 @@ def test_variables_are_named_set_or_not(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_configuration_without_mistakes_is_named(tmp_path: Path) -> None:
-    """With the section that was looked at."""
+    """The configuration is reported with the section that was checked."""
     with configured(tmp_path) as arguments:
         table = doctor(*arguments, "--no-probe")
     check = table["configuration"]
@@ -196,29 +196,29 @@ def test_a_short_secret_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_words_on_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mistakes are in the words of the configuration, with what looks at it again."""
+    """Mistakes are in the words of the configuration, with the command that checks it again."""
     with configured(tmp_path, key__name="$A_NAME", batch__max_age="soon") as arguments:
         table = doctor(*arguments)
         path, queue_name = arguments[0], arguments[2]
         mistake, unset = table["configuration"], table["environment"]
-        check_again = command_line("publish", "--check", "--queue-name", queue_name, path)
-        check_words(mistake, mistake.found, f"mend that; `{check_again}` looks at the configuration alone")
+        check_command = command_line("publish", "--check", "--queue-name", queue_name, path)
+        check_words(mistake, mistake.found, f"fix that; `{check_command}` checks only the configuration")
         check_words(
             unset,
             unset.found,
-            "set it where the publisher and this command get theirs: `export` in a shell, `Environment=` or "
+            "set it for the publisher and for this command: `export` in a shell, `Environment=` or "
             "`EnvironmentFile=` of systemd, `--env` of docker",
         )
-        check_words(table["metrics"], "needs a configuration without mistakes")
+        check_words(table["metrics"], "needs a valid configuration")
         monkeypatch.setenv("A_NAME", "TheNameOfTheKey")
         monkeypatch.setenv("A_SPAN", "1 second")
         text = Path(path).read_text()
         Path(path).write_text(text.replace("soon", "$A_SPAN"))
         table = doctor(*arguments, "--no-probe")
-        check_words(table["configuration"], f"{path}: [event-publisher:{queue_name}] is good")
-        check_words(table["environment"], "all that the configuration names is set: A_NAME, A_SPAN")
+        check_words(table["configuration"], f"{path}: [event-publisher:{queue_name}] is valid")
+        check_words(table["environment"], "all that the configuration names are set: A_NAME, A_SPAN")
         Path(path).write_text(text.replace("soon", "1 second").replace("$A_NAME", "TheNameOfTheKey"))
-        check_words(doctor(*arguments, "--no-probe")["environment"], "none is named")
+        check_words(doctor(*arguments, "--no-probe")["environment"], "the configuration names none")
 
 
 # --- how it is shown ---
@@ -226,7 +226,7 @@ def test_the_words_on_a_configuration(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @given(strategies.checks, st.booleans(), st.none() | st.integers(30, 200))
 def test_a_row_shows_all_and_nothing_moves_the_cursor(check: Check, colour: bool, width: int | None) -> None:
-    """Verdict, name, and every word of what was found and helps are there, within the width."""
+    """A row has the verdict, the name, and all words of finding and remedy, within the width."""
     lines = format_check(check, colour=colour, width=width)
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     assert all(line.isprintable() or line == "" for line in plain)
@@ -271,7 +271,7 @@ def test_the_table_has_a_row_for_each_check_and_a_sum(tmp_path: Path) -> None:
 
 
 def test_the_sum_is_that_nothing_was_found_where_nothing_was(tmp_path: Path) -> None:
-    """Which is said in words."""
+    """The last line counts problems and warnings in words."""
     with (
         configured(tmp_path, max_queue_size="1") as arguments,
         FaultCollector([Respond(), Respond(401)]) as server,
@@ -280,7 +280,7 @@ def test_the_sum_is_that_nothing_was_found_where_nothing_was(tmp_path: Path) -> 
         config.write_text(config.read_text().replace("127.0.0.1:9", server.url.removeprefix("http://")))
         result = call("doctor", *arguments)
     assert result.status == 0
-    assert result.out.splitlines()[-1] == "nothing wrong was found"
+    assert result.out.splitlines()[-1] == "no problems found"
 
 
 def test_json_is_one_object_that_programs_can_go_by(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def _read_all(controller: int) -> Iterator[bytes]:
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
-    """With `| head` it ends with 1 and says nothing on stderr."""
+    """With `| head` it exits with 1 and writes nothing to stderr."""
     reader, writer = os.pipe()
     os.close(reader)
     with configured(tmp_path) as arguments:

@@ -1,4 +1,4 @@
-"""What the doctor says of a folder that the publisher makes or finds."""
+"""The doctor's check of a folder that the publisher creates or finds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def look(path: Path) -> Check:
 
 
 def test_a_folder_to_come_isnt_made(tmp_path: Path) -> None:
-    """A folder that the publisher can make is ok, and isn't there afterwards either."""
+    """A folder that the publisher can create is ok, and isn't created by the check."""
     path = tmp_path / "deep" / "letters"
     check = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", dead_letters__directory=str(path))[
         "dead letters folder"
@@ -70,7 +70,7 @@ def make_below_a_file(path: Path) -> None:
 def test_a_folder_that_cant_be_used_is_a_problem(
     tmp_path: Path, make: Callable[[Path], None], code: Code, fields: dict[str, str]
 ) -> None:
-    """What the publisher would refuse is told before it is started, and left as it is."""
+    """What the publisher would refuse is reported before it is started, and left unchanged."""
     path = tmp_path / "letters"
     make(path)
     before = path.lstat()[:7]
@@ -92,7 +92,7 @@ def test_a_folder_that_is_there_can_be_used(tmp_path: Path) -> None:
 
 @needs_root
 def test_permissions_are_those_of_the_user_who_asks(tmp_path: Path) -> None:
-    """A user who can't make, enter or write to the folder is told, with the command that helps."""
+    """A user who can't create, enter or write to the folder is reported, with the command that fixes it."""
     look(tmp_path)  # another user may not be able to read all modules
     own, closed = tmp_path / "own", tmp_path / "closed"
     own.mkdir()
@@ -138,7 +138,7 @@ def test_the_words_on_a_folder(tmp_path: Path) -> None:
 
 @needs_root
 def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
-    """Both users are named, and the command that root pastes, whatever a shell would make of the path."""
+    """Both users are named, and the command for root, with the path quoted."""
     user = user_name(NOBODY)
     path = tmp_path / "a b"
     look(path)  # another user may not be able to read all modules
@@ -161,7 +161,7 @@ def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
 
 
 def test_the_words_on_a_disk_that_is_read_only(tmp_path: Path) -> None:
-    """The command finds where the disk is mounted, after a look at why it may be read-only."""
+    """The command finds the mount point, after one that shows why it may be read-only."""
     disk = tmp_path / "a b"
     disk.mkdir()
     remedy = (

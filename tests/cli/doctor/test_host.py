@@ -43,7 +43,7 @@ SIZE = QueueSize(2, 32)
 
 
 def doctor_with(folder: Path, packages: Iterable[str], *arguments: str) -> Table:
-    """Run the doctor in a Python that has the standard library, this package and these copies of others."""
+    """Run the doctor in a Python with only the standard library, this package and these other modules."""
     for package in packages:
         origin = importlib.import_module(package).__file__
         assert origin is not None
@@ -59,7 +59,7 @@ def doctor_with(folder: Path, packages: Iterable[str], *arguments: str) -> Table
 
 
 def test_missing_packages_are_named(tmp_path: Path) -> None:
-    """Without posix_ipc nothing works; without thrift Thrift events don't. Both come with the command."""
+    """Missing posix_ipc is a problem, missing thrift a warning, each with the command that installs it."""
     table = doctor_with(tmp_path, ["baseplate_events"], "--queue-name", "v2")
     assert (table["posix_ipc"].code, table["thrift"].code) == (Code.POSIX_IPC_UNUSABLE, Code.THRIFT_MISSING)
     for package in ("posix_ipc", "thrift"):
@@ -71,7 +71,7 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
 
 
 def test_a_publisher_of_a_spool_needs_no_posix_ipc(tmp_path: Path) -> None:
-    """Nor is a POSIX queue looked at; the spool suits then."""
+    """No POSIX queue is checked; the spool suits then."""
     keys = {"spool__directory": str(tmp_path / "spool"), "queue__transport": "spool"}
     (tmp_path / "packages").mkdir()
     with configured(tmp_path, **keys) as arguments:
@@ -82,7 +82,7 @@ def test_a_publisher_of_a_spool_needs_no_posix_ipc(tmp_path: Path) -> None:
 
 
 def test_a_package_without_metadata_is_there_all_the_same(tmp_path: Path) -> None:
-    """A dependency that was copied somewhere has no version that could be told."""
+    """A dependency that was copied somewhere has no version to report."""
     table = doctor_with(tmp_path, ["baseplate_events", "posix_ipc", "thrift"])
     assert (table["posix_ipc"].code, table["thrift"].code) == (Code.POSIX_IPC_PRESENT, Code.THRIFT_PRESENT)
     for package in ("posix_ipc", "thrift"):
@@ -109,8 +109,8 @@ def test_the_words_on_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     check_words(
         thrift,
-        "it can't be imported (import of thrift halted; None in sys.modules), so services here can't send "
-        "Thrift events",
+        "import failed (import of thrift halted; None in sys.modules), so services here can't send Thrift "
+        "events",
         f"`{sys.executable} -m pip install thrift`",
     )
 
@@ -141,7 +141,7 @@ def test_limits_that_are_too_low_are_named_with_the_commands(tmp_path: Path) -> 
 
 @needs_root
 def test_no_room_at_all_is_a_problem() -> None:
-    """Where the user's limit allows not even the smallest queue, none can be made."""
+    """If the user's limit allows not even the smallest queue, none can be made."""
     doctor()  # another user may not be able to read the modules that this needs
     with bytes_of_queues(100):
         table = doctor()
@@ -159,7 +159,7 @@ def test_no_room_at_all_is_a_problem() -> None:
 def test_the_expected_size_is_what_the_kernel_gives(
     limit: int, max_messages: int, max_message_size: int, other: int
 ) -> None:
-    """An ordinary user gets just that beside another queue, or none where none is expected."""
+    """An ordinary user gets exactly that size besides another queue, or none if none is expected."""
     asked = QueueSize(max_messages, max_message_size)
     read_limits()  # another user may not be able to read what Python needs for that
     with (
@@ -211,7 +211,7 @@ def test_a_queue_of_a_stranger_is_named() -> None:
 
 
 def test_a_queue_that_is_too_small_is_named(tmp_path: Path) -> None:
-    """A queue that somebody made smaller than configured is a warning with the command that removes it."""
+    """A queue that was created smaller than configured is a warning with the command that removes it."""
     with configured(tmp_path, max_queue_size="10") as arguments:
         queue = MessageQueue(f"/events-{arguments[2]}", max_messages=2, max_message_size=32)
         table = doctor(*arguments, "--no-probe")
@@ -279,7 +279,7 @@ def no_files_to_open() -> Generator[None]:
 
 
 def test_a_queue_that_cant_be_opened_is_a_problem() -> None:
-    """Whatever else keeps this process from a queue is said in the words of the error, after the limits."""
+    """Any other problem of a queue is reported in the words of the error, after the limits."""
     with (
         fresh_name("/events-test-") as name,
         MessageQueue(name, max_messages=2, max_message_size=32),
@@ -294,7 +294,7 @@ def test_a_queue_that_cant_be_opened_is_a_problem() -> None:
 
 
 def test_a_queue_without_a_known_remedy_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the error says nothing of what to do, the kernel is what to look at."""
+    """If the error has no remedy, the remedy is to check the kernel."""
 
     def fail(name: str) -> None:
         raise EventQueueUnavailableError(name, "it can't be used")
@@ -305,13 +305,13 @@ def test_a_queue_without_a_known_remedy_has_one_all_the_same(monkeypatch: pytest
     check_words(
         check,
         "/events-v2: it can't be used",
-        "see that this kernel has POSIX message queues, and lets this process use them",
+        "check that this kernel has POSIX message queues, and that this process may use them",
     )
 
 
 @needs_root
 def test_a_queue_of_another_user_comes_with_what_lets_a_group_in() -> None:
-    """Root's command gives the queue to a group; where queues don't show, another one comes before it."""
+    """Root's command gives the queue to a group, after a mount if queues aren't visible."""
     list(check_queue(None, SIZE, 0o600))  # another user may not be able to read the modules that this needs
     group_name(0)
     with fresh_name("/events-test-") as name, MessageQueue(name, max_messages=2, max_message_size=32):

@@ -1,4 +1,4 @@
-"""What the doctor says of the ledger, and of the dead letters in it."""
+"""The doctor's check of the ledger, and of its dead letters."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def look(folder: Path, name: str = SPOOL_NAME) -> dict[str, Check]:
 @examples(20)
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_dead_letters_are_counted_and_left_alone(events: list[bytes]) -> None:
-    """Their number and bytes are those that the publisher bounds them by."""
+    """Number and bytes are those by which the publisher limits them."""
     with fresh_place() as place:
         fill(place, events)
         checks = look(place)
@@ -52,7 +52,7 @@ def test_dead_letters_are_counted_and_left_alone(events: list[bytes]) -> None:
 
 
 def test_a_publisher_may_use_the_ledger_meanwhile(tmp_path: Path) -> None:
-    """What it has written is seen, and it can write again at once."""
+    """The letters of a running publisher are seen, and it can write immediately."""
     with closing(opened(tmp_path)) as ledger:
         ledger.resolve((), [letter_of(b"a")])
         assert look(tmp_path)["dead letters"].fields["events"] == 1
@@ -62,7 +62,7 @@ def test_a_publisher_may_use_the_ledger_meanwhile(tmp_path: Path) -> None:
 
 
 def test_dead_letters_are_a_warning_with_the_command_that_shows_them(tmp_path: Path) -> None:
-    """They are shown by number and bytes alone; without a spool the configuration names the folder."""
+    """Only their number and bytes are shown; without a spool the configuration names the folder."""
     folder = tmp_path / "letters"
     folder.mkdir()
     fill(folder, [b'{"private":1}'] * 2, name=LETTERS_NAME)
@@ -75,14 +75,14 @@ def test_dead_letters_are_a_warning_with_the_command_that_shows_them(tmp_path: P
 
 
 def test_without_a_folder_there_are_none() -> None:
-    """What that costs is said."""
+    """The finding says what that costs."""
     [check] = map(sound, check_dead_letters(None))
     assert check.code is Code.DEAD_LETTERS_UNSET
-    check_words(check, "there is no folder for them: events that the collector refuses are dropped")
+    check_words(check, "dead_letters.directory isn't set: events that the collector refuses are dropped")
 
 
 def test_a_ledger_to_come_is_ok(tmp_path: Path) -> None:
-    """It isn't made."""
+    """A missing ledger isn't created."""
     folder = tmp_path / "letters"
     folder.mkdir()
     checks = {each.name: each for each in check_dead_letters(DeadLetterSettings(str(folder), 10**6))}
@@ -92,7 +92,7 @@ def test_a_ledger_to_come_is_ok(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", bytes(8_192), b"something else"])
 def test_a_damaged_ledger_is_a_warning(tmp_path: Path, content: bytes) -> None:
-    """The publisher starts with a new one; the doctor leaves it where it is."""
+    """A damaged ledger is a warning, and the doctor leaves it in place."""
     (tmp_path / SPOOL_NAME).write_bytes(content)
     check = look(tmp_path)["ledger"]
     assert (check.code, check.fields["path"]) == (Code.LEDGER_DAMAGED, str(tmp_path / SPOOL_NAME))
@@ -101,7 +101,7 @@ def test_a_damaged_ledger_is_a_warning(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_ledger_of_a_later_release_is_a_problem(tmp_path: Path) -> None:
-    """The publisher doesn't start with it; the remedy names the release."""
+    """A newer ledger is a problem; the remedy names the release."""
     fill(tmp_path, [b"a"])
     with closing(sqlite3.connect(tmp_path / SPOOL_NAME)) as connection:
         connection.execute("UPDATE written_by SET version = 99, release = '9.0'")
@@ -124,22 +124,23 @@ def test_a_ledger_of_another_user_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_the_words_on_a_ledger(tmp_path: Path) -> None:
-    """What is there, how many letters, and the command that shows them; or why they can't be read."""
+    """The text has the number of letters and the command that shows them, or why they can't be read."""
     path = tmp_path / SPOOL_NAME
-    check_words(look(tmp_path)["ledger"], f"{path} isn't there; the publisher makes it")
+    check_words(look(tmp_path)["ledger"], f"{path} doesn't exist; the publisher creates it")
     fill(tmp_path, [])
-    check_words(look(tmp_path)["ledger"], f"{path} can be read")
+    check_words(look(tmp_path)["ledger"], f"{path} is readable")
     check_words(look(tmp_path)["dead letters"], "none")
     fill(tmp_path, [b"x"])
     check_words(
         look(tmp_path)["dead letters"],
         f"1 event that the collector refused, {REST + 1} bytes",
-        f"see why: `{command_line('dead-letters', 'list', str(path))}`; then replay or purge them",
+        f"show the reasons with `{command_line('dead-letters', 'list', str(path))}`; then replay or purge "
+        "them",
     )
     path.write_bytes(b"")
     check_words(
         look(tmp_path)["ledger"],
         f"{path} is empty",
-        "restart the publisher, which keeps it aside and makes a new one; events of the spool that were "
-        "delivered may be delivered again",
+        "restart the publisher: it keeps the file aside and creates a new one; delivered events of the spool "
+        "may be delivered again",
     )

@@ -54,7 +54,7 @@ def escaped(path: str) -> str:
 
 @given(paths)
 def test_a_cgroup_and_all_above_count(path: str) -> None:
-    """From its own one up to the root, in either version, whatever else is mounted."""
+    """The files are those from its own cgroup up to the root, in either version, whatever else is mounted."""
     parts = path.strip("/").split("/") if path != "/" else []
     above = ["/".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
@@ -72,7 +72,7 @@ def test_a_cgroup_and_all_above_count(path: str) -> None:
 
 @given(paths, paths, names)
 def test_a_container_sees_its_own_cgroup_as_the_root(root: str, path: str, folder: str) -> None:
-    """With a namespace of cgroups or without one; a cgroup elsewhere is what the mount shows."""
+    """With or without a cgroup namespace; a cgroup outside the mount counts as the mount's."""
     mount = f"31 23 0:26 {escaped(root)} /{escaped(folder)} rw - cgroup2 cgroup2 rw\n"
     inside = limit_files(f"0::{root.rstrip('/')}{path}\n", mount)
     assert inside[-1] == f"/{folder}/memory.max"
@@ -86,7 +86,7 @@ def test_a_container_sees_its_own_cgroup_as_the_root(root: str, path: str, folde
 @example("4:memory:/x", "1 2 3 4 5 - cgroup x memory")
 @example("0::/x", "1 2 3 \\777 \\000 6 - cgroup2 x y")
 def test_no_text_of_the_system_breaks_the_search(cgroups: str, mountinfo: str) -> None:
-    """Whatever the kernel may write there one day."""
+    """Any text is parsed without an exception."""
     for file in limit_files(cgroups, mountinfo) + limit_files(cgroups, OTHERS + V1 + UNIFIED):
         assert file.endswith(("memory.max", "memory.limit_in_bytes"))
 
@@ -103,7 +103,7 @@ def test_a_limit_is_a_number_or_none(text: str, size: int) -> None:
 
 @given(st.lists(st.none() | st.just("max\n") | st.integers(0, 2**50).map(str), min_size=3, max_size=3))
 def test_the_lowest_limit_counts(texts: list[str | None]) -> None:
-    """A cgroup without the file, as that of a host's root, has no limit."""
+    """A cgroup without the file, such as a host's root, has no limit."""
     places = [f"/sys/fs/cgroup{folder}/memory.max" for folder in ("/a/b", "/a", "")]
     files = {
         "/proc/self/cgroup": "0::/a/b\n",
@@ -117,12 +117,12 @@ def test_the_lowest_limit_counts(texts: list[str | None]) -> None:
 
 
 def test_a_system_without_proc_has_no_limit() -> None:
-    """Nor is there an error."""
+    """Without cgroups there is no limit, and no error."""
     assert memory_limit(lambda _: None) is None
 
 
 def test_the_limit_of_this_process_can_be_read() -> None:
-    """Whatever this host has, both versions included."""
+    """The limit of this host can be read, whatever its cgroup version."""
     limit = read_memory_limit()
     assert limit is None or 0 < limit.size < 2**62
 
@@ -132,7 +132,7 @@ def test_the_limit_of_this_process_can_be_read() -> None:
 
 @given(st.integers(1, 2**24))
 def test_a_message_takes_more_than_its_bytes(size: int) -> None:
-    """The pieces of the kernel's allocator are at most twice as large as what is in them."""
+    """The kernel's slab objects are at most twice as large as their contents."""
     taken = message_memory(size)
     assert size + 48 <= taken
     assert taken <= 2 * (size + 48) + 64
@@ -178,13 +178,13 @@ def test_the_words_on_a_memory_limit() -> None:
     )
     found = "209,715,200 bytes (/sys/fs/cgroup/memory.max); a full queue takes 1,026,560,000 of them: "
     remedy = (
-        "set a smaller max_event_size, and remake the queue; or raise the limit of each service that puts "
+        "set a smaller max_event_size, and recreate the queue; or raise the limit of each service that puts "
         "events: `MemoryMax=1093668864` with systemd, `--memory 1093668864` with docker, "
         '`limits.memory: "1093668864"` in a pod'
     )
     check_words(
         judge_memory(size, limit),
-        f"{found}a service under this limit is killed before its queue is full",
+        f"{found}a service under this limit will be killed before its queue is full",
         f"set max_queue_size to 1389 or less, or {remedy}",
     )
     tiny = judge_memory(size, MemoryLimit(PROCESS_MEMORY, "/x"))
@@ -193,7 +193,7 @@ def test_the_words_on_a_memory_limit() -> None:
 
 @given(st.integers(2**20, 2**45), st.integers(0, 2**46))
 def test_a_full_spool_in_memory_fits_or_what_fits_is_named(max_size: int, limit: int) -> None:
-    """Beside a small service; what is advised fits exactly."""
+    """A full queue must fit besides a small service; the advised size fits exactly."""
     check = sound(judge_spool_memory(max_size, MemoryLimit(limit, "/x")))
     fits = max_size + PROCESS_MEMORY <= limit
     assert check.code is (Code.SPOOL_MEMORY_SUFFICIENT if fits else Code.SPOOL_MEMORY_TOO_SMALL)
@@ -208,15 +208,15 @@ def test_a_full_spool_in_memory_fits_or_what_fits_is_named(max_size: int, limit:
 
 
 def test_the_words_on_a_spool_in_memory() -> None:
-    """What a full one takes, of what, and each way to make it fit."""
+    """The size of a full spool, the limit, and each way to make it fit are given."""
     limit = MemoryLimit(200 * 1024**2, "/sys/fs/cgroup/memory.max")
-    start = "it is in memory, of which a full one takes"
-    check_words(judge_spool_memory(1_000_000, None), f"{start} 1,000,000 bytes; there is no limit")
+    start = "in memory; a full spool takes"
+    check_words(judge_spool_memory(1_000_000, None), f"{start} 1,000,000 bytes, and there is no limit")
     of = "of 209,715,200 bytes (/sys/fs/cgroup/memory.max)"
     check_words(judge_spool_memory(1_000_000, limit), f"{start} 1,000,000 {of}")
     check_words(
         judge_spool_memory(1024**3, limit),
-        f"{start} 1,073,741,824 {of}: whoever writes is killed before the spool is full",
+        f"{start} 1,073,741,824 {of}: its writers will be killed before the spool is full",
         "set spool.max_size, and max_spool_size of each service, to 142606336 or less; or use a disk; or "
         "raise the limit to 1140850688 or more",
     )
@@ -225,7 +225,7 @@ def test_the_words_on_a_spool_in_memory() -> None:
 # --- the command ---
 
 
-def test_the_limit_is_looked_at_in_the_cgroup_of_the_doctor(tmp_path: Path) -> None:
+def test_the_limit_is_checked_in_the_cgroup_of_the_doctor(tmp_path: Path) -> None:
     """Here with a cgroup whose files are stand-ins: a queue of any size is too large for it."""
     (tmp_path / "cgroup").write_text("0::/\n")
     (tmp_path / "mountinfo").write_text(f"31 23 0:26 / {escaped(str(tmp_path))} rw - cgroup2 cgroup2 rw\n")
@@ -240,8 +240,8 @@ def test_the_limit_is_looked_at_in_the_cgroup_of_the_doctor(tmp_path: Path) -> N
     assert (1_000_000, str(tmp_path / "memory.max")) == (check.fields["limit"], check.fields["path"])
 
 
-def test_the_limit_is_a_part_of_every_look_at_a_queue() -> None:
-    """Without a configuration it is about a queue of the default size, or what the host makes of it."""
+def test_the_limit_is_a_part_of_every_check_of_a_queue() -> None:
+    """Without a configuration a queue of the default size is judged, as far as the host allows it."""
     check = doctor()["memory limit"]
     needed = check.fields["needed"]
     assert isinstance(needed, int)

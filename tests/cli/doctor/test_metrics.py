@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def metrics_of(tmp_path: Path, endpoint: str) -> Check:
-    """Return what the doctor says of this endpoint."""
+    """Return the doctor's check of this endpoint."""
     return diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", metrics__endpoint=endpoint)["metrics"]
 
 
 @contextlib.contextmanager
 def statsd() -> Generator[socket.socket]:
-    """Give the socket of a statsd server."""
+    """Yield the socket of a statsd server."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(PATIENCE)
@@ -37,14 +37,14 @@ def statsd() -> Generator[socket.socket]:
 
 @contextlib.contextmanager
 def refusing_port() -> Generator[int]:
-    """Give a port that refuses datagrams, and keep others from using it meanwhile."""
+    """Yield a port that refuses datagrams, and keep others from using it meanwhile."""
     with statsd() as bound:
         bound.connect(("127.0.0.1", 9))  # so that the system refuses what comes from elsewhere
         yield bound.getsockname()[1]
 
 
-def test_without_an_endpoint_there_is_nothing_to_look_at(tmp_path: Path) -> None:
-    """That is nothing wrong."""
+def test_without_an_endpoint_there_is_nothing_to_check(tmp_path: Path) -> None:
+    """An unset endpoint is no problem."""
     check = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe")["metrics"]
     assert check.code is Code.STATSD_UNSET
     check_words(check, "metrics.endpoint isn't set")
@@ -63,21 +63,21 @@ def test_a_statsd_server_gets_nothing_that_it_would_count(tmp_path: Path) -> Non
 
 
 def test_a_dead_udp_port_is_a_warning(tmp_path: Path) -> None:
-    """A datagram that is refused is told, though UDP has no connections."""
+    """A refused datagram is reported, although UDP has no connections."""
     with refusing_port() as port:
         check = metrics_of(tmp_path, f"127.0.0.1:{port}")
     assert (Code.STATSD_PORT_REFUSED, {"endpoint": f"127.0.0.1:{port}"}) == (check.code, check.fields)
 
 
 def test_a_statsd_name_that_doesnt_exist_is_a_warning(tmp_path: Path) -> None:
-    """It is told with the command that shows it."""
+    """It is reported with the command that shows it."""
     check = metrics_of(tmp_path, "statsd.invalid:8125")
     assert (Code.STATSD_NAME_UNRESOLVED, {"endpoint": "statsd.invalid:8125"}) == (check.code, check.fields)
     assert ["getent hosts statsd.invalid"] == list(check.commands)
 
 
 def test_an_address_without_a_way_is_a_warning(tmp_path: Path) -> None:
-    """Here one that no one may send to."""
+    """An address that can't be sent to is a warning."""
     check = metrics_of(tmp_path, "255.255.255.255:8125")
     assert (Code.STATSD_UNREACHABLE, {"endpoint": "255.255.255.255:8125"}) == (check.code, check.fields)
 
@@ -92,7 +92,7 @@ def test_the_words_on_a_port() -> None:
         endpoint = InternetEndpoint(*server.getsockname())
         check_words(
             look(endpoint.host, endpoint.port),
-            f"{endpoint} doesn't refuse datagrams (whether it takes them can't be known)",
+            f"{endpoint} doesn't refuse datagrams (whether a server receives them is unknown)",
         )
     with refusing_port() as port:
         check_words(
@@ -143,7 +143,7 @@ def server_at(path: Path, kind: str) -> Generator[str]:
         ("server", Code.STATSD_SOCKET_SERVED),
     ],
 )
-def test_the_path_of_a_statsd_server_is_looked_at(tmp_path: Path, kind: str, code: Code) -> None:
+def test_the_path_of_a_statsd_server_is_checked(tmp_path: Path, kind: str, code: Code) -> None:
     """What isn't a socket with a server behind it is a warning."""
     with server_at(tmp_path / "s", kind) as path:
         check = metrics_of(tmp_path, path)
@@ -153,9 +153,9 @@ def test_the_path_of_a_statsd_server_is_looked_at(tmp_path: Path, kind: str, cod
 @pytest.mark.parametrize(
     ("kind", "found", "remedy"),
     [
-        ("nothing", "{} isn't there", "start the statsd server, or correct metrics.endpoint"),
-        ("file", "nobody listens on {}", "start the statsd server"),
-        ("stream", "{} is a stream socket", "have the statsd server listen for datagrams there"),
+        ("nothing", "{} doesn't exist", "start the statsd server, or correct metrics.endpoint"),
+        ("file", "nothing listens on {}", "start the statsd server"),
+        ("stream", "{} is a stream socket", "configure the statsd server to use a datagram socket there"),
         ("folder in a file", "{}: Not a directory", "correct metrics.endpoint"),
         ("server", "a server listens on {}", ""),
     ],
@@ -180,5 +180,5 @@ def test_a_statsd_path_that_is_closed_to_this_user_is_a_warning(tmp_path: Path) 
     check_words(
         check,
         f"this user may not write to {path}",
-        f"let it, by a group of `{path}` and of the folders above it",
+        f"give it access, by the group of `{path}` and of the folders above it",
     )

@@ -72,17 +72,17 @@ def diagnose_reply(tmp_path: Path, behaviour: Behaviour, *arguments: str) -> Tab
 
 
 def test_a_name_that_doesnt_exist_is_a_problem(tmp_path: Path) -> None:
-    """It is told with the host, and what needs it is skipped."""
+    """It is reported with the host, and the steps that need it are skipped."""
     table = diagnose(tmp_path, "http://collector.invalid")
     assert steps(table) == [Code.NAME_UNRESOLVED, BLOCKED, BLOCKED, BLOCKED, BLOCKED]
     check = table["collector name"]
     assert {"host": "collector.invalid", "key": "collector.hostname"} == check.fields
     assert ["getent hosts collector.invalid"] == list(check.commands)
-    check_words(table["collector connection"], "needs what failed above")
+    check_words(table["collector connection"], "needs the step that failed above")
 
 
 def test_name_servers_that_dont_answer_are_a_problem(tmp_path: Path) -> None:
-    """Looking up a name is given up after the timeout, though the system's resolver can't be told to."""
+    """A name lookup is abandoned after the timeout, although the system's resolver can't be cancelled."""
     with sandbox(tmp_path) as place, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server:
         name_server.bind((f"127.{secrets.randbelow(200) + 1}.{secrets.randbelow(250)}.1", 53))
         name_server.settimeout(PATIENCE)
@@ -101,7 +101,7 @@ def test_name_servers_that_dont_answer_are_a_problem(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def refusing_port() -> Generator[int]:
-    """Give a port that refuses connections, and is nobody else's meanwhile."""
+    """Yield a port that refuses connections, and that no one else uses in the meantime."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -122,7 +122,7 @@ def test_a_port_that_refuses_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_an_address_without_a_way_is_a_problem(tmp_path: Path) -> None:
-    """Routes and firewalls are what to look at; here for an address to which nobody can connect."""
+    """The remedy is to check routes and firewalls; here for an address that is unreachable."""
     table = diagnose(tmp_path, "http://255.255.255.255")
     assert steps(table)[1] is Code.CONNECTION_FAILED
     assert ["255.255.255.255"] == list(failures_of(table))
@@ -137,7 +137,7 @@ def failures_of(table: Table) -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def silent_port(address: str = "127.0.0.1", port: int = 0) -> Generator[int]:
-    """Give a port from which nothing comes back."""
+    """Yield a port from which nothing comes back."""
     with socket.socket() as listener, contextlib.ExitStack() as stack:
         listener.bind((address, port))
         listener.listen(0)
@@ -152,7 +152,7 @@ def silent_port(address: str = "127.0.0.1", port: int = 0) -> Generator[int]:
 
 
 def test_packets_that_are_dropped_are_a_problem(tmp_path: Path) -> None:
-    """Where nothing answers at all, firewalls are what to look at."""
+    """If nothing answers at all, firewalls are what to look at."""
     with silent_port() as port:
         table = diagnose(tmp_path, f"http://127.0.0.1:{port}", "--timeout", "100 milliseconds")
     assert steps(table)[1] is Code.CONNECTION_TIMED_OUT
@@ -180,9 +180,9 @@ def test_an_address_that_doesnt_answer_is_a_warning(
     code: Code,
     reason: str,
 ) -> None:
-    """Where one of two addresses of a name is dead, attempts lose time on it, and events flow.
+    """If one of two addresses of a name is dead, attempts lose time on it, and events flow.
 
-    None is lost on an address that this host has no way to, as on one of IPv6 where there is none.
+    No time is lost on an address without a route, such as IPv6 on a host without it.
     """
     with sandbox(tmp_path) as place, FaultCollector(CHECKING) as server, make(dead, server.address[1]):
         place.replace("/etc/nsswitch.conf", "hosts: files\n")
@@ -199,8 +199,8 @@ def test_an_address_that_doesnt_answer_is_a_warning(
     }
 
 
-def test_the_likeliest_of_several_causes_is_told(tmp_path: Path) -> None:
-    """Where no address answers, one that refuses says more than one that this host has no way to."""
+def test_the_likeliest_of_several_causes_is_reported(tmp_path: Path) -> None:
+    """If no address accepts, a refusal outweighs a missing route."""
     with sandbox(tmp_path) as place, refusing_port() as port:
         place.replace("/etc/nsswitch.conf", "hosts: files\n")
         place.replace("/etc/hosts", "255.255.255.255 collector.test\n127.0.0.1 collector.test\n")
@@ -223,7 +223,7 @@ def leaf_tls(
     not_before: dt.datetime | None = None,
     not_after: dt.datetime | None = None,
 ) -> tuple[ssl.SSLContext, str]:
-    """Return a server context with a certificate as told, and the path of its authority's."""
+    """Return a server context with a certificate as requested, and the path of its authority's."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf = authority.issue_cert(identity, not_before=not_before, not_after=not_after)
@@ -238,7 +238,7 @@ def days_from_now(days: float) -> dt.datetime:
     return dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=days)
 
 
-def test_an_authority_that_nobody_knows_is_a_problem(tmp_path: Path) -> None:
+def test_an_authority_that_no_one_knows_is_a_problem(tmp_path: Path) -> None:
     """A certificate that isn't trusted points to `collector.ca_file`, and to what is trusted now."""
     with FaultCollector(ssl_context=stranger_tls()) as server:
         table = diagnose(tmp_path, server.url)
@@ -333,8 +333,8 @@ def test_a_host_without_any_authority_is_a_problem(
         (-30, 20.5, Code.CERTIFICATE_ACCEPTED),
     ],
 )
-def test_the_time_of_a_certificate_is_told(tmp_path: Path, first: float, last: float, code: Code) -> None:
-    """One that has ended or hasn't begun is a problem; one that ends in less than 14 days a warning."""
+def test_the_time_of_a_certificate_is_reported(tmp_path: Path, first: float, last: float, code: Code) -> None:
+    """A certificate that isn't valid now is a problem; one that expires in less than 14 days a warning."""
     context, ca_file = leaf_tls(tmp_path, not_before=days_from_now(first), not_after=days_from_now(last))
     with FaultCollector(ssl_context=context) as server:
         check = diagnose(tmp_path, server.url, collector__ca_file=ca_file)["collector TLS"]
@@ -357,7 +357,7 @@ def test_a_certificate_for_another_name_is_a_problem(tmp_path: Path, host: str) 
 def test_the_dot_of_an_absolute_name_is_for_the_resolver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A certificate is for the name without it, as it is for the publisher."""
+    """A certificate is for the name without the final dot, as for the publisher."""
     context, authority = trusted_tls("events.example.com")
     (tmp_path / "ca.pem").write_bytes(authority)
     with FaultCollector(CHECKING, ssl_context=context) as server:
@@ -396,7 +396,7 @@ def test_a_port_that_doesnt_speak_our_tls_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_a_handshake_that_hangs_or_breaks_is_a_problem(tmp_path: Path) -> None:
-    """A peer that says nothing is given up after the timeout, and one that hangs up is told."""
+    """A silent peer is abandoned after the timeout, and one that hangs up is reported."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -429,17 +429,15 @@ def test_the_probe_is_a_signed_batch_without_events(tmp_path: Path, version: str
 
 
 def test_the_probe_can_be_left_out(tmp_path: Path) -> None:
-    """`--no-probe` sends nothing to the collector, and says what isn't known for that."""
+    """`--no-probe` sends nothing to the collector, and says what is therefore unknown."""
     with FaultCollector() as server:
         table = diagnose(tmp_path, server.url, "--no-probe")
         assert server.requests == []
     assert steps(table)[:2] == [Code.NAME_RESOLVED, Code.CONNECTION_MADE]
     assert steps(table)[2:] == [Code.TLS_UNUSED, Code.PROBE_LEFT_OUT, Code.CLOCK_LEFT_OUT]
     check_words(table["collector TLS"], "collector.scheme is http: events travel unencrypted")
-    check_words(
-        table["signed probe"], "left out by --no-probe, so it isn't known whether the key is accepted"
-    )
-    check_words(table["clock"], "left out by --no-probe")
+    check_words(table["signed probe"], "skipped by --no-probe, so whether the key is accepted is unknown")
+    check_words(table["clock"], "skipped by --no-probe")
 
 
 @pytest.mark.parametrize(
@@ -506,7 +504,7 @@ def test_every_answer_to_the_probe_has_its_finding(tmp_path: Path, behaviour: Be
 def test_a_collector_is_asked_with_a_false_signature_too(
     tmp_path: Path, answer: Respond, second: Behaviour, code: Code
 ) -> None:
-    """One that then rejects the signature accepts the key; with the same answer nothing is known of it.
+    """If it then rejects the false signature, the key is accepted; with the same answer nothing is known.
 
     A server that refuses everything delivers nothing; one that accepts everything may not be a collector.
     """
@@ -586,7 +584,7 @@ def test_the_development_collector_knows_its_key(
 def test_a_clock_that_is_off_is_a_warning(
     tmp_path: Path, date: Callable[[], str | None], code: Code, skew: float | None
 ) -> None:
-    """More than a minute from the collector's date is told, with the direction and the command."""
+    """A clock that is off by more than a minute is reported, with its direction and the command."""
     text = date()
     headers = () if text is None else (("Date", text),)
     check = diagnose_reply(tmp_path, Respond(headers=headers))["clock"]
@@ -599,7 +597,7 @@ def test_a_clock_that_is_off_is_a_warning(
 
 
 def test_a_proxy_is_what_is_connected_to(tmp_path: Path) -> None:
-    """With `collector.proxy` it is the proxy's name and port that matter, and its refusal is told."""
+    """With `collector.proxy`, the proxy's name and port matter, and its refusal is reported."""
     with FaultCollector(CHECKING) as proxy:
         table = diagnose(tmp_path, "http://collector.invalid", collector__proxy=proxy.url)
         assert steps(table)[:2] == [Code.NAME_RESOLVED, Code.CONNECTION_MADE]

@@ -51,15 +51,15 @@ def test_a_publisher_is_asked_how_it_is(tmp_path: Path) -> None:
     assert str(fails.fields["reason"]).startswith("403 Scripted")
     check_words(
         silent,
-        f"nobody answers at {good}: No such file or directory",
+        f"no answer at {good}: No such file or directory",
         "start the publisher; if it runs, run the doctor as its user, or restart it with health.bind as "
         "it is now",
     )
-    check_words(delivers, "it runs, and has delivered 1 event")
+    check_words(delivers, "running, 1 event delivered")
     check_words(
         fails,
-        f"it isn't delivering: {fails.fields['reason']}",
-        "the checks before and its log say what mends that",
+        f"running, but not delivering: {fails.fields['reason']}",
+        "see the checks above and its log",
     )
 
 
@@ -75,8 +75,8 @@ def test_what_hampers_a_publisher_is_a_warning(tmp_path: Path) -> None:
     assert check.fields["problems"] == list(spool.problems)
     check_words(
         check,
-        "it runs, and has delivered 0 events, but inotify is not available; the ledger is damaged",
-        "the checks before and its log say what mends that",
+        "running, 0 events delivered, but inotify is not available; the ledger is damaged",
+        "see the checks above and its log",
     )
 
 
@@ -123,7 +123,7 @@ def small_queue_of(name: str) -> MessageQueue:
 
 
 def test_without_an_endpoint_a_publisher_is_not_asked() -> None:
-    """Where `health.bind` isn't set there is nobody to ask, which is nothing wrong."""
+    """Without `health.bind` the publisher can't be queried, which isn't a problem."""
     check = sound(check_publisher(None))
     assert check.code is Code.PUBLISHER_ENDPOINT_UNSET
-    check_words(check, "health.bind isn't set, so a publisher can't be asked")
+    check_words(check, "health.bind isn't set, so the publisher can't be queried")

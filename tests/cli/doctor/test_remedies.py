@@ -1,4 +1,4 @@
-"""The remedies of the command `doctor` that can be pasted: what they are to mend is provoked, and mended.
+"""The remedies of `doctor` that can be pasted: each problem is provoked, and fixed by the remedy.
 
 Left out are those that would change this host or need others: its clock, packages, docker and systemd.
 """
@@ -54,7 +54,7 @@ def paste(command: str) -> str:
 
 
 def test_limits_are_lifted(tmp_path: Path) -> None:
-    """With the sysctls and the rlimit of the remedies an ordinary user gets the queue that is wanted."""
+    """With the sysctls and the rlimit of the remedies an ordinary user gets the wanted queue."""
     wanted = {"max_queue_size": "20", "max_event_size": "10000"}
     with sandbox(tmp_path) as place, configured(tmp_path, **wanted) as arguments:
         arguments += ["--no-probe"]
@@ -79,7 +79,7 @@ def test_limits_are_lifted(tmp_path: Path) -> None:
 
 
 def test_room_is_made_beside_other_queues(tmp_path: Path) -> None:
-    """Where others of the user leave too little they are named, and the limit of the remedy is enough."""
+    """If the user's other queues leave too little, they are named, and the advised limit is enough."""
     charge = QueueSize(MAX_MESSAGES, MAX_MESSAGE_SIZE).bytes_charged
     taken = QueueSize(4, 64).bytes_charged
     with sandbox(tmp_path) as place, configured(tmp_path) as arguments:
@@ -101,8 +101,8 @@ def test_room_is_made_beside_other_queues(tmp_path: Path) -> None:
     }
 
 
-def test_a_queue_that_is_too_small_is_made_anew(tmp_path: Path) -> None:
-    """The command removes it, once it is empty, and whoever comes next makes it as configured."""
+def test_a_queue_that_is_too_small_is_recreated(tmp_path: Path) -> None:
+    """The command removes it, once it is empty, and the next user creates it as configured."""
     with configured(tmp_path) as arguments:
         arguments += ["--no-probe"]
         name = f"/events-{arguments[2]}"
@@ -118,7 +118,7 @@ def test_a_queue_that_is_too_small_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_queue_that_is_open_to_all_is_closed(tmp_path: Path) -> None:
-    """Its owner closes it with the command, where queues don't show in the file system after another one."""
+    """Its owner closes it with the command, after a mount if queues aren't visible in the file system."""
     with sandbox(tmp_path) as place, configured(tmp_path) as arguments:
         arguments += ["--no-probe"]
         place.hide_queues()
@@ -134,8 +134,8 @@ def test_a_queue_that_is_open_to_all_is_closed(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_queue_of_somebody_else_lets_a_group_in(tmp_path: Path) -> None:
-    """Where the queue doesn't let this user in, that is said with what lets in its group."""
+def test_a_queue_of_another_user_lets_a_group_in(tmp_path: Path) -> None:
+    """If this user may not open the queue, the remedy opens it for a group."""
     doctor()  # another user may not be able to read the modules that this needs
     group_name(0)
     with (
@@ -163,8 +163,8 @@ def test_a_queue_of_somebody_else_lets_a_group_in(tmp_path: Path) -> None:
 # --- configuration and key ---
 
 
-def test_the_configuration_can_be_looked_at_alone(tmp_path: Path) -> None:
-    """The command tells the same mistake, and ends with 0 once it is mended."""
+def test_the_configuration_can_be_checked_alone(tmp_path: Path) -> None:
+    """The command reports the same mistake, and exits with 0 once it is fixed."""
     with configured(tmp_path, batch__max_age="soon") as arguments:
         before = doctor(*arguments)["configuration"]
         [check] = before.commands
@@ -185,7 +185,7 @@ def test_a_new_secret_is_long_enough(tmp_path: Path) -> None:
 
 
 def test_a_name_can_be_asked_for_as_the_publisher_does(tmp_path: Path) -> None:
-    """The command fails for a name that doesn't exist, and tells the address of one that does."""
+    """The command fails for a name that doesn't exist, and prints the address of one that does."""
     table = diagnose(tmp_path, "http://collector.invalid", metrics__endpoint="statsd.invalid:8125")
     for check in ("collector name", "metrics"):
         [ask] = table[check].commands
@@ -310,8 +310,8 @@ def test_a_folder_is_given_to_the_user(tmp_path: Path, code: Code, *, is_there: 
     assert after.code is Code.FOLDER_USABLE
 
 
-def test_a_disk_that_is_read_only_is_mounted_anew(tmp_path: Path) -> None:
-    """A disk that can't be written to is told as that, be the folder there or still to come."""
+def test_a_disk_that_is_read_only_is_remounted(tmp_path: Path) -> None:
+    """A read-only disk is reported as such, whether the folder exists or not."""
     disk = tmp_path / ODD_NAME
     disk.mkdir()
     with sandbox(tmp_path) as place, configured(tmp_path, spool__directory=str(disk)) as arguments:

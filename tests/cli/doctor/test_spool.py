@@ -1,4 +1,4 @@
-"""What the doctor says of a spool: its folder, its disk, what is in it, and who reads it."""
+"""The doctor's check of a spool: its folder, its disk, its segments, and its reader."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find(place: Path, name: str, mode: int | None = PRIVATE) -> Check:
 
 
 def snapshot(place: Path) -> dict[str, tuple[int, ...]]:
-    """Give what is in a directory, without the times at which it was read."""
+    """Return what is in a directory, without the times at which it was read."""
     paths = [place, *place.rglob("*")]
     return {str(path): (path.lstat().st_ino, path.lstat().st_mode, path.lstat().st_size) for path in paths}
 
@@ -80,8 +80,8 @@ def prepare(place: Path, mode: int) -> str | None:
 # --- the folder ---
 
 
-def test_without_a_spool_there_is_nothing_to_look_at() -> None:
-    """What that costs is said."""
+def test_without_a_spool_there_is_nothing_to_check() -> None:
+    """The finding says what that costs."""
     [check] = map(sound, check_spool(None))
     assert check.code is Code.SPOOL_UNSET
     check_words(
@@ -91,7 +91,7 @@ def test_without_a_spool_there_is_nothing_to_look_at() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_to_come_isnt_made(tmp_path: Path, mode: int) -> None:
-    """Whoever uses the spool first makes it; the directory that it is in has to be there."""
+    """The first user creates the folder; the directory above it has to exist."""
     assert find(tmp_path, "spool folder", mode).code is Code.FOLDER_TO_COME
     assert list(tmp_path.iterdir()) == []
     spool_in(tmp_path, mode)
@@ -99,7 +99,7 @@ def test_a_folder_to_come_isnt_made(tmp_path: Path, mode: int) -> None:
 
 
 def test_a_directory_that_is_missing_is_a_problem(tmp_path: Path) -> None:
-    """It may be a volume that isn't mounted, so no one makes it; nothing else is looked at."""
+    """It may be a volume that isn't mounted, so it isn't created, and nothing else is checked."""
     [check] = look(tmp_path / "volume")
     assert check.code is Code.SPOOL_DIRECTORY_MISSING
     user = user_name(os.geteuid())
@@ -120,7 +120,7 @@ def make_file(folder: Path) -> None:
 
 @pytest.mark.parametrize("make", [make_link, make_file])
 def test_what_is_no_folder_is_a_problem(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """The spool refuses it in the same words."""
+    """The spool refuses such a folder with the same text."""
     make(folder_of(tmp_path))
     [check] = look(tmp_path)
     assert (check.code, check.fields["path"]) == (Code.SPOOL_FOLDER_IS_NONE, str(folder_of(tmp_path)))
@@ -138,7 +138,7 @@ def test_what_is_no_folder_is_a_problem(tmp_path: Path, make: Callable[[Path], N
     st.sampled_from([0o700, 0o750, 0o2770, 0o2750, 0o3770, 0o1777, 0o777, 0o500, 0o300]),
 )
 def test_permissions_are_judged_as_the_spool_does(mode: int, owner: int, group: int, bits: int) -> None:
-    """Whoever owns the folder, and whatever its mode is, the doctor allows what `prepare` allows."""
+    """Whatever the owner and the mode of the folder, the doctor allows what `prepare` allows."""
     with fresh_place() as place:
         folder = folder_of(place)
         folder.mkdir()
@@ -159,7 +159,7 @@ def test_permissions_are_judged_as_the_spool_does(mode: int, owner: int, group: 
 
 @needs_root
 def test_a_directory_that_lets_no_one_in_is_a_problem(tmp_path: Path) -> None:
-    """A user who can't make or reach the folder is told, with the command that makes it."""
+    """A user who can't create or reach the folder is reported, with the command that creates it."""
     look(tmp_path)  # another user may not be able to read all modules
     path = folder_of(tmp_path)
     for mode, bits in ((PRIVATE, "0700"), (SHARED, "2770 -g GROUP")):
@@ -187,7 +187,7 @@ def test_a_directory_that_lets_no_one_in_is_a_problem(tmp_path: Path) -> None:
 def test_the_file_system_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: Code
 ) -> None:
-    """One of a network is a problem; what only a trial can say is a warning, as a trial would make files."""
+    """A network file system is a problem; one that only a probe could judge is a warning."""
     spool_in(tmp_path)
     fake_mountinfo(tmp_path, kind, monkeypatch)
     before = snapshot(tmp_path)
@@ -218,7 +218,7 @@ def test_in_memory_the_size_is_compared_with_the_limit(
 
 
 def test_a_disk_that_is_smaller_than_the_spool_is_a_warning(tmp_path: Path) -> None:
-    """The numbers are those of the disk of the directory, also before the folder is there."""
+    """The numbers are those of the directory's disk, even before the folder exists."""
     assert "spool space" in {check.name for check in look(tmp_path)}
     spool_in(tmp_path)
     checks = {check.name: check for check in look(tmp_path, max_size=1 << 60)}
@@ -244,7 +244,7 @@ def test_few_inodes_are_a_warning(tmp_path: Path, inodes: int, code: Code) -> No
 
 
 def test_segments_are_counted_and_left_alone(tmp_path: Path) -> None:
-    """Bytes are what isn't delivered; nothing is changed."""
+    """The undelivered bytes are counted, and nothing is changed."""
     spool_in(tmp_path)
     folder = folder_of(tmp_path)
     assert find(tmp_path, "spool segments").code is Code.SEGMENTS_NONE
@@ -271,7 +271,7 @@ def test_segments_are_counted_and_left_alone(tmp_path: Path) -> None:
 def test_segments_that_are_set_aside_are_a_warning(
     tmp_path: Path, event_format: str, head: bytes | None, code: Code
 ) -> None:
-    """They hold up no others. One of each kind is named, with the number of them."""
+    """They delay no other segments. One of each kind is named, with the number."""
     spool_in(tmp_path)
     folder = folder_of(tmp_path)
     write_segment(folder, [b"a"])
@@ -346,7 +346,7 @@ def test_a_service_that_has_no_configuration_has_either_mode(tmp_path: Path) -> 
         assert find(place, "spool folder", None).code is Code.FOLDER_USABLE
 
 
-def test_the_command_looks_at_the_spool_of_the_configuration(tmp_path: Path) -> None:
+def test_the_command_checks_the_spool_of_the_configuration(tmp_path: Path) -> None:
     """With the name of the queue, its mode, and the limit that are set."""
     table = spool_of(tmp_path, tmp_path, spool__max_size=str(1 << 45), queue__mode="0660")
     assert table["spool folder"].code is Code.FOLDER_TO_COME
@@ -360,24 +360,23 @@ def test_the_words_on_a_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     [check] = look(missing)
     check_words(
         check,
-        f"there is no directory {missing}",
-        "mount the volume that services and publisher share there, or make the directory: "
-        f"`install -d -m 0755 -o {os.geteuid()} {missing}`",
+        f"the directory {missing} doesn't exist",
+        "mount the volume that services and publisher share there, or create the directory: `install -d -m "
+        f"0755 -o {os.geteuid()} {missing}`",
     )
     spool_in(tmp_path)
     folder = folder_of(tmp_path)
     fake_mountinfo(tmp_path, "ext4", monkeypatch)
-    check_words(find(tmp_path, "spool file system"), "ext4, which is local")
+    check_words(find(tmp_path, "spool file system"), "ext4, a local file system")
     check_words(find(tmp_path, "spool lock"), "no publisher uses it now")
-    check_words(find(tmp_path, "spool segments"), "none: nothing waits on the disk")
+    check_words(find(tmp_path, "spool segments"), "none: no events are waiting")
     size = write_segment(folder, [b"a"]).stat().st_size
-    check_words(find(tmp_path, "spool segments"), f"1, {size} bytes that aren't delivered")
+    check_words(find(tmp_path, "spool segments"), f"1, {size} bytes undelivered")
     with publisher_of(folder):
         check_words(find(tmp_path, "spool lock"), "in use by a running publisher")
     bad = write_segment(folder, [b"a"], event_format="2j")
     check_words(
         find(tmp_path, "set aside"),
-        f"1 can't be delivered and are left where they are; {bad.name}: its events are for "
-        "collector.version 2j",
+        f"1 undeliverable, left in place; {bad.name}: its events are for collector.version 2j",
         "run a publisher with that collector.version until they are delivered",
     )

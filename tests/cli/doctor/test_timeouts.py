@@ -12,7 +12,7 @@ from tests.support.waiting import PATIENCE
 
 @given(st.integers() | st.text() | st.none())
 def test_what_work_gives_comes_through(result: object) -> None:
-    """Within its time, work gives what it gives."""
+    """Work that ends in time returns its result."""
     assert within(PATIENCE, lambda: result) is result
 
 
@@ -30,7 +30,7 @@ def test_work_within_a_time_gives_or_raises_what_it_does() -> None:
 
 
 def test_work_that_takes_too_long_is_given_up() -> None:
-    """The time that it had is said."""
+    """The error names the time limit."""
     done = threading.Event()
     with pytest.raises(TimeoutError, match=r"^no answer within 0\.05 seconds$"):
         within(0.05, lambda: done.wait(PATIENCE))

@@ -1,4 +1,4 @@
-"""Which transport the doctor says suits this host."""
+"""The doctor's choice of a transport for this host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_one_finding_says_which_suits(posix: Posix, spool: Spool, chosen: str | 
 
 
 def no_others(_name: str | None) -> dict[str, int]:
-    """Say that this user has no other queues."""
+    """Return that this user has no other queues."""
     return {}
 
 
@@ -72,7 +72,7 @@ def test_a_queue_that_is_there_counts_as_it_is() -> None:
 
 
 def test_under_stock_limits_the_spool_suits(tmp_path: Path) -> None:
-    """Without one it is advised; with one all is well, also for the POSIX queue that isn't used."""
+    """Without a spool one is advised; with one all is well, even if the POSIX queue is too small."""
     keys = {"max_queue_size": "10000", "max_event_size": "8192"}
     (tmp_path / "spool").mkdir()
     spool = {**keys, "spool__directory": str(tmp_path / "spool"), "spool__max_size": "1048576"}
@@ -100,7 +100,7 @@ def test_under_stock_limits_the_spool_suits(tmp_path: Path) -> None:
 
 
 def test_a_queue_that_cant_be_made_is_no_problem_beside_a_spool(tmp_path: Path) -> None:
-    """The publisher delivers what is in the spool; alone, the same queue is a problem."""
+    """The publisher delivers the spool; alone, the same queue is a problem."""
     (tmp_path / "spool").mkdir()
     spool = {"spool__directory": str(tmp_path / "spool"), "spool__max_size": "1048576"}
     found: list[tuple[Code, Code]] = []
@@ -116,7 +116,7 @@ def test_a_queue_that_cant_be_made_is_no_problem_beside_a_spool(tmp_path: Path) 
 
 
 def test_a_spool_that_cant_be_used_is_none(tmp_path: Path) -> None:
-    """A small queue suits alone then."""
+    """A small queue then suits by itself."""
     missing = tmp_path / "missing"
     with configured(tmp_path, max_queue_size="1", spool__directory=str(missing)) as arguments:
         missing.rmdir()
@@ -139,24 +139,24 @@ def test_without_a_configuration_the_variable_names_the_spool(
 
 
 def test_the_words_on_transports() -> None:
-    """Which suits, why, and what to set."""
+    """The text says which transport suits, why, and what to set."""
 
     def judge(posix: Posix, spool: Spool, chosen: str | None = None) -> tuple[str, str]:
         size = {Posix.WANTED: WANTED, Posix.SMALLER: LESS, Posix.NONE: None}[posix]
         check = judge_transport(posix, size, WANTED, spool, chosen)
         return check.found, check.remedy
 
-    smaller = f"the limits of this host allow a POSIX queue of {LESS}, instead of {WANTED}"
+    smaller = f"the limits of this host allow a POSIX queue of {LESS} instead of {WANTED}"
     assert judge(Posix.WANTED, Spool.USABLE) == (
-        f"both suit: the POSIX queue has room for {WANTED}, and the spool can be used",
+        f"both suit: a POSIX queue of {WANTED}, and the spool",
         "",
     )
     assert judge(Posix.WANTED, Spool.UNSET) == (
-        f"the POSIX queue suits, with room for {WANTED}; no spool is set",
+        f"the POSIX queue suits, with {WANTED}; no spool is configured",
         "",
     )
     assert judge(Posix.WANTED, Spool.UNUSABLE) == (
-        f"the POSIX queue suits, with room for {WANTED}; the spool can't be used",
+        f"the POSIX queue suits, with {WANTED}; the spool can't be used",
         "",
     )
     assert judge(Posix.SMALLER, Spool.USABLE) == (f"the spool suits and can be used; {smaller}", "")
@@ -169,6 +169,6 @@ def test_the_words_on_transports() -> None:
         f"set spool.directory to a directory that services and publisher share; {SPOOL_REMEDY}",
     )
     assert judge(Posix.NONE, Spool.UNUSABLE) == (
-        "neither suits: the limits of this host allow no POSIX queue at all, and the spool can't be used",
-        "see the remedy of the spool folder or its file system; a spool needs no limits of the kernel",
+        "neither suits: the limits of this host allow no POSIX queue, and the spool can't be used",
+        "see the remedy of the spool folder or its file system; a spool doesn't depend on kernel limits",
     )

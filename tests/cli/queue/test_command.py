@@ -70,7 +70,7 @@ def numbers(text: str) -> list[int]:
 
 @given(st.one_of(st.text(max_size=8), st.sampled_from(["v2", ".", "..", "/", "/.", "/..", "a/b", "é" * 140])))
 def test_every_name_that_is_accepted_is_one_for_the_kernel(text: str) -> None:
-    """A NAME gives a POSIX name that the kernel takes, and that gives itself."""
+    """A NAME gives a POSIX name that the kernel accepts, and a POSIX name gives itself."""
     try:
         name = posix_queue_name(text)
     except argparse.ArgumentTypeError:
@@ -78,7 +78,7 @@ def test_every_name_that_is_accepted_is_one_for_the_kernel(text: str) -> None:
     assert name.startswith("/")
     assert len(os.fsencode(name)) <= MAX_NAME_SIZE
     assert name == posix_queue_name(name)
-    with contextlib.suppress(EventQueuePermissionError):  # somebody else's queue is a queue
+    with contextlib.suppress(EventQueuePermissionError):  # another user's queue is a queue too
         descriptor = find_queue(name, read=False)
         if descriptor is not None:
             descriptor.close()
@@ -93,8 +93,8 @@ def test_a_name_that_cant_be_is_a_mistake_of_usage(name: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["stat", "read", "write", "unlink"])
-def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Path) -> None:
-    """Everything but `create` ends with 1, tells how to make one, and leaves nothing behind."""
+def test_a_queue_that_isnt_there_is_reported_and_not_created(action: str, tmp_path: Path) -> None:
+    """Every action except `create` exits with 1, says how to create a queue, and leaves nothing behind."""
     lines = tmp_path / "events"
     lines.write_text("{}\n")
     with fresh_name("/events-test-") as name:
@@ -110,7 +110,7 @@ def test_a_queue_that_isnt_there_is_told_and_not_made(action: str, tmp_path: Pat
 
 @given(st.integers(1, FEW), st.data())
 @examples(15)
-def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> None:
+def test_stat_reports_what_the_queue_is(capacity: int, data: st.DataObject) -> None:
     """The JSON has the queue's own numbers, and the table has them too."""
     depth = data.draw(st.integers(0, capacity))
     with small_queue(capacity) as (name, queue):
@@ -129,7 +129,7 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
             "uid": os.geteuid(),
             "gid": os.getegid(),
             "mode": "0600",
-            "takers": f"user {user_name(os.geteuid())}",
+            "readers": f"user {user_name(os.geteuid())}",
             "warnings": [],
         } == info
         table = call("queue", "stat", name.removeprefix("/events-"))
@@ -139,37 +139,35 @@ def test_stat_tells_what_the_queue_is(capacity: int, data: st.DataObject) -> Non
         assert depth == queue.current_messages
 
 
-@pytest.mark.parametrize(
-    ("mode", "takers"), [(0o644, "every user"), (0o640, "group"), (0o200, "nobody but root")]
-)
-def test_stat_tells_who_may_take_events_away(mode: int, takers: str) -> None:
-    """Others who can read are warned of, with the command that ends it; a group isn't."""
+@pytest.mark.parametrize(("mode", "readers"), [(0o644, "every user"), (0o640, "group"), (0o200, "only root")])
+def test_stat_reports_who_may_read_events(mode: int, readers: str) -> None:
+    """Read access of all users is a warning with the command that ends it; that of a group isn't."""
     with small_queue(mode=mode) as (name, _):
         result = call("queue", "stat", name)
         assert result.status == 0
-        assert takers in result.out
+        assert readers in result.out
         assert (mode == 0o644) == (f"chmod 0640 /dev/mqueue{name}" in result.err)
 
 
 @needs_root
-def test_the_queue_of_somebody_else_is_told_as_such() -> None:
-    """It ends with 1, and says who isn't let in and what helps."""
+def test_the_queue_of_another_user_is_reported_as_such() -> None:
+    """A queue of another user ends it with 1, the user and the remedy."""
     with small_queue() as (name, _), as_user(65_534):
         result = call("queue", "stat", name)
     assert result.status == 1
-    assert "doesn't let in this process of user 65534" in result.err
+    assert "so this process of user 65534 may not open it" in result.err
 
 
 def test_a_queue_that_doesnt_show_has_to_be_mounted_first() -> None:
-    """Where `/dev/mqueue` isn't there, the command that changes a mode begins with the mount."""
+    """If `/dev/mqueue` isn't there, the command that changes a mode begins with the mount."""
     shown = QueueInfo("/a b", QueueSize(1, 1), 0, 0, 0, 0o644, shown=True)
     assert shown.chmod_command(0o600) == "`chmod 0600 '/dev/mqueue/a b'` as its owner"
     hidden = replace(shown, shown=False)
     assert "mount -t mqueue none /dev/mqueue" in hidden.chmod_command(0o600)
 
 
-def test_an_owner_without_a_name_is_told_by_number() -> None:
-    """A user id that nobody has is shown as it is."""
+def test_an_owner_without_a_name_is_shown_by_number() -> None:
+    """A user id without a name is shown as a number."""
     assert user_name(4_000_000_123) == "4000000123"
 
 
@@ -191,7 +189,7 @@ def test_what_is_written_is_read_in_order(events: list[bytes], ended: bool) -> N
 
 @contextlib.contextmanager
 def open_lines(events: list[bytes], *, ended: bool = True) -> Generator[str]:
-    """Give the path of a file with these lines, blank ones between them."""
+    """Yield the path of a file with these lines, blank ones between them."""
     reader, writer = os.pipe()
     text = b"\n \r\n".join(events) + (b"\n" if ended else b"")
     os.write(writer, text)  # a few kilobytes: a pipe holds 64 KiB
@@ -205,7 +203,7 @@ def open_lines(events: list[bytes], *, ended: bool = True) -> Generator[str]:
 @given(st.lists(st.text("\n\r\v x{\x85é\x1b", min_size=1, max_size=9).map(str.encode), max_size=FEW))
 @examples(30)
 def test_read_prints_each_event_as_one_line(events: list[bytes]) -> None:
-    """Whatever is in them there are as many lines as events, and only line breaks are changed."""
+    """Whatever events contain, each is one line, and only line breaks are changed."""
     with small_queue() as (name, queue):
         for event in events:
             queue.put(event)
@@ -228,12 +226,12 @@ def test_count_leaves_the_rest(depth: int, count: int) -> None:
 
 
 def test_peeking_is_refused_with_the_reason() -> None:
-    """`--peek` takes nothing, ends with 2, and tells what to use instead."""
+    """`--peek` removes nothing, exits with 2, and names the alternatives."""
     with small_queue() as (name, queue):
         queue.put(b"{}")
         result = call("queue", "read", name, "--peek")
         assert result.status == 2
-        assert "without taking the event away" in result.err
+        assert "without removing the event" in result.err
         assert "stat" in result.err
         assert queue.current_messages == 1
 
@@ -250,8 +248,8 @@ def test_an_event_that_cant_be_printed_goes_back_ahead_of_all() -> None:
         assert [b"0", b"1", b"2"] == drain(queue)
 
 
-def test_an_event_that_nobody_takes_goes_back_quietly() -> None:
-    """Where the reader goes between taking and printing, the event is back in its place, and all is quiet."""
+def test_an_event_that_no_one_reads_goes_back_quietly() -> None:
+    """If the reader of stdout leaves between receiving and printing, the event is put back silently."""
     ours, theirs = socket.socketpair()
     theirs.close()
     with small_queue() as (name, queue), ours, ours.makefile("w") as output:
@@ -294,7 +292,7 @@ def test_an_interrupted_read_leaves_the_rest() -> None:
         for number in range(FEW):
             queue.put(b"%d" % number * SMALL)
         reader, writer = os.pipe()
-        # Full after three events, so that the fourth is under way when the signal comes.
+        # Full after three events, so that the fourth is being put when the signal arrives.
         held = b"x" * (fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) - 3 * (SMALL + 1))
         os.write(writer, held)
         with process("read", name, stdout=writer) as running, os.fdopen(reader, "rb") as output:
@@ -312,7 +310,7 @@ def test_an_interrupted_read_leaves_the_rest() -> None:
 
 
 def test_nothing_is_taken_without_a_stdout() -> None:
-    """Where there is no stdout at all, that is a mistake of usage."""
+    """If there is no stdout at all, that is a mistake of usage."""
     with small_queue() as (name, queue):
         queue.put(b"{}")
         with contextlib.redirect_stdout(None), contextlib.redirect_stderr(io.StringIO()) as err:
@@ -322,26 +320,26 @@ def test_nothing_is_taken_without_a_stdout() -> None:
 
 
 def test_an_event_waits_for_room_to_go_back_to() -> None:
-    """Where producers took its place, the event is put back as soon as there is room, ahead of all."""
+    """If producers have filled the queue, the event is put back at its head as soon as there is room."""
     with small_queue(2) as (name, queue):
         queue.put(b"a")
         queue.put(b"b")
         descriptor = find_queue(name, read=True)
         assert descriptor is not None
         taken: list[bytes | None] = []
-        told = threading.Event()
+        warned = threading.Event()
 
-        class Told(io.StringIO):
+        class Warned(io.StringIO):
             def flush(self) -> None:
-                told.set()
+                warned.set()
 
         def make_room() -> None:
-            told.wait(PATIENCE)
+            warned.wait(PATIENCE)
             taken.append(queue.get())
 
         thread = threading.Thread(target=make_room)
         thread.start()
-        with contextlib.redirect_stderr(Told()) as err, transfer.Interrupts() as interrupts:
+        with contextlib.redirect_stderr(Warned()) as err, transfer.Interrupts() as interrupts:
             posix_ends.put_back(descriptor, b"held", interrupts)
         thread.join(PATIENCE)
         descriptor.close()
@@ -350,15 +348,15 @@ def test_an_event_waits_for_room_to_go_back_to() -> None:
         assert [b"held", b"b"] == drain(queue)
 
 
-def test_an_event_that_cant_go_back_is_told_as_lost() -> None:
-    """Who interrupts that waiting is told that it cost an event."""
+def test_an_event_that_cant_go_back_is_reported_as_lost() -> None:
+    """Interrupting that wait loses an event, and says so."""
     with small_queue(1) as (name, queue):
         queue.put(b"a")
         descriptor = find_queue(name, read=True)
         assert descriptor is not None
         with contextlib.redirect_stderr(io.StringIO()), transfer.Interrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
-            with pytest.raises(EventError, match="1 event is lost"):
+            with pytest.raises(EventError, match="1 event lost"):
                 posix_ends.put_back(descriptor, b"held", interrupts)
         descriptor.close()
         assert drain(queue) == [b"a"]
@@ -366,7 +364,7 @@ def test_an_event_that_cant_go_back_is_told_as_lost() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_follow_prints_what_comes_until_a_signal(number: signal.Signals) -> None:
-    """`--follow` prints events as they come; SIGINT and SIGTERM end it with 0 and cost nothing."""
+    """`--follow` prints events as they arrive; SIGINT and SIGTERM end it with 0 and lose nothing."""
     with small_queue() as (name, queue), process("read", name, "--follow") as running:
         for event in (b'{"a":1}', b'{"b":2}'):
             queue.put(event)
@@ -378,7 +376,7 @@ def test_follow_prints_what_comes_until_a_signal(number: signal.Signals) -> None
 
 
 def test_follow_ends_when_the_queue_is_removed() -> None:
-    """A queue that nobody can put on any more is told, after what was in it."""
+    """A queue that no one can put on any more is reported, after its events."""
     with small_queue() as (name, queue), process("read", name, "--follow") as running:
         queue.put(b"1")
         assert line_of(running) == b"1\n"
@@ -391,7 +389,7 @@ def test_follow_ends_when_the_queue_is_removed() -> None:
 
 
 def test_a_full_queue_stops_write_with_the_count(tmp_path: Path) -> None:
-    """It ends with 1 and tells how many were put and which line is next; nothing is half there."""
+    """It exits with 1, and says how many were put and which line is next; no event is incomplete."""
     lines = tmp_path / "events"
     lines.write_text("\n".join(str(number) for number in range(FEW + 3)))
     with small_queue() as (name, queue):
@@ -402,17 +400,17 @@ def test_a_full_queue_stops_write_with_the_count(tmp_path: Path) -> None:
 
 
 def test_the_words_of_write(tmp_path: Path) -> None:
-    """It says how many events it put, and where it stopped for what."""
+    """It says how many events it put, and where and why it stopped."""
     lines = tmp_path / "events"
     lines.write_text("1\n2\n")
     with small_queue(1) as (name, _):
         result = call("queue", "write", name, str(lines), "--timeout", "0 seconds")
         assert result.out == f"put 1 event on {name}\n"
-        assert result.err == "the queue is full (1 event); line 2 and what follows it wasn't put\n"
+        assert result.err == "the queue is full (1 event); line 2 and the lines after it weren't put\n"
 
 
 def test_write_waits_for_room() -> None:
-    """Within its timeout a full queue is waited for, and every line of stdin gets there."""
+    """It waits for a full queue up to its timeout, and every line of stdin is put."""
     with small_queue(2) as (name, queue), process("write", name) as running:
         assert running.stdin is not None
         running.stdin.write(b"".join(b"%d\n" % number for number in range(20)))
@@ -425,7 +423,7 @@ def test_write_waits_for_room() -> None:
 @given(st.integers(SMALL - 2, SMALL + 1_000))
 @examples(15)
 def test_a_line_that_is_too_large_stops_write(size: int) -> None:
-    """An event is put in full or not at all; the first that doesn't fit is told by its line."""
+    """An event is put whole or not at all; the first that doesn't fit is reported by its line."""
     event = b"x" * size
     with small_queue() as (name, queue), open_lines([b"first", event, b"last"]) as path:
         result = call("queue", "write", name, path)
@@ -453,7 +451,7 @@ def test_write_can_be_interrupted_while_it_waits_for_lines() -> None:
 
 
 def test_write_stops_when_the_queue_is_removed() -> None:
-    """Nothing is put on a queue that nobody can find any more."""
+    """Nothing is put on a queue that no one can find any more."""
     with small_queue() as (name, queue), process("write", name) as running:
         assert running.stdin is not None
         running.stdin.write(b"1\n")
@@ -478,24 +476,24 @@ def test_a_file_that_cant_be_read_is_a_mistake_of_usage(tmp_path: Path) -> None:
 
 
 def test_create_makes_what_was_asked_for_or_finds_it() -> None:
-    """It says size and mode; a second call finds the queue as it is, and tells a mode that differs."""
+    """It prints size and mode; a second call leaves the queue unchanged, and reports a mode that differs."""
     with fresh_name("/events-test-") as name:
         words = ["queue", "create", name, "--max-queue-size", "3", "--max-event-size", "100"]
         made = call(*words, "--mode", "0660", "--strict")
-        assert (0, f"{name} made: 3 events of at most 100 bytes, mode 0660\n", "") == (
+        assert (0, f"{name} created: 3 events of at most 100 bytes, mode 0660\n", "") == (
             made.status,
             made.out,
             made.err,
         )
         again = call(*words)
         assert again.status == 0
-        assert "was there already: 3 events of at most 100 bytes, mode 0660" in again.out
+        assert "already exists: 3 events of at most 100 bytes, mode 0660" in again.out
         assert f"chmod 0600 /dev/mqueue{name}" in again.err
 
 
 @needs_root
-def test_create_takes_what_there_is_and_tells_the_remedy(capfd: pytest.CaptureFixture[str]) -> None:
-    """By default it asks for what an event queue does; where that can't be, it says what lifts the limit."""
+def test_create_accepts_the_limits_and_names_the_remedy(capfd: pytest.CaptureFixture[str]) -> None:
+    """By default it requests the size of an event queue; if that is refused, it says how to raise limits."""
     read_limits()  # another user may not be able to read what Python needs for that
     with fresh_name("/events-test-") as name, bytes_of_queues(50_000):
         strict = call("queue", "create", name, "--strict")
@@ -521,13 +519,13 @@ def test_create_takes_what_there_is_and_tells_the_remedy(capfd: pytest.CaptureFi
     ],
 )
 def test_a_size_or_mode_that_cant_be_is_a_mistake_of_usage(words: list[str]) -> None:
-    """It ends with 2 and makes nothing."""
+    """A bad argument ends it with 2, and nothing is created."""
     with fresh_name("/events-test-") as name:
         assert call("queue", "create", name, *words).status == 2
         assert inspect_queue(name) is None
 
 
-def test_unlink_loses_no_event_unless_it_is_told_to() -> None:
+def test_unlink_loses_no_event_unless_forced() -> None:
     """A queue with events stays, unless by `--force`, which counts them; an empty one goes."""
     with small_queue() as (name, queue):
         queue.put(b"{}")
@@ -548,10 +546,10 @@ def test_unlink_loses_no_event_unless_it_is_told_to() -> None:
 
 @pytest.mark.parametrize("action", [[], ["stat"], ["read"], ["write"], ["create"], ["unlink"]])
 def test_every_action_has_a_help_page_with_examples(action: list[str]) -> None:
-    """`--help` ends with 0 and shows examples with the whole command; reading says that it takes."""
+    """`--help` ends with 0 and shows examples with the whole command; `read` warns that it removes events."""
     result = call("queue", *action, "--help")
     assert result.status == 0
     assert "examples:" in result.out
     assert f"queue {' '.join(action)}".strip() + " " in result.out.split("examples:")[1]
     if action == ["read"]:
-        assert "TAKES EVENTS AWAY" in result.out
+        assert "REMOVES THE EVENTS" in result.out

@@ -1,4 +1,4 @@
-"""The action `list`: all event queues and all spools, whatever can be known of each."""
+"""The action `list`: all event queues and all spools, with what is known of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.queues import as_user, fresh_name, needs_root, producer
 from tests.support.spool_directories import USER, fresh_place
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_segments import write_segment
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def queues(monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
-    """Have another folder than that of this host show its POSIX queues, none at first."""
+    """Let another folder stand in for the one with this host's POSIX queues, empty at first."""
     with fresh_place() as shown:
         (shown / "mqueue").mkdir(mode=0o755)
         monkeypatch.setattr(listing, "QUEUES", str(shown / "mqueue"))
@@ -53,7 +53,7 @@ def test_all_spools_are_listed_with_what_is_in_them(spools: dict[str, int]) -> N
 
 
 def test_posix_queues_are_listed_with_their_depth(queues: Path) -> None:
-    """Each event queue that the kernel shows has its depth; a queue that went meanwhile is told as such."""
+    """Each queue that the kernel shows has its depth; one removed in the meantime is reported as such."""
     with fresh_name("/events-test-") as name, producer(name, max_messages=4) as queue:
         queue.put(b"{}")
         (queues / name[1:]).touch()
@@ -72,13 +72,13 @@ def test_posix_queues_are_listed_with_their_depth(queues: Path) -> None:
         "publisher": None,
         "problem": None,
     }
-    assert gone["problem"] == "it was removed just now"
+    assert gone["problem"] == "it was just removed"
     assert table[1].split()[1:] == ["posix", "1", "of", "4", "events"]
 
 
 @needs_root
 def test_what_is_of_another_user_is_listed_with_the_reason(queues: Path) -> None:
-    """Neither a queue nor a spool of another user keeps the others from being listed."""
+    """A queue or spool of another user doesn't keep the others from being listed."""
     with fresh_place() as place, fresh_name("/events-test-") as name, producer(name):
         call("queue", "create", "v2", "--spool-directory", str(place)).check()
         (queues / name[1:]).touch()
@@ -93,7 +93,7 @@ def test_a_publisher_and_an_odd_name_show_in_the_table(tmp_path: Path) -> None:
     """A name can't forge a row or move the cursor."""
     words = ["--spool-directory", str(tmp_path)]
     call("queue", "create", "a\x1b\n", *words).check()
-    with SpoolReader(tmp_path / "events-a\x1b\n"):
+    with SpoolFileReader(tmp_path / "events-a\x1b\n"):
         head, row = call("queue", "list", *words).check().splitlines()
     assert head.split() == ["NAME", "TRANSPORT", "BACKLOG", "OLDEST", "PUBLISHER"]
     assert row.split() == [r"a\x1b\n", "spool", "0", "bytes", "yes"]
@@ -105,7 +105,7 @@ def test_what_cant_be_listed_is_said(queues: Path, tmp_path: Path) -> None:
     result = call("queue", "list")
     assert result.status == 0
     assert "mount -t mqueue none /dev/mqueue" in result.err
-    assert "there is no event queue" in result.err
+    assert "no event queue" in result.err
     missing = call("queue", "list", "--spool-directory", str(tmp_path / "nothing"))
     assert missing.status == 1
     assert "mount the volume" in missing.err

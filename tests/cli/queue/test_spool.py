@@ -25,7 +25,7 @@ from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.queues import as_user, needs_root
 from tests.support.spool_directories import TEAM, USER, as_member, fresh_place, mode_of, names_in
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_segments import write_segment
 from tests.support.spool_services import NAME, open_queue, read_all, spool_of
 from tests.support.strategies import json_events
@@ -67,7 +67,7 @@ def test_the_option_the_variable_and_the_name_choose_the_queue(
     assert f"queue /events-{name}:" in call("queue", "stat", f"/events-{name}").err
     both = call("queue", "stat", f"/events-{name}", *chosen)
     assert both.status == 2
-    assert "leave one of them out" in both.err
+    assert "omit either the slash or --spool-directory" in both.err
     assert call("queue", "stat", name, "--spool-directory", "").status == 2
 
 
@@ -80,7 +80,7 @@ def test_a_relative_directory_is_that_of_the_shell(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("action", ["stat", "read", "write", "unlink"])
 def test_a_spool_that_isnt_there_is_reported_and_not_made(action: str, tmp_path: Path) -> None:
-    """Everything but `create` ends with 1, gives a command that makes one, and leaves nothing behind."""
+    """Every action except `create` exits with 1, names `create`, and leaves nothing behind."""
     result = queue(action, tmp_path, stdin="{}\n")
     assert result.status == 1
     assert names_in(tmp_path) == set()
@@ -92,7 +92,7 @@ def test_a_spool_that_isnt_there_is_reported_and_not_made(action: str, tmp_path:
 
 @pytest.mark.parametrize("action", ["stat", "read", "write", "create", "unlink"])
 def test_a_missing_directory_may_be_a_volume(action: str, tmp_path: Path) -> None:
-    """It ends with 1 and isn't made: what was written there would reach no publisher."""
+    """A missing directory ends it with 1 and isn't created: its events would reach no publisher."""
     result = queue(action, tmp_path / "nothing", stdin="{}\n")
     assert result.status == 1
     assert "mount the volume" in result.err
@@ -120,7 +120,7 @@ def test_what_is_written_is_in_the_spool_in_order(events: list[bytes]) -> None:
 
 
 def test_a_full_spool_stops_write_with_the_line(tmp_path: Path) -> None:
-    """It ends with 1, and all lines before the one that it names are in the spool."""
+    """It exits with 1, and all lines before the one it names are in the spool."""
     queue("create", tmp_path).check()
     lines = [f"{number} ".ljust(200_000, "x") for number in range(10)]
     words = ("--spool-max-size", str(MIN_SPOOL_SIZE), "--timeout", "0 seconds")
@@ -129,18 +129,18 @@ def test_a_full_spool_stops_write_with_the_line(tmp_path: Path) -> None:
     assert result.status == 1
     assert 5 <= put < 10
     assert "is full: it holds" in result.err
-    assert f"line {put + 1} and what follows it wasn't put" in result.err
+    assert f"line {put + 1} and the lines after it weren't put" in result.err
     assert [line.encode() for line in lines[:put]] == read_all(tmp_path)
 
 
 def test_write_waits_for_room(tmp_path: Path) -> None:
-    """Within its timeout a full spool is waited for, and every line gets there."""
+    """It waits for a full spool up to its timeout, and every line is put."""
     queue("create", tmp_path).check()
     lines = [f"{number} ".ljust(200_000, "x").encode() for number in range(12)]
     (tmp_path / "lines").write_bytes(b"\n".join(lines))
     command = [sys.executable, "-m", "baseplate_events", "queue", "write", NAME, str(tmp_path / "lines")]
     words = ["--spool-directory", str(tmp_path), "--spool-max-size", str(MIN_SPOOL_SIZE)]
-    with subprocess.Popen([*command, *words]) as running, SpoolReader(spool_of(tmp_path)) as reader:
+    with subprocess.Popen([*command, *words]) as running, SpoolFileReader(spool_of(tmp_path)) as reader:
         wait_until(lambda: reader.read() >= 0 and running.poll() is not None, "it goes on waiting")
         assert (0, lines) == (running.returncode, reader.drain())
 
@@ -166,7 +166,7 @@ def test_write_can_be_interrupted(tmp_path: Path) -> None:
         assert running.stdin is not None
         running.stdin.write(b"1\n2\n")
         running.stdin.flush()
-        with SpoolReader(spool_of(tmp_path)) as reader:
+        with SpoolFileReader(spool_of(tmp_path)) as reader:
             wait_until(lambda: reader.read() >= 0 and len(reader.events) == 2, "nothing is put")
             running.send_signal(signal.SIGINT)
             out, err = running.communicate(timeout=PATIENCE)
@@ -176,7 +176,7 @@ def test_write_can_be_interrupted(tmp_path: Path) -> None:
 
 
 def test_a_size_that_cant_be_is_a_mistake_of_usage(tmp_path: Path) -> None:
-    """A spool has a least size, and a POSIX queue none that `write` could set."""
+    """A spool has a minimum size, and the size of a POSIX queue can't be set by `write`."""
     assert queue("write", tmp_path, "--spool-max-size", str(MIN_SPOOL_SIZE - 1)).status == 2
     result = call("queue", "write", "/events-x", "--spool-max-size", str(MIN_SPOOL_SIZE))
     assert result.status == 2
@@ -221,30 +221,30 @@ def test_the_words_of_stat(tmp_path: Path) -> None:
     assert table["backlog"] == f"{size_of(folder):,} bytes"
     assert table["segments"].startswith("2; the oldest started ")
     assert table["segments"].endswith(" days ago; formats: 2 1")
-    assert table["publisher"] == "none reads it"
+    assert table["publisher"] == "none"
     assert table["refused"] == "full 1,234, other 1"
     assert "inodes free" in table["disk"] or "bytes free" in table["disk"]
     assert table["mode"].startswith("0700: user ")
     assert f"warning: {newer.name} can't be read: its header is damaged" in result.err
 
 
-def test_stat_tells_a_publisher_from_none(tmp_path: Path) -> None:
+def test_stat_shows_whether_a_publisher_runs(tmp_path: Path) -> None:
     """The publisher's lock counts, whoever holds it."""
     queue("create", tmp_path).check()
-    with SpoolReader(spool_of(tmp_path)):
+    with SpoolFileReader(spool_of(tmp_path)):
         assert json.loads(queue("stat", tmp_path, "--json").check())["publisher"] is True
     assert json.loads(queue("stat", tmp_path, "--json").check())["publisher"] is False
 
 
 @needs_root
 def test_the_spool_of_another_user_is_reported_as_such() -> None:
-    """Whoever may not look into it gets the owner, the mode and the remedy, with status 1."""
+    """A user who may not read it gets the owner, the mode and the remedy, with status 1."""
     with fresh_place() as place:
         queue("create", place).check()
         with as_user(USER):
             results = [queue(action, place) for action in ("stat", "write", "unlink", "create")]
     assert [1] * len(results) == [result.status for result in results]
-    assert all(f"of user {USER} may not look into it" in result.err for result in results)
+    assert all(f"of user {USER} may not read it" in result.err for result in results)
     assert all("mode 0700" in result.err for result in results)
 
 
@@ -270,7 +270,7 @@ def test_a_link_isnt_followed(tmp_path: Path) -> None:
 @example(59.9)
 @example(60.0)
 def test_an_age_is_never_rounded_up(seconds: float) -> None:
-    """It is written in the largest unit of which it has one, so that it is exact to that unit."""
+    """An age is given in the largest unit that fits."""
     number, unit = age(seconds).rstrip("s").split()
     size = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}[unit]
     amount = int(number.replace(",", ""))
@@ -285,12 +285,12 @@ def test_an_age_is_never_rounded_up(seconds: float) -> None:
 def test_create_makes_the_folder_that_a_service_makes(mode: str, folder_mode: int, tmp_path: Path) -> None:
     """It has the mode that services give it, and a second call leaves it as it is."""
     made = queue("create", tmp_path, "--mode", mode)
-    assert made.check().startswith(f"{spool_of(tmp_path)} made: a spool ")
+    assert made.check().startswith(f"{spool_of(tmp_path)} created: a spool ")
     assert mode_of(spool_of(tmp_path)) == folder_mode
     other = "0660" if mode == "0600" else "0600"
     again = queue("create", tmp_path, "--mode", other)
-    assert " was there already: " in again.check()
-    assert "it keeps its mode, which is changed with `ch" in again.err
+    assert " already exists: " in again.check()
+    assert "its mode is unchanged; change it with `ch" in again.err
     assert mode_of(spool_of(tmp_path)) == folder_mode
     with open_queue(tmp_path, mode=int(mode, 8)) as service:
         service.put(b"{}")

@@ -78,7 +78,7 @@ def test_what_is_written_is_read_in_order(events: list[bytes]) -> None:
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.data())
 @examples(40)
 def test_each_event_is_delivered_or_printed_once(events: list[bytes], data: st.DataObject) -> None:
-    """Whatever was delivered, or begun to be sent, before: what is printed and what is left is the rest."""
+    """Whatever was delivered or in flight before, the printed and the remaining events are the rest."""
     numbers = st.integers(0, len(events))
     delivered, count = data.draw(numbers), data.draw(st.none() | st.integers(1, 10))
     sizes = data.draw(st.lists(st.integers(1, 4), max_size=3))
@@ -107,7 +107,7 @@ def test_all_formats_are_read(folder: Path) -> None:
 
 
 def test_a_segment_that_a_service_has_open_stays(folder: Path) -> None:
-    """What was printed of it isn't printed again, and what the service puts later is."""
+    """Events of an open segment are printed once, and later ones too."""
     with open_queue(folder.parent) as service:
         service.put(b"{1}")
         assert lines_of(read(folder)) == [b"{1}"]
@@ -123,7 +123,7 @@ def test_nothing_is_taken_from_a_publisher(folder: Path, words: tuple[str, ...])
     with publisher_of(folder):
         result = read(folder, *words)
     assert (1, "") == (result.status, result.out)
-    assert "an event publisher reads it; stop" in result.err
+    assert "an event publisher is using it; stop" in result.err
     assert what_is_left(folder) == [b"{}"]
 
 
@@ -143,7 +143,7 @@ def test_an_event_that_cant_be_printed_stays(folder: Path) -> None:
 
 
 def test_a_ledger_that_cant_be_used_keeps_all_events(folder: Path) -> None:
-    """Without one, what is printed would be delivered later; so nothing is printed, and the status is 1."""
+    """Without a ledger, printed events would be delivered later; so nothing is printed."""
     write_segment(folder, [b"{}"])
     (folder / "ledger.sqlite.part").mkdir()
     result = read(folder)
@@ -157,7 +157,7 @@ def test_a_ledger_that_cant_be_used_keeps_all_events(folder: Path) -> None:
 def test_a_ledger_that_is_locked_is_waited_for(
     for_a_moment: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock of a moment costs nothing; if it stays, the error says what that costs."""
+    """A short lock of the ledger costs nothing; a long one is an error with its consequence."""
     write_segment(folder, [b"1", b"2"])
     with own_spool(SpoolPlace(str(folder.parent), NAME)) as spool, SpoolEvents(spool) as events:
         lock = sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)
@@ -181,7 +181,7 @@ def test_a_ledger_that_is_locked_is_waited_for(
 
 
 def test_refusals_of_services_are_reported(folder: Path) -> None:
-    """Their reports go with the segment, so whoever empties it gets them."""
+    """Reports of refusals are deleted with the segment, so `read` prints them."""
     write_segment(folder, [b"{}"], refusals={"full": 1_234})
     result = read(folder)
     assert lines_of(result) == [b"{}"]
@@ -214,7 +214,7 @@ def test_nothing_is_taken_for_a_reader_that_has_gone(folder: Path) -> None:
 
 
 def test_a_kill_costs_no_event(folder: Path) -> None:
-    """What wasn't printed is left; of what was, some of the last may be."""
+    """After a kill, events that weren't printed remain; some of the last printed ones may remain too."""
     events = [b"%d" % number for number in range(5_000)]
     write_segment(folder, events)
     with reading(folder) as running:

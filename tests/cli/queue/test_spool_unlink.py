@@ -13,7 +13,7 @@ from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_segments import write_segment
 from tests.support.spool_services import NAME, open_queue, spool_of
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 @given(st.lists(st.lists(st.binary(min_size=1, max_size=9), max_size=3), max_size=4), st.booleans())
 @examples(30)
 def test_no_event_is_lost_unless_that_is_wanted(segments: list[list[bytes]], force: bool) -> None:
-    """A spool goes just if none of its segments holds an event, or by `--force`, which counts them."""
+    """A spool is removed only if no segment holds an event, or by `--force`, which counts them."""
     events = sum(map(len, segments))
     with fresh_place() as place:
         folder = spool_of(place)
@@ -53,13 +53,13 @@ def test_no_event_is_lost_unless_that_is_wanted(segments: list[list[bytes]], for
             assert not folder.exists()
         else:
             assert result.status == 1
-            assert f"would be lost: {events} event" in result.err
+            assert f"would lose {events} event" in result.err
             assert "--force" in result.err
             assert names_in(folder) - {"ledger.sqlite-journal"} == before | {"reader.lock", "ledger.sqlite"}
 
 
 def test_files_that_arent_finished_go_as_well(folder: Path) -> None:
-    """What a killed service has left, and the lock of a publisher, keep nothing."""
+    """Leftovers of a killed service, and the lock file of a publisher, don't prevent it."""
     (folder / "1.new").write_bytes(b"event-")
     (folder / "reader.lock").touch()
     assert unlink(folder.parent).check() == f"removed {folder}\n"
@@ -69,18 +69,18 @@ def test_files_that_arent_finished_go_as_well(folder: Path) -> None:
 @pytest.mark.parametrize("words", [(), ("--force",)])
 def test_nothing_is_removed_while_a_publisher_reads(folder: Path, words: tuple[str, ...]) -> None:
     """It ends with 1 and the remedy, with `--force` too."""
-    with SpoolReader(folder):
+    with SpoolFileReader(folder):
         result = unlink(folder.parent, *words)
     assert result.status == 1
-    assert "an event publisher reads it; stop" in result.err
+    assert "an event publisher is using it; stop" in result.err
     assert folder.exists()
 
 
 def test_a_segment_that_a_service_has_open_stays(folder: Path) -> None:
-    """What it puts meanwhile could be lost; with `--force` the segment goes as well."""
+    """Events put in the meantime could be lost; with `--force` the segment is removed too."""
     with open_queue(folder.parent) as service:
         service.put(b"{1}")
-        with SpoolReader(folder) as reader:
+        with SpoolFileReader(folder) as reader:
             assert reader.read()
         result = unlink(folder.parent)
         assert result.status == 1
@@ -102,30 +102,30 @@ def test_what_cant_be_read_may_hold_events(folder: Path) -> None:
 
 
 def test_what_isnt_of_a_spool_keeps_all_of_it(folder: Path) -> None:
-    """A file that no spool has is named, and nothing is removed, with `--force` neither."""
+    """A foreign file is named, and nothing is removed, not even with `--force`."""
     (folder / "notes\x1b").touch()
     segment = write_segment(folder)
     result = unlink(folder.parent, "--force")
     assert result.status == 1
-    assert r"it holds notes\x1b, which isn't of a spool" in result.err
+    assert r"it contains notes\x1b, which is no part of a spool" in result.err
     assert segment.exists()
 
 
 def test_dead_letters_are_lost_as_well(folder: Path) -> None:
-    """They are in the ledger of the spool, so they keep it, and a ledger that was damaged does too."""
+    """Dead letters are in the ledger, so they prevent removal; so does a damaged ledger."""
     with publisher_of(folder) as (ledger, _):
         ledger.resolve((), [DeadLetter(b"{}", 400, "no", b"")])
     (folder / "ledger.sqlite.damaged-1").touch()
     result = unlink(folder.parent)
     assert result.status == 1
-    assert "would be lost: 1 dead letter, 1 damaged ledger with dead letters;" in result.err
+    assert "would lose 1 dead letter, 1 damaged ledger with dead letters;" in result.err
     unlink(folder.parent, "--force").check()
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=5), st.data())
 @examples(20)
 def test_what_was_delivered_isnt_lost(events: list[bytes], data: st.DataObject) -> None:
-    """Only events that the ledger doesn't have as delivered count, those of a batch that was begun too."""
+    """Only undelivered events count, including those of a batch in flight."""
     delivered = data.draw(st.integers(0, len(events)))
     with fresh_place() as place:
         folder = spool_of(place)
@@ -138,4 +138,4 @@ def test_what_was_delivered_isnt_lost(events: list[bytes], data: st.DataObject) 
         result = unlink(place)
         left = len(events) - delivered
         assert (result.status, left == 0) in {(0, True), (1, False)}
-        assert left == 0 or f"would be lost: {left} event" in result.err
+        assert left == 0 or f"would lose {left} event" in result.err

@@ -334,7 +334,7 @@ def test_what_is_no_publisher_is_told(tmp_path: Path) -> None:
 def test_a_look_has_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is longer than any of ours isn't read to its end, and is no look."""
     monkeypatch.setattr(command, "_MAX_PAGE", 50)
-    with serving(a_snapshot) as server, pytest.raises(UnreachableError, match="middle of a line"):
+    with serving(a_snapshot) as server, pytest.raises(UnreachableError, match="end within a line"):
         scrape(server.endpoint)
 
 
@@ -504,7 +504,7 @@ def test_one_look_on_a_terminal(option: str) -> None:
 
 
 def test_an_address_that_is_wrong_from_the_beginning_ends_it() -> None:
-    """Where the first look fails, it says so and ends with 1 without taking the screen."""
+    """If the first look fails, it says so and ends with 1 without taking the screen."""
     missing = UnixEndpoint(f"/tmp/{uuid.uuid4().hex}")
     with contextlib.closing(Terminal("--health", missing.path)) as terminal:
         shown = terminal.read_all()

@@ -133,9 +133,9 @@ def test_constants_have_types(tmp_path: Path) -> None:
         (
             "absent_package.ttypes",
             "",
-            "there is no module absent_package; run this in the folder that has it",
+            "no module absent_package; run this in the folder that contains it",
         ),
-        ("broken.absent", "", "there is no module broken.absent"),
+        ("broken.absent", "", "no module broken.absent"),
         (
             "broken",
             "import module_that_is_absent",
@@ -144,7 +144,7 @@ def test_constants_have_types(tmp_path: Path) -> None:
         ("broken", "1 / 0", "broken can't be imported: ZeroDivisionError: division by zero"),
         ("broken", "raise SystemExit(0)", "broken can't be imported: SystemExit"),
         ("broken", "def (", "broken can't be imported: SyntaxError"),
-        ("broken.py", "", "there is no module broken.py"),
+        ("broken.py", "", "no module broken.py"),
         ("broken/ttypes", "", "'broken/ttypes' can't name a module"),
         (".ttypes", "", "'.ttypes' can't name a module"),
         ("", "", "'' can't name a module"),

@@ -59,7 +59,7 @@ def test_dead_letters_are_apart_from_spools(file: Path, letters: str, spool: str
             assert f"[event-publisher:{name}]" in result.err
             assert f"of [event-publisher:{neighbour}]" in result.err
         else:
-            assert (result.status, result.out) == (0, f"{file}: [event-publisher:{name}] is good\n")
+            assert (result.status, result.out) == (0, f"{file}: [event-publisher:{name}] is valid\n")
 
 
 def test_links_are_followed(file: Path, tmp_path: Path) -> None:

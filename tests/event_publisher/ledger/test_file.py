@@ -1,4 +1,4 @@
-"""A file that is damaged, foreign, of a later schema, or left by a kill; and what a good one is like."""
+"""A file that is damaged, foreign, of a later schema, or left by a kill; and the properties of a good one."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ DAMAGE: Final[dict[str, Callable[[Path], None]]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_a_damaged_file_is_kept_aside(kind: str, tmp_path: Path) -> None:
-    """Whatever is wrong with the file, the start works, says what it was, and keeps the file."""
+    """Whatever is wrong with the file, the start works, reports the problem, and keeps the file."""
     filled(tmp_path)
     DAMAGE[kind](tmp_path)
     before = (tmp_path / NAME).lstat()
@@ -143,7 +143,7 @@ def test_no_damage_loses_an_event(
     length: float,
     suffix: str,
 ) -> None:
-    """Flipped bits, zeros and cuts, in the file or its journal: what is resolved afterwards is true."""
+    """After flipped bits, zeros and cuts in the file or its journal, what counts as resolved is."""
     with tempfile.TemporaryDirectory() as folder:
         filled(folder)
         path = Path(folder, NAME + suffix)
@@ -169,7 +169,7 @@ def test_no_damage_loses_an_event(
 @pytest.mark.parametrize("suffix", ["-wal", "-journal", "-shm", ".part"])
 @pytest.mark.parametrize("content", [b"", b"x" * 9_000, bytes(9_000)])
 def test_garbage_beside_the_file_does_no_harm(suffix: str, content: bytes, tmp_path: Path) -> None:
-    """What is left of another journal is ignored, with a ledger and without one."""
+    """A leftover journal of another file is ignored, with a ledger and without one."""
     for folder in (tmp_path / "with", tmp_path / "without"):
         folder.mkdir()
         if folder.name == "with":
@@ -183,7 +183,7 @@ def test_garbage_beside_the_file_does_no_harm(suffix: str, content: bytes, tmp_p
 
 
 def test_a_kill_within_a_transaction_leaves_what_was_before(tmp_path: Path) -> None:
-    """The journal that it leaves is applied; if the file is gone, it isn't applied to the new one."""
+    """The journal of a killed process is applied; if the file is gone, it isn't applied to the new one."""
     filled(tmp_path)
     connection = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     connection.execute("PRAGMA cache_spill = 1")
@@ -210,7 +210,7 @@ def test_a_kill_within_a_transaction_leaves_what_was_before(tmp_path: Path) -> N
 
 
 def test_few_damaged_files_are_kept(tmp_path: Path) -> None:
-    """The newest are kept, with their journals; what only looks like one is left alone."""
+    """The newest are kept, with their journals; similar names are left alone."""
     (tmp_path / f"{NAME}.damaged-x").write_text("mine")
     assert KEPT_ASIDE == 3
     for number in range(6):
@@ -251,7 +251,7 @@ def test_a_later_schema_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [0o600, 0o660])
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_files_are_private(mode: int, umask: int, tmp_path: Path) -> None:
-    """The file and its journal have the mode that was asked for, whatever the umask, and get it back."""
+    """The file and its journal have the requested mode, whatever the umask, and get it back."""
     before = os.umask(umask)
     try:
         for number in (1, 2):
@@ -266,7 +266,7 @@ def test_files_are_private(mode: int, umask: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sync", [False, True])
 def test_settings_of_the_file(sync: bool, tmp_path: Path) -> None:
-    """The journal is as `file` says, no memory is mapped, and no lock is waited for."""
+    """The journal is as `file` says, no memory is mapped, and nothing waits for a lock."""
     ledger = opened(tmp_path, sync=sync)
     ledger.enter(batch_of(1, (A, 0, 1)))
     connection = ledger._connection  # pyright: ignore[reportPrivateUsage]

@@ -14,7 +14,7 @@ from baseplate_events.event_publisher.ledger.ledger import FIRST_PAUSE, LONGEST_
 from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.poison import FaultRecord
 from baseplate_events.event_publisher.policy.span import Span, cut_spans
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.ledgers import (
     END,
     IDENTITIES,
@@ -47,7 +47,7 @@ NOW = 5.0
 
 
 def as_restored(batch: EnteredBatch, now: float = NOW) -> EnteredBatch:
-    """Return a batch as a run has it that starts now."""
+    """Return a batch as restored by a run that starts now."""
     record = replace(batch.record, refused_at=None if batch.record.refused_at is None else now)
     return replace(batch, record=record)
 
@@ -58,7 +58,7 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folders: list[str] = []
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.lock: sqlite3.Connection | None = None
         self.entered: dict[tuple[int, int], EnteredBatch] = {}
         self.resolved: set[tuple[bytes, int]] = set()
@@ -81,7 +81,7 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
 
     @stateful.rule(batch=batches)
     def enter(self, batch: EnteredBatch) -> None:
-        """A new batch, or one that is there with another record."""
+        """Enter a new batch, or an entered one with another record."""
         self.ledger.enter(batch)
         self.entered[batch.order] = batch
 
@@ -154,7 +154,7 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
 
     @stateful.rule()
     def lock_or_unlock(self) -> None:
-        """Another process locks the file, or lets go of it."""
+        """Another process locks the file, or unlocks it."""
         if self.lock is not None:
             self.unlock()
         else:
@@ -174,7 +174,7 @@ class LedgerMachine(stateful.RuleBasedStateMachine):
 
     @stateful.rule()
     def restart(self) -> None:
-        """What couldn't be written is written at the end at the latest, if the lock is gone."""
+        """Pending changes are written at the close at the latest, if the lock is gone."""
         self.unlock()
         self.ledger.close()
         self.ledger = self.open_in(self.folders[-1])
@@ -242,7 +242,7 @@ def test_a_restart_rebuilds_what_was_in_flight(tmp_path: Path) -> None:
     copied(tmp_path, tmp_path / "copy")
     ledger.close()
 
-    clock = Clock()
+    clock = FakeClock()
     again = opened(tmp_path / "copy", clock=clock)
     record = FaultRecord(failures=1, evidence=2.5, refused_at=clock.now)
     assert [replace(second, record=record)] == again.unfinished()
@@ -269,8 +269,8 @@ def test_a_split_is_one_change(tmp_path: Path) -> None:
 
 
 def test_letters_that_cannot_be_written_change_nothing(tmp_path: Path) -> None:
-    """The error names the file, what failed and the remedy; later the same call works."""
-    clock = Clock()
+    """If letters can't be written, the error names file and remedy; later the same call works."""
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     batch = batch_of(1, (A, 0, 1))
     ledger.enter(batch)
@@ -278,7 +278,7 @@ def test_letters_that_cannot_be_written_change_nothing(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(LedgerError, match=r"ledger\.sqlite: dead letters can't be written: .*locked"):
             ledger.finish((1, 0), [letter_of(b"e")])
-        with pytest.raises(LedgerError, match="written then"):
+        with pytest.raises(LedgerError, match="kept until then"):
             ledger.resolve([Span(B, 0, 1)], [letter_of(b"f")])
     assert ([batch], [], []) == (ledger.unfinished(), ledger.resolved(A), ledger.resolved(B))
     assert ledger.finish((7, 0)) == 0  # without letters, nothing is raised
@@ -312,7 +312,7 @@ def test_without_a_spool_there_are_letters_only(tmp_path: Path) -> None:
 
 def test_pauses_grow_and_end(tmp_path: Path) -> None:
     """A locked file is tried again at growing intervals, never in between."""
-    clock = Clock()
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     lock = locked(tmp_path)
     pauses: list[float] = []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from baseplate_events.event_publisher.ledger import ledger as ledger_module
 from baseplate_events.event_publisher.ledger.file import LedgerError
 from baseplate_events.event_publisher.policy.span import Span
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.disks import largest_file
 from tests.support.examples import examples
 from tests.support.ledgers import (
@@ -147,7 +147,7 @@ def test_a_failure_anywhere_loses_nothing(
     at: int, error: Exception, happens: bool, starts: bool, is_killed: bool
 ) -> None:
     """Any statement may fail, at the start or later. Only letters raise, and are written later."""
-    clock = Clock()
+    clock = FakeClock()
     unwritten: list[Callable[[], object]] = []
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as copy:
         filled(folder)
@@ -203,8 +203,8 @@ def test_a_failure_anywhere_loses_nothing(
 @few
 @given(st.integers(0, 120_000), st.integers(1, 12))
 def test_a_file_that_cannot_grow(limit: int, count: int) -> None:
-    """Delivery goes on; the letters are refused, and taken once that works."""
-    clock = Clock()
+    """While the file can't be written, delivery goes on; letters are refused until it can."""
+    clock = FakeClock()
     left: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         ledger = opened(folder, clock=clock)
@@ -281,7 +281,7 @@ again.close()
 @needs_root
 @pytest.mark.parametrize("is_killed", [True, False])
 def test_a_full_disk_is_survived(is_killed: bool, tmp_path: Path) -> None:
-    """At the start, when the ledger is read all the same, and later."""
+    """The disk may be full at the start, when the ledger is still read, or later."""
     with sandbox(tmp_path) as place:
         disk = tmp_path / "disk"
         disk.mkdir()
@@ -317,7 +317,7 @@ CHANGES: Final[dict[str, Callable[[Path], object]]] = {
 def test_a_file_that_changes_under_a_publisher_gets_a_successor(
     kind: str, has_letter: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what is in memory, at the next change; that is logged once."""
+    """A file that changes is recreated with the state in memory at the next change; that is logged once."""
     ledger = opened(tmp_path)
     ledger.enter(batch_of(1, (A, 0, 1)))
     ledger.enter(batch_of(2, (A, 1, 2)))
@@ -341,8 +341,8 @@ def test_a_file_that_changes_under_a_publisher_gets_a_successor(
 @few
 @given(st.integers(0, 8), st.integers(1, 20_000), st.booleans())
 def test_a_file_that_is_overwritten_while_it_is_open(page: int, size: int, garbage: bool) -> None:
-    """Only letters raise, and whatever a later run makes of the file is true."""
-    clock = Clock()
+    """Only letters raise, and whatever a later run reads from the file is true."""
+    clock = FakeClock()
     with tempfile.TemporaryDirectory() as folder:
         filled(folder)
         ledger = opened(folder, clock=clock)
@@ -369,12 +369,12 @@ def test_a_file_that_is_overwritten_while_it_is_open(page: int, size: int, garba
 def test_a_file_that_cannot_be_read_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A lock that stays: delivery starts with nothing known, and letters stay where they are."""
+    """With a permanent lock, delivery starts with an empty ledger, and letters stay in the file."""
     monkeypatch.setattr(ledger_module, "_START_PATIENCE", 0.0)
     filled(tmp_path)
     lock = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    clock = Clock()
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     assert "locked" in str(ledger.error)
     assert "may be delivered again" in str(ledger.start_problem)
@@ -394,7 +394,7 @@ def test_a_file_that_cannot_be_read_at_the_start(
 
 
 def test_a_bound_that_got_smaller_holds_at_the_start(tmp_path: Path) -> None:
-    """Letters beyond it are dropped and counted."""
+    """Letters beyond the limit are dropped and counted."""
     ledger = opened(tmp_path)
     ledger.resolve((), [letter_of(b"%d" % number * 1_000) for number in range(10)])
     ledger.close()
@@ -405,8 +405,8 @@ def test_a_bound_that_got_smaller_holds_at_the_start(tmp_path: Path) -> None:
 
 
 def test_trouble_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One line when it begins, one when it ends; a brief lock by a command is none."""
-    clock = Clock()
+    """A failure is logged when it begins and when it ends; a brief lock by a command isn't logged."""
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     for failures, lines in ((2, 0), (12, 2)):
         caplog.clear()
@@ -430,7 +430,7 @@ def test_a_file_that_was_never_there_was_not_deleted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a disk that takes no file no dead letters are lost, and what was deleted is logged once."""
-    clock = Clock()
+    clock = FakeClock()
     ledger = opened(tmp_path / "none", clock=clock)
     messages: list[str] = []
     for made in (False, False, True, False, False):
@@ -446,8 +446,8 @@ def test_a_file_that_was_never_there_was_not_deleted(
 
 
 def test_a_missing_folder_is_trouble(tmp_path: Path) -> None:
-    """The ledger doesn't make folders; once there is one, it goes on there."""
-    clock = Clock()
+    """The ledger doesn't create its folder; once that exists again, it goes on."""
+    clock = FakeClock()
     ledger = opened(tmp_path / "none", clock=clock)
     assert "No such file" in str(ledger.error)
     ledger.enter(batch_of(1, (A, 0, 1)))
@@ -462,8 +462,8 @@ def test_a_missing_folder_is_trouble(tmp_path: Path) -> None:
 
 
 def test_damage_that_shows_only_at_a_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that can be opened but not written is kept aside; memory goes into a new one."""
-    clock = Clock()
+    """A file that can be opened but not written is kept aside; the state in memory goes into a new one."""
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     ledger.enter(batch_of(1, (A, 0, 1)))
     lock = locked(tmp_path)

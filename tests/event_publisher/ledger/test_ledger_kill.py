@@ -1,4 +1,4 @@
-"""The publisher is killed at any moment, by SIGKILL; a log that it can't take back says what it had done."""
+"""The publisher is killed at any moment, by SIGKILL; an independent log says what it had done."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from baseplate_events.event_publisher.ledger import ledger as ledger_module
 from baseplate_events.event_publisher.ledger import letters as letters_module
 from baseplate_events.event_publisher.ledger.file import connect
 from baseplate_events.event_publisher.policy.journal import DeadLetter
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.ledgers import (
     IDENTITIES,
     NAME,
@@ -74,7 +74,7 @@ def test_without_a_file_no_letters_are_known(tmp_path: Path) -> None:
 
 def test_a_start_waits_five_seconds_for_a_lock(tmp_path: Path, connections: list[dict[str, object]]) -> None:
     """What has failed later is tried without a wait. The journal keeps 256 KiB."""
-    clock = Clock()
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     ledger.enter(batch_of(1, (IDENTITIES[0], 0, 5)))
     lock = locked(tmp_path)
@@ -101,7 +101,7 @@ def test_a_command_waits_five_seconds_for_a_lock(
 
 def test_pauses_by_example(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """From 0.1 to 30 seconds, twice as long each time; a lock is logged at its fifth failure."""
-    clock = Clock()
+    clock = FakeClock()
     ledger = opened(tmp_path, clock=clock)
     lock = locked(tmp_path)
     pauses: list[float] = []

@@ -46,14 +46,14 @@ few = examples(40)
 
 
 def size_of(letter: DeadLetter) -> int:
-    """Return the bytes that a letter counts for."""
+    """Return the accounted bytes of a letter."""
     return OVERHEAD + len(letter.event) + len(letter.reason.encode()) + len(letter.excerpt[:MAX_EXCERPT])
 
 
 @few
 @given(st.lists(st.tuples(any_events, refusals, texts, answers, st.floats(0, 1e10)), max_size=4))
 def test_what_is_written_is_read(given_letters: list[tuple[bytes, int | None, str, bytes, float]]) -> None:
-    """A letter keeps its event to the byte, time, status, reason, queue, and the start of its excerpt."""
+    """A letter keeps the exact event, time, status, reason, queue, and the start of its excerpt."""
     with tempfile.TemporaryDirectory() as folder:
         moments = [time for *_, time in given_letters]
         ledger = opened(folder, wall_time=iter(moments).__next__)
@@ -80,7 +80,7 @@ def test_what_is_written_is_read(given_letters: list[tuple[bytes, int | None, st
 def test_the_oldest_are_dropped_and_counted(
     groups: list[list[int]], max_size: int, next_max_size: int
 ) -> None:
-    """Letters never exceed their size, except a single one; only the oldest are gone, as few as need be."""
+    """Letters never exceed their limit, except a single one; only as few as necessary are dropped."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = opened(folder, max_letters_size=max_size)
         all_letters: list[DeadLetter] = []
@@ -101,7 +101,7 @@ def test_the_oldest_are_dropped_and_counted(
 
 
 def check_bound(all_letters: list[DeadLetter], left: list[DeadLetter], max_size: int) -> None:
-    """Check that the newest letters are left that fit, at least one."""
+    """Check that the newest letters that fit are left, at least one."""
     sizes = [size_of(letter) for letter in all_letters]
     count = next(
         (count for count in range(len(sizes), 0, -1) if sum(sizes[len(sizes) - count :]) <= max_size), 1
@@ -116,14 +116,14 @@ def test_a_reason_may_be_any_text(tmp_path: Path) -> None:
 
 
 def test_a_letter_counts_for_its_bytes() -> None:
-    """The bound is on what letters take, overhead included."""
+    """The limit includes the overhead of letters."""
     assert OVERHEAD + 5 + 2 + 7 == size_of(letter_of(b"event"))
 
 
 @few
 @given(st.integers(0, 250), st.sets(st.integers(1, 250)))
 def test_purge_deletes_what_it_is_given(count: int, chosen: set[int]) -> None:
-    """Only letters of these numbers go, no number comes again, and the publisher counts right at once."""
+    """Only the given letters are deleted, no number is reused, and the publisher's counts stay right."""
     with tempfile.TemporaryDirectory() as folder:
         ledger = opened(folder)
         ledger.resolve((), [letter_of(b"%d" % number) for number in range(count)])
@@ -162,7 +162,7 @@ def test_purge_gives_room_back_and_leaves_no_traces(tmp_path: Path) -> None:
 @few
 @given(st.lists(st.booleans(), max_size=8), st.integers(0, 8))
 def test_replay_deletes_what_was_put(answers_given: list[bool], fails_at: int) -> None:
-    """A letter goes when its event was put, before the next is given; an error leaves it and the rest."""
+    """A letter is deleted after its put and before the next; an error leaves it and the rest."""
     with tempfile.TemporaryDirectory() as folder:
         fill(folder, [b"%d" % number for number in range(len(answers_given))])
         seen: list[int] = []
@@ -190,7 +190,7 @@ def test_replay_deletes_what_was_put(answers_given: list[bool], fails_at: int) -
 
 
 def test_a_damaged_letter_is_never_replayed(tmp_path: Path) -> None:
-    """It is reported, costs no other, and can be purged."""
+    """A damaged letter is reported, affects no other, and can be purged."""
     fill(tmp_path, [b"one", b"two", b"three"])
     with sqlite3.connect(tmp_path / NAME) as connection:
         connection.execute("UPDATE letters SET event = x'74774f' WHERE number = 2")
@@ -216,7 +216,7 @@ def test_a_damaged_letter_is_never_replayed(tmp_path: Path) -> None:
     ["UPDATE letters SET event = NULL", "UPDATE totals SET size = 9000000000", "DELETE FROM totals"],
 )
 def test_damage_drops_no_letters_and_stops_none(damage: str, tmp_path: Path) -> None:
-    """What letters count for is worked out again at the start; one that is damaged counts for nothing."""
+    """The accounted bytes are recomputed at the start; a damaged letter counts as 0."""
     fill(tmp_path, [b"one", b"two"])
     with sqlite3.connect(tmp_path / NAME) as connection:
         connection.execute(damage)
@@ -229,7 +229,7 @@ def test_damage_drops_no_letters_and_stops_none(damage: str, tmp_path: Path) -> 
 
 
 def test_two_commands_that_replay_are_kept_apart(tmp_path: Path) -> None:
-    """The second one ends at once, with an error; looking works meanwhile."""
+    """A second replay is an error; reading works in the meantime."""
     fill(tmp_path, [b"one"])
     with (tmp_path / NAME).open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -256,7 +256,7 @@ def test_what_root_does_leaves_the_files_to_their_owner(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    """Commands name the file and what is wrong; they make none and change none."""
+    """Commands name the file and what is wrong; they create and change none."""
     path = tmp_path / NAME
     with pytest.raises(LedgerError, match="No such file"):
         LetterFile(str(path))
@@ -319,7 +319,7 @@ def test_a_killed_replay_repeats_at_most_one(after: int, tmp_path: Path) -> None
 
 
 def test_a_publisher_writes_letters_while_a_command_deletes_some(tmp_path: Path) -> None:
-    """Neither gets into the other's way for long, and none is lost."""
+    """Publisher and command don't block each other for long, and no letter is lost."""
     ledger = opened(tmp_path, clock=time.monotonic)
     ledger.resolve((), [letter_of(b"old %d" % number) for number in range(60)])
     with replaying(tmp_path) as process:

@@ -33,14 +33,14 @@ NOW = 5.0
 
 
 def as_restored(batch: EnteredBatch, now: float = NOW) -> EnteredBatch:
-    """Return a batch as a run has it that starts now."""
+    """Return a batch as restored by a run that starts now."""
     record = replace(batch.record, refused_at=None if batch.record.refused_at is None else now)
     return replace(batch, record=record)
 
 
 @given(batches)
 def test_a_batch_comes_back_from_its_row(batch: EnteredBatch) -> None:
-    """All of a batch is in its row, except the counts and moments of this run."""
+    """A row has everything of a batch except the counts and times of this run."""
     assert as_restored(batch) == read_batch(put_batch(batch)[1], NOW)
     lost = replace(batch, record=replace(batch.record, tried=9, failed=9, accepted=9))
     assert put_batch(batch) == put_batch(lost)

@@ -38,7 +38,7 @@ def test_every_event_has_one_fate(data: st.DataObject, steps: int) -> None:
 
 @given(received=st.integers(1, 100), delivered=st.integers(0, 100))
 def test_a_fate_too_many_is_seen(received: int, delivered: int) -> None:
-    """An event that is delivered twice, or one that nobody received, unbalances the books."""
+    """An event that is delivered twice, or was never received, unbalances the counters."""
     accounting = Accounting()
     accounting.receive(received)
     accounting.deliver(delivered)

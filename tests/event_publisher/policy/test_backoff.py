@@ -57,7 +57,7 @@ def test_pauses_by_example() -> None:
 
 @given(st.floats(0, 300), st.integers())
 def test_what_the_collector_asks_for_has_jitter_on_top(retry_after: float, seed: int) -> None:
-    """Those who were told the same moment don't come back in the same moment, nor before it."""
+    """Publishers with the same Retry-After don't come back at the same moment, nor earlier."""
     limit = ConcurrencyLimit(Backoff(BASE, CAP, random.Random(seed)), 1)
     limit.fail(0.0, retry_after, 0.0)
     assert retry_after <= limit.paused_until <= retry_after + max(BASE, min(CAP, retry_after))
@@ -90,7 +90,7 @@ def test_senders_come_back_one_by_one(concurrency: int, seed: int) -> None:
 
 
 def test_the_success_of_an_older_attempt_ends_no_pause() -> None:
-    """An attempt that began before the last failure tells nothing about the collector since then."""
+    """An attempt that began before the last failure says nothing about the collector since then."""
     limit = ConcurrencyLimit(Backoff(BASE, CAP, random.Random(1)), 3)
     limit.fail(5.0, 60.0, 10.0)
     opens_at = limit.paused_until

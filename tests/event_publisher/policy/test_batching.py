@@ -47,7 +47,7 @@ def test_bodies_are_the_json_of_the_protocol(events: list[dict[str, int]]) -> No
 
 
 def test_bodies_by_example() -> None:
-    """The bytes of both formats, as the original writes them."""
+    """The bytes of both formats, as baseplate.py writes them."""
     assert FORMATS["2"].join((b"{}", b'{"1":{"i32":5}}')) == b'{"1":{"lst":["rec",2,{},{"1":{"i32":5}}]}}'
     assert FORMATS["2j"].join((b"{}", b'{"a":1}')) == b'[{},{"a":1}]'
 

@@ -591,7 +591,7 @@ def test_a_due_batch_goes_without_another_event() -> None:
 
 
 def test_failures_under_way_count_once() -> None:
-    """Attempts that were under way together and fail together are one failure, not a jump in the backoff."""
+    """Attempts that were in flight together and fail together are one failure, not a jump in the backoff."""
     delivery = make_delivery(concurrency=3, max_events=1)
     for index in range(3):
         delivery.offer([make_event(index)], 0.0)

@@ -69,7 +69,7 @@ def test_a_body_is_never_in_memory_whole() -> None:
     body=st.binary(max_size=200), first=st.integers(0, 2_000_000_000), second=st.integers(0, 2_000_000_000)
 )
 def test_a_retry_differs_in_its_date_only(body: bytes, first: int, second: int) -> None:
-    """A later attempt carries the same bytes and the same mac, so that a collector can tell duplicates."""
+    """A later attempt carries the same bytes and mac, so that a collector can recognise duplicates."""
     one, other = (
         build_request(body, key_name="k", secret=b"s", level=3, wall_time=wall_time)
         for wall_time in (first, second)

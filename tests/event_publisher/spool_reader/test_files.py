@@ -34,7 +34,7 @@ def directory(tmp_path: Path) -> Generator[SpoolDirectory]:
 
 
 class Sleeps:
-    """Sleeps of a publisher that starts, in which a service may do something."""
+    """The sleeps of a starting publisher, during which a service may act."""
 
     def __init__(self, *actions: object) -> None:
         self.actions = list(actions)
@@ -50,11 +50,11 @@ class Sleeps:
 
 
 def test_a_second_publisher_is_refused(directory: SpoolDirectory) -> None:
-    """With the name of the folder, until the first one has ended."""
+    """A second publisher is refused with the name of the folder, until the first one has ended."""
     first = ReaderFolder(directory)
     sleeps = Sleeps()
     with pytest.raises(
-        EventQueueUnavailableError, match=r"events-v2: another event publisher reads it; stop"
+        EventQueueUnavailableError, match=r"events-v2: another event publisher is using it; stop"
     ):
         ReaderFolder(directory, sleep=sleeps)
     assert sleeps.count > 10, "services have the lock for moments"
@@ -69,16 +69,16 @@ def test_a_second_publisher_is_refused(directory: SpoolDirectory) -> None:
 def test_a_second_publisher_is_refused_also_if_the_lock_was_deleted(
     directory: SpoolDirectory, tmp_path: Path
 ) -> None:
-    """The folder itself is locked as well."""
+    """A second publisher is refused even if the lock file was deleted: the folder is locked too."""
     with contextlib.closing(ReaderFolder(directory)):
         (folder_of(tmp_path) / READER_LOCK).unlink()
-        with pytest.raises(EventQueueUnavailableError, match="another event publisher reads it"):
+        with pytest.raises(EventQueueUnavailableError, match="another event publisher is using it"):
             ReaderFolder(directory)
     ReaderFolder(directory).close()
 
 
 def test_a_service_that_looks_for_a_publisher_is_waited_for(directory: SpoolDirectory) -> None:
-    """It has a shared lock of the publisher's file for a moment."""
+    """A service that checks for a publisher holds a shared lock for a moment, so the start retries."""
     ReaderFolder(directory).close()
     fd = os.open(f"{directory.path}/{READER_LOCK}", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
@@ -88,7 +88,7 @@ def test_a_service_that_looks_for_a_publisher_is_waited_for(directory: SpoolDire
 
 
 def test_the_folder_at_the_path_counts(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """If it is replaced, the new one is read and locked; if it is gone, it is made again."""
+    """A replaced folder is read and locked; a deleted one is recreated."""
     with contextlib.closing(ReaderFolder(directory)) as folder:
         (folder_of(tmp_path) / "old").touch()
         before = folder.version()
@@ -110,7 +110,7 @@ def test_the_folder_at_the_path_counts(directory: SpoolDirectory, tmp_path: Path
 
 
 def test_a_folder_that_is_replaced_while_it_is_locked(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """The lock is for the folder that is at the path afterwards."""
+    """If the folder is replaced during locking, the lock is for the one at the path."""
     ReaderFolder(directory).close()
     fd = os.open(f"{directory.path}/{READER_LOCK}", os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
@@ -127,7 +127,7 @@ def test_a_folder_that_is_replaced_while_it_is_locked(directory: SpoolDirectory,
 
 
 def test_another_publisher_in_a_new_folder_is_an_error(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """Nothing is found in the old folder any more; once the other has ended, the new one is read."""
+    """If another publisher has the new folder, nothing is read until it ends."""
     with contextlib.closing(ReaderFolder(directory, sleep=Sleeps())) as folder:
         (folder_of(tmp_path) / "old").touch()
         folder_of(tmp_path).rename(tmp_path / "away")
@@ -146,7 +146,7 @@ def test_another_publisher_in_a_new_folder_is_an_error(directory: SpoolDirectory
 
 @pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
 def test_a_lock_that_is_no_file_is_an_error(kind: str, directory: SpoolDirectory, tmp_path: Path) -> None:
-    """It isn't followed and doesn't block."""
+    """A link or pipe in place of the lock file isn't followed and doesn't block."""
     path = folder_of(tmp_path) / READER_LOCK
     if kind == "directory":
         path.mkdir()
@@ -161,8 +161,8 @@ def test_a_lock_that_is_no_file_is_an_error(kind: str, directory: SpoolDirectory
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0])
-def test_services_can_look_at_the_lock(mode: int, mask: int, tmp_path: Path) -> None:
-    """All who share the spool can open it, whatever the umask; no one else can."""
+def test_services_can_check_the_lock(mode: int, mask: int, tmp_path: Path) -> None:
+    """All users of the spool can open the lock file, whatever the umask; no one else can."""
     with umask(mask):
         spool = spool_in(tmp_path, mode)
         ReaderFolder(spool).close()
@@ -197,7 +197,7 @@ def test_only_regular_files_are_opened(directory: SpoolDirectory, tmp_path: Path
 
 @pytest.mark.needs_root
 def test_a_file_that_may_only_be_read_is_read(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """Holes can't be punched then."""
+    """A file that may not be written is opened for reading; holes can't be punched then."""
     (folder_of(tmp_path) / "file").write_bytes(bytes(200_000))
     (folder_of(tmp_path) / "file").chmod(0o444)
     folder_of(tmp_path).chmod(0o755)
@@ -216,7 +216,7 @@ def test_a_file_that_may_only_be_read_is_read(directory: SpoolDirectory, tmp_pat
 
 
 def test_a_file_that_a_process_has_open_cannot_be_locked(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """Until it closes it."""
+    """A service's lock lasts until it closes the file."""
     with contextlib.closing(ReaderFolder(directory)) as folder:
         with directory.open() as opened:
             writer = opened.create("file")
@@ -231,7 +231,7 @@ def test_a_file_that_a_process_has_open_cannot_be_locked(directory: SpoolDirecto
 
 
 def test_each_change_of_the_folder_is_another_version(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """Also those within one tick of the clock: what was seen then is another version a moment later."""
+    """Changes within one tick of the clock are noticed: the version differs a moment later."""
     now = folder_of(tmp_path).stat().st_mtime_ns
     clock = [now]
     with contextlib.closing(ReaderFolder(directory, wall_time_ns=lambda: clock[0])) as folder:
@@ -252,7 +252,7 @@ def test_each_change_of_the_folder_is_another_version(directory: SpoolDirectory,
 
 
 def test_names_of_segments_are_recognised() -> None:
-    """And no others."""
+    """Only names of segments are parsed."""
     identity = bytes(range(16))
     stem = f"{7:020d}-{'0123456789abcdef'}-{identity.hex()}"
     assert SegmentName.parse(f"{stem}.segment") == (7, "0123456789abcdef", identity, True)
@@ -272,7 +272,7 @@ def test_names_of_segments_are_recognised() -> None:
 
 
 def test_holes_are_not_tried_again_where_there_are_none(directory: SpoolDirectory) -> None:
-    """The first attempt shows that."""
+    """Whether holes can be punched is known after the first attempt."""
     with contextlib.closing(ReaderFolder(directory)) as folder:
         assert folder.punches is None
         device = os.open("/dev/null", os.O_RDWR)
@@ -283,6 +283,6 @@ def test_holes_are_not_tried_again_where_there_are_none(directory: SpoolDirector
 
 
 def test_the_lock_file_is_private_to_the_folder(directory: SpoolDirectory, tmp_path: Path) -> None:
-    """It is a regular file that stays there."""
+    """The lock file is a regular file, and stays."""
     ReaderFolder(directory).close()
     assert stat.S_ISREG((folder_of(tmp_path) / READER_LOCK).lstat().st_mode)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_a_hole_takes_no_space(tmp_path: Path) -> None:
-    """It reads as zeros, and the file keeps its size."""
+    """A hole reads as zeros, and the file keeps its size."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * 300_000)
     with path.open("r+b") as file:
@@ -24,7 +24,7 @@ def test_a_hole_takes_no_space(tmp_path: Path) -> None:
 
 
 def test_a_device_has_no_holes() -> None:
-    """Nor has anything else that isn't a file of a file system that has them."""
+    """Devices and files of other file systems have no holes."""
     device = os.open("/dev/null", os.O_RDWR)
     try:
         assert not punch_hole(device, 0, 4096)
@@ -33,7 +33,7 @@ def test_a_device_has_no_holes() -> None:
 
 
 def test_an_error_of_one_file_is_raised(tmp_path: Path) -> None:
-    """It says nothing about others."""
+    """An error for one file says nothing about others."""
     (tmp_path / "file").write_bytes(b"x" * 8192)
     with (tmp_path / "file").open("rb") as file, pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         punch_hole(file.fileno(), 0, 4096)

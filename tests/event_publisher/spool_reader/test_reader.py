@@ -57,7 +57,7 @@ class SpoolReading(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.writers)
     @rule(sizes=st.lists(st.sampled_from([0, 1, 30, 5_000]), min_size=1, max_size=4), which=WHICH)
     def relay(self, sizes: list[int], which: int) -> None:
-        """The publisher writes events itself, and hands them on."""
+        """The publisher writes events itself, and sends them without reading them."""
         scene = self.scene
         known = set(scene.written)
         self.writer(which).put([self.payload(size) for size in sizes])
@@ -186,7 +186,7 @@ class SpoolReading(RuleBasedStateMachine):
 
     @rule()
     def sync(self) -> None:
-        """All that isn't settled is on the disk, and nothing is synced for no reason."""
+        """After a sync all unsettled bytes are on the disk, and nothing is synced needlessly."""
         scene = self.scene
         before = scene.files.calls.copy()
         assert scene.reader.sync() == []
@@ -221,7 +221,7 @@ class SpoolReading(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 5.0]))
     def tidy(self, seconds: float) -> None:
-        """What is deleted may be; if nothing is left to read, what may be deleted is."""
+        """Only deletable segments are deleted, and all of them once nothing is left to read."""
         scene = self.scene
         before = scene.names()
         scene.clock.sleep(seconds)
@@ -239,7 +239,7 @@ class SpoolReading(RuleBasedStateMachine):
 
     @rule()
     def end(self) -> None:
-        """Once all is read and resolved, nothing stays but what processes have open."""
+        """Once everything is read and resolved, only open segments stay."""
         scene = self.scene
         self.read_all(1000)
         self.resolve_all()
@@ -275,7 +275,7 @@ class SpoolReading(RuleBasedStateMachine):
     @precondition(lambda self: self.scene.outstanding)
     @rule(data=st.data())
     def load(self, data: st.DataObject) -> None:
-        """What was handed out can be loaded again; what is not there can't."""
+        """Events that were handed out can be loaded again; missing ones can't."""
         scene = self.scene
         there = [event for event in scene.outstanding if scene.name_of(event.span.identity) in scene.names()]
         events = [event for event in there if data.draw(st.booleans())]
@@ -289,7 +289,7 @@ class SpoolReading(RuleBasedStateMachine):
     @precondition(lambda self: any(map(self.scene.due, self.scene.names())))
     @rule(data=st.data())
     def load_ahead(self, data: st.DataObject) -> None:
-        """What is loaded before it is read isn't read any more, even if that has begun."""
+        """Events that are loaded aren't read afterwards, even if reading has begun."""
         scene = self.scene
         due = [event for name in scene.names() for event in scene.due(name)]
         events = [event for event in due if data.draw(st.booleans())]
@@ -318,7 +318,7 @@ class SpoolReading(RuleBasedStateMachine):
 
     @invariant()
     def nothing_unsettled_is_lost(self) -> None:
-        """Holes are only where all is settled."""
+        """Holes are only in settled ranges."""
         if not hasattr(self, "scene"):
             return
         scene = self.scene

@@ -37,7 +37,7 @@ def run_large_program(seed: int) -> None:
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_is_lost(name: str) -> None:
-    """In no schedule with an interruption, or a kill, a short write or a failed call anywhere."""
+    """Nothing is lost in any schedule with one interruption, kill, short write or failed call anywhere."""
     setting = with_reader(SCENES[name])
     assert explore(setting, Exhaustive(preemptions=1)) > 10
     assert explore(setting, Exhaustive(preemptions=0, faults=1)) > 10
@@ -45,7 +45,7 @@ def test_nothing_is_lost(name: str) -> None:
 
 @given(st.integers(0, 2**32))
 def test_nothing_is_lost_in_large_programs(seed: int) -> None:
-    """Nor with several processes, threads, children, full disks and deleted directories, as chance has it."""
+    """Nothing is lost with random processes, threads, children, full disks and deleted directories."""
     run_large_program(seed)
 
 

@@ -16,7 +16,7 @@ from baseplate_events import EventQueueUnavailableError
 from baseplate_events.event_publisher.policy.span import Span
 from baseplate_events.event_publisher.spool_reader.catalog import NEW_PAUSE, RETRY_PAUSE
 from baseplate_events.spool.format import Encoder, Header
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.queues import open_files
 from tests.support.spool_directories import names_in, spool_in
 from tests.support.spool_publishers import open_spool_reader
@@ -73,7 +73,7 @@ def test_what_is_appended_after_deletion_is_delivered(scene: Scene, caplog: pyte
 
 
 def test_what_is_appended_before_the_lock_is_obtained_is_delivered(scene: Scene) -> None:
-    """Its writer appends an event and ends after the segment was read to its end."""
+    """A writer may append an event and end after its segment was read to its end."""
     writer = scene.writer()
     name = writer.put([b"1"])
     child = writer.fork()
@@ -93,7 +93,7 @@ def test_what_is_appended_before_the_lock_is_obtained_is_delivered(scene: Scene)
 
 
 def test_what_was_read_after_all_was_settled_is_not_deleted(scene: Scene) -> None:
-    """It has a fate first, even if the segment was to be deleted before it came."""
+    """A late event gets its fate before its segment is deleted."""
     writer = scene.writer()
     name = writer.put([b"1"])
     (event,) = scene.read()
@@ -110,7 +110,7 @@ def test_what_was_read_after_all_was_settled_is_not_deleted(scene: Scene) -> Non
 
 
 def test_a_segment_that_ends_with_another_is_read_to_its_end(scene: Scene) -> None:
-    """A child appends to it and ends, just before it is found that no process has it open."""
+    """A child may append and end just before its segment is found closed."""
     writer = scene.writer()
     writer.put([b"1"])
     child = writer.fork()
@@ -126,7 +126,7 @@ def test_a_segment_that_ends_with_another_is_read_to_its_end(scene: Scene) -> No
 
 
 def test_a_record_whose_end_comes_after_deletion_is_delivered(scene: Scene) -> None:
-    """If locks lie, the beginning of a record may be there when its segment is deleted."""
+    """If locks lie, a record may be incomplete when its segment is deleted."""
     writer = scene.writer()
     writer.put([b"a"])
     child = writer.fork()
@@ -142,7 +142,7 @@ def test_a_record_whose_end_comes_after_deletion_is_delivered(scene: Scene) -> N
 
 
 def test_segments_that_locks_said_nothing_about_are_followed_again(scene: Scene) -> None:
-    """Once locks are known to lie, what they said before counts for nothing."""
+    """Once locks are known to lie, earlier results don't count."""
     writer, victim = scene.writer(), scene.writer()
     writer.put([b"a"])
     child = writer.fork()
@@ -163,7 +163,7 @@ def test_segments_that_locks_said_nothing_about_are_followed_again(scene: Scene)
 
 @given(call=st.sampled_from(["open", "read", "lock", "size"]), attempts=st.integers(1, 4))
 def test_a_segment_that_cannot_be_read_is_retried(call: str, attempts: int) -> None:
-    """Meanwhile others go on, and the other events of its writer as well. Nothing is lost."""
+    """While a segment can't be read, all others are. Nothing is lost."""
     scene = Scene()
     writer, other = scene.writer(), scene.writer()
     bad = writer.put([b"1"])
@@ -198,7 +198,7 @@ def test_a_segment_that_cannot_be_read_is_retried(call: str, attempts: int) -> N
 
 
 def test_a_deleted_folder_is_recreated_and_read(scene: Scene) -> None:
-    """What was read is delivered, what is open is read to its end, and nothing is reported that is gone."""
+    """If the folder is deleted, read events are delivered, and open segments are read to their end."""
     writer, other = scene.writer(), scene.writer()
     writer.put([b"1", b"2", b"3"])
     scene.note()
@@ -221,7 +221,7 @@ def test_a_deleted_folder_is_recreated_and_read(scene: Scene) -> None:
 
 
 def test_a_segment_that_vanishes_is_forgotten(scene: Scene) -> None:
-    """It may vanish before it was opened, while it is read, and before it is resolved or deleted."""
+    """A segment may vanish before it is opened, read, resolved or deleted."""
     writers = [scene.writer() for _ in range(3)]
     for number in range(3):
         writers[number].put([b"%d" % number])
@@ -242,7 +242,7 @@ def test_a_segment_that_vanishes_is_forgotten(scene: Scene) -> None:
 
 
 def test_a_segment_that_vanishes_before_it_is_opened_is_forgotten(scene: Scene) -> None:
-    """After it was listed."""
+    """A segment may vanish after it was listed."""
     name = scene.writer().put([b"1"])
     scene.files.before["open"] = (scene.folder / name).unlink
     assert scene.payloads() == []
@@ -251,7 +251,7 @@ def test_a_segment_that_vanishes_before_it_is_opened_is_forgotten(scene: Scene) 
 
 
 def test_a_segment_that_vanished_and_cannot_be_read_is_closed(scene: Scene) -> None:
-    """It isn't set aside, as it isn't there."""
+    """A vanished segment isn't set aside."""
     writer = scene.writer()
     name = writer.put([b"1"])
     assert scene.read_all() == [b"1"]
@@ -266,12 +266,12 @@ def test_a_segment_that_vanished_and_cannot_be_read_is_closed(scene: Scene) -> N
 
 
 def test_a_spool_is_opened_by_one_publisher(tmp_path: Path) -> None:
-    """The reader of the second one leaves nothing open."""
+    """A publisher that is refused leaves nothing open."""
     spool = spool_in(tmp_path)
     before = open_files()
 
     def open_reader() -> SpoolReader:
-        return open_spool_reader(spool, event_format="2", clock=Clock(), resolved=lambda _: ())
+        return open_spool_reader(spool, event_format="2", clock=FakeClock(), resolved=lambda _: ())
 
     reader = open_reader()
     during = open_files()
@@ -284,7 +284,7 @@ def test_a_spool_is_opened_by_one_publisher(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """Once in the log, and in the status until it can be listed again. What is known is read on."""
+    """It is logged once, and in the status until it can be listed; known segments are still read."""
     writer = scene.writer()
     writer.put([b"1"])
     scene.read_all()
@@ -305,7 +305,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(scene: Scene, caplog: pytest
 def test_a_segment_that_cannot_be_deleted_is_tried_again(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It isn't delivered again meanwhile."""
+    """A segment that can't be deleted isn't delivered again."""
     name = scene.writer().put([b"1"])
     scene.writers.clear()
     scene.files.broken = {"delete": {name: errno.EROFS}}
@@ -319,7 +319,7 @@ def test_a_segment_that_cannot_be_deleted_is_tried_again(
 
 
 def test_a_segment_in_which_no_holes_can_be_punched_is_read_on(scene: Scene) -> None:
-    """Space is given back when it is deleted."""
+    """Without hole punching, space is freed by deletion."""
     writer = scene.writer()
     name = writer.put([b"x" * 200_000])
     scene.files.broken = {"punch": {name: errno.EBADF}}
@@ -345,7 +345,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("kind", STRANGE)
 def test_a_strange_segment_is_set_aside(kind: str, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    """It stays as it is, is counted and reported, and others go on."""
+    """An unreadable segment stays, is counted and reported, and others are read."""
     data, reason = STRANGE[kind]
     if kind == "newer":
         data += b"%08x\n" % zlib.crc32(data)
@@ -368,7 +368,7 @@ def test_a_strange_segment_is_set_aside(kind: str, scene: Scene, caplog: pytest.
 
 
 @pytest.mark.parametrize("event_format", ["2", "2j", "unknown"])
-def test_formats_are_told_apart(event_format: str, scene: Scene) -> None:
+def test_formats_are_distinguished(event_format: str, scene: Scene) -> None:
     """Segments of this publisher's format, and of an unknown one, are read."""
     encoder = Encoder(Header(event_format, IDENTITY))
     (scene.folder / SEGMENT).write_bytes(encoder.header + encoder.encode(b"x"))
@@ -378,7 +378,7 @@ def test_formats_are_told_apart(event_format: str, scene: Scene) -> None:
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory", "socket"])
 def test_what_is_no_regular_file_is_not_opened(kind: str, scene: Scene) -> None:
-    """Neither in the place of a segment nor of an unpublished one."""
+    """Links, pipes and folders are neither read nor deleted."""
     outside = scene.folder.parent / "outside"
     outside.write_bytes(OURS.header + OURS.encode(b"secret"))
     for name in (SEGMENT, SEGMENT.replace(".segment", ".new")):
@@ -403,7 +403,7 @@ def test_what_is_no_regular_file_is_not_opened(kind: str, scene: Scene) -> None:
 
 
 def test_a_copy_of_a_segment_is_set_aside(scene: Scene) -> None:
-    """Places of events would mean two files."""
+    """A copy of a segment is set aside, since places of events would be ambiguous."""
     name = scene.writer().put([b"1"])
     shutil.copy(scene.folder / name, scene.folder / name.replace(name[:20], "9" * 20))
     assert scene.payloads() == [b"1"]
@@ -416,7 +416,7 @@ def test_a_copy_of_a_segment_is_set_aside(scene: Scene) -> None:
 
 @given(size=st.integers(0, len(OURS.header) - 1))
 def test_a_file_that_ends_within_its_header_has_no_events(size: int) -> None:
-    """It is deleted, as all it has is torn; a power cut may leave such files."""
+    """A file without a header is deleted, since it is torn; a power cut may leave such files."""
     scene = Scene()
     (scene.folder / SEGMENT).write_bytes(OURS.header[:size])
     assert scene.payloads() == []
@@ -427,7 +427,7 @@ def test_a_file_that_ends_within_its_header_has_no_events(size: int) -> None:
 
 
 def test_files_that_were_never_published_are_removed(scene: Scene) -> None:
-    """If no process has them open, and after a moment for their writers. Unknown files are left alone."""
+    """Unpublished files are deleted if no process has them open. Unknown files are left alone."""
     new = SEGMENT.replace(".segment", ".new")
     held = new.replace("a" * 16, "b" * 16)
     foreign = {"ledger.sqlite", "x.new", "x.segment", new + "~", SEGMENT.upper(), "probe-1"}
@@ -462,7 +462,7 @@ def test_files_that_were_never_published_are_removed(scene: Scene) -> None:
     ],
 )
 def test_a_report_of_refusals_that_is_wrong_is_ignored(report: bytes, scene: Scene) -> None:
-    """It can't stop the reader."""
+    """A bad report of refusals doesn't stop the reader."""
     name = scene.writer().put([b"1"])
     scene.append(name, scene.format_of(name).record(report, b"R"))
     assert scene.deliver() == [b"1"]
@@ -471,7 +471,7 @@ def test_a_report_of_refusals_that_is_wrong_is_ignored(report: bytes, scene: Sce
 
 @pytest.mark.parametrize("reason", ["", "a.b", "\\ud800", "a b", "x" * 65])
 def test_a_reason_that_cant_be_part_of_a_metric_is_another(reason: str, scene: Scene) -> None:
-    """Its events are counted all the same."""
+    """Events of an unknown reason are counted too."""
     name = scene.writer().put([b"1"])
     scene.append(name, scene.format_of(name).record(f'{{"{reason}":2}}'.encode(), b"R"))
     assert scene.deliver() == [b"1"]
@@ -479,7 +479,7 @@ def test_a_reason_that_cant_be_part_of_a_metric_is_another(reason: str, scene: S
 
 
 def test_reasons_of_refusals_are_bounded(scene: Scene) -> None:
-    """Any more are counted together."""
+    """Further reasons are counted together."""
     name = scene.writer().put([b"1"])
     for number in range(100):
         scene.append(name, scene.format_of(name).record(b'{"reason%d":2}' % number, b"R"))
@@ -490,7 +490,7 @@ def test_reasons_of_refusals_are_bounded(scene: Scene) -> None:
 
 
 def test_a_place_that_is_impossible_is_not_loaded(scene: Scene) -> None:
-    """A damaged ledger may have any; the segment is read as ever."""
+    """Places of a damaged ledger don't keep a segment from being read."""
     scene.writer().put([b"1"])
     scene.note()
     name = scene.names()[0]
@@ -502,7 +502,7 @@ def test_a_place_that_is_impossible_is_not_loaded(scene: Scene) -> None:
 
 
 def test_a_place_with_torn_bytes_is_not_loaded(scene: Scene) -> None:
-    """Events must follow each other in it; its events are read as ever."""
+    """A place with a gap isn't loaded, and its events are read as usual."""
     writer = scene.writer()
     name = writer.put([b"1"])
     scene.append(name, b"torn")
@@ -517,7 +517,7 @@ def test_a_place_with_torn_bytes_is_not_loaded(scene: Scene) -> None:
 
 
 def test_a_report_of_refusals_is_not_loaded(scene: Scene) -> None:
-    """It is no event."""
+    """A place of other records isn't loaded."""
     name = scene.writer().put([b"1"])
     scene.append(name, scene.format_of(name).record(b"{}", b"R"))
     event, report = scene.records(name)
@@ -527,7 +527,7 @@ def test_a_report_of_refusals_is_not_loaded(scene: Scene) -> None:
 
 
 def test_an_event_that_was_changed_is_not_loaded(scene: Scene) -> None:
-    """Its CRC says so."""
+    """A damaged record isn't loaded."""
     name = scene.writer().put([b"abc"])
     scene.note()
     span = scene.events(name)[0].span

@@ -1,4 +1,4 @@
-"""Events that the publisher wrote itself and handed on: they aren't read, and cost next to nothing."""
+"""Events that the publisher wrote itself: they aren't read, and cost next to nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def relay(scene: Scene, writer: Writer, count: int = 3) -> tuple[Span, ...]:
-    """Write events, and say that they were handed on; return their places."""
+    """Write events, and mark them as handed out; return their places."""
     name = writer.put([b"%d" % number for number in range(count)])
     scene.note()
     spans = join_spans(event.span for event in scene.events(name)[-count:])
@@ -23,7 +23,7 @@ def relay(scene: Scene, writer: Writer, count: int = 3) -> tuple[Span, ...]:
 
 
 def test_what_was_handed_on_is_not_read(scene: Scene) -> None:
-    """Whether the segment was listed before or not; what others appended to it is read."""
+    """They aren't read, whether their segment was listed or not; events of others in it are."""
     writer = scene.writer()
     for number in range(5):
         relay(scene, writer)
@@ -63,7 +63,7 @@ def test_an_idle_relay_is_not_read(scene: Scene) -> None:
 
 
 def test_a_segment_that_is_unlisted_is_skipped_without_a_listing_each_time(scene: Scene) -> None:
-    """Also if it was deleted before it was found."""
+    """A segment that was deleted before it was found costs nothing."""
     writer = scene.writer()
     writer.put([b"1"])
     shutil.rmtree(scene.folder)
@@ -88,7 +88,7 @@ def test_what_is_skipped_is_not_counted_as_read_by_a_later_run(scene: Scene) -> 
 
 
 def test_what_is_left_of_a_segment_is_taken_at_once(scene: Scene) -> None:
-    """However much it is, and in order; the others are read as ever."""
+    """The rest of a segment is handed out in order; other segments are read as usual."""
     writer, other = scene.writer(), scene.writer()
     name = writer.put([b"%d" % number + b"x" * 1000 for number in range(500)])
     other.put([b"other"])

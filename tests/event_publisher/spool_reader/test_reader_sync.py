@@ -1,4 +1,4 @@
-"""Segments that the disk must keep, and those for which it can't be known."""
+"""Segments that must be synced, and those whose sync fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def test_what_was_written_is_synced_once(scene: Scene) -> None:
-    """As long as there is something to deliver in it; names when segments are new."""
+    """A segment is synced while it has undelivered events; names are synced for new segments."""
     writer = scene.writer()
     name = writer.put([b"1"])
     assert scene.reader.sync() == []
@@ -31,7 +31,7 @@ def test_what_was_written_is_synced_once(scene: Scene) -> None:
 
 
 def test_what_could_not_be_synced_is_reported_once(scene: Scene) -> None:
-    """It isn't synced again, even if that would seem to work; others are, and all is read."""
+    """After a failed sync a segment isn't synced again; others are, and all events are read."""
     bad, good = scene.writer(), scene.writer()
     name = bad.put([b"1"])
     good.put([b"2"])
@@ -48,7 +48,7 @@ def test_what_could_not_be_synced_is_reported_once(scene: Scene) -> None:
 
 
 def test_names_that_could_not_be_synced_are_of_new_segments(scene: Scene) -> None:
-    """Those are reported; the names of later ones are tried again."""
+    """If names can't be synced, their segments are reported, and later names are synced."""
     first, second = scene.writer(), scene.writer()
     first.put([b"1"])
     assert scene.reader.sync() == []
@@ -64,7 +64,7 @@ def test_names_that_could_not_be_synced_are_of_new_segments(scene: Scene) -> Non
 
 
 def test_a_segment_that_cannot_be_opened_is_no_failed_sync(scene: Scene) -> None:
-    """It is set aside, and synced when it can be read again."""
+    """A segment that is gone or unreadable is set aside, and synced when it is readable again."""
     writer = scene.writer()
     name = writer.put([b"1"])
     scene.files.broken = {"open": {name: errno.EIO}}

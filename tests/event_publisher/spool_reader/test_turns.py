@@ -1,4 +1,4 @@
-"""Whose turn it is, in which order a writer's segments are read, and what it costs."""
+"""The turns of writers, the order of a writer's segments, and the cost of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.spool_reader import catalog, followed_segment
 from baseplate_events.event_publisher.spool_reader.catalog import MAX_OPEN
-from baseplate_events.event_publisher.spool_reader.turns import LOOK_PAUSE
+from baseplate_events.event_publisher.spool_reader.turns import CHECK_PAUSE
 from baseplate_events.spool.format import Encoder, Header
 from tests.support.spool_scene import Scene
 
@@ -48,7 +48,7 @@ def expected_turns(scene: Scene, chunk: int) -> list[bytes]:
     limits=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 500)), min_size=1, max_size=3),
 )
 def test_writers_take_turns(writers: list[list[int]], chunk: int, limits: list[tuple[int, int]]) -> None:
-    """In each turn a writer gives what is whole in its next bytes, whatever the limits of `read` are."""
+    """In each turn a writer yields the whole records in its next bytes, whatever the limits of `read`."""
     scene = Scene()
     with patch.object(followed_segment, "CHUNK", chunk):
         for number, sizes in enumerate(writers):
@@ -64,7 +64,7 @@ def test_writers_take_turns(writers: list[list[int]], chunk: int, limits: list[t
 
 
 def test_an_earlier_segment_that_grows_while_a_later_one_is_read_goes_first(scene: Scene) -> None:
-    """A thread appended to the earlier one, and then to the later one."""
+    """A thread may append to an earlier segment, and then to a later one."""
     writer = scene.writer()
     first = writer.put([b"1"])
     child = writer.fork()
@@ -86,7 +86,7 @@ def test_an_earlier_segment_that_grows_while_a_later_one_is_read_goes_first(scen
 
 
 def test_what_was_read_is_delivered_if_its_segment_vanishes(scene: Scene) -> None:
-    """Also if it isn't open any more, as others are read."""
+    """Events that were read are delivered, even if their segment isn't open any more."""
     writer = scene.writer()
     writer.put([b"1"])
     child = writer.fork()
@@ -104,7 +104,7 @@ def test_what_was_read_is_delivered_if_its_segment_vanishes(scene: Scene) -> Non
 
 
 def test_an_earlier_segment_that_appears_while_a_later_one_is_read_goes_first(scene: Scene) -> None:
-    """A thread that was slow to publish its segment put its next event into the one of a faster thread."""
+    """A segment may be published late, after its thread appended to a later one."""
     writer = scene.writer()
     name = writer.put([b"2"])
     scene.note()
@@ -123,7 +123,7 @@ def test_an_earlier_segment_that_appears_while_a_later_one_is_read_goes_first(sc
 
 @pytest.mark.parametrize("chunk", [100, 10_000])
 def test_what_is_loaded_is_not_read_as_well(chunk: int, scene: Scene) -> None:
-    """Also if it was read already, in whole or in part, and not yet handed out."""
+    """Events that are loaded aren't read as well, even if they were read ahead."""
     with patch.object(followed_segment, "CHUNK", chunk):
         name = scene.writer().put([b"%d" % number + b"x" * 40 for number in range(5)])
         scene.note()
@@ -134,7 +134,7 @@ def test_what_is_loaded_is_not_read_as_well(chunk: int, scene: Scene) -> None:
 
 
 def test_what_is_left_of_a_segment_that_is_closed_after_a_load_is_read(scene: Scene) -> None:
-    """What was read ahead is read again then."""
+    """Events that were read ahead are read again."""
     writer, other = scene.writer(), scene.writer()
     with patch.object(catalog, "MAX_OPEN", 1):
         first = writer.put([b"1", b"2", b"3"])
@@ -147,7 +147,7 @@ def test_what_is_left_of_a_segment_that_is_closed_after_a_load_is_read(scene: Sc
 
 
 def test_what_is_read_again_after_a_load_is_not_counted_again(scene: Scene) -> None:
-    """Reports of refusals, and torn bytes."""
+    """Reports of refusals and torn bytes aren't counted twice."""
     writer = scene.writer()
     name = writer.put([b"1"])
     writer.refusals.count("full", 3)
@@ -164,7 +164,7 @@ def test_what_is_read_again_after_a_load_is_not_counted_again(scene: Scene) -> N
 
 
 def test_a_stopped_writer_delays_only_itself(scene: Scene) -> None:
-    """Its record is handed out when it is whole; a complete record that is damaged isn't waited for."""
+    """A pending record is handed out when it is whole; a complete but damaged one isn't waited for."""
     stopped, other = scene.writer(), scene.writer()
     name = stopped.put([b"1"])
     record = scene.format_of(name).record(b"x" * 300_000)
@@ -204,7 +204,7 @@ def test_a_low_limit_of_descriptors_is_respected(monkeypatch: pytest.MonkeyPatch
 
 
 def test_few_segments_are_open(scene: Scene) -> None:
-    """However many there are; and all of them are read to their end and deleted."""
+    """However many segments there are, all are read to their end and deleted."""
     count = 3 * MAX_OPEN
     for number in range(count):
         scene.writer().put([b"%d" % number, b"x"])
@@ -224,7 +224,7 @@ def test_few_segments_are_open(scene: Scene) -> None:
 
 
 def test_idle_writers_cost_a_busy_one_nothing(scene: Scene) -> None:
-    """They aren't looked at but every `LOOK_PAUSE` seconds, and the folder isn't listed."""
+    """Idle segments are polled only every `CHECK_PAUSE` seconds, and the folder isn't listed."""
     idle = [scene.writer() for _ in range(64)]
     for writer in idle:
         writer.put([b"x"])
@@ -245,7 +245,7 @@ def test_idle_writers_cost_a_busy_one_nothing(scene: Scene) -> None:
     assert calls["names"] <= 1
     assert calls["size"] + calls["size_of"] + calls["lock"] + calls["open"] == 0
     assert calls["read"] + calls["version"] <= 2 * 1000 * 1000 / followed_segment.CHUNK + 4
-    scene.clock.sleep(LOOK_PAUSE)
+    scene.clock.sleep(CHECK_PAUSE)
     idle[3].put([b"now"])
     events = scene.read(1000, 1_000_000)
     assert b"now" in [event.payload for event in events]
@@ -253,7 +253,7 @@ def test_idle_writers_cost_a_busy_one_nothing(scene: Scene) -> None:
 
 
 def test_the_folder_is_listed_only_when_it_changes(scene: Scene) -> None:
-    """Not at each read, and not each time that the publisher waits."""
+    """The folder isn't listed at each read or wait."""
     writer = scene.writer()
     writer.put([b"1"])
     scene.deliver()
@@ -270,7 +270,7 @@ def test_the_folder_is_listed_only_when_it_changes(scene: Scene) -> None:
 
 
 def test_a_segment_that_is_open_is_locked_once_a_second(scene: Scene) -> None:
-    """However often all of it is settled in between."""
+    """A lock isn't tried each time that all of a segment is settled."""
     writer = scene.writer()
     writer.put([b"0"])
     scene.deliver()
@@ -288,7 +288,7 @@ def test_a_segment_that_is_open_is_locked_once_a_second(scene: Scene) -> None:
 
 
 def test_space_is_given_back_while_a_writer_keeps_its_segment_open(scene: Scene) -> None:
-    """Up to what is settled; the header and what isn't settled stay."""
+    """Holes are punched up to the settled end; the header and unsettled bytes stay."""
     writer = scene.writer()
     name = writer.put([b"x" * 10_000] * 100)
     scene.note()
@@ -309,7 +309,7 @@ def test_space_is_given_back_while_a_writer_keeps_its_segment_open(scene: Scene)
 
 
 def test_a_start_with_many_segments_opens_none(scene: Scene) -> None:
-    """It lists the folder; their sizes are looked up for the status."""
+    """A start with many segments only lists the folder; sizes are read for the status."""
     for _ in range(300):
         scene.writer().put([b"x"])
     scene.reader.close()
@@ -321,7 +321,7 @@ def test_a_start_with_many_segments_opens_none(scene: Scene) -> None:
 
 
 def test_what_an_earlier_run_settled_is_not_read(scene: Scene) -> None:
-    """Nor counted again: reports of refusals and torn bytes."""
+    """Reports of refusals and torn bytes aren't counted again."""
     writer = scene.writer()
     name = writer.put([b"x" * 1000] * 300)
     writer.refusals.count("full", 3)

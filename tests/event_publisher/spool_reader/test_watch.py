@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from baseplate_events.event_publisher.inotify import NO_WATCH, Inotify, InotifyEvent
 from baseplate_events.event_publisher.spool_reader.files import FolderVersion
 from baseplate_events.event_publisher.spool_reader.watch import GRACE, POLL_PAUSE, SpoolWatch
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.spool_scene import Scene
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def wakes(scene: Scene) -> bool:
-    """Return whether who waits for the reader would wake now."""
+    """Return whether a waiting publisher would wake now."""
     descriptor = scene.reader.wait_descriptor
     assert descriptor is not None
     poller = select.poll()
@@ -39,7 +39,7 @@ def wait(scene: Scene) -> None:
 
 
 def test_each_event_wakes_the_publisher(scene: Scene) -> None:
-    """Whether it is in a segment that is there, a new one, one of a new writer, or in a new folder."""
+    """An event wakes the publisher, be it in an existing or a new segment, or in a new folder."""
     writer = scene.writer()
     wait(scene)
     for number in range(20):
@@ -66,7 +66,7 @@ def test_each_event_wakes_the_publisher(scene: Scene) -> None:
 
 
 def test_a_deleted_folder_wakes_the_publisher(scene: Scene) -> None:
-    """So that it locks the next one."""
+    """The deletion of the folder wakes it, so that it locks the next one."""
     wait(scene)
     shutil.rmtree(scene.folder)
     assert wakes(scene)
@@ -78,7 +78,7 @@ def test_a_deleted_folder_wakes_the_publisher(scene: Scene) -> None:
 
 
 def test_a_folder_that_was_replaced_unnoticed_is_watched(scene: Scene) -> None:
-    """The next look watches the one that is at the path, also if a process has the other one open."""
+    """The next poll watches the folder at the path, even if a process has the old one open."""
     wait(scene)
     kept = os.open(scene.folder, os.O_RDONLY)
     (scene.folder / "reader.lock").rename(scene.folder.parent / "lock")
@@ -93,7 +93,7 @@ def test_a_folder_that_was_replaced_unnoticed_is_watched(scene: Scene) -> None:
 
 
 def test_what_is_found_in_a_new_folder_proves_nothing(scene: Scene) -> None:
-    """The folder that was watched is gone."""
+    """A replaced folder doesn't make inotify untrusted."""
     wait(scene)
     kept = os.open(scene.folder, os.O_RDONLY)
     (scene.folder / "reader.lock").rename(scene.folder.parent / "lock")
@@ -108,7 +108,7 @@ def test_what_is_found_in_a_new_folder_proves_nothing(scene: Scene) -> None:
 
 
 def test_nothing_is_watched_while_there_is_something_to_read(scene: Scene) -> None:
-    """Writers don't pay for it."""
+    """While the reader is busy nothing is watched."""
     writer = scene.writer()
     writer.put([b"1", b"2"])
     assert scene.reader.wait_time(1.0) == 0.0
@@ -128,7 +128,7 @@ def test_nothing_is_watched_while_there_is_something_to_read(scene: Scene) -> No
 
 
 def test_what_comes_before_the_watch_is_armed_is_found(scene: Scene) -> None:
-    """By the look after that."""
+    """An event between the last read and arming is found by the poll after arming."""
     writer = scene.writer()
     wait(scene)
     writer.put([b"1"])
@@ -144,7 +144,7 @@ def test_what_comes_before_the_watch_is_armed_is_found(scene: Scene) -> None:
 
 
 def test_what_came_in_the_tick_of_a_listing_is_found(scene: Scene) -> None:
-    """The time of the folder is the same then."""
+    """A change within one tick of the folder's time is found."""
     scene.files.stopped = FolderVersion("some tick", sure=False)
     assert scene.read_all() == []
     scene.writer().put([b"1"])
@@ -154,7 +154,7 @@ def test_what_came_in_the_tick_of_a_listing_is_found(scene: Scene) -> None:
 
 
 def test_what_the_publisher_writes_itself_does_not_end_the_watch(scene: Scene) -> None:
-    """Even if it doesn't read in between."""
+    """The publisher's own writes don't end the watch, even if it doesn't read in between."""
     relay, service = scene.writer(), scene.writer()
     relay.put([b"first"])
     assert scene.read_all() == [b"first"]
@@ -206,27 +206,27 @@ class Watch:
     """A watch on a silent instance of inotify."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.inotify = SilentInotify()
         self.watch = SpoolWatch("/spool", self.clock, lambda: self.inotify)
 
     def wait(self) -> None:
         self.watch.arm()
-        self.watch.note(found=False)
+        self.watch.record_poll(found=False)
 
 
 def test_inotify_that_is_silent_is_not_trusted() -> None:
-    """If a look finds what it didn't announce, and it doesn't do so within a second."""
+    """It isn't trusted after a poll finds an event that isn't announced within a second."""
     one = Watch()
     one.wait()
     assert one.watch.pause(1.0) == POLL_PAUSE
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     assert one.watch.problem is None
     one.clock.sleep(GRACE / 2)
-    one.watch.note(found=False)
+    one.watch.record_poll(found=False)
     assert one.watch.problem is None
     one.clock.sleep(GRACE / 2)
-    one.watch.note(found=False)
+    one.watch.record_poll(found=False)
     assert "doesn't announce" in str(one.watch.problem)
     assert one.watch.pause(1.0) == 1.0
     assert one.watch.pause(100.0) == POLL_PAUSE
@@ -237,26 +237,26 @@ def test_what_is_announced_late_is_announced() -> None:
     """A writer may be interrupted before the kernel announces what it wrote."""
     one = Watch()
     one.wait()
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     one.inotify.announce()
     one.clock.sleep(10)
-    one.watch.note(found=False)
+    one.watch.record_poll(found=False)
     assert one.watch.problem is None
 
 
-def test_what_is_found_by_the_look_after_arming_proves_nothing() -> None:
-    """It was there before."""
+def test_what_is_found_by_the_poll_after_arming_proves_nothing() -> None:
+    """An event that was there before arming proves nothing."""
     one = Watch()
     one.watch.arm()
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     one.clock.sleep(10)
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     assert one.watch.problem is None
 
 
 @given(steps=st.lists(st.sampled_from(["arm", "look", "find", "sleep"]), max_size=30))
 def test_inotify_that_announces_everything_is_trusted(steps: list[str]) -> None:
-    """Whatever the order is of what happens."""
+    """It is trusted, whatever the order of events."""
     one = Watch()
     for step in steps:
         if step == "arm":
@@ -266,20 +266,20 @@ def test_inotify_that_announces_everything_is_trusted(steps: list[str]) -> None:
         elif step == "find":
             if one.inotify.watches:
                 one.inotify.announce()
-            one.watch.note(found=True)
+            one.watch.record_poll(found=True)
         else:
-            one.watch.note(found=False)
+            one.watch.record_poll(found=False)
         assert one.watch.problem is None
 
 
 def test_lost_events_count_as_an_announcement() -> None:
-    """The kernel says that there were too many."""
+    """A queue overflow counts as an announcement."""
     one = Watch()
     one.wait()
     one.inotify.events.append(InotifyEvent(NO_WATCH, 0x4000))
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     one.clock.sleep(10)
-    one.watch.note(found=True)
+    one.watch.record_poll(found=True)
     assert one.watch.problem is None
 
 
@@ -290,9 +290,9 @@ def no_instance() -> SilentInotify:
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC])
 def test_without_inotify_the_spool_is_polled(number: int) -> None:
-    """The status says why."""
+    """Without inotify the spool is polled, and the status says why."""
     if number == errno.EMFILE:
-        watch = SpoolWatch("/spool", Clock(), no_instance)
+        watch = SpoolWatch("/spool", FakeClock(), no_instance)
         assert watch.descriptor is None
     else:
         one = Watch()
@@ -301,18 +301,18 @@ def test_without_inotify_the_spool_is_polled(number: int) -> None:
         watch.arm()
     assert os.strerror(number) in str(watch.problem)
     assert watch.pause(0.5) == 0.5
-    watch.note(found=True)
+    watch.record_poll(found=True)
     assert not watch.arm()
     watch.close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
 def test_a_folder_that_is_gone_or_closed_is_watched_later(number: int) -> None:
-    """It is recreated by the look that follows; or someone corrects its mode."""
+    """A folder that can't be watched is recreated by the next poll, or its mode is corrected."""
     one = Watch()
     one.inotify.error = number
     assert one.watch.arm()
-    one.watch.note(found=False)
+    one.watch.record_poll(found=False)
     assert one.watch.problem is None
     one.inotify.error = 0
     assert one.watch.arm()
@@ -320,25 +320,25 @@ def test_a_folder_that_is_gone_or_closed_is_watched_later(number: int) -> None:
 
 
 def test_events_with_names_are_read(tmp_path: Path) -> None:
-    """Those of a folder have the name of the file."""
-    clock = Clock()
+    """Events with names are parsed."""
+    clock = FakeClock()
     make: Callable[[], SpoolWatch] = lambda: SpoolWatch(str(tmp_path), clock)  # noqa: E731
     with contextlib.closing(make()) as watch:
         for name in ("a", "b" * 200):
             (tmp_path / name).touch()
             watch.arm()
-            watch.note(found=False)
+            watch.record_poll(found=False)
             (tmp_path / name).write_bytes(b"x")
             poller = select.poll()
             poller.register(watch.descriptor or 0, select.POLLIN)
             assert poller.poll(0)
-            watch.note(found=True)
+            watch.record_poll(found=True)
             assert not poller.poll(0)
         assert watch.problem is None
 
 
 def test_a_reader_polls_what_is_not_announced() -> None:
-    """As soon as that is known, it looks as often as an event may wait, and lists the folder each time."""
+    """Without inotify it polls as often as an event may wait, and lists the folder each time."""
     scene = Scene()
     scene.reader._watch = scene.reader._turns._watch = SpoolWatch(  # pyright: ignore[reportPrivateUsage]
         str(scene.folder), scene.clock, SilentInotify

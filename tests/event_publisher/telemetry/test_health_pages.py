@@ -45,7 +45,7 @@ class _Peer:
         self._response = response
 
     def makefile(self, mode: str) -> io.BytesIO:
-        """Give the answer to be read."""
+        """Return the answer to be read."""
         assert mode == "rb"
         return io.BytesIO(self._response)
 
@@ -58,7 +58,7 @@ def read(response: bytes, method: str = "GET") -> tuple[http.client.HTTPResponse
 
 
 def ask(path: str, snapshot: Snapshot = _SNAPSHOT, now: float = 1.0) -> tuple[int, str]:
-    """Give status and text of a page."""
+    """Return status and text of a page."""
     response, text = read(answer(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), snapshot, now))
     return response.status, text
 
@@ -112,7 +112,7 @@ def test_head_is_get_without_the_text(path: str) -> None:
     ],
 )
 def test_requests_by_example(request_line: str, fields: str, status: int) -> None:
-    """What is asked for is given to GET and HEAD without a body, and everything else has its status."""
+    """GET and HEAD without a body get the page, and everything else its error status."""
     response, _ = read(answer(f"{request_line}\r\n{fields}\r\n".encode(), _SNAPSHOT, 1.0))
     assert status == response.status
     assert (response.getheader("Allow") == "GET, HEAD") == (status == 405)
@@ -120,7 +120,7 @@ def test_requests_by_example(request_line: str, fields: str, status: int) -> Non
 
 @given(snapshots(), st.floats(0, 2 * STUCK_AFTER))
 def test_health_is_life_and_readiness_is_delivery(snapshot: Snapshot, later: float) -> None:
-    """`/healthz` fails only when the publisher is stuck; `/readyz` whenever it doesn't deliver, with why."""
+    """`/healthz` fails only when the publisher is stuck; `/readyz` if it doesn't deliver, with why."""
     now = snapshot.made_at + later
     unready = snapshot.unready(now)
     assert (200 if snapshot.alive(now) else 503) == ask("/healthz", snapshot, now)[0]

@@ -71,7 +71,7 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def ask(server: HealthServer, path: str = "/readyz") -> bytes:
-    """Give the whole answer to a request."""
+    """Return the whole answer to a request."""
     with connect(server) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return read_all(client)
@@ -118,7 +118,7 @@ def test_pages_over_every_address(bound: str, asked: list[str]) -> None:
 
 
 def test_a_publisher_in_a_network_is_scraped_by_its_address_alone() -> None:
-    """Where others than this host get through, a name that isn't listed is still answered with 421."""
+    """If others than this host get through, a name that isn't listed is still answered with 421."""
     with serving(InternetEndpoint("0.0.0.0", 0)) as server:
         assert isinstance(server.endpoint, InternetEndpoint)
         for host, status in {
@@ -186,7 +186,7 @@ def test_a_connection_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask(server).endswith(b"ready\n")
 
 
-def test_silent_clients_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_clients_keep_no_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """With more connections than there may be, the oldest are closed, and a request is answered at once."""
     monkeypatch.setattr(health_server, "DEADLINE", 4 * PATIENCE)
     with serving() as server, contextlib.ExitStack() as clients:
@@ -200,7 +200,7 @@ def test_silent_clients_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_page_that_fails_is_not_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After a bug in a page the server goes on, and tells the type of the error, not its text."""
+    """After a bug in a page the server goes on, and logs the type of the error, not its text."""
     monkeypatch.setattr(health_server, "_ACCEPT_PAUSE", 0.01)
     seen: list[Snapshot] = []
 
@@ -262,7 +262,7 @@ def test_a_unix_socket_is_its_owners(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
-    """The file of a server that died is replaced; one that somebody listens on isn't."""
+    """The socket file of a dead server is replaced; that of a listening one isn't."""
     path = tmp_path / "health.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
@@ -291,7 +291,7 @@ def test_the_socket_of_another_stays(tmp_path: Path) -> None:
         assert ask(other).endswith(b"ready\n")
 
 
-def test_a_place_to_listen_that_cannot_be_is_told_with_a_remedy(tmp_path: Path) -> None:
+def test_a_place_to_listen_that_cannot_be_is_reported_with_a_remedy(tmp_path: Path) -> None:
     """A missing folder, a port that is taken and an address that isn't there each have their advice."""
     missing = UnixEndpoint(str(tmp_path / "nowhere" / "health.sock"))
     with pytest.raises(HealthError, match="make the folder") as caught:
@@ -306,7 +306,7 @@ def test_a_place_to_listen_that_cannot_be_is_told_with_a_remedy(tmp_path: Path) 
 
 
 def test_closing_ends_connections_and_the_thread() -> None:
-    """After `close` no thread is left, open connections have ended, and nobody listens."""
+    """After `close` no thread is left, open connections have ended, and nothing listens."""
     before = {*threading.enumerate()}
     with serving() as server:
         client = connect(server)

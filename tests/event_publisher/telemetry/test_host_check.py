@@ -33,7 +33,7 @@ _LISTED = frozenset({"node1.example.com"})
 
 
 def status_of(request: str) -> int:
-    """Give the status that a request is answered with, where `node1.example.com` is listed."""
+    """Return the status of the answer to a request, where `node1.example.com` is listed."""
     response = answer(f"{request}\r\n\r\n".encode("latin-1"), _SNAPSHOT, 1.0, hosts=_LISTED)
     return int(response.split()[1])
 
@@ -60,7 +60,7 @@ def status_of(request: str) -> int:
     ],
 )
 def test_addresses_localhost_and_listed_names_are_answered(host: str) -> None:
-    """What no page can have for its name is a good host, however it is written."""
+    """A host that no page can have as its name is allowed, however it is written."""
     assert status_of(f"GET /readyz HTTP/1.1\r\nHost:{host}") == 200
     assert status_of(f"GET /metrics HTTP/1.1\r\nAccept: */*\r\nhOST: {host}\r\nA: b") == 200
 
@@ -95,7 +95,7 @@ def test_addresses_localhost_and_listed_names_are_answered(host: str) -> None:
     ],
 )
 def test_other_names_are_not_answered(host: str) -> None:
-    """Any other name may be that of a page that had it stand for this host, so nothing is told."""
+    """Any other name may belong to a page that rebinds it to this host, so the request is refused."""
     for page in ("/readyz", "/metrics", "/healthz", "/"):
         assert status_of(f"GET {page} HTTP/1.1\r\nHost: {host}") == 421
     assert status_of(f"HEAD /readyz HTTP/1.0\r\nhost : {host}") == 421
@@ -156,7 +156,7 @@ def test_any_fields_name_a_host_or_none(target: str, fields: bytes) -> None:
 
 
 def ask(endpoint: InternetEndpoint, host: str) -> int:
-    """Ask a server by a name, as a browser does whose name server was bent."""
+    """Query a server by a name, like a browser after DNS rebinding."""
     connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("GET", "/metrics", headers={"Host": host})
@@ -188,7 +188,7 @@ def test_a_page_cannot_read_a_publisher(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_answers_to_any_name(tmp_path: Path) -> None:
-    """No browser gets at a Unix socket, so a proxy before it may pass any name on."""
+    """No browser can use a Unix socket, so a proxy in front of it may pass any name."""
     path = str(tmp_path / "socket")
     server = HealthServer(UnixEndpoint(path), lambda: _SNAPSHOT)
     server.start()

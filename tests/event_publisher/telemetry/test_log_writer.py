@@ -1,4 +1,4 @@
-"""Lines of the log on their way to stderr: no one waits for a reader, and lost lines are counted."""
+"""Writing log lines to stderr: nothing waits for a reader, and lost lines are counted."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PATIENCE = 30.0
 
 
 def notice(missing: int) -> str:
-    """Say how many lines are missing."""
+    """Return how many lines are missing."""
     return f"missing {missing}"
 
 
 @contextlib.contextmanager
 def small_pipe() -> Generator[tuple[int, TextIO]]:
-    """Give a pipe that has room for a page: its end to read from, and a stream onto the other one."""
+    """Yield a pipe with room for a page: its read end, and a stream for the write end."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PAGE)
     with contextlib.closing(os.fdopen(writer, "w")) as stream:
@@ -75,7 +75,7 @@ def fill(stream: TextIO) -> None:
 @example([CAPACITY // 2] * 30)
 @example([CAPACITY - 1, None, CAPACITY])
 def test_every_line_is_written_or_counted(sizes: list[int | None]) -> None:
-    """Whatever the reader does, each line is there in its order or counted where it is missing."""
+    """Whatever the reader does, each line arrives in order or is counted as missing."""
     with small_pipe() as (reader, stream):
         writer = LineWriter(stream, notice, capacity=CAPACITY)
         lines: list[str] = []
@@ -96,7 +96,7 @@ def test_every_line_is_written_or_counted(sizes: list[int | None]) -> None:
 
 
 def test_no_line_waits_for_a_reader_and_the_newest_are_kept() -> None:
-    """A pipe that no one reads stops no one; a late reader finds the last lines and how many are missing."""
+    """An unread pipe blocks nothing; a late reader gets the last lines and the number of missing ones."""
     with small_pipe() as (reader, stream):
         fill(stream)
         writer = LineWriter(stream, notice, capacity=CAPACITY)
@@ -132,7 +132,7 @@ def test_lines_that_are_dropped_during_the_last_write_are_reported() -> None:
 
 
 def test_a_line_longer_than_a_pipe_is_whole() -> None:
-    """A line that no write takes at once arrives in one piece, and one that has no room at all is counted."""
+    """A line that needs several writes arrives whole, and one without room is counted."""
     with small_pipe() as (reader, stream):
         writer = LineWriter(stream, notice, capacity=5 * PAGE)
         writer.put("x" * 4 * PAGE)
@@ -155,7 +155,7 @@ def test_a_pipe_that_others_made_nonblocking_loses_nothing() -> None:
 
 
 def broken_pipe() -> int:
-    """Give a pipe without a reader."""
+    """Return a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
@@ -206,7 +206,7 @@ def test_at_the_end_the_number_is_written_without_another_line(tmp_path: Path) -
 
 
 def test_a_torn_line_does_not_spoil_the_next(tmp_path: Path) -> None:
-    """After a write that a full disk ended half-way, the next line begins a line of its own."""
+    """After a partial write to a full disk, the next line starts on a new line."""
     log_file = tmp_path / "log"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with log_file.open("w") as stream:

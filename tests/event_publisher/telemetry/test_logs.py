@@ -32,7 +32,7 @@ from baseplate_events.event_publisher.telemetry.logs import (
     configure_logging,
     log_lines_dropped,
 )
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.machines import check_machine
 from tests.support.strategies import hostile_texts, wall_times
 
@@ -49,10 +49,10 @@ _CANT_SEND = "can't send a message of %d bytes: %s; %s"
 
 
 class Log:
-    """A logger of its own whose lines are limited, and what was written."""
+    """A logger whose lines are limited, and its output."""
 
     def __init__(self, formatter: logging.Formatter | None = None) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.text = io.StringIO()
         handler = logging.StreamHandler(self.text)
         handler.setFormatter(formatter or TextFormatter())
@@ -89,7 +89,7 @@ class RepeatMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.repeats = RepeatFilter(self.write, clock=self.clock, interval=_INTERVAL)
         self.given: dict[str, list[int]] = {"a": [], "b": []}
         self.written: list[tuple[float, str, int, int]] = []
@@ -143,24 +143,24 @@ class RepeatMachine(RuleBasedStateMachine):
 
 
 def test_one_record_is_written_and_the_others_are_counted() -> None:
-    """The first of a kind is written, then one in an interval at most, and in the end all are counted."""
+    """The first of similar records is written, then at most one per interval, and all are counted."""
     check_machine(RepeatMachine)
 
 
 def test_quiet_kinds_are_forgotten() -> None:
-    """Kinds of which nothing came lately take no memory."""
+    """Kinds without recent records take no memory."""
     log = Log()
     for number in range(MAX_KINDS):
         log.logger.warning("it says %s", f"{number} reasons")
     assert MAX_KINDS == log.repeats.kinds
     log.clock.now += _INTERVAL
-    log.logger.info("read the configuration again")
+    log.logger.info("reloaded the configuration")
     assert log.repeats.kinds == 0
     assert len(log.lines) == MAX_KINDS + 1
 
 
 def test_a_kind_stays_limited_when_there_are_too_many() -> None:
-    """Kinds beyond the bound don't let a record of a kept one through."""
+    """Kinds beyond the bound don't release a record that is held back."""
     log = Log()
     for number in [*range(MAX_KINDS), *range(MAX_KINDS)]:
         log.logger.warning("it says %s", f"{number} reasons")
@@ -206,8 +206,8 @@ def test_a_message_may_be_any_object(message: object) -> None:
         (_CANT_DELIVER, (7, "connection refused", 0.7), (9, "connection refused", 13.1)),
         (
             _REFUSES,
-            (Count(64, "event"), "400 Bad Request", "looking for the offender"),
-            (Count(1, "event"), "400 Bad Request", "looking for the offender"),
+            (Count(64, "event"), "400 Bad Request", "splitting the batch to find the offending event"),
+            (Count(1, "event"), "400 Bad Request", "splitting the batch to find the offending event"),
         ),
         (_CANT_SEND, (5, "not JSON", "dropped"), (8, "not JSON", "dropped")),
     ],
@@ -232,21 +232,21 @@ def test_another_reason_is_written_at_once() -> None:
     log.logger.warning(_CANT_DELIVER, 7, "connection refused", 0.5)
     log.logger.warning(_CANT_DELIVER, 7, "401 Unauthorized", 0.5)
     log.logger.error(_CANT_DELIVER, 7, "connection refused", 0.5)
-    log.logger.warning("the disk takes events again")
+    log.logger.warning("the disk accepts events again")
     assert len(log.lines) == 4
 
 
 def test_what_is_held_back_is_written_with_the_next_line() -> None:
-    """When the interval is over, the next line of whatever kind and level brings what was held back."""
+    """After the interval, the next line of any kind and level brings the ones held back."""
     log = Log()
     for size in (1, 2, 3):
         log.logger.error(_CANT_SEND, size, "not JSON", "dropped")
     log.clock.now += _INTERVAL
-    log.logger.info("read the configuration again")
+    log.logger.info("reloaded the configuration")
     assert [
         _CANT_SEND % (1, "not JSON", "dropped"),
         _CANT_SEND % (3, "not JSON", "dropped") + " (and 1 more like it)",
-        "read the configuration again",
+        "reloaded the configuration",
     ] == log.lines
 
 
@@ -326,14 +326,14 @@ def test_what_was_asked_for_is_not_limited() -> None:
     log = Log()
     for _ in range(5):
         log.logger.debug("delivered %d events", 1)
-        log.logger.info("read the configuration again")
+        log.logger.info("reloaded the configuration")
     assert len(log.lines) == 10
 
 
 @given(st.lists(st.tuples(st.sampled_from([_CANT_DELIVER, _REFUSES]), st.integers(0, 200)), max_size=50))
 @example([(_CANT_DELIVER, number) for number in [*range(100), *range(100)]])
 def test_no_words_take_unbounded_memory(failures: list[tuple[str, int]]) -> None:
-    """However many reasons the network thinks up, few kinds are kept, and every line is counted."""
+    """However many reasons come from the network, few kinds are kept, and every line is counted."""
     log = Log()
     for template, number in failures:
         words = (
@@ -352,7 +352,7 @@ def test_no_words_take_unbounded_memory(failures: list[tuple[str, int]]) -> None
 
 @given(hostile_texts, hostile_texts, wall_times)
 def test_json_is_one_object_a_line(name: str, text: str, created: float) -> None:
-    """Whatever a record holds, it is one line of ASCII that `json` reads back, with its time in UTC."""
+    """Whatever a record contains, it is one line of ASCII that `json` reads back, with its time in UTC."""
     record = logging.LogRecord(name, logging.ERROR, "", 1, "it says %s", (text,), None)
     record.created = created
     line = JsonFormatter().format(record)
@@ -372,7 +372,7 @@ def test_json_is_one_object_a_line(name: str, text: str, created: float) -> None
 @example("x" * 60_000)
 @example("\x1b" * 60_000)
 def test_text_is_one_line(text: str) -> None:
-    """Whatever a record holds, it is one short line that a terminal shows as it is, and the record stays."""
+    """Whatever a record contains, it is one short printable line, and the record is unchanged."""
     record = logging.LogRecord("publisher", logging.ERROR, "", 1, "it says %s.", (text,), None)
     before = dict(vars(record))
     line = TextFormatter().format(record)
@@ -390,7 +390,7 @@ def test_an_error_of_several_lines_is_one_line_of_text() -> None:
 
 
 def failure() -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """Give an exception as logging takes it."""
+    """Return an exception as logging takes it."""
     with pytest.raises(ValueError, match="private") as caught:
         int("private")
     return caught.type, caught.value, caught.tb
@@ -449,7 +449,7 @@ def test_everything_is_configured(
 
 
 class Unprintable:
-    """What fails when it is written, and can't be a key."""
+    """An argument that can't be formatted or hashed."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -459,7 +459,7 @@ class Unprintable:
 
 @pytest.mark.parametrize("arguments", [(1, 2, 3), ("text",), (Unprintable(),)])
 def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...]) -> None:
-    """Nothing is raised into the work, and nothing of the record is written, but that a line is missing."""
+    """A record that can't be formatted raises nothing, and only counts as a missing line."""
     with tempfile.TemporaryFile("w+") as stderr:
         handler = StderrHandler(stderr, TextFormatter())
         record = logging.LogRecord("publisher", logging.ERROR, "", 1, "%d events", arguments, None)
@@ -467,7 +467,7 @@ def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...
         assert handler.dropped == 1
         handler.flush()
         stderr.seek(0)
-        assert stderr.read().endswith("dropped 1 lines of the log: stderr could not be written to\n")
+        assert stderr.read().endswith("1 log lines dropped: stderr could not be written\n")
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
@@ -483,7 +483,7 @@ def test_dropped_lines_are_reported_in_the_format_of_the_log(formatter: logging.
         stderr.seek(0)
         notice, line = stderr.read().splitlines()
     assert "read again" in line
-    assert "dropped 1 lines of the log" in notice
+    assert "1 log lines dropped" in notice
     assert notice.startswith("{") == line.startswith("{")
 
 

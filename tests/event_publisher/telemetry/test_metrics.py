@@ -1,4 +1,4 @@
-"""What a snapshot says in metrics, read by Prometheus' own parser."""
+"""The metrics of a snapshot, read by Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(snapshot: Snapshot, now: float) -> list[Metric]:
 
 
 def values(families: list[Metric]) -> dict[str, float]:
-    """Give the numbers of metrics that have one, by their names without what all have in common."""
+    """Return the numbers of metrics that have one, by their names without what all have in common."""
     return {
         sample.name.removeprefix("event_publisher_"): sample.value
         for family in families
@@ -42,7 +42,7 @@ def values(families: list[Metric]) -> dict[str, float]:
 
 
 def by_label(families: list[Metric], name: str, label: str) -> dict[str, float]:
-    """Give the numbers of one metric by a label."""
+    """Return the numbers of one metric by a label."""
     return {
         sample.labels[label]: sample.value
         for family in families
@@ -57,18 +57,18 @@ def test_metrics_show_balanced_books(snapshot: Snapshot, later: float) -> None:
     families = read(snapshot, snapshot.made_at + later)
     found = values(families)
     dropped = by_label(families, "events_dropped_total", "reason")
-    books = snapshot.accounting
-    assert {reason.value: count for reason, count in books.dropped.items()} == dropped
+    accounting = snapshot.accounting
+    assert {reason.value: count for reason, count in accounting.dropped.items()} == dropped
     ended = ("delivered_total", "dead_lettered_total", "returned_total", "spooled", "in_hand")
-    assert books.received == sum(found[f"events_{fate}"] for fate in ended) + sum(dropped.values())
-    assert books.received == found["events_received_total"]
-    assert books.recovered == found["events_recovered_total"]
+    assert accounting.received == sum(found[f"events_{fate}"] for fate in ended) + sum(dropped.values())
+    assert accounting.received == found["events_received_total"]
+    assert accounting.recovered == found["events_recovered_total"]
     assert snapshot.attempts.seconds.count == found["attempt_seconds_count"]
 
 
 @given(snapshots(), _later)
-def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
-    """Ages go on growing while no new snapshot comes; what isn't known isn't told."""
+def test_metrics_show_ages_and_levels(snapshot: Snapshot, later: float) -> None:
+    """Ages keep growing without a new snapshot; unknown values are absent."""
     now = snapshot.made_at + later
     families = read(snapshot, now)
     found = values(families)
@@ -93,7 +93,7 @@ def test_metrics_tell_ages_and_levels(snapshot: Snapshot, later: float) -> None:
 
 
 @given(snapshots(), _later)
-def test_metrics_tell_how_full_the_queue_is(snapshot: Snapshot, later: float) -> None:
+def test_metrics_show_how_full_the_queue_is(snapshot: Snapshot, later: float) -> None:
     """The POSIX queue has its numbers if there is one, and each transport whether it can be used."""
     families = read(snapshot, snapshot.made_at + later)
     found = values(families)
@@ -111,7 +111,7 @@ def test_metrics_tell_how_full_the_queue_is(snapshot: Snapshot, later: float) ->
 
 
 @given(snapshots(), _later)
-def test_metrics_tell_what_is_in_the_spool(snapshot: Snapshot, later: float) -> None:
+def test_metrics_show_what_is_in_the_spool(snapshot: Snapshot, later: float) -> None:
     """Every number of the level is there, except those that aren't known; without a spool there are none."""
     now = snapshot.made_at + later
     families = read(snapshot, now)

@@ -79,7 +79,7 @@ def test_prometheus_reads_the_same(written: list[Metric]) -> None:
     st.floats(0, 10**6),
 )
 def test_a_histogram_is_cumulative(bounds: tuple[float, ...], data: st.DataObject, total: float) -> None:
-    """Each bucket has all values up to its bound, the last one all of them; sum and count are told."""
+    """Each bucket has all values up to its bound, the last one all of them; sum and count are reported."""
     sizes = st.lists(st.integers(0, 10**6), min_size=len(bounds) + 1, max_size=len(bounds) + 1)
     counts = tuple(data.draw(sizes))
     labels = (("queue", "v2"),)

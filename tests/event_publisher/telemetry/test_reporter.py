@@ -1,4 +1,4 @@
-"""What the publisher reports of itself, beside what `look` sees."""
+"""The publisher's reports to statsd."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def receive_report(statsd: socket.socket) -> dict[str, str]:
 
 def test_what_statsd_receives_is_fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt is two datagrams, a timer and a counter. A report is one: gauges, then counters."""
-    books = Accounting(received=9, delivered=7, in_hand=2)
+    accounting = Accounting(received=9, delivered=7, in_hand=2)
     snapshot = Snapshot(
-        "main", "1.0", 0.0, 102.25, books, 3, 10, queue_highest=8, queue_full=2, oldest_at=99.9995
+        "main", "1.0", 0.0, 102.25, accounting, 3, 10, queue_highest=8, queue_full=2, oldest_at=99.9995
     )
     monkeypatch.setattr(reporter, "log_lines_dropped", lambda: 0)
     with reporting(tmp_path, lambda _: snapshot, "app") as (telemetry, statsd):
@@ -113,7 +113,7 @@ def test_what_statsd_receives_is_fixed(tmp_path: Path, monkeypatch: pytest.Monke
 def test_no_report_holds_a_malformed_line(
     namespace: str, refused: dict[str, int], snapshot: Snapshot, outcome: Outcome, seconds: float
 ) -> None:
-    """Whatever the configuration and services hold, lines are of the grammar, and no name is there twice."""
+    """Whatever the configuration and services contain, lines are valid, and no name occurs twice."""
     findings = OwnFindings()
     findings.count_refusals(json.dumps(refused).encode())
     if snapshot.spool is not None:
@@ -143,7 +143,7 @@ def test_a_namespace_that_would_break_lines_is_a_mistake(character: str, tmp_pat
 
 
 def test_dropped_log_lines_go_to_statsd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines that stderr didn't take are a counter, whatever `look` knows of them."""
+    """Lines that stderr didn't accept are a counter."""
     root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
     monkeypatch.setattr(logging, "root", root)
     monkeypatch.setattr(sys, "stderr", None)
@@ -221,7 +221,7 @@ def test_levels_of_queue_and_spool_go_to_statsd(tmp_path: Path) -> None:
 
 
 def test_without_queue_or_spool_nothing_of_them_goes_to_statsd(tmp_path: Path) -> None:
-    """A gauge of 0 would say that there is an empty one."""
+    """Without a queue there is no gauge: 0 would mean an empty one."""
     make = partial(
         Snapshot, "main", "1.0", 0.0, accounting=Accounting(), queue_depth=None, queue_capacity=None
     )

@@ -19,9 +19,9 @@ from baseplate_events.event_publisher.telemetry.snapshot import (
     BOUNDS,
     PEAK_TIME,
     STUCK_AFTER,
+    AttemptResult,
     Attempts,
     Peak,
-    Result,
     Snapshot,
     SpoolLevel,
     describe_failure,
@@ -36,7 +36,7 @@ def test_every_attempt_is_counted_once(attempts: list[tuple[Outcome, float, floa
     for outcome, seconds, now in attempts:
         counter.record(outcome, seconds, now)
     counts = counter.counts()
-    assert set(Result) == set(counts.results)
+    assert set(AttemptResult) == set(counts.results)
     assert len(attempts) == sum(counts.results.values()) == counts.seconds.count
     assert counts.seconds.total == pytest.approx(sum(seconds for _, seconds, _ in attempts))
     for bound_index, bound in enumerate(BOUNDS):
@@ -51,20 +51,20 @@ def test_results_are_the_kinds_of_outcomes(ended: list[Outcome]) -> None:
     for outcome in ended:
         counter.record(outcome, 0.1, 0.0)
     kinds = {
-        Result.ACCEPTED: Accepted,
-        Result.TOO_LARGE: TooLarge,
-        Result.REFUSED: Refused,
-        Result.RETRYABLE: Retryable,
-        Result.MISCONFIGURED: Misconfigured,
+        AttemptResult.ACCEPTED: Accepted,
+        AttemptResult.TOO_LARGE: TooLarge,
+        AttemptResult.REFUSED: Refused,
+        AttemptResult.RETRYABLE: Retryable,
+        AttemptResult.MISCONFIGURED: Misconfigured,
     }
     answered = [outcome for outcome in ended if getattr(outcome, "from_collector", True)]
     expected = {result: sum(type(one) is kind for one in answered) for result, kind in kinds.items()}
-    assert {**expected, Result.UNANSWERED: len(ended) - len(answered)} == counter.counts().results
+    assert {**expected, AttemptResult.UNANSWERED: len(ended) - len(answered)} == counter.counts().results
 
 
 @given(st.lists(outcomes, min_size=1))
 def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
-    """Trouble is what the last attempt ran into, since the first of the failures in a row."""
+    """The error is that of the last attempt, since the first of the consecutive failures."""
     counter = Attempts()
     for now, outcome in enumerate(ended):
         counter.record(outcome, 0.1, float(now))
@@ -83,7 +83,7 @@ def test_trouble_is_that_of_the_last_attempt(ended: list[Outcome]) -> None:
 
 @given(st.lists(outcomes, min_size=1))
 def test_a_refusal_is_no_trouble_once_nothing_is_left(ended: list[Outcome]) -> None:
-    """A refusal that was the last attempt ends with its event; every other failure stays one."""
+    """A refusal in the last attempt ends with its event; every other failure stays."""
     counter = Attempts()
     for now, outcome in enumerate(ended):
         counter.record(outcome, 0.1, float(now))
@@ -98,7 +98,7 @@ def test_a_refusal_is_no_trouble_once_nothing_is_left(ended: list[Outcome]) -> N
 
 @given(st.lists(st.tuples(outcomes, durations), min_size=1))
 def test_counts_that_were_given_never_change(attempts: list[tuple[Outcome, float]]) -> None:
-    """What was given stays as it was, whatever is counted later."""
+    """Counts that were returned don't change later."""
     counter = Attempts()
     before = counter.counts()
     for outcome, seconds in attempts:
@@ -132,7 +132,7 @@ def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, late
 
 @given(snapshots())
 def test_a_status_line_says_what_is_held(snapshot: Snapshot) -> None:
-    """The line tells the reason where nothing is delivered, and what is held in any case."""
+    """The line has the reason if nothing is delivered, and always the number of waiting events."""
     line = snapshot.in_words(snapshot.made_at)
     unready = snapshot.unready(snapshot.made_at)
     assert line.startswith("delivering (" if unready is None else f"not delivering: {unready} (")
@@ -150,7 +150,7 @@ def test_a_new_publisher_is_ready() -> None:
 
 
 def test_a_spool_that_is_full_and_being_emptied_is_no_reason_to_be_unready() -> None:
-    """It is one once no batch was accepted for a while, though no attempt has failed."""
+    """A full spool makes it unready once no batch was accepted for a while."""
     attempts = Attempts()
     spool = SpoolLevel(10, 10, paused="the spool is full")
     snapshot = Snapshot("v2", "1.0", 0.0, 100.0, Accounting(), 0, 10, spool=spool)
@@ -164,12 +164,12 @@ def test_a_spool_that_is_full_and_being_emptied_is_no_reason_to_be_unready() -> 
 
 @given(st.lists(st.tuples(st.integers(0, int(PEAK_TIME)), st.integers(0, 9)), min_size=1))
 def test_a_peak_is_the_highest_of_one_to_two_minutes(looks: list[tuple[float, int]]) -> None:
-    """It is seen by those who look once a minute, and is forgotten after two."""
+    """A peak is seen by readers that poll once a minute, and is forgotten after two."""
     peak, now = Peak(), 0.0
     noted: list[tuple[float, int]] = []
     for pause, number in looks:
         now += pause
         noted.append((now, number))
-        shown = peak.note(number, now)
+        shown = peak.record(number, now)
         assert max(number for at, number in noted if at > now - PEAK_TIME) <= shown
         assert shown in {number for at, number in noted if at > now - 2 * PEAK_TIME}

@@ -25,7 +25,7 @@ from baseplate_events.event_publisher.telemetry.statsd import (
     StatsdClient,
 )
 from baseplate_events.event_publisher.telemetry.statsd_lines import MAX_DATAGRAM_SIZE
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -48,7 +48,7 @@ class Server:
         return self.socket.recv(65_536)
 
     def pending(self) -> list[bytes]:
-        """Take the datagrams that are there; on one host they are there once `sendto` returned."""
+        """Receive the datagrams that have arrived; on one host they have once `sendto` returned."""
         found: list[bytes] = []
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
@@ -136,7 +136,7 @@ def test_what_is_no_finite_number_spoils_nothing(number: float) -> None:
 
 
 def test_without_an_endpoint_nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client without an endpoint takes everything, drops nothing and makes no socket."""
+    """A client without an endpoint accepts everything, drops nothing and opens no socket."""
 
     def forbidden(*_: object) -> NoReturn:
         raise AssertionError
@@ -171,7 +171,7 @@ def test_with_an_endpoint_lines_are_sent_and_not_logged(caplog: pytest.LogCaptur
 
 
 def test_a_closed_client_sends_again() -> None:
-    """A line after the end opens another socket."""
+    """A line after `close` opens another socket."""
     with unix_server() as server, contextlib.closing(StatsdClient("", server.endpoint)) as client:
         for number in range(3):
             client.send(gauges={"a": number})
@@ -212,7 +212,7 @@ def count(client: StatsdClient, name: str) -> None:
 
 def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pytest.LogCaptureFixture) -> None:
     """A missing path, a dead peer and a full buffer drop lines without a wait; a new server is found."""
-    clock = Clock()
+    clock = FakeClock()
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory) / "statsd")
         client = StatsdClient("", UnixEndpoint(path), clock=clock)
@@ -239,13 +239,13 @@ def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pyte
             count(client, "again")
             assert Server(sock, UnixEndpoint(path)).pending() == [b"again:1|c"]
         assert caplog.messages == [
-            f"metrics don't reach {path} ([Errno 2] No such file or directory); 1 lines dropped so far"
+            f"metrics not sent to {path} ([Errno 2] No such file or directory); 1 lines dropped so far"
         ]
         clock.now += LOG_INTERVAL
         client.send(gauges={"gone": 1, "with it": 2})
         count(client, "x" * 300_000)
         assert caplog.messages[1:] == [
-            f"metrics don't reach {path} ([Errno 111] Connection refused); 5 lines dropped so far"
+            f"metrics not sent to {path} ([Errno 111] Connection refused); 5 lines dropped so far"
         ]
         assert client.dropped == 6
         client.close()
@@ -273,7 +273,7 @@ def test_a_closed_udp_port_raises_nothing() -> None:
     st.booleans(),
 )
 def test_no_error_of_a_socket_comes_through(code: int, opening: bool) -> None:
-    """Whatever opening or sending raises, the lines are counted and a later one is sent."""
+    """Whatever opening or sending raises, the lines are counted, and a later one is sent."""
 
     class Failing(socket.socket):
         def sendto(self, *arguments: object) -> int:
@@ -357,7 +357,7 @@ def test_a_name_is_resolved_in_the_background_and_again(
     move_to: Callable[[], contextlib.AbstractContextManager[Server]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A resolver that hangs costs lines and no time; its answer is used for a minute, then replaced."""
-    clock = Clock()
+    clock = FakeClock()
     with udp_server() as first, move_to() as second:
         resolver = ScriptedResolver(first.address)
         client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
@@ -383,7 +383,7 @@ def test_a_name_is_resolved_in_the_background_and_again(
         clock.now += LOOKUP_INTERVAL
         count(client, "c")
         resolver.wait(3)
-        assert caplog.messages == ["metrics don't reach statsd.test:8125 (injected); 3 lines dropped so far"]
+        assert caplog.messages == ["metrics not sent to statsd.test:8125 (injected); 3 lines dropped so far"]
         count(client, "d")
         assert [second.receive(), second.receive()] == [b"c:1|c", b"d:1|c"]
         assert first.pending() == []
@@ -396,7 +396,7 @@ def test_a_name_that_is_not_found_is_asked_for_again(
     failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A failed lookup is logged and repeated after a pause, not before, and once it succeeds lines flow."""
-    clock = Clock()
+    clock = FakeClock()
     resolver = ScriptedResolver(failure)
     client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
     count(client, "a")
@@ -419,7 +419,7 @@ def test_a_name_that_is_not_found_is_asked_for_again(
 
 def test_an_address_that_fails_is_looked_up_soon() -> None:
     """After an error of sending, the name is asked for again as soon as the pause is over."""
-    clock = Clock()
+    clock = FakeClock()
     resolver = ScriptedResolver(_NOWHERE)
     client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
     count(client, "a")
@@ -437,7 +437,7 @@ def test_a_thread_that_cannot_be_started_costs_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a thread for the resolver the line is dropped, and one is asked for again after the pause."""
-    clock = Clock()
+    clock = FakeClock()
     resolver = ScriptedResolver(_NOWHERE)
     client = StatsdClient("", _NAMED, resolve=resolver, clock=clock)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.foreign_text import printable
 from baseplate_events.event_publisher.telemetry.systemd import Notifier
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.strategies import hostile_texts
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Systemd:
         self._socket.setblocking(False)
 
     def heard(self) -> list[str]:
-        """Give what has come since the last time."""
+        """Return what has come since the last time."""
         messages: list[str] = []
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -40,7 +40,7 @@ class Systemd:
         return messages
 
     def close(self) -> None:
-        """Go away."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -54,7 +54,7 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> Generator[Systemd]:
 @pytest.mark.parametrize("abstract", [False, True])
 def test_the_life_of_a_publisher(tmp_path: Path, *, abstract: bool) -> None:
     """What systemd hears is what sd_notify(3) says, over a path and over an abstract address."""
-    clock = Clock()
+    clock = FakeClock()
     address = f"@{uuid.uuid4().hex}" if abstract else str(tmp_path / "socket")
     with contextlib.closing(Systemd(address)) as systemd:
         with contextlib.closing(Notifier(systemd.environ, clock)) as notifier:
@@ -80,7 +80,7 @@ def test_the_time_of_a_reload_is_the_systems() -> None:
 
 @given(st.lists(hostile_texts, max_size=5))
 def test_a_status_is_one_line(systemd: Systemd, texts: list[str]) -> None:
-    """Whatever a status holds, it can say nothing but a status, and is told only when it changes."""
+    """Whatever a status contains, it can't be anything but a status, and is sent only when it changes."""
     with contextlib.closing(Notifier(systemd.environ)) as notifier:
         for text in texts:
             notifier.status(text)
@@ -107,12 +107,12 @@ def test_a_long_status_is_cut(systemd: Systemd) -> None:
 def test_the_watchdog_is_fed_in_time(
     systemd: Systemd, microseconds: int, pid: str, shares: list[float]
 ) -> None:
-    """Asked whenever it is due and as often as you like, it speaks at least twice in the time allowed."""
-    clock = Clock()
+    """Called whenever it is due, or more often, it notifies at least twice in the allowed time."""
+    clock = FakeClock()
     environ = {**systemd.environ, "WATCHDOG_USEC": str(microseconds)}
     if pid:
         environ["WATCHDOG_PID"] = str(os.getpid())
-    told: list[float] = []
+    sent: list[float] = []
     with contextlib.closing(Notifier(environ, clock)) as notifier:
         for share in [0.0, *shares]:
             clock.now = min(clock.now + share * microseconds / 1_000_000, max(clock.now, notifier.alive_at))
@@ -120,11 +120,11 @@ def test_the_watchdog_is_fed_in_time(
             notifier.alive()
             heard = systemd.heard()
             assert (["WATCHDOG=1"] if due else []) == heard
-            told += [clock.now] * len(heard)
+            sent += [clock.now] * len(heard)
             assert clock.now < notifier.alive_at
-    assert told[0] == 100.0
+    assert sent[0] == 100.0
     assert all(
-        later - sooner <= microseconds / 2_000_000 * 1.001 for sooner, later in itertools.pairwise(told)
+        later - sooner <= microseconds / 2_000_000 * 1.001 for sooner, later in itertools.pairwise(sent)
     )
 
 
@@ -140,7 +140,7 @@ def test_the_watchdog_is_fed_in_time(
     ],
 )
 def test_no_watchdog_where_none_is_meant(systemd: Systemd, environ: dict[str, str]) -> None:
-    """Without a time, or when another process is meant, nothing is told and nothing is due."""
+    """Without a time, or if another process is meant, nothing is sent and nothing is due."""
     with contextlib.closing(Notifier({**systemd.environ, **environ})) as notifier:
         assert notifier.alive_at == float("inf")
         notifier.alive()
@@ -151,7 +151,7 @@ def test_no_watchdog_where_none_is_meant(systemd: Systemd, environ: dict[str, st
     "address", [None, "", "vsock:2:1", "relative/path", "/a\0b", "/nowhere/at/all", "/" + "x" * 300]
 )
 def test_without_systemd_nothing_happens(address: str | None) -> None:
-    """Without an address, or with one that can't be, nothing is raised, and nobody is waited for."""
+    """Without an address, or with one that can't be, nothing is raised, and nothing waits."""
     environ = {"WATCHDOG_USEC": "1000000", **({} if address is None else {"NOTIFY_SOCKET": address})}
     with contextlib.closing(Notifier(environ)) as notifier:
         notifier.ready()

@@ -195,7 +195,7 @@ def newer_format(events: int) -> dict[str, float]:
         newer.write_bytes(data)
         for half in range(2):
             with made.publisher() as publisher:
-                publisher.wait_for_log(f"it has version {VERSION + 1} of the format")
+                publisher.wait_for_log(f"its format version is {VERSION + 1}")
                 for number in range(events):
                     queue.put(make_event(half, number))
                 publisher.wait_for(partial(_has_all, made, half, events))

@@ -19,7 +19,7 @@ from tests.soak.spool.oracle import make_event
 
 
 def main(name: str, lane: int) -> None:
-    """Do as told."""
+    """Run the writer as requested."""
     queue = EventQueue(name, bytes, strict_size=True)
     number = 0
     rest = b""

@@ -49,11 +49,11 @@ class Claim:
     holds: bool
 
 
-def tell(outage: float, *, announced: bool) -> list[Phase]:
-    """Tell the story.
+def plan_phases(outage: float, *, announced: bool) -> list[Phase]:
+    """Return the phases of the simulation.
 
     Args:
-        outage: Seconds for which nobody listens.
+        outage: Seconds for which nothing listens.
         announced: Whether the 503 of the deploy name its end in Retry-After.
     """
     return [
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         events=_EVENTS_PER_PUBLISHER * size,
         retry_after=options.retry_after,
     )
-    phases = tell(options.outage, announced=options.announced)
+    phases = plan_phases(options.outage, announced=options.announced)
     report = Fleet(size, capacity, phases, seed=options.seed).run()
     print(
         f"{size:,} publishers; a collector of {capacity.requests:,.0f} requests/s"

@@ -26,7 +26,7 @@ class Mode(enum.Enum):
     UP = "up"
     """Serves as many as it can."""
     REFUSING = "connection refused"
-    """Nobody listens."""
+    """Nothing listens."""
     UNAVAILABLE = "503"
     """What stands before it answers 503."""
 
@@ -67,7 +67,7 @@ class Capacity:
     retry_after: int = 0
 
     def cost(self, blocks: int) -> float:
-        """Tell the seconds that a request of so many blocks takes."""
+        """Return the seconds that a request of so many blocks takes."""
         return max(1.0 / self.requests, blocks * BLOCK / self.events)
 
 
@@ -150,7 +150,7 @@ class Report:
     def busiest(
         self, measure: Callable[[Slice], float], since: float, until: float, *, seconds: float = 1.0
     ) -> float:
-        """Tell the highest rate, per second, over any window of so many seconds that starts within a span."""
+        """Return the highest rate, per second, over any window of `seconds` that starts within a span."""
         first, width = round(since * SLICES), round(seconds * SLICES)
         values = [measure(piece) for piece in self.slices[first : round(until * SLICES) + width - 1]]
         sums = list(itertools.accumulate(values, initial=0.0))
@@ -160,7 +160,7 @@ class Report:
         )
 
     def mean(self, measure: Callable[[Slice], float], since: float, until: float) -> float:
-        """Tell the mean rate, per second, over a span."""
+        """Return the mean rate, per second, over a span."""
         return sum(map(measure, self.slices[round(since * SLICES) : round(until * SLICES)])) / (until - since)
 
     @property

@@ -62,7 +62,7 @@ _REFUSAL_SECONDS: Final = 0.001
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A request that is under way.
+    """A request in flight.
 
     Attributes:
         publisher: Who sent it.
@@ -155,7 +155,7 @@ class Fleet:
                 if block:
                     self._bring_block(what, now)
                 elif now < what.wake_at:
-                    continue  # it was asked meanwhile, and plans anew
+                    continue  # it was called in the meantime, and has a new plan
                 else:
                     what.wake_at = float("inf")
                 self._ask(what, now)

@@ -25,7 +25,7 @@ OUTAGE = (
     Phase("afterwards", 60.0),
 )
 
-#: All that is turned away is told the same moment to come back.
+#: All refused requests get the same Retry-After.
 ANNOUNCED = (
     Phase("normal", 30.0),
     Phase("deploy", 30.0, Mode.UNAVAILABLE, announced=True),

@@ -88,7 +88,7 @@ def encode(kind: Kind, lane: int, number: int) -> bytes:
 
 
 def decode(log: bytes) -> Iterator[tuple[Kind, int, int]]:
-    """Give kind, lane and number of each entry of a log.
+    """Yield kind, lane and number of each entry of a log.
 
     Raises:
         struct.error: The log ends with a part of an entry.

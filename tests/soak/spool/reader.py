@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.soak.spool.oracle import Kind, encode, identify
-from tests.support.spool_reader import SpoolReader
+from tests.support.spool_reader import SpoolFileReader
 
 #: Seconds between two looks, which are left to the producers.
 _PAUSE: Final = 0.001
@@ -29,7 +29,7 @@ def main(folder: str, log_path: str) -> None:
         ]
         os.write(log, b"".join(entries))
 
-    with SpoolReader(Path(folder), take) as reader:
+    with SpoolFileReader(Path(folder), take) as reader:
         while True:
             over, _, _ = select.select([sys.stdin], [], [], _PAUSE)
             before = reader.torn_places, reader.removed, reader.grown

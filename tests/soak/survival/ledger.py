@@ -8,8 +8,8 @@ Rules:
 1. An event is *put* if `put` returned, and *lost* if it was put and is found nowhere: neither at the
    collector, nor in the dead letters, nor in the queue, nor in the spool.
 2. A batch that comes again is *explained* if it carries an idempotency key that came before, with the same
-   events: the collector can tell it from a new one, and leave it out. An event that comes again under
-   another key is an *unexplained* duplicate.
+   events: the collector can recognise it, and skip it. An event that comes again under another key is an
+   *unexplained* duplicate.
 3. A loss is explained by a kill if the event can be the one that the publisher had received and not yet
    appended to the spool. At most one event is explained by one kill.
 """
@@ -35,7 +35,7 @@ def make_event(number: int) -> bytes:
 
 
 def number_of(event: bytes) -> int | None:
-    """Tell the number of an event; None if it isn't, byte for byte, what `make_event` makes."""
+    """Return the number of an event; None if it isn't, byte for byte, what `make_event` makes."""
     match = _NUMBER.match(event)
     if match is None or event != make_event(int(match[1])):
         return None
@@ -43,7 +43,7 @@ def number_of(event: bytes) -> int | None:
 
 
 def numbers_of(events: Iterable[bytes]) -> set[int]:
-    """Tell the numbers of all events that have one."""
+    """Return the numbers of all events that have one."""
     return {number for number in map(number_of, events) if number is not None}
 
 
@@ -56,7 +56,7 @@ class Ledger:
         repeats: Batches that came again, and carried a key that had come before.
         duplicates: Events in them.
         unexplained: Events that came again under a key that hadn't come before, or under none.
-        foreign: Events that nobody put.
+        foreign: Events that no one put.
     """
 
     batches: int = 0
@@ -98,7 +98,7 @@ class Ledger:
 
 
 def unexplained_losses(lost: Iterable[int], kills: Sequence[int], window: int) -> list[int]:
-    """Tell which losses no kill explains.
+    """Return the losses that no kill explains.
 
     Args:
         lost: Numbers of the events that were lost.

@@ -408,7 +408,7 @@ class Rig:
         left = self.left()
         lost = put - ledger.delivered - numbers_of(dead) - left
         strays = len(ledger.delivered - put) + ledger.foreign
-        self.check(strays == 0, f"{strays} events came that nobody put")
+        self.check(strays == 0, f"{strays} events arrived that no one put")
         self.check(ledger.unexplained == 0, f"{ledger.unexplained} duplicates are not explained")
         self.check(not left, f"{len(left)} events were left behind")
         figures = {

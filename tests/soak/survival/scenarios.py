@@ -251,7 +251,7 @@ def outage(scale: Scale) -> Result:
 
 
 def shutdown(scale: Scale) -> Result:
-    """A publisher is told to stop under load while the collector is down, again and again, with a spool."""
+    """A publisher is stopped under load while the collector is down, again and again, with a spool."""
     chance = random.Random(scale.seed)
     rounds = min(scale.rounds, 10)
     with rig(batch__max_size="2048") as setup:  # so that the queue holds more than one batch
@@ -275,7 +275,7 @@ def shutdown(scale: Scale) -> Result:
 
 
 def shutdown_no_spool(scale: Scale) -> Result:
-    """The same without a spool: what is in hand goes back into the queue, as much as it holds."""
+    """The same without a spool: the events in memory go back on the queue, as far as it has room."""
     rounds = min(scale.rounds, 10)
     settings = {"batch__max_size": "2048", "shutdown__grace": "200 milliseconds"}
     with rig(spool=False, **settings) as setup:
@@ -299,7 +299,7 @@ def shutdown_no_spool(scale: Scale) -> Result:
 
 
 def unlink(scale: Scale) -> Result:
-    """The queue is removed under load, and made anew by whoever needs it first."""
+    """The queue is removed under load, and recreated by whoever needs it first."""
     chance = random.Random(scale.seed)
     rounds = min(scale.rounds, 5)
     with rig() as setup, setup.publisher() as publisher:
@@ -316,7 +316,7 @@ def unlink(scale: Scale) -> Result:
 
 
 def statsd_gone(scale: Scale) -> Result:
-    """Metrics go to a port where nobody listens, then to a host that doesn't exist; the collector is busy."""
+    """Metrics go to a port without a listener, then to a host that doesn't exist; the collector is busy."""
     count = scale.poison_events // 4
     with rig(metrics__namespace="survival", metrics__endpoint="127.0.0.1:9") as setup:
         setup.collector.busy_every = 2
@@ -352,7 +352,7 @@ def disk_full(scale: Scale) -> Result:
             setup.collector.start()
             setup.wait_for(_puts(producer, scale.poison_events // 10), publisher)
         setup.settle(publisher)
-        said = "events wait in the queue meanwhile" in publisher.log
+        said = "events wait in the queue" in publisher.log
         setup.check(said or how != "tmpfs", "the log doesn't say that the disk is full")
         lost, figures = setup.audit(producer.put)
         setup.check(not lost, "events were lost")
@@ -360,7 +360,7 @@ def disk_full(scale: Scale) -> Result:
 
 
 def _puts(producer: Producer, events: int) -> Callable[[], bool]:
-    """Give the condition that the producer has put so many more events."""
+    """Return the condition that the producer has put so many more events."""
     goal = producer.numbered + events
     return lambda: producer.numbered >= goal
 
@@ -372,7 +372,7 @@ def _stands_still(before: int, now: Callable[[], int]) -> bool:
 
 @contextlib.contextmanager
 def _small_disk(setup: Rig) -> Generator[str]:
-    """Put the spool on a small file system, or make it small itself where none can be mounted; tell which."""
+    """Put the spool on a small file system, or limit its size if none can be mounted; return which."""
     place = setup.folder / "disk"
     place.mkdir()
     options = f"size={_SMALL_DISK},mode=0755"

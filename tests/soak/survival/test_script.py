@@ -29,7 +29,7 @@ def test_a_scenario_passes_at_a_tiny_scale(scenario: str, capsys: pytest.Capture
     assert result["put"] == result["delivered"] + result["lost"] > 0
 
 
-def test_losses_without_a_spool_are_told_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_losses_without_a_spool_are_reported_and_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
     """`--no-spool` shows what is lost, which is no failure."""
     assert main(["kill", "--no-spool", "--rounds", "2", *TINY]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -37,7 +37,7 @@ def test_losses_without_a_spool_are_told_and_no_failure(capsys: pytest.CaptureFi
     assert result["passed"]
 
 
-def test_an_unknown_scenario_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_scenario_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """A name that isn't one of a scenario ends the script with 2 and the names that are."""
     with pytest.raises(SystemExit) as caught:
         main(["kil"])
@@ -46,7 +46,7 @@ def test_an_unknown_scenario_is_told(capsys: pytest.CaptureFixture[str]) -> None
     assert all(name in words for name in ["kil;", *SCENARIOS])
 
 
-def test_a_failure_is_told_and_sets_the_exit_status(
+def test_a_failure_is_reported_and_sets_the_exit_status(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scenario that a publisher doesn't survive gives FAIL with the reason, and the script ends with 1."""
@@ -65,7 +65,7 @@ def test_a_failure_is_told_and_sets_the_exit_status(
 
 
 def test_a_loss_is_seen() -> None:
-    """An event that was put and is nowhere is counted as lost, and one that nobody put as a stray."""
+    """An event that was put and is nowhere is counted as lost, and one that no one put as a stray."""
     with rig() as setup:
         for number in range(3):
             setup.queue.put(make_event(number))
@@ -76,12 +76,12 @@ def test_a_loss_is_seen() -> None:
         assert ["2 events were left behind"] == setup.failures
         setup.collector.ledger.take("key", (make_event(7), b"{}"))
         setup.audit({0})
-        assert "2 events came that nobody put" in setup.failures
+        assert "2 events arrived that no one put" in setup.failures
 
 
 @given(st.integers(0, 10**12))
-def test_an_event_tells_its_number_only_if_it_is_whole(number: int) -> None:
-    """Whoever cuts or changes an event makes it one that nobody put."""
+def test_an_event_has_its_number_only_if_it_is_whole(number: int) -> None:
+    """A cut or changed event counts as one that no one put."""
     event = make_event(number)
     assert number_of(event) == number
     assert number_of(event[:-1]) is None

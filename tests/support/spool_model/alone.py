@@ -1,4 +1,4 @@
-"""One process with a directory of its own, in which nothing happens but what the test says."""
+"""A single process with its own directory, in which only the test acts."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Alone:
         now: What its clock says.
         machine: What it runs on.
         kernel: That machine's.
-        process: As the kernel knows it.
+        process: The kernel's process.
         directory: Of its spool; errors can be planned.
-        refusals: What it counted.
+        refusals: Its refusal counts.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The collector of the model, and events that it may refuse."""
+"""The model's collector, and events that it may refuse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class JsonEvents(Events):
-    """Events that a collector may take, or refuse."""
+    """Events that a collector may accept or refuse."""
 
     random: Random
     kinds: str
@@ -38,12 +38,12 @@ class JsonEvents(Events):
 
 
 class Collector:
-    """Takes batches, or not.
+    """Accepts batches, or not.
 
     Attributes:
-        failing: How likely an attempt fails.
-        speed: How likely an attempt ends between two steps.
-        accepted: By event: the batches that it came in.
+        failing: The probability that an attempt fails.
+        speed: The probability that an attempt ends between two steps.
+        accepted: By event: the batches that contained it.
     """
 
     def __init__(self, random: Random, failing: float, speed: float) -> None:
@@ -53,7 +53,7 @@ class Collector:
         self._random = random
 
     def judge(self, events: tuple[bytes, ...]) -> Outcome:
-        """Return what becomes of a batch, as far as its publisher learns that."""
+        """Return the outcome of a batch, as its publisher sees it."""
         if self._random.random() < self.failing:
             failure = self._random.choice(["503", "500", "lost", "lost", "401", "413"])
             if failure == "503":

@@ -1,4 +1,4 @@
-"""The directory of a spool as processes see it: a `SpoolFolder` to writers, `ReaderFiles` to readers."""
+"""The simulated directory of a spool: a `SpoolFolder` for writers, `ReaderFiles` for readers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class SimulatedDirectory:
         self.machine.kernel.close(self.process, fd)
 
     def begin(self, call: str, detail: object = "") -> None:
-        """Do whatever is due before a call."""
+        """Do what is due before a call."""
         self.fail(call)
         option = self.machine.step(self.process, call, detail)
         if option.kind == "fail":
@@ -152,7 +152,7 @@ class OpenSimulatedDirectory:
 
 
 class ReaderFiles:
-    """What a reader may do with the directory; each method is one system call."""
+    """The reader's interface to the directory; each method is one system call."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         self.machine = machine
@@ -173,12 +173,12 @@ class ReaderFiles:
         return self.machine.kernel.open(self.process, folder, name)
 
     def lock(self, fd: int) -> bool:
-        """Lock a file exclusively, without waiting; return whether that worked."""
+        """Lock a file exclusively, without waiting; return whether that succeeded."""
         self.machine.step(self.process, "lock exclusively", fd)
         return self.machine.kernel.lock(self.process, fd, exclusive=True)
 
     def read(self, fd: int, offset: int) -> bytes:
-        """Return all that is in a file from an offset on."""
+        """Return the content of a file from an offset on."""
         self.machine.step(self.process, "read", (fd, offset))
         return self.machine.kernel.read(self.process, fd, offset)
 

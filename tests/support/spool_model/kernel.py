@@ -1,10 +1,10 @@
-"""Files, names, descriptors and locks of one directory, as Linux has them.
+"""Files, names, descriptors and locks of one directory, as in Linux.
 
 1. A file lives as long as a name or an open description refers to it.
-2. A forked child shares the descriptions that were open: their locks go when the last of them is closed.
+2. A forked child shares open descriptions; their locks end when the last descriptor is closed.
 3. The lowest free number becomes the next descriptor.
-4. A directory that was removed takes no more files; one of the same name is another one.
-5. A full disk takes a part of a write, then fails.
+4. A removed directory accepts no more files; one of the same name is a new one.
+5. A full disk accepts a part of a write, then fails.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Inode:
 
     Attributes:
         number: Its number.
-        data: What is in it.
+        data: Its content.
         links: Names that it has.
         locked: Open descriptions that lock it.
-        busy: Whether a write is in the middle of it; others wait for that.
-        cut_by: By process: when a call was over in which a write to it was cut short.
-        destroyed: When an operator deleted it; None if none did.
-        orphaned_at: When a reader deleted it though its lock lied, in seconds; None if none did.
-        holes: Bytes whose room was given back.
+        busy: Whether a write to it is in progress; others wait for it.
+        cut_by: By process: when the call with a short write to it ended.
+        destroyed: When an operator deleted it, or None.
+        orphaned_at: When a reader deleted it because of a lying lock, in seconds, or None.
+        holes: Bytes of punched holes.
     """
 
     number: int
@@ -72,10 +72,10 @@ class Folder:
     """A directory.
 
     Attributes:
-        names: What is in it.
+        names: Its files by name.
         removed: Whether it was deleted.
-        changes: How often names came or went.
-        changed_at: When one did last, in seconds.
+        changes: How often names appeared or disappeared.
+        changed_at: When one last did, in seconds.
     """
 
     names: dict[str, Inode] = field(default_factory=dict[str, Inode])
@@ -90,8 +90,8 @@ class Process:
 
     Attributes:
         pid: Its number.
-        name: What it is called in schedules.
-        descriptors: What it has open.
+        name: Its name in schedules.
+        descriptors: Its open descriptors.
         inherited: Descriptors that it got from its parent.
         alive: Whether it runs.
         killed: Whether it ended by SIGKILL.
@@ -117,10 +117,10 @@ class Kernel:
 
     Attributes:
         folder: The directory that is at the path now, or None.
-        capacity: Bytes that all files together may take, or None.
-        processes: All that ever ran.
-        inodes: All files that ever were.
-        now: Seconds.
+        capacity: Bytes for all files together, or None.
+        processes: All processes that ever ran.
+        inodes: All files that ever existed.
+        now: The time in seconds.
     """
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Kernel:
             self.close(process, fd)
 
     def directory(self) -> Folder:
-        """Return the directory, made if it is missing."""
+        """Return the directory, created if it is missing."""
         if self.folder is None:
             self.folder = Folder()
         return self.folder
@@ -200,7 +200,7 @@ class Kernel:
             description.inode.locked.remove(description)
 
     def lock(self, process: Process, fd: int, *, exclusive: bool) -> bool:
-        """Lock a file without waiting; return whether that worked. If not, another lock of it is lost."""
+        """Lock a file without waiting; return whether that succeeded. On failure a former lock is lost."""
         description = process.description(fd)
         locked = description.inode.locked
         wanted: Literal["shared", "exclusive"] = "exclusive" if exclusive else "shared"
@@ -216,7 +216,7 @@ class Kernel:
         return True
 
     def write(self, process: Process, fd: int, data: bytes) -> int:
-        """Append to a file; return how many bytes were."""
+        """Append to a file; return the bytes written."""
         inode = process.description(fd).inode
         if self.capacity is not None:
             room = self.capacity - self.stored()
@@ -227,11 +227,11 @@ class Kernel:
         return len(data)
 
     def read(self, process: Process, fd: int, offset: int) -> bytes:
-        """Return what is in a file from an offset on."""
+        """Return the content of a file from an offset on."""
         return bytes(process.description(fd).inode.data[offset:])
 
     def status(self, process: Process, fd: int) -> FileStatus:
-        """Return what is known of an open file."""
+        """Return the status of an open file."""
         inode = process.description(fd).inode
         return FileStatus(1, inode.number, inode.links, len(inode.data))
 
@@ -256,7 +256,7 @@ class Kernel:
         self._touch(folder)
 
     def punch(self, process: Process, fd: int, start: int, end: int) -> None:
-        """Give the room of a part of a file back that has no hole yet."""
+        """Punch a hole into a part of a file."""
         inode = process.description(fd).inode
         inode.data[start:end] = bytes(end - start)
         inode.holes += end - start

@@ -1,4 +1,4 @@
-"""Runs simulated processes, one step at a time, as a schedule says.
+"""Runs simulated processes step by step, by a schedule.
 
 Each task, a thread of a simulated process, is a greenlet. Before each call of the kernel it asks the strategy
 what happens next. A run depends on nothing else.
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from .kernel import Kernel, Process, os_error
-from .schedules import Option
+from .schedules import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class _Greenlet(Protocol):
-    """What is used of a greenlet."""
+    """The part of a greenlet that is used."""
 
     parent: _Greenlet
 
     def switch(self) -> object:
-        """Let it run, until it or another one switches back."""
+        """Run it until it or another one switches back."""
 
 
 # It has no types of its own.
@@ -40,7 +40,7 @@ _MAX_STEPS = 20_000
 _STEP_TIME = 1e-5
 
 
-_GO = Option("go")
+_GO = Choice("go")
 
 
 class KilledError(BaseException):
@@ -55,14 +55,14 @@ class Task:
     """A thread of a simulated process.
 
     Attributes:
-        name: What it is called in schedules.
+        name: Its name in schedules.
         process: The process that it belongs to.
-        waits_for: The file that it writes to next; it has to wait if another write is in the middle of it.
+        waits_for: The file that it writes to next; it has to wait while another write to it is in progress.
         stopped: Whether it was stopped.
-        ended: Whether it is over.
+        ended: Whether it has ended.
         steps: How many steps it made.
-        began: At which step of the machine it began what it does now.
-        cut: Files to which a write was cut short meanwhile.
+        began: The step of the machine at which it began its current action.
+        cut: Files with a short write during that action.
     """
 
     def __init__(self, name: str, process: Process, job: Callable[[], None]) -> None:
@@ -78,7 +78,7 @@ class Task:
 
     @property
     def runnable(self) -> bool:
-        """Whether it may be given its turn."""
+        """Whether it may run."""
         return not (self.ended or self.stopped or (self.waits_for is not None and self.waits_for.busy))
 
 
@@ -86,18 +86,18 @@ class Machine:
     """Runs tasks, one at a time.
 
     Args:
-        strategy: Says what happens.
+        strategy: Chooses what happens.
 
     Attributes:
-        kernel: What the processes share.
-        errors: With which errors calls may fail, by call; 0 for the lack of room.
+        kernel: The simulated kernel.
+        errors: The errors with which calls may fail, by call; 0 for lack of space.
         broken: Calls of publishers that fail.
         steps: How many there were.
         current: The task that runs, or None between runs.
-        failure: What went wrong first.
-        schedule: What was chosen, wherever it wasn't the first option.
+        failure: The first failure.
+        schedule: The choices that weren't the first option.
         log: What happened, for people.
-        handlers: By process: its signal handler. It isn't interrupted by itself.
+        handlers: Signal handlers by process. A handler doesn't interrupt itself.
         quiet: Whether a finalizer runs, from which nothing can be raised: it is part of the step before it.
             All that it does is to close a descriptor, which others notice no sooner than the next step.
     """
@@ -146,8 +146,8 @@ class Machine:
         if self.failure is not None:
             raise self.failure
 
-    def step(self, process: Process, call: str, detail: object = "", *, inode: Inode | None = None) -> Option:
-        """Do whatever is due before a call of a process, which then makes it.
+    def step(self, process: Process, call: str, detail: object = "", *, inode: Inode | None = None) -> Choice:
+        """Do what is due before a call of a process.
 
         Returns:
             How it ends: `go`, `short`, `split` or `torn` with a number of bytes, or `fail`. If it is `torn`,
@@ -195,12 +195,12 @@ class Machine:
             return option
 
     def begin(self) -> None:
-        """Note that the current task begins with something."""
+        """Record that the current task begins an action."""
         assert self.current is not None
         self.current.began = self.steps
 
     def end(self) -> None:
-        """Note that it is over."""
+        """Record that the action has ended."""
         task = self.current
         assert task is not None
         for inode in task.cut:
@@ -214,12 +214,12 @@ class Machine:
             raise Violation("a process writes to a file after a short write")
 
     def note_cut(self, inode: Inode) -> None:
-        """Note that a write of the current task was cut short."""
+        """Record a short write of the current task."""
         if self.current is not None:
             self.current.cut.append(inode)
 
     def pause(self, process: Process, inode: Inode) -> None:
-        """Have others run while a write to a file is half done."""
+        """Let others run while a write to a file is in progress."""
         task = self.current
         if task is None or task.process is not process:
             return
@@ -228,8 +228,8 @@ class Machine:
             others = [other for other in self._tasks if other.runnable and other is not task]
             if not others:
                 return
-            options = [Option("next", other.name) for other in others]
-            options += [Option("kill", task.process.name)]
+            options = [Choice("next", other.name) for other in others]
+            options += [Choice("kill", task.process.name)]
             self._choices += 1
             option = self._choose(options)
             if option.kind == "kill":
@@ -244,8 +244,8 @@ class Machine:
         assert self.current is not None
         self._kill(self.current, process.name)
 
-    def _options(self, task: Task, call: str, size: int) -> list[Option]:
-        options: list[Option] = []
+    def _options(self, task: Task, call: str, size: int) -> list[Choice]:
+        options: list[Choice] = []
         if task.runnable:
             options.append(_GO)
         other_kind: Kind = "run" if options else "next"
@@ -255,23 +255,23 @@ class Machine:
                 continue
             processes[other.process.name] = None
             if other is not task and other.runnable:
-                options.append(Option(other_kind, other.name))
+                options.append(Choice(other_kind, other.name))
         if not options:  # all others are stopped
             for other in self._tasks:
                 other.stopped = False
             return self._options(task, call, size)
-        options += [Option("kill", name) for name in processes]
+        options += [Choice("kill", name) for name in processes]
         if len(options) > 1 + len(processes) and not task.stopped:
-            options.append(Option("stop"))
+            options.append(Choice("stop"))
         if options[0].kind == "go":
             if task.process in self.handlers:
-                options.append(Option("signal"))
+                options.append(Choice("signal"))
             for cut in sorted({1, size // 2, size - 1}) if size > 1 else ():
-                options += [Option("short", cut), Option("torn", cut), Option("split", cut)]
-            options += [Option("fail", number) for number in self.errors.get(call, ())]
+                options += [Choice("short", cut), Choice("torn", cut), Choice("split", cut)]
+            options += [Choice("fail", number) for number in self.errors.get(call, ())]
         return options
 
-    def _choose(self, options: list[Option]) -> Option:
+    def _choose(self, options: list[Choice]) -> Choice:
         if len(options) == 1:
             return options[0]
         taken = self._strategy.choose(self._choices, options)
@@ -283,11 +283,11 @@ class Machine:
         return next(task for task in self._tasks if task.name == name and not task.ended)
 
     def _pick_next(self) -> Task:
-        options = [Option("next", task.name) for task in self._tasks if task.runnable]
+        options = [Choice("next", task.name) for task in self._tasks if task.runnable]
         if not options:
             for task in self._tasks:
                 task.stopped = False
-            options = [Option("next", task.name) for task in self._tasks if task.runnable]
+            options = [Choice("next", task.name) for task in self._tasks if task.runnable]
         self._choices += 1
         return self._named(str(self._choose(options).target))
 
@@ -301,7 +301,7 @@ class Machine:
         self.handlers[task.process] = handler
 
     def _give(self, task: Task, other: Task) -> None:
-        """Have another task run, until it is this one's turn again."""
+        """Let another task run, until it is this one's turn again."""
         if other is not task:
             self.current = other
             other.greenlet.switch()
@@ -333,7 +333,7 @@ class Machine:
         task.ended = True
 
     def _next_task(self) -> Task | None:
-        """Return the task that goes on when one has ended; None if all have."""
+        """Return the task to run after one has ended; None if all have."""
         if self._back is not None:
             back, self._back = self._back, None
             return back

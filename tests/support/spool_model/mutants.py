@@ -1,4 +1,4 @@
-"""Writers with a mistake, each with a scene in which it is found."""
+"""Writers with a planted mistake, each with a scene that finds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from baseplate_events.spool.segment import NotAppendedError
 from .files import OpenSimulatedDirectory, SimulatedDirectory
 from .kernel import Description, os_error
 from .programs import QuietSegment, SmallWriter
-from .world import Code
+from .world import WriterCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ class Mutant(NamedTuple):
     """A writer with a mistake.
 
     Attributes:
-        code: What is different.
-        scene: Where it is found.
+        code: The changed code.
+        scene: The scene that finds it.
         preemptions: Bound of the exploration.
         faults: Another one.
-        found: A part of what is found.
+        found: A part of the violation.
     """
 
-    code: Code
+    code: WriterCode
     scene: str
     preemptions: int
     faults: int
@@ -96,7 +96,7 @@ class _PublishesEmpty(_AfterRename):
 
 
 class _ClosesEarly(_AfterRename):
-    """Closes the file once it has its name, and opens it again for the writes that follow."""
+    """Closes the file after the rename, and reopens it for later writes."""
 
     waiting: int = -1
 
@@ -124,7 +124,7 @@ class _Truncates(SimulatedDirectory):
 
 
 class _WritesTheRest(SimulatedDirectory):
-    """Writes what a short write left over."""
+    """Continues after a short write."""
 
     def write(self, fd: int, data: bytes, /) -> int:
         written = super().write(fd, data)
@@ -134,7 +134,7 @@ class _WritesTheRest(SimulatedDirectory):
 
 
 class _WritesTwice(SimulatedDirectory):
-    """Writes what precedes an event and the event in two calls."""
+    """Writes the head and the event in two calls."""
 
     def write(self, fd: int, data: bytes, /) -> int:
         written = super().write(fd, data[:16])
@@ -142,7 +142,7 @@ class _WritesTwice(SimulatedDirectory):
 
 
 class _OwnOffset(SimulatedDirectory):
-    """Writes where it believes the end to be, not with O_APPEND."""
+    """Writes at its own offset, without O_APPEND."""
 
     def write(self, fd: int, data: bytes, /) -> int:
         at = self.status(fd).size
@@ -156,7 +156,7 @@ class _OwnOffset(SimulatedDirectory):
 
 
 class _NoQuota(SimulatedDirectory):
-    """Doesn't look at what is in the directory."""
+    """Doesn't measure the directory."""
 
     def open(self) -> OpenSimulatedDirectory:
         class Opened(OpenSimulatedDirectory):
@@ -175,7 +175,7 @@ class _NeverCloses(SimulatedDirectory):
 
 
 class _Unchecked(QuietSegment):
-    """Doesn't look whether its file is there."""
+    """Doesn't check whether its file exists."""
 
     def _is_there(self) -> bool:
         return True
@@ -192,7 +192,7 @@ class _GoesOn(QuietSegment):
 
 
 class _CountsTorn(QuietSegment):
-    """Takes an event for written of which only a part is."""
+    """Counts an incomplete event as written."""
 
     def append(self, data: bytes) -> int:
         written = super().append(data)
@@ -222,7 +222,7 @@ class _ClosesShared(SmallWriter):
 
 
 class _Reuses(SmallWriter):
-    """Opens its last segment again, as there is room in it."""
+    """Reopens its last segment, since there is room in it."""
 
     def append(self, messages: Sequence[bytes]) -> None:
         super().append(messages)
@@ -240,7 +240,7 @@ class _Reuses(SmallWriter):
 
 
 class _IsReplaced(QuietSegment):
-    """Is followed by any segment that was started later, also if that was created before."""
+    """Accepts any segment that was started later as its successor, even if it was created earlier."""
 
     def check(self, now: float) -> bool:
         self.created = 0
@@ -252,7 +252,7 @@ class _IsReplaced(QuietSegment):
 
 
 class _GivesBackTwice(RefusalCounts):
-    """Gives counts back twice."""
+    """Puts counts back twice."""
 
     def give_back(self, counts: dict[str, int]) -> None:
         super().give_back(counts)
@@ -260,14 +260,14 @@ class _GivesBackTwice(RefusalCounts):
 
 
 class _ForgetsRefusals(RefusalCounts):
-    """Doesn't give counts back."""
+    """Doesn't put counts back."""
 
     def give_back(self, counts: dict[str, int]) -> None:
         """Do nothing."""
 
 
 class _FailsOnce(SimulatedDirectory):
-    """Takes an event again that it has written already."""
+    """Writes an event twice."""
 
     def write(self, fd: int, data: bytes, /) -> int:
         super().write(fd, data)
@@ -277,34 +277,36 @@ class _FailsOnce(SimulatedDirectory):
 
 
 MUTANTS: dict[str, Mutant] = {
-    "no lock": Mutant(Code(directory=_NoLock), "one writer", 1, 0, "lost"),
-    "lock after rename": Mutant(Code(directory=_LocksLate), "one writer", 1, 0, "lost"),
+    "no lock": Mutant(WriterCode(directory=_NoLock), "one writer", 1, 0, "lost"),
+    "lock after rename": Mutant(WriterCode(directory=_LocksLate), "one writer", 1, 0, "lost"),
     "publish before the first record": Mutant(
-        Code(directory=_PublishesEmpty), "one writer", 0, 0, "without a record"
+        WriterCode(directory=_PublishesEmpty), "one writer", 0, 0, "without a record"
     ),
-    "close before the last write": Mutant(Code(directory=_ClosesEarly), "one writer", 1, 0, "lost"),
-    "reuse of a segment": Mutant(Code(writer=_Reuses), "one writer", 1, 0, "lost"),
+    "close before the last write": Mutant(WriterCode(directory=_ClosesEarly), "one writer", 1, 0, "lost"),
+    "reuse of a segment": Mutant(WriterCode(writer=_Reuses), "one writer", 1, 0, "lost"),
     "truncate after a short write": Mutant(
-        Code(directory=_Truncates), "children without a reader", 1, 1, "lost"
+        WriterCode(directory=_Truncates), "children without a reader", 1, 1, "lost"
     ),
     "write the rest after a short write": Mutant(
-        Code(directory=_WritesTheRest), "children without a reader", 1, 1, "after a short write"
+        WriterCode(directory=_WritesTheRest), "children without a reader", 1, 1, "after a short write"
     ),
-    "write in two calls": Mutant(Code(directory=_WritesTwice), "children", 1, 0, "lost"),
-    "write without O_APPEND": Mutant(Code(directory=_OwnOffset), "children", 1, 0, "lost"),
-    "go on after a short write": Mutant(Code(segment=_GoesOn), "one writer", 0, 1, "after a short write"),
-    "count a torn record": Mutant(Code(segment=_CountsTorn), "threads", 0, 1, "lost"),
-    "count a torn record in send": Mutant(Code(segment=_SendsTorn), "one writer", 0, 1, "lost"),
+    "write in two calls": Mutant(WriterCode(directory=_WritesTwice), "children", 1, 0, "lost"),
+    "write without O_APPEND": Mutant(WriterCode(directory=_OwnOffset), "children", 1, 0, "lost"),
+    "go on after a short write": Mutant(
+        WriterCode(segment=_GoesOn), "one writer", 0, 1, "after a short write"
+    ),
+    "count a torn record": Mutant(WriterCode(segment=_CountsTorn), "threads", 0, 1, "lost"),
+    "count a torn record in send": Mutant(WriterCode(segment=_SendsTorn), "one writer", 0, 1, "lost"),
     "close a segment of other threads": Mutant(
-        Code(writer=_ClosesShared), "threads that rotate", 2, 0, "lost"
+        WriterCode(writer=_ClosesShared), "threads that rotate", 2, 0, "lost"
     ),
-    "leave descriptors open": Mutant(Code(directory=_NeverCloses), "one writer", 0, 0, "descriptors"),
+    "leave descriptors open": Mutant(WriterCode(directory=_NeverCloses), "one writer", 0, 0, "descriptors"),
     "go on with an older segment": Mutant(
-        Code(segment=_IsReplaced), "threads that start at once", 2, 0, "order"
+        WriterCode(segment=_IsReplaced), "threads that start at once", 2, 0, "order"
     ),
-    "write to a deleted file": Mutant(Code(segment=_Unchecked), "a deleted directory", 1, 0, "lost"),
-    "write again what is written": Mutant(Code(directory=_FailsOnce), "one writer", 0, 0, "twice"),
-    "no limit": Mutant(Code(directory=_NoQuota), "a full spool", 0, 0, "bytes are in the spool"),
-    "give refusals back twice": Mutant(Code(refusals=_GivesBackTwice), "a full disk", 0, 0, "refusals"),
-    "forget refusals": Mutant(Code(refusals=_ForgetsRefusals), "a full disk", 0, 0, "refusals"),
+    "write to a deleted file": Mutant(WriterCode(segment=_Unchecked), "a deleted directory", 1, 0, "lost"),
+    "write again what is written": Mutant(WriterCode(directory=_FailsOnce), "one writer", 0, 0, "twice"),
+    "no limit": Mutant(WriterCode(directory=_NoQuota), "a full spool", 0, 0, "bytes are in the spool"),
+    "give refusals back twice": Mutant(WriterCode(refusals=_GivesBackTwice), "a full disk", 0, 0, "refusals"),
+    "forget refusals": Mutant(WriterCode(refusals=_ForgetsRefusals), "a full disk", 0, 0, "refusals"),
 }

@@ -1,4 +1,4 @@
-"""What simulated processes do, with the real code of the writer."""
+"""The programs of simulated processes, with the real code of the writer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Append:
 
 @dataclass(frozen=True)
 class Send:
-    """`Segment.send` of an event, as `EventQueue.put` does it; `trusted`: without a look at the file."""
+    """`Segment.send` of an event, as `EventQueue.put` does it; `trusted`: without a check of the file."""
 
     size: int = 20
     trusted: bool = True
@@ -61,7 +61,7 @@ class Fork:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Change the room on the disk to what is stored and so many bytes; None for plenty."""
+    """Set the disk's capacity to what is stored plus so many bytes; None for unlimited."""
 
     spare: int | None
 
@@ -73,14 +73,14 @@ class Destroy:
 
 @dataclass(frozen=True)
 class Look:
-    """Have the reader look, so many times."""
+    """Let the reader poll, so many times."""
 
     times: int = 1
 
 
 @dataclass(frozen=True)
 class Handle:
-    """Have signals handled from now on: by putting an event, as `Send` does it."""
+    """Handle signals from now on by putting an event, like `Send`."""
 
     trusted: bool = False
 
@@ -117,8 +117,8 @@ class QuietSegment(Segment):
                 directory.machine.quiet = False
 
 
-class Clock:
-    """The clock of one process: to look at it is a step."""
+class ModelClock:
+    """The clock of one process: reading it is a step."""
 
     def __init__(self, machine: Machine, process: Process) -> None:
         self._machine = machine
@@ -144,19 +144,19 @@ class Service:
     """A process that puts events.
 
     Attributes:
-        process: As the kernel knows it.
-        directory: As it sees it.
+        process: The kernel's process.
+        directory: Its view of the directory.
         clock: Its clock.
         refusals: What it counted.
         writer: Its writer; None once it ended.
         tasks: Threads of it that haven't ended.
-        alone: Whether it and its ancestors had one thread only when they were forked.
+        alone: Whether it and its ancestors had only one thread when they were forked.
         number: How many threads and children it started.
     """
 
     process: Process
     directory: SimulatedDirectory
-    clock: Clock
+    clock: ModelClock
     refusals: RefusalCounts
     writer: SpoolWriter | None
     tasks: int = 0
@@ -167,7 +167,7 @@ class Service:
         """Return the child: a copy of the memory, and the descriptors of `process`, which it shares."""
         mine = self.directory
         directory = type(mine)(machine, process, mine.published, mine.written)
-        clock = Clock(machine, process)
+        clock = ModelClock(machine, process)
         memo: dict[int, object] = {id(mine): directory, id(self.clock): clock}
         counts = vars(self.refusals)["_refusals"].held.value
         lock = memo[id(counts.lock)] = threading.Lock()
@@ -183,13 +183,13 @@ class Service:
 
 @dataclass
 class Events:
-    """What became of the events that were put, in the order of each thread.
+    """The results of all puts, in the order of each thread.
 
     Attributes:
         tried: All, by thread.
-        acknowledged: Those that `append` or `send` returned for.
+        acknowledged: Events for which `append` or `send` returned.
         refused: Those that it refused.
-        began: When each was put; those that were sent without a look at the file are missing.
+        began: When each was put; events sent without a check of the file are missing.
     """
 
     tried: dict[str, list[bytes]]

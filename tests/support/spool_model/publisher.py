@@ -1,6 +1,6 @@
 """A publisher in the model: the real loop, policy, relay, reader, source and ledger.
 
-What isn't real is around them: the kernel, the POSIX queue, time, and senders and collector. The collector
+Simulated are the kernel, the POSIX queue, time, the senders and the collector. The collector
 decides how an attempt ends when it starts; the publisher learns that later, or never.
 """
 
@@ -51,8 +51,8 @@ _LONGEST_SLEEP = 400.0
 
 
 @dataclass(frozen=True)
-class Code:
-    """The code that is tried: the real one, or parts of it with a mistake."""
+class PublisherCode:
+    """The code under test: the real one, or parts of it with a planted mistake."""
 
     relay: type[Relay] = Relay
     reader: type[SpoolReader] = SpoolReader
@@ -63,7 +63,7 @@ class Code:
 
 
 class WatchedDelivery(Delivery):
-    """Reports what comes in, and what is split."""
+    """Reports received events and splits."""
 
     world: PublisherWorld
     offered: list[bytes]
@@ -99,13 +99,13 @@ class WatchedDelivery(Delivery):
 
 
 class Loop(EventPublisher):
-    """The loop of a publisher, one step at a time, with senders that are simulated."""
+    """The loop of a publisher, step by step, with simulated senders."""
 
     world: PublisherWorld
     attempts: list[tuple[Attempt, Outcome]]
 
     def step(self) -> bool:
-        """Do what a step does, and return whether the work is over."""
+        """Do a step, and return whether the publisher has finished."""
         return self._step()
 
     def sleep(self) -> None:
@@ -113,7 +113,7 @@ class Loop(EventPublisher):
         self._sleep()
 
     def requeue(self) -> None:
-        """Do what comes last."""
+        """Finish."""
         self._sources.requeue_unsent()
 
     def end(self) -> None:
@@ -127,7 +127,7 @@ class Loop(EventPublisher):
         return not self._source.may_be_more and not self.accounting.spooled and not self.attempts
 
     def describe(self) -> str:
-        """Return what it may be busy with."""
+        """Return what it is busy with."""
         delivery = self._delivery
         assert self._source is not None
         names = {
@@ -141,7 +141,7 @@ class Loop(EventPublisher):
         return f"{names} {self.accounting}"
 
     def answer(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Have an attempt end."""
+        """End an attempt."""
         self._report(Finished(None, attempt, outcome, 0.0))
 
     def _send(self, attempt: Attempt) -> None:
@@ -154,7 +154,7 @@ class SimulatedPublisher:
 
     Args:
         world: Where it is.
-        process: As the kernel knows it.
+        process: The kernel's process.
     """
 
     def __init__(self, world: PublisherWorld, process: Process) -> None:
@@ -248,7 +248,7 @@ class SimulatedPublisher:
         self.close()
 
     def close(self) -> None:
-        """Close everything, in the order in which `assembly` has it closed."""
+        """Close everything, in the order of `assembly`."""
         assert self._ledger is not None
         assert self._loop is not None
         self._source.close()
@@ -261,7 +261,7 @@ class SimulatedPublisher:
         self._loop = None
 
     def die(self) -> None:
-        """Do what is left to do when it was killed."""
+        """Clean up after a kill."""
         world = self._world
         if self.queue.last is not None:
             world.limbo.add(self.queue.last)
@@ -276,7 +276,7 @@ class SimulatedPublisher:
         self.abandon()
 
     def abandon(self) -> None:
-        """Close what is no part of the model; for the end of its process, whatever was the reason."""
+        """Close everything outside the model, for any end of its process."""
         if self._ledger is not None:
             self._ledger.abandon()
         if self._loop is not None:
@@ -291,7 +291,7 @@ class SimulatedPublisher:
 
     @property
     def backlog(self) -> int:
-        """How much is to be delivered that isn't in the queue: bytes, or another number above 0."""
+        """The undelivered backlog outside the queue: bytes, or another number above 0."""
         assert self._loop is not None
         status = self._reader.status()
         return status.backlog + sum(status.aside.values()) + (not self._loop.is_idle)
@@ -302,7 +302,7 @@ class SimulatedPublisher:
         return not self._world.queue and self._relay.held is None and not self.backlog
 
     def look_at_level(self) -> None:
-        """Do what a report does."""
+        """Record a report."""
         self._source.level(self._machine.now, self._machine.now)
 
     def _open_parts(self, *_: object) -> Parts:

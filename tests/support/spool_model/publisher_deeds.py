@@ -1,4 +1,4 @@
-"""What may happen to a publisher, and how it is set up."""
+"""The programs of a publisher's simulation, and its settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Publish:
-    """Run a publisher for so many steps; then stop it, or leave it to what comes last.
+    """Run a publisher for so many steps; then stop it, or keep it for the end of the run.
 
     After a kill there is another one.
     """
@@ -32,21 +32,21 @@ class Publish:
 
 @dataclass(frozen=True)
 class Harm:
-    """Do harm to the file of the ledger."""
+    """Damage the ledger's file."""
 
     kind: Literal["delete", "empty", "cut", "zeros", "lock", "unlock"]
 
 
 @dataclass(frozen=True)
 class Mood:
-    """Have the collector fail with this probability from now on."""
+    """Let the collector fail with this probability from now on."""
 
     failing: float
 
 
 @dataclass(frozen=True)
 class Syncs:
-    """Have all syncs work, or fail, from now on."""
+    """Let all syncs succeed or fail from now on."""
 
     working: bool
 
@@ -55,7 +55,7 @@ Deed: TypeAlias = programs.Operation | Put | Publish | Harm | Mood | Syncs
 
 
 class Shape(NamedTuple):
-    """How publishers are set up, and what they run on.
+    """The settings of publishers and their machine.
 
     Attributes:
         programs: What happens.
@@ -69,10 +69,10 @@ class Shape(NamedTuple):
         chunk: Bytes that the reader reads at a time.
         sync: The setting `spool.fsync`.
         drain: The setting `shutdown.drain`.
-        lies: Whether locks are always said to work.
+        lies: Whether locks are always reported as obtained.
         ticks: See `PublisherFolder`.
         punches: Whether holes can be punched.
-        keeps_full: Whether a disk that is full in the end stays so until all in the spool is delivered.
+        keeps_full: Whether a disk that is full at the end stays so until the spool is delivered.
         errors: See `Machine.errors`.
     """
 

@@ -1,4 +1,4 @@
-"""What a publisher touches, in the model: the folder of its spool, its queue, and the file of its ledger."""
+"""The simulated folder of a publisher's spool, its queue, and the file of its ledger."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ PLENTY = 1 << 40
 
 
 class PublisherDirectory(SimulatedDirectory):
-    """The directory as the relay of a publisher sees it."""
+    """The directory for the relay of a publisher."""
 
     def sync(self, fd: int) -> None:
-        """Have the disk keep a file; see `Segment.sync`."""
+        """Sync a file; see `Segment.sync`."""
         self.begin("sync", fd)
         if "sync" in self.machine.broken:
             raise os_error(errno.EIO)
 
     def free(self) -> tuple[int, int | None]:
-        """Return how many bytes the disk has room for, and None for files without a limit."""
+        """Return the free bytes of the disk, and None for unlimited inodes."""
         self.begin("statvfs")
         kernel = self.machine.kernel
         if kernel.folder is None:
@@ -55,7 +55,7 @@ class PublisherDirectory(SimulatedDirectory):
 
 
 class SyncedSegment(QuietSegment):
-    """A segment that is forced onto the simulated disk."""
+    """A segment that is synced to the simulated disk."""
 
     def sync(self) -> None:
         directory = self._directory
@@ -64,13 +64,13 @@ class SyncedSegment(QuietSegment):
 
 
 class PublisherFolder(SimulatedFolder):
-    """The folder as the reader of a publisher sees it; any call may fail.
+    """The folder for the reader of a publisher; any call may fail.
 
     Args:
         machine: Where it runs.
         process: The publisher.
-        lies: Whether each attempt to lock a file is said to work.
-        ticks: Whether the time of the folder advances in ticks, as in Linux; otherwise at each change.
+        lies: Whether each attempt to lock a file is reported as successful.
+        ticks: Whether the folder's time advances in ticks, as in Linux, or with each change.
         punches: Whether holes can be punched.
     """
 
@@ -141,19 +141,19 @@ class PublisherFolder(SimulatedFolder):
 
 
 class SimulatedQueue(MissingQueue):
-    """The POSIX queue as a publisher sees it.
+    """The POSIX queue for a publisher.
 
     Args:
         machine: Where it runs.
         process: The publisher.
-        events: What is in it.
-        capacity: How many events it holds.
+        events: Its events.
+        capacity: Its capacity in events.
 
     Attributes:
-        last: What was received last.
+        last: The event received last.
         awaited: Whether the publisher waits for events.
-        refused: What couldn't be put back.
-        received: All that was received.
+        refused: Events that couldn't be put back.
+        received: All received events.
     """
 
     def __init__(self, machine: Machine, process: Process, events: deque[bytes], capacity: int) -> None:
@@ -200,14 +200,14 @@ class SimulatedQueue(MissingQueue):
 
 
 class LedgerOwner(Protocol):
-    """What a ledger needs of the world."""
+    """The ledger's interface to the world."""
 
     def ledger_is_full(self) -> bool:
-        """Return whether the disk takes no transaction."""
+        """Return whether transactions fail."""
         ...
 
     def excuse(self, reason: str, *, only_after_faults: bool = False) -> None:
-        """Note that all events so far may be delivered again under other keys."""
+        """Record that all events so far may be delivered again under other keys."""
 
 
 class SimulatedLedger(Ledger):
@@ -220,7 +220,7 @@ class SimulatedLedger(Ledger):
         path: The file, on a real disk.
         machine: Where the publisher runs.
         process: The publisher.
-        owner: Knows whether the disk is full, and learns of what is forgotten.
+        owner: Knows whether the disk is full, and records what is forgotten.
     """
 
     def __init__(self, path: str, machine: Machine, process: Process, owner: LedgerOwner) -> None:
@@ -237,7 +237,7 @@ class SimulatedLedger(Ledger):
 
     @property
     def number_unwritten(self) -> int:
-        """How many failures in a row there were: above 0, the file isn't what memory is."""
+        """Consecutive failures: above 0, the file lags behind memory."""
         return self._failures
 
     def lose_batches(self) -> None:
@@ -245,11 +245,11 @@ class SimulatedLedger(Ledger):
         self._batches.clear()
 
     def lose_segments(self) -> None:
-        """Forget what is settled of all segments."""
+        """Forget the settled ranges of all segments."""
         super().forget(list(self._resolved))
 
     def abandon(self) -> None:
-        """Do what the end of the process does: close the file."""
+        """Close the file, like the end of the process."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

@@ -12,7 +12,7 @@ from baseplate_events.event_publisher.relay import Relay
 from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 from baseplate_events.event_publisher.spool_source import SpoolSource
 
-from .publisher import Code
+from .publisher import PublisherCode
 from .publisher_files import PublisherFolder, SimulatedLedger
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from baseplate_events.spool.segment import Segment
 
 
-class Mutant(NamedTuple):
+class PublisherMutant(NamedTuple):
     """A publisher with a mistake.
 
     Attributes:
@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
         scene: A scene that shows it.
     """
 
-    code: Code
+    code: PublisherCode
     found: str
     seed: int = 0
     is_rare: bool = False
@@ -273,34 +273,38 @@ class _ReadsWithRoomOnly(EventSources):
         return super()._may_read() and self._spool is not None and self._spool.relay.error is None
 
 
-MUTANTS: dict[str, Mutant] = {
-    "never enters": Mutant(Code(source=_NeverEnters), "", 28),
-    "enters late": Mutant(Code(ledger=_EntersLate), "", 28),
-    "settles first": Mutant(Code(source=_SettlesFirst), "", 588, is_rare=True),
-    "never skips": Mutant(Code(source=_NeverSkips), "handed out twice", 0),
-    "forgets skips": Mutant(Code(reader=_ForgetsSkips), "handed out twice", 0),
-    "overtakes": Mutant(Code(source=_Overtakes), "order", 178, is_rare=True),
-    "settles what it reads": Mutant(Code(reader=_SettlesWhatItReads), "lost", 3),
-    "reads what it has loaded": Mutant(Code(reader=_LoadsOnly), "handed out twice", 0),
-    "settles all before": Mutant(Code(reader=_SettlesAllBefore), "", 25),
-    "never locks": Mutant(Code(folder=_NeverLocks), "lost", 2270, is_rare=True),
-    "stays in the folder": Mutant(Code(folder=_StaysInTheFolder), "", scene="a deleted folder"),
-    "drops held": Mutant(Code(relay=_DropsHeld), "lost", 21),
-    "receives ahead": Mutant(Code(relay=_ReceivesAhead), "lost", 32),
-    "holds for later": Mutant(Code(relay=_KeepsHeldForLater), "", 539),
-    "waits": Mutant(Code(relay=_Waits), "not all is delivered", 2),
-    "cuts places": Mutant(Code(relay=_CutsPlaces), "", 5),
-    "rewrites into nothing": Mutant(
-        Code(source=_RewritesIntoNothing), "lost", scene="a failed sync on a full disk"
+MUTANTS: dict[str, PublisherMutant] = {
+    "never enters": PublisherMutant(PublisherCode(source=_NeverEnters), "", 28),
+    "enters late": PublisherMutant(PublisherCode(ledger=_EntersLate), "", 28),
+    "settles first": PublisherMutant(PublisherCode(source=_SettlesFirst), "", 588, is_rare=True),
+    "never skips": PublisherMutant(PublisherCode(source=_NeverSkips), "handed out twice", 0),
+    "forgets skips": PublisherMutant(PublisherCode(reader=_ForgetsSkips), "handed out twice", 0),
+    "overtakes": PublisherMutant(PublisherCode(source=_Overtakes), "order", 178, is_rare=True),
+    "settles what it reads": PublisherMutant(PublisherCode(reader=_SettlesWhatItReads), "lost", 3),
+    "reads what it has loaded": PublisherMutant(PublisherCode(reader=_LoadsOnly), "handed out twice", 0),
+    "settles all before": PublisherMutant(PublisherCode(reader=_SettlesAllBefore), "", 25),
+    "never locks": PublisherMutant(PublisherCode(folder=_NeverLocks), "lost", 2270, is_rare=True),
+    "stays in the folder": PublisherMutant(
+        PublisherCode(folder=_StaysInTheFolder), "", scene="a deleted folder"
     ),
-    "never recovers": Mutant(Code(source=_NeverRecovers), "lost", 3),
-    "loses what failed": Mutant(Code(source=_LosesWhatFailed), "no file was deleted", 55),
-    "forgets batches": Mutant(Code(source=_ForgetsBatches), "", 7),
-    "splits in memory": Mutant(Code(ledger=_SplitsInMemory), "a part of it", 8),
-    "finishes in two steps": Mutant(Code(ledger=_FinishesInTwoSteps), "", 1326, is_rare=True),
-    "never retries": Mutant(Code(ledger=_NeverRetries), "", 1806, is_rare=True),
-    "never forgets": Mutant(Code(ledger=_NeverForgets), "left in the ledger", 0),
-    "forgets all": Mutant(Code(source=_ForgetsAll), "", 155),
-    "drops letters": Mutant(Code(ledger=_DropsLetters), "lost", 349, is_rare=True),
-    "reads with room only": Mutant(Code(sources=_ReadsWithRoomOnly), "isn't delivered", 3),
+    "drops held": PublisherMutant(PublisherCode(relay=_DropsHeld), "lost", 21),
+    "receives ahead": PublisherMutant(PublisherCode(relay=_ReceivesAhead), "lost", 32),
+    "holds for later": PublisherMutant(PublisherCode(relay=_KeepsHeldForLater), "", 539),
+    "waits": PublisherMutant(PublisherCode(relay=_Waits), "not all is delivered", 2),
+    "cuts places": PublisherMutant(PublisherCode(relay=_CutsPlaces), "", 5),
+    "rewrites into nothing": PublisherMutant(
+        PublisherCode(source=_RewritesIntoNothing), "lost", scene="a failed sync on a full disk"
+    ),
+    "never recovers": PublisherMutant(PublisherCode(source=_NeverRecovers), "lost", 3),
+    "loses what failed": PublisherMutant(PublisherCode(source=_LosesWhatFailed), "no file was deleted", 55),
+    "forgets batches": PublisherMutant(PublisherCode(source=_ForgetsBatches), "", 7),
+    "splits in memory": PublisherMutant(PublisherCode(ledger=_SplitsInMemory), "a part of it", 8),
+    "finishes in two steps": PublisherMutant(
+        PublisherCode(ledger=_FinishesInTwoSteps), "", 1326, is_rare=True
+    ),
+    "never retries": PublisherMutant(PublisherCode(ledger=_NeverRetries), "", 1806, is_rare=True),
+    "never forgets": PublisherMutant(PublisherCode(ledger=_NeverForgets), "left in the ledger", 0),
+    "forgets all": PublisherMutant(PublisherCode(source=_ForgetsAll), "", 155),
+    "drops letters": PublisherMutant(PublisherCode(ledger=_DropsLetters), "lost", 349, is_rare=True),
+    "reads with room only": PublisherMutant(PublisherCode(sources=_ReadsWithRoomOnly), "isn't delivered", 3),
 }

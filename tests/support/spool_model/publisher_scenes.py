@@ -1,4 +1,4 @@
-"""What happens to a publisher, at random."""
+"""Random scenes of publishers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .publisher_world import PublisherWorld
 from .schedules import Rare, Replay
 
 if TYPE_CHECKING:
-    from .publisher import Code
+    from .publisher import PublisherCode
     from .publisher_deeds import Deed
 
 _FULL, _BROKEN = errno.ENOSPC, errno.EIO
@@ -32,12 +32,12 @@ _SYNC_ERRORS: dict[str, tuple[int, ...]] = dict.fromkeys(("sync", "sync names"),
 _CRITICAL = frozenset({"transaction", "committed", "delete", "receive", "publish"})
 
 
-class Scene(NamedTuple):
-    """Programs that run one after the other, each to its end; what stays goes on after the last.
+class PublisherScene(NamedTuple):
+    """Programs that run one after another to their end; the remaining tasks go on after the last.
 
     Attributes:
-        shape: They, and how publishers are set up.
-        failing: How likely the collector fails until the last of them has ended.
+        shape: The programs and the settings of publishers.
+        failing: The probability that the collector fails until the last program has ended.
     """
 
     shape: Shape
@@ -45,8 +45,8 @@ class Scene(NamedTuple):
 
 
 #: Faults of an earlier engine, and of this one when it was new.
-SCENES: dict[str, Scene] = {
-    "a full disk, a full queue and a stop": Scene(
+SCENES: dict[str, PublisherScene] = {
+    "a full disk, a full queue and a stop": PublisherScene(
         Shape(
             (
                 (Append((20, 20, 20)),),
@@ -57,14 +57,14 @@ SCENES: dict[str, Scene] = {
             )
         )
     ),
-    "a deleted folder": Scene(
+    "a deleted folder": PublisherScene(
         Shape(((Append((20,)),), (Put("g"),), (Publish(4, "stay"),), (Destroy(),), (Append((20, 20)),)))
     ),
-    "an event that is none, at a stop": Scene(Shape(((Put("igg"),), (Publish(2),)), burst=1)),
-    "a segment in the same tick as another": Scene(
+    "an event that is none, at a stop": PublisherScene(Shape(((Put("igg"),), (Publish(2),)), burst=1)),
+    "a segment in the same tick as another": PublisherScene(
         Shape(((Append((20,)),), (Put("ggg"),), (Publish(6), Publish(6))), segment_size=100), failing=0.0
     ),
-    "a failed sync on a full disk": Scene(
+    "a failed sync on a full disk": PublisherScene(
         Shape(
             ((*[Append((20,) * 4)] * 4,), (Capacity(0), Syncs(working=False)), (Publish(60, "stay"),)),
             batch_size=60,
@@ -72,13 +72,13 @@ SCENES: dict[str, Scene] = {
             sync="batch",
         )
     ),
-    "a disk on which no sync works": Scene(
+    "a disk on which no sync works": PublisherScene(
         Shape(((Append((20, 20)),), (Put("gg"),), (Syncs(working=False),), (Publish(20),)), sync="event")
     ),
 }
 
 
-def run_scene(name: str, code: Code | None = None) -> PublisherWorld:
+def run_scene(name: str, code: PublisherCode | None = None) -> PublisherWorld:
     """Run a scene, and return its world."""
     scene = SCENES[name]
     world = PublisherWorld(scene.shape, Replay({}), Random(1), code=code, mood=(scene.failing, 1.0))
@@ -86,8 +86,8 @@ def run_scene(name: str, code: Code | None = None) -> PublisherWorld:
     return world
 
 
-def run_program(seed: int, code: Code | None = None) -> PublisherWorld:
-    """Run what chance has made of a seed, and return it."""
+def run_program(seed: int, code: PublisherCode | None = None) -> PublisherWorld:
+    """Run the random scene of a seed, and return its world."""
     random = Random(seed)
     breaks = random.random() < 0.3
     syncs: Literal["never", "batch", "event"] = random.choice(["never", "never", "batch", "event"])

@@ -1,18 +1,18 @@
-"""Services, producers, publishers and an operator with one spool and one queue; and what must hold.
+"""Services, producers, publishers and an operator with one spool and one queue; and the invariants.
 
 1. *Nothing is lost.* Every event whose put returned is delivered or becomes a dead letter, with exceptions:
-   the event of the queue that a publisher received last when it was killed, and events in segments that an
-   operator deleted. If the disk was filled after there was room on it, and the queue is full, a stop may lose
-   one event. If locks lie, a kill may lose what was written to a segment that was deleted.
+   the last event that a killed publisher had received from the queue, and events in segments that an
+   operator deleted. If the disk was filled after room was measured, and the queue is full, a stop may lose
+   one event. If locks lie, a kill may lose events written to a deleted segment.
 2. *Duplicates have their key.* If an event is delivered in different batches, one of them was split, or there
    is an excuse (`excuse`): the ledger was lost or couldn't be written, or segments couldn't be read or
    synced. In one run of a publisher, each event is handed to the policy once.
-3. Nothing is delivered but events that were put. None is that was refused.
+3. Only events that were put are delivered, and no refused event.
    After a batch was split, only its parts are sent.
 4. *Order.* Without failing calls, a run hands the events of a thread to the policy in their order.
 5. The accounting is balanced after each step, and a stop drops nothing.
-6. *It ends.* Whatever happened before, all that is in the spool is delivered while the disk stays as full
-   as it is; then it takes events again. In the end no segment is left, and nothing in the ledger but dead
+6. *It ends.* Whatever happened before, the whole spool is delivered while the disk stays as full
+   as it is; then the disk has room again. In the end no segment is left, and in the ledger only dead
    letters.
 """
 
@@ -40,8 +40,8 @@ from . import programs
 from .collector import Collector, JsonEvents
 from .files import SimulatedDirectory
 from .machine import KilledError, Violation
-from .programs import Clock, Program, Service, SmallWriter, WipedCell
-from .publisher import Code, SimulatedPublisher
+from .programs import ModelClock, Program, Service, SmallWriter, WipedCell
+from .publisher import PublisherCode, SimulatedPublisher
 from .publisher_deeds import Harm, Mood, Publish, Put, Syncs
 from .publisher_files import SyncedSegment
 from .world import Setting, World
@@ -71,11 +71,11 @@ class PublisherWorld(World):
     """One run.
 
     Args:
-        shape: What is run.
-        strategy: What happens.
-        random: Where chance comes from.
-        code: The code that is tried.
-        mood: How likely the collector fails at first, and how likely an attempt ends between two steps.
+        shape: The programs and settings.
+        strategy: Chooses what happens.
+        random: The random source.
+        code: The code under test.
+        mood: The probabilities that the collector fails at first, and that an attempt ends between two steps.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class PublisherWorld(World):
         strategy: Strategy,
         random: Random,
         *,
-        code: Code | None = None,
+        code: PublisherCode | None = None,
         mood: tuple[float, float] = (0.0, 0.9),
         kinds: str = "g",
     ) -> None:
         super().__init__(Setting((), max_size=shape.max_size, segment_size=shape.segment_size), strategy)
         self.shape = shape
-        self.code = code if code is not None else Code()
+        self.code = code if code is not None else PublisherCode()
         self.random = random
         self.queue: deque[bytes] = deque()
         self.collector = Collector(random, *mood)
@@ -157,7 +157,7 @@ class PublisherWorld(World):
     # What publishers report.
 
     def excuse(self, reason: str, *, only_after_faults: bool = False) -> None:
-        """Note that all events so far may be delivered again under other keys."""
+        """Record that all events so far may be delivered again under other keys."""
         if only_after_faults and not self.is_harmed and not self.excuses:
             raise Violation(reason)
         self.excuses.add(reason)
@@ -170,12 +170,12 @@ class PublisherWorld(World):
 
     @property
     def may_be_lost(self) -> int:
-        """How many events a stop may lose: one, if the disk was filled after there was room on it."""
+        """How many events a stop may lose: one, if the disk was filled after room was measured."""
         is_hurt = self.is_harmed or any(call == "capacity" for _, call, _ in self.machine.log)
         return int(is_hurt and len(self.queue) == self.shape.capacity)
 
     def check_order(self, offered: Sequence[bytes], relayed: set[bytes]) -> None:
-        """Check the order in which a publisher has handed events to its policy.
+        """Check the order of events that a publisher handed to its policy.
 
         Events that an earlier one has relayed are no part of this. Nor are those of services while the time
         of the folder advances in ticks: threads that start segments within one may publish the older one
@@ -203,7 +203,7 @@ class PublisherWorld(World):
             self.sent.setdefault(event, set()).add(events)
 
     def ledger_is_full(self) -> bool:
-        """Return whether the disk takes no transaction."""
+        """Return whether transactions fail."""
         kernel = self.machine.kernel
         is_full = kernel.capacity is not None and kernel.stored() >= kernel.capacity
         return is_full and self.random.random() < 0.5
@@ -212,7 +212,7 @@ class PublisherWorld(World):
         """Do nothing."""
 
     def note_written(self, inode: Inode) -> None:
-        """Note what is written to a file that no one reads any more, as locks lied."""
+        """Record writes to a file that no one reads any more because of lying locks."""
         if inode.orphaned_at is not None:
             processes = [one.process for one in self.started if one.process.alive]
             is_open = any(file.inode is inode for one in processes for file in one.descriptors.values())
@@ -220,12 +220,12 @@ class PublisherWorld(World):
                 self.note_orphan(inode)
 
     def note_copies(self) -> None:
-        """Note that any event may be at two places: a publisher died before the ledger knew of one."""
+        """Record that events may be at two places: a publisher died before the ledger was updated."""
         self.excuse("it was killed after a failed sync, while it wrote events to another segment")
         self.copied.update(self.excused)
 
     def note_orphan(self, inode: Inode) -> None:
-        """Note that the events of a deleted file may be lost."""
+        """Record that the events of a deleted file may be lost."""
         self.orphans.update(events_in(inode))
 
     # What happens.
@@ -258,7 +258,7 @@ class PublisherWorld(World):
         machine = self.machine
         process = machine.kernel.start(name)
         directory = SimulatedDirectory(machine, process, self.note_published, self.note_written)
-        clock = Clock(machine, process)
+        clock = ModelClock(machine, process)
         refusals = RefusalCounts(WipedCell(2))
         writer = SmallWriter(directory, self.shape.max_size, self.shape.segment_size, refusals, clock)
         self._spawn(Service(process, directory, clock, refusals, writer), program, name)

@@ -1,8 +1,8 @@
-"""A reader that keeps the rules of deletion, and delivers at once.
+"""A reference reader that follows the rules of deletion, and delivers immediately.
 
-1. Of the files that are there, it reads the newest first and delivers the oldest first; if others came
-   meanwhile, it reads all again before it delivers. So of two events that one thread appended to two files,
-   the first is delivered first, also if the older file was published later.
+1. It reads the newest file first and delivers the oldest first; if other files appeared
+   in the meantime, it reads all again before it delivers. So of two events that one thread appended to two
+   files, the first is delivered first, also if the older file was published later.
 2. A file is deleted if it could be locked exclusively, and after that had no more than was delivered. The
    open descriptor is read once more before it is closed.
 3. A file that isn't published is deleted if it can be locked exclusively.
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """What the model needs of a reader."""
+    """The model's interface to a reader."""
 
     def look(self) -> None:
-        """Deliver whatever there is by now, and delete what can be deleted."""
+        """Deliver all events so far, and delete what can be deleted."""
 
 
-class Ledger:
-    """What survives a reader: what was delivered, and how far each segment.
+class ModelLedger:
+    """The state that survives a reader: delivered records, and the position in each segment.
 
     Attributes:
         records: All records that were delivered.
         positions: Offset after the last one, by the identity of the segment.
-        ranges: What is settled, by the identity of the segment, for the publisher's reader.
+        ranges: Settled ranges by segment identity, for the publisher's reader.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class Ledger:
 
 #: Makes a reader of the files that survives being killed by a ledger.
 if TYPE_CHECKING:
-    MakeReader = Callable[[ReaderFiles, Ledger], Reader]
+    MakeReader = Callable[[ReaderFiles, ModelLedger], Reader]
 
 
-class _Followed(NamedTuple):
+class _FollowedSegment(NamedTuple):
     fd: int
     header: Header
     parser: SegmentParser
@@ -61,10 +61,10 @@ class _Followed(NamedTuple):
 class ReferenceReader:
     """Reads the segments of all writers."""
 
-    def __init__(self, files: ReaderFiles, ledger: Ledger) -> None:
+    def __init__(self, files: ReaderFiles, ledger: ModelLedger) -> None:
         self._files = files
         self._ledger = ledger
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _FollowedSegment] = {}
 
     def look(self) -> None:
         """See `Reader`."""
@@ -85,7 +85,7 @@ class ReferenceReader:
             self._try_to_delete(name)
 
     def _find(self, *, clean: bool) -> bool:
-        """Find segments, and return whether there are more than before."""
+        """Find segments, and return whether there are new ones."""
         before = len(self._followed)
         for name in self._files.names():
             if name.endswith(NEW_SUFFIX) and clean:
@@ -108,9 +108,9 @@ class ReferenceReader:
             if header is None:
                 raise Violation(f"{name} has no header")
             start = self._ledger.positions.get(header.identity, len(header.encode()))
-            self._followed[name] = _Followed(fd, header, SegmentParser(header, start))
+            self._followed[name] = _FollowedSegment(fd, header, SegmentParser(header, start))
 
-    def _deliver(self, one: _Followed, records: list[Record]) -> None:
+    def _deliver(self, one: _FollowedSegment, records: list[Record]) -> None:
         for record in records:
             self._ledger.records.append(record)
             self._ledger.positions[one.header.identity] = record.end

@@ -1,4 +1,4 @@
-"""The publisher's reader in the model: it delivers at once, and what it settles survives it."""
+"""The publisher's reader in the model: it delivers immediately, and settled ranges survive it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from baseplate_events.event_publisher.inotify import Inotify
 
     from .files import ReaderFiles
-    from .reader import Ledger
+    from .reader import ModelLedger
 
 
 class SimulatedFolder(ReaderFolder):
@@ -89,9 +89,9 @@ class SimulatedFolder(ReaderFolder):
 
 
 class LedgerFindings(OwnFindings):
-    """Findings that are in the ledger at once."""
+    """Findings that are entered in the ledger immediately."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: ModelLedger) -> None:
         super().__init__()
         self._ledger = ledger
 
@@ -105,7 +105,7 @@ class LedgerFindings(OwnFindings):
 class RealReader:
     """See `Reader`."""
 
-    def __init__(self, files: ReaderFiles, ledger: Ledger) -> None:
+    def __init__(self, files: ReaderFiles, ledger: ModelLedger) -> None:
         self._ledger = ledger
         self._files = files
         self._now = 1000.0

@@ -1,4 +1,4 @@
-"""What the processes do in the explorations."""
+"""The programs of processes in the explorations."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ SCENES: dict[str, Setting] = {
 
 
 def large_setting(random: Random) -> Setting:
-    """Return programs of several processes, at random."""
+    """Return random programs of several processes."""
     programs = [_program(random, depth=2) for _ in range(random.randint(1, 4))]
     programs += [(Look(random.randint(1, 4)),) for _ in range(random.choice([1, 1, 1, 0]))]
     if random.random() < 0.25:

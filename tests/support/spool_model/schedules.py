@@ -1,7 +1,7 @@
-"""Which schedules are tried: all within bounds, random ones, or one again.
+"""Strategies for schedules: all within bounds, random ones, or a given one.
 
-A schedule maps the number of a choice to the number of the option that was taken, unless that was the first.
-What options there are depends on nothing but what was taken before, so the same schedule gives the same run.
+A schedule maps the number of a choice to the number of the chosen option, unless that is the first.
+The options depend only on earlier choices, so the same schedule gives the same run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _EMPHASIS = 5
 _RESTS = frozenset({"sleep", "poll"})
 
 
-class Option(NamedTuple):
+class Choice(NamedTuple):
     """What may happen next.
 
     Attributes:
@@ -52,16 +52,16 @@ class Strategy(Protocol):
     """Chooses what happens."""
 
     def interferes(self, choice: int, call: str) -> bool:
-        """Return whether something else may happen at this choice than the call that is due."""
+        """Return whether anything except the call may happen at this choice."""
         ...
 
-    def choose(self, choice: int, options: Sequence[Option]) -> int:
+    def choose(self, choice: int, options: Sequence[Choice]) -> int:
         """Return the index of the option to take, of two or more."""
         ...
 
 
 class Replay:
-    """Takes the options that a schedule says, and otherwise the first ones."""
+    """Follows a schedule, and otherwise takes the first option."""
 
     def __init__(self, schedule: Mapping[int, int]) -> None:
         self._schedule = schedule
@@ -71,7 +71,7 @@ class Replay:
         del call
         return choice in self._schedule
 
-    def choose(self, choice: int, options: Sequence[Option]) -> int:
+    def choose(self, choice: int, options: Sequence[Choice]) -> int:
         """See `Strategy`."""
         return min(self._schedule.get(choice, 0), len(options) - 1)
 
@@ -82,11 +82,11 @@ class Exhaustive:
     Args:
         preemptions: How often a process may be interrupted by another in a run.
         faults: How many faults there may be.
-        kinds: What faults.
+        kinds: The kinds of faults.
 
     Attributes:
-        quiet: Calls before which nothing else happens, as it could happen as well before the next one.
-        runs: How many there were so far.
+        quiet: Calls before which nothing else happens, since it may as well happen before the next one.
+        runs: Runs so far.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Exhaustive:
         del choice
         return self._left != (0, 0) and call not in self.quiet
 
-    def choose(self, choice: int, options: Sequence[Option]) -> int:
+    def choose(self, choice: int, options: Sequence[Choice]) -> int:
         """See `Strategy`."""
         del choice
         if self._at == len(self._path):
@@ -150,10 +150,10 @@ class Chance:
     """Takes options at random.
 
     Args:
-        random: Where chance comes from.
+        random: The random source.
         faults: How many faults there may be.
-        switching: How often another process gets its turn, from 0 to 1.
-        kinds: What faults.
+        switching: The probability of switching to another process, from 0 to 1.
+        kinds: The kinds of faults.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Chance:
         del choice, call
         return True
 
-    def choose(self, choice: int, options: Sequence[Option]) -> int:
+    def choose(self, choice: int, options: Sequence[Choice]) -> int:
         """See `Strategy`."""
         del choice
         dice = self._random.random()
@@ -193,11 +193,11 @@ class Rare:
     """Takes the first option most of the time, and others at random.
 
     Args:
-        random: Where chance comes from.
+        random: The random source.
         faults: How many faults there may be.
-        rate: How likely one is at each choice, as long as there are some left. It is `_EMPHASIS` times that
+        rate: The probability of a fault at each choice, while any are left. It is `_EMPHASIS` times that
             before calls of `critical`.
-        switching: How likely another process gets its turn at each choice. It does half of the time if one
+        switching: The probability of switching to another process at each choice. It is one half if a process
             rests.
     """
 
@@ -229,7 +229,7 @@ class Rare:
             self._wanted = frozenset()
         return bool(self._wanted)
 
-    def choose(self, choice: int, options: Sequence[Option]) -> int:
+    def choose(self, choice: int, options: Sequence[Choice]) -> int:
         """See `Strategy`."""
         del choice
         wanted, self._wanted = self._wanted, frozenset()

@@ -52,7 +52,7 @@ def outcome(call: Callable[[], object]) -> object:
 
 
 class Both:
-    """The same processes twice: simulated, and as descriptors of this one; dup(2) shares as fork(2) does."""
+    """The same processes twice: simulated, and as descriptors of this process; dup(2) shares like fork(2)."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -67,7 +67,7 @@ class Both:
         return os.path.join(self.path, name)  # noqa: PTH118 - as os has the calls that are compared
 
     def do(self, call: Call, at: int, name: str, other: str, fd_at: int) -> None:
-        """Make a call in both, and compare what comes of it."""
+        """Make a call in both, and compare the results."""
         at %= len(self.processes)
         process, real = self.processes[at], self.real[at]
         fds = sorted(process.descriptors)
@@ -122,7 +122,7 @@ class Both:
             assert self.inodes.setdefault(mine.inode, theirs.st_ino) == theirs.st_ino
 
     def end(self) -> None:
-        """Compare what is left, and close it."""
+        """Compare the final states, and close both."""
         assert sorted(self.folder.names) == sorted(os.listdir(self.path))  # noqa: PTH208 - likewise
         for name, inode in self.folder.names.items():
             with open(self.file(name), "rb") as file:  # noqa: PTH123 - likewise

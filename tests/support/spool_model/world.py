@@ -1,12 +1,12 @@
-"""Processes, a reader and an operator with one directory; and what must hold, whatever happens.
+"""Processes, a reader and an operator with one directory; and the invariants.
 
 1. Every event that was acknowledged is delivered, once, in the order of the thread that put it; except in
    files that an operator deleted.
-2. Nothing else is delivered but events whose process was killed meanwhile. None is that was refused.
-3. The refusals that are reported are those that were counted, except of processes that were killed.
+2. Besides these, only events whose process was killed during the put are delivered. No refused event is.
+3. The reported refusals are those that were counted, except those of killed processes.
 4. A published file has a whole record. In the end no file is left, and no descriptor open.
-5. The files never have more bytes than the limit and, for each thread, a segment or the largest event.
-6. After a short write, a process doesn't write to that file any more. A call is over after a bounded number
+5. The files never exceed the limit by more than a segment or the largest event per thread.
+6. After a short write, a process doesn't write to that file any more. A call ends after a bounded number
    of steps.
 """
 
@@ -25,8 +25,8 @@ from baseplate_events.spool.format import EVENT, MAX_HEADER, OVERHEAD, REFUSALS,
 from . import programs
 from .files import ReaderFiles, SimulatedDirectory
 from .machine import Machine, Violation
-from .programs import Clock, Events, Program, QuietSegment, Service, SmallWriter, WipedCell
-from .reader import Ledger, ReferenceReader
+from .programs import Events, ModelClock, Program, QuietSegment, Service, SmallWriter, WipedCell
+from .reader import ModelLedger, ReferenceReader
 from .schedules import Exhaustive, Replay
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ _REFUSALS_SIZE = 80
 
 
 @dataclass(frozen=True)
-class Code:
-    """The code that is tried: the real one, or parts of it with a mistake."""
+class WriterCode:
+    """The code under test: the real one, or parts of it with a planted mistake."""
 
     writer: type[SmallWriter] = SmallWriter
     segment: type[Segment] = QuietSegment
@@ -57,21 +57,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is run.
+    """The setting of a run.
 
     Attributes:
         programs: What the processes do. A program with `Look` is the reader's.
         max_size: Bytes that the spool holds.
         segment_size: Bytes at which a segment ends.
-        code: The code that is tried.
-        reader: Makes the reader.
+        code: The code under test.
+        reader: Creates the reader.
         quiet: Calls that commute with those of others: when all schedules are tried, none is interrupted.
     """
 
     programs: tuple[Program, ...]
     max_size: int = 100_000
     segment_size: int = 150
-    code: Code = field(default_factory=Code)
+    code: WriterCode = field(default_factory=WriterCode)
     reader: MakeReader = ReferenceReader
     quiet: frozenset[str] = frozenset({"open", "used", "status", "clock"})
 
@@ -80,14 +80,14 @@ class World:
     """One run.
 
     Args:
-        setting: What is run.
-        strategy: What happens.
+        setting: The setting.
+        strategy: Chooses what happens.
     """
 
     def __init__(self, setting: Setting, strategy: Strategy) -> None:
         self._setting = setting
         self.machine = Machine(strategy)
-        self.ledger = Ledger()
+        self.ledger = ModelLedger()
         self.events = Events({}, set(), set(), {})
         self._services: list[Service] = []
         self._threads = 0
@@ -132,7 +132,7 @@ class World:
             return
         code = self._setting.code
         directory = code.directory(machine, process, self._check_published, self._check_written)
-        clock = Clock(machine, process)
+        clock = ModelClock(machine, process)
         refusals = code.refusals(WipedCell(2))
         writer = code.writer(directory, self._setting.max_size, self._setting.segment_size, refusals, clock)
         service = Service(process, directory, clock, refusals, writer)
@@ -195,7 +195,7 @@ class World:
         )
 
     def _measured(self, service: Service, sizes: Sequence[int], name: str) -> None:
-        """Append, and see that it doesn't take long."""
+        """Append, and check that it takes a bounded number of steps."""
         self._largest = max(self._largest, max(sizes) + OVERHEAD + MAX_HEADER + _REFUSALS_SIZE)
         current = self.machine.current
         assert current is not None
@@ -215,7 +215,7 @@ class World:
         self.machine.kernel.exit(service.process)
 
     def _look_again(self) -> None:
-        """Have a new reader look, now that nothing else runs."""
+        """Let a new reader poll, when nothing else runs."""
         process = self.machine.kernel.start("last")
         reader = self._setting.reader(ReaderFiles(self.machine, process), self.ledger)
         for _ in range(_LAST_LOOKS):
@@ -265,9 +265,9 @@ class World:
                 raise Violation(f"the order of {thread} was changed")
 
     def _destroyed(self) -> set[bytes]:
-        """Return the events that may be lost, as an operator deleted their file since the put began.
+        """Return the events that may be lost, because an operator deleted their file since the put began.
 
-        A file is trusted for less than a millisecond, so those count too that were sent without a look.
+        A file is trusted for less than a millisecond, so events sent without a check count too.
         """
         found: set[bytes] = set()
         for inode in self.machine.kernel.inodes:

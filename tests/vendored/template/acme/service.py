@@ -68,7 +68,7 @@ def handle(context: Context) -> None:
 
 
 def explain(error: EventError) -> str:
-    """Say what came of an event."""
+    """Return what came of an event."""
     if isinstance(error, EventTooLargeError):
         limit: int | None = error.limit
         return f"{error.size} bytes of {limit}"
@@ -80,7 +80,7 @@ def explain(error: EventError) -> str:
 
 
 def main() -> int:
-    """Handle a request on queues of its own; tell whether all went well."""
+    """Handle a request on queues of its own; return whether all went well."""
     name = f"acme-{os.getpid()}-{time.monotonic_ns()}"
     try:
         with (
