@@ -70,7 +70,7 @@ def test_types_are_named(wire_type: int, words: str) -> None:
     assert (found.field, found.problem) == ("field", f"writing it as {words} raised RuntimeError")
     for error in (KeyError, AttributeError):
         problem = error_of(partial(write, error=error)).problem
-        assert ("; an enum takes" in problem) == (wire_type == 8)
+        assert ("; this enum field takes" in problem) == (wire_type == 8)
 
 
 @pytest.mark.parametrize(("done", "field"), [(0, "map{0}"), (1, "map{0}"), (2, "map{1}"), (3, "map{1}")])

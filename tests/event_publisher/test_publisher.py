@@ -186,7 +186,7 @@ def test_refused_content_is_counted_and_does_not_block_the_line(
         assert [1, 1, 1] == [len(events_of(request)) for request in server.requests[1:]]
         assert events_of(server.requests[2]) == [b'{"id": 2}']
         assert f"refuses 1 event: {status}" in publisher.log
-        assert "kept until it accepts others" in publisher.log
+        assert "kept until it accepts other events" in publisher.log
         fates = "1 delivered, 0 returned, 0 in memory, 1 dropped (refused)"
         assert f"2 events received = {fates}" in publisher.log
         assert "secret content" not in publisher.log

@@ -77,11 +77,11 @@ def test_a_second_consumer_warns_or_is_refused(
             return
         second = QueueConsumer(lambda: opened(posix_name))
         assert second.is_shared()
-        assert f"another publisher (process {os.getpid()}) reads {posix_name}" in caplog.text
+        assert f"another publisher (process {os.getpid()}) also reads {posix_name}" in caplog.text
         caplog.clear()
         for _ in range(2):
             assert first.is_shared()
-        assert [f"another publisher reads {posix_name}" in record.message for record in caplog.records] == [
+        assert [f"another publisher also reads {posix_name}" in record.message for record in caplog.records] == [
             True
         ]
         second.refresh(100.0)
@@ -126,7 +126,7 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
                     assert f"(process {first.process.pid}) also reads /events-{name}" in lines[0]
                 else:
                     second.wait_for_log("publishing events")
-                    assert f"(process {first.process.pid}) reads /events-{name} as well" in second.log
+                    assert f"(process {first.process.pid}) also reads /events-{name}" in second.log
             if exclusive == "true":
                 assert "another publisher" not in first.log
             first.process.kill()

@@ -229,11 +229,11 @@ def test_a_file_that_cannot_grow(limit: int, count: int) -> None:
 FULL = """
 import os, sys
 from baseplate_events.event_publisher.ledger.file import LedgerError
-from tests.support.clocks import Clock
+from tests.support.clocks import FakeClock
 from tests.support.ledgers import *
 folder, is_killed = sys.argv[1], sys.argv[2] == "True"
 A, B, C = IDENTITIES
-clock = Clock()
+clock = FakeClock()
 if not os.fork():
     ledger = opened(folder, clock=clock)
     ledger.enter(batch_of(1, (A, 0, 10)))
