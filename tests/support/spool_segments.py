@@ -37,5 +37,8 @@ def write_segment(
     if refusals is not None:
         records.insert(0, encoder.encode_refusals(refusals))
     path = folder / f"{created:020d}-{os.urandom(8).hex()}-{header.identity.hex()}.segment"
-    path.write_bytes((header.encode() if head is None else head) + b"".join(records))
+    # Published whole, as by a writer: a reader deletes a segment that is empty and that no one has open.
+    draft = folder.parent / path.name
+    draft.write_bytes((header.encode() if head is None else head) + b"".join(records))
+    draft.rename(path)
     return path

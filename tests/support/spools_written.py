@@ -34,8 +34,11 @@ def write_segment(spool: Path, events: Iterable[bytes], event_format: str) -> Pa
     identity = os.urandom(IDENTITY_SIZE)
     encoder = Encoder(Header(event_format, identity))
     path = spool / segment_name(identity)
-    path.write_bytes(b"".join((encoder.header, *map(encoder.encode, events))))
-    path.chmod(0o600)
+    # Published whole, as by a writer: a reader deletes a segment that is empty and that no one has open.
+    draft = spool.parent / path.name
+    draft.write_bytes(b"".join((encoder.header, *map(encoder.encode, events))))
+    draft.chmod(0o600)
+    draft.rename(path)
     return path
 
 
