@@ -192,9 +192,8 @@ def _judge_reader(info: SpoolInfo) -> Check:
 
 def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> Iterator[Check]:
     """Check the headers of all segments, as the publisher does."""
-    segments = [name for name in info.segments if SegmentName.parse(name) is not None]
     wrong: dict[Code, dict[str, str]] = defaultdict(dict)
-    for name in segments:
+    for name in info.segments:
         try:
             header = _read_header(folder, name)
         except FileNotFoundError:
@@ -207,11 +206,11 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
             known = {event_format, UNKNOWN_FORMAT}
             if event_format is not None and header is not None and header.event_format not in known:
                 wrong[_OTHER][name] = f"its events are for collector.version {header.event_format}"
-    if not segments:
+    if not info.segments:
         yield ok(Code.SEGMENTS_NONE, _SEGMENTS, "none: no events are waiting")
     else:
-        fields: dict[str, Field] = {"segments": len(segments), "bytes": info.backlog}
-        found = f"{len(segments):,}, {counted(info.backlog, 'byte')} undelivered"
+        fields: dict[str, Field] = {"segments": len(info.segments), "bytes": info.backlog}
+        found = f"{len(info.segments):,}, {counted(info.backlog, 'byte')} undelivered"
         yield ok(Code.SEGMENTS_WAITING, _SEGMENTS, found, fields=fields)
     take_over = take_over_command(info.path)
     look_after = (

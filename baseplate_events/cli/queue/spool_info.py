@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from ...errors import EventQueuePermissionError, EventQueueUnavailableError
 from ...event_publisher.ledger.file import SPOOL_NAME
+from ...event_publisher.spool_reader.files import SegmentName
 from ...event_publisher.spool_reader.findings import OwnFindings
 from ...spool import problems
 from ...spool.file_systems import Suitability, file_system_of, judge_file_system
 from ...spool.format import (
     MAX_HEADER,
-    NEW_SUFFIX,
     REFUSALS,
-    SEGMENT_SUFFIX,
     Header,
     SegmentParser,
     UnreadableSegmentError,
@@ -97,7 +96,7 @@ class SpoolInfo:
 
     def oldest_age(self, now: float) -> float | None:
         """Return the age of the oldest segment in seconds; None if there are no segments."""
-        created = [int(name[:_CREATED_DIGITS]) / 1e9 for name in self.segments if _has_time(name)]
+        created = [int(name[:_CREATED_DIGITS]) / 1e9 for name in self.segments]
         return max(0.0, now - min(created)) if created else None
 
 
@@ -166,8 +165,9 @@ def inspect_folder(path: str, folder: int) -> SpoolInfo:
         status, room = os.fstat(folder), os.fstatvfs(folder)
     except OSError as exc:
         raise EventQueueUnavailableError(path, problems.unusable(path, exc)) from exc
-    segments = [name for name in names if name.endswith(SEGMENT_SUFFIX)]
-    unfinished = [name for name in names if name.endswith(NEW_SUFFIX)]
+    parsed = {name: SegmentName.parse(name) for name in names}
+    segments = [name for name, parts in parsed.items() if parts is not None and parts.published]
+    unfinished = [name for name, parts in parsed.items() if parts is not None and not parts.published]
     ledgers = [name for name in names if name.startswith(SPOOL_NAME)]
     return SpoolInfo(
         path=path,
@@ -232,11 +232,6 @@ def _counts_blocks(kind: str | None, folder: int, names: list[str]) -> bool:
             if os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks:
                 return True
     return False
-
-
-def _has_time(name: str) -> bool:
-    digits = name[:_CREATED_DIGITS]
-    return len(digits) == _CREATED_DIGITS and digits.isascii() and digits.isdigit()
 
 
 def _describe_closed(path: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.event_publisher.foreign_text import printable
 from baseplate_events.event_publisher.policy.journal import DeadLetter
 from tests.support.commands import call
 from tests.support.examples import examples
@@ -60,7 +61,7 @@ def test_no_event_is_lost_unless_that_is_wanted(segments: list[list[bytes]], for
 
 def test_files_that_arent_finished_go_as_well(folder: Path) -> None:
     """Leftovers of a killed service, and the lock file of a publisher, don't prevent it."""
-    (folder / "1.new").write_bytes(b"event-")
+    write_segment(folder).rename(folder / f"{1:020}-{2:016x}-{3:032x}.new")
     (folder / "reader.lock").touch()
     assert unlink(folder.parent).check() == f"removed {folder}\n"
     assert not folder.exists()
@@ -101,14 +102,18 @@ def test_what_cant_be_read_may_hold_events(folder: Path) -> None:
     unlink(folder.parent, "--force").check()
 
 
-def test_what_isnt_of_a_spool_keeps_all_of_it(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["notes\x1b", "backup.segment", "backup.new", f"{1:020}-{2:016x}-{3:031x}.segment"]
+)
+def test_what_isnt_of_a_spool_keeps_all_of_it(folder: Path, name: str) -> None:
     """A foreign file is named, and nothing is removed, not even with `--force`."""
-    (folder / "notes\x1b").touch()
+    (folder / name).write_bytes(b"a stranger's")
     segment = write_segment(folder)
     result = unlink(folder.parent, "--force")
     assert result.status == 1
-    assert r"it contains notes\x1b, which is no part of a spool" in result.err
+    assert f"it contains {printable(name)}, which is no part of a spool" in result.err
     assert segment.exists()
+    assert (folder / name).read_bytes() == b"a stranger's"
 
 
 def test_dead_letters_are_lost_as_well(folder: Path) -> None:
