@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from . import __version__
+from .event_publisher.exit_status import EscapingParser
 from .event_publisher.standard_streams import run_command
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = EscapingParser(
         prog=f"python -m {__package__}", description="Send events without waiting for the network."
     )
     parser.add_argument("--version", action="version", version=f"{__package__} {__version__}")

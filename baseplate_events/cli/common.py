@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shlex
@@ -63,8 +64,17 @@ def hide_former(action: argparse.Action, *names: str) -> None:
     action.option_strings = [name for name in action.option_strings if name not in names]
 
 
+class _EscapedLog(logging.Handler):
+    """Writes the warnings of the library to stderr, escaped: a queue's name may be foreign text."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as one line."""
+        print_stderr(self.format(record))
+
+
 def exit_status_of(perform: Callable[[], int]) -> int:
     """Run a command and return its exit status; report an error in one line on stderr."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_EscapedLog()])
     try:
         return perform()
     except EventError as exc:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, TextIO, cast
 
 from ..errors import ConfigurationError
 from .exit_status import EXIT_FAILURE, failed, print_stderr
+from .foreign_text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -139,9 +140,9 @@ def is_open(stream: TextIO | None) -> bool:
 
 
 def report(line: str) -> None:
-    """Write a line to stdout, if there is one."""
+    """Write a line to stdout, escaped, if there is one."""
     if is_open(sys.stdout):
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
 
 
 def occupy_descriptors() -> None:

@@ -205,3 +205,21 @@ def test_an_error_shows_nothing_raw_of_a_file(tmp_path: Path) -> None:
     (line,) = lines_of(written)
     assert status == 2
     assert r"[\x1b[2J\x9b2J\u202e]" in line
+
+
+@pytest.mark.parametrize(
+    "action", ["create", "stat", "write", "unlink", "read", "stat --unknown=\x1b[2J\x9b2J"]
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_an_action_shows_nothing_raw_of_a_name(action: str, there: bool) -> None:
+    """The name of a POSIX queue can't control the terminal, whether there is such a queue or not."""
+    with fresh_name("/events-\x1b[31m\x9b2J") as name, contextlib.ExitStack() as stack:
+        if there:
+            stack.enter_context(MessageQueue(name, max_messages=2, max_message_size=200))
+        words = [*action.split(" "), name]
+        words += ["/dev/null"] if action == "write" else []
+        words += ["--max-queue-size=2", "--max-event-size=200"] if action == "create" else []
+        _, written = on_terminal(["queue", *words])
+    lines = lines_of(written)
+    if action not in {"unlink", "read"}:
+        assert any(r"\x1b[" in line and r"\x9b" in line for line in lines)

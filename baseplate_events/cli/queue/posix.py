@@ -14,7 +14,7 @@ from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.descriptor import find_queue
 from ...transport.posix import MessageQueue, unlink_queue
 from ..common import command
-from ..terminal import format_table
+from ..terminal import format_table, printable
 from . import transfer
 from .info import inspect_queue, user_name
 from .posix_ends import PosixSink, PosixSource, describe_absence, open_queue
@@ -49,7 +49,7 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
         return 0
     share = info.depth * 100 // info.size.max_messages
     rows = (
-        ("name", info.name),
+        ("name", printable(info.name)),
         ("depth", f"{info.depth:,} of {counted(info.size.max_messages, 'event')} ({share} %)"),
         ("event", f"at most {counted(info.size.max_message_size, 'byte')}"),
         ("charged", f"{counted(info.size.bytes_charged, 'byte')} of its owner's RLIMIT_MSGQUEUE"),
