@@ -6,7 +6,6 @@ queue or the spool can't be opened; 2 for a command-line or configuration error.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import random
@@ -20,13 +19,14 @@ from .access import inspect_file
 from .config.neighbours import check_neighbours
 from .config.settings import load_settings
 from .control import Control
-from .exit_status import failed
+from .exit_status import EscapingParser, failed
 from .publisher import EventPublisher
 from .standard_streams import report, run_command
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from .config.settings import PublisherSettings
@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the publisher to a parser."""
     parser.description = "Deliver the events of a queue or spool of this host to the event collector."
     parser.epilog = _EPILOG
-    parser.add_argument("config_file", help="INI file with a section [event-publisher:NAME]")
+    parser.add_argument(
+        "config_file", metavar="CONFIG", help="INI file with a section [event-publisher:NAME]"
+    )
     parser.add_argument(
         "--queue-name",
         metavar="NAME",
@@ -119,7 +121,7 @@ def _warn_about_neighbours(path: str, queue_name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line given, or that of this process, and return the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}")
+    parser = EscapingParser(prog=f"python -m {__package__}")
     add_arguments(parser)
     return run_command(lambda: run(parser.parse_args(arguments)), needs_stdout=False)
 

@@ -221,10 +221,11 @@ class EventPublisher:
     def _log_stop(self, now: float) -> None:
         """Log the progress of a stop."""
         accounting, sources, source = self.accounting, self._sources, self._source
+        queued = sources.consumer.depth if source is None else sources.to_move
         left = Left(
             requests=self._delivery.in_flight,
             events=accounting.in_hand + accounting.spooled,
-            queued=sources.consumer.depth if source is None else sources.to_move,
+            queued=queued if "posix" in self._transports else None,
             spooled=None if source is None else source.backlog,
         )
         self._stop_log.write(left, now, drains=sources.may_send, ends_at=sources.ends_at)

@@ -26,13 +26,13 @@ class Left(NamedTuple):
     Attributes:
         requests: Requests in flight.
         events: Events in memory, including those of the requests.
-        queued: Events of the POSIX queue; with a spool, those still to move into it.
+        queued: Events of the POSIX queue; with a spool, those still to move into it; None without a queue.
         spooled: Undelivered bytes in the spool, including those in memory; None without a spool.
     """
 
     requests: int
     events: int
-    queued: int
+    queued: int | None
     spooled: int | None
 
 
@@ -60,12 +60,13 @@ class StopLog:
             self._began_at = now
             logger.info("stopping: %s", _beginning(left, drains=drains))
         self.due_at = now + (_INTERVAL if now < self._began_at + _EARLY else _LATE_INTERVAL)
-        queued = counted(left.queued, "event")
         parts = [
             f"{counted(left.requests, 'request')} in flight",
             f"{counted(left.events, 'event')} in memory",
-            f"{queued} in the queue" if left.spooled is None else f"{queued} to move from the queue",
         ]
+        if left.queued is not None:
+            where = "in the queue" if left.spooled is None else "to move from the queue"
+            parts.append(f"{counted(left.queued, 'event')} {where}")
         if left.spooled is not None:
             parts.append(f"{counted(left.spooled, 'byte')} in the spool")
         logger.info(
@@ -78,10 +79,10 @@ class StopLog:
 def _beginning(left: Left, *, drains: bool) -> str:
     """Return what the publisher is going to do."""
     if not drains:
-        return (
-            "shutdown.drain is false, so no new request is started; moving the events of the queue into the "
-            "spool, and waiting for the requests in flight"
-        )
+        moving = "" if left.queued is None else "moving the events of the queue into the spool, and "
+        return f"shutdown.drain is false, so no new request is started; {moving}waiting for the requests in flight"
+    if left.queued is None:
+        return "delivering the spool; undelivered events stay in it"
     if left.spooled is None:
         return "delivering the queue; undelivered events go back into it"
     return "delivering the queue and the spool; undelivered events stay in the spool"

@@ -35,7 +35,7 @@ _RLIMIT_MSGQUEUE: Final = 12
 _STOCK_LIMIT: Final = 819_200
 
 #: The least that `spool.max_size` and `dead_letters.max_size` take.
-_SMALL_SPOOL: Final = "1000000"
+_SMALL_SPOOL: Final = "1048576"
 _FEW_LETTERS: Final = "100000"
 
 #: Bytes of events of which two don't fit into those letters.

@@ -89,7 +89,10 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
             status = Path(f"/proc/{process.pid}/status")
 
             def handles() -> bool:
-                caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+                try:
+                    caught = int(status.read_text().partition("SigCgt:")[2].split()[0], 16)
+                except (FileNotFoundError, ProcessLookupError, IndexError):
+                    return False  # it has ended, of which `wait_until` reports the status
                 return all(caught & 1 << (one - 1) for one in (signal.SIGHUP, number))
 
             try:

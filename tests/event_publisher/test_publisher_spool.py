@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from baseplate_events import EventQueue, EventQueueFullError
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Reply, Response
+from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.format import MAX_HEADER
 from baseplate_events.transport.descriptor import find_queue
 from tests.support.examples import examples
@@ -395,7 +396,7 @@ def test_the_limit_of_the_spool_stops_the_relay(name: str, tmp_path: Path) -> No
             tmp_path,
             name,
             spool__directory=str(directory),
-            spool__max_size="1000000",
+            spool__max_size="1048576",
             batch__max_size="2000",
             max_event_size="1024",
         )
@@ -411,9 +412,9 @@ def test_the_limit_of_the_spool_stops_the_relay(name: str, tmp_path: Path) -> No
         simulation.run(60.0)
         (level,) = levels
         assert level is not None
-        assert level.max_size == 1_000_000
-        assert level.paused == f"{directory}/events-{name} is full: spool.max_size is 1,000,000 bytes"
-        assert 900_000 <= level.size <= 1_000_000 + 5 * MAX_HEADER
+        assert level.max_size == MIN_SPOOL_SIZE
+        assert level.paused == f"{directory}/events-{name} is full: spool.max_size is 1,048,576 bytes"
+        assert 900_000 <= level.size <= MIN_SPOOL_SIZE + 5 * MAX_HEADER
         assert queue.current_messages == 10
     assert publisher.accounting.balanced
 

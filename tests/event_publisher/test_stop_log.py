@@ -43,7 +43,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    left=st.builds(Left, counts, counts, counts, st.none() | counts),
+    left=st.builds(Left, counts, counts, st.none() | counts, st.none() | counts),
     drains=st.booleans(),
     now=st.floats(0, 1e6),
     grace=st.floats(0, 3_600),
@@ -56,6 +56,7 @@ def test_a_line_has_all_that_is_left(
     StopLog().write(left, now, drains=drains, ends_at=now + grace)
     doing, said = lines(caplog)
     assert ("shutdown.drain is false" in doing) == (not drains)
+    assert left.queued is not None or "queue" not in f"{doing}{said}"
     numbers = [int(text.replace(",", "")) for text in re.findall(r"(?<![\d.])[\d,]+(?= [a-z])", said)]
     wanted = [number for number in left if number is not None]
     assert numbers[: len(wanted)] == wanted

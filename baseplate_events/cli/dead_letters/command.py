@@ -84,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name, help=purpose, description=f"{purpose.capitalize()}.", epilog=_EPILOG
         )
         action.add_argument(
-            "path", metavar="PATH", help="the publisher's INI file, or the place of its dead letters"
+            "path",
+            metavar="CONFIG|DIRECTORY",
+            help="the publisher's INI file, or the place of its dead letters",
         )
         action.add_argument(
             "--queue-name",
@@ -408,7 +410,7 @@ def _open_spool(directory: Path, name: str, max_size: int, max_event_size: int) 
             f"replay: the spool {folder} doesn't exist; give the directory of an existing one"
         )
     if max_size < MIN_SPOOL_SIZE:
-        raise ConfigurationError(f"replay: --spool-max-size must be {MIN_SPOOL_SIZE} or more")
+        raise ConfigurationError(f"replay: --spool-max-size must be {MIN_SPOOL_SIZE:,} or more")
     place = SpoolDirectory(str(directory), name, mode=file_mode(folder.stat().st_mode))
     place.prepare()
     return SpoolTransport(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from ...spool import MIN_SPOOL_SIZE
 from .declare import (
     BIND,
     BOOLEAN,
@@ -259,7 +260,7 @@ class SpoolSettings(Group):
     )
     max_size: int = option(
         "spool.max_size",
-        integer(1_000_000, _LARGEST_SPOOL),
+        integer(MIN_SPOOL_SIZE, _LARGEST_SPOOL),
         "1073741824",
         "Size limit for the spool, in bytes. Beyond it, the publisher stops moving events from the queue "
         "into the spool.",

@@ -55,7 +55,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
             max_queue_size="1",
             metrics__endpoint=str(tmp_path / "statsd"),
             spool__directory=str(tmp_path / "spool"),
-            spool__max_size="1000000",
+            spool__max_size="1048576",
             dead_letters__max_size="100000",
         )
     assert (0, Verdict.OK) == (table.status, table.verdict), table.text

@@ -48,7 +48,7 @@ CHOICES: Final = {
     "retry.max_age": ("", "1 day"),
     "delivery.concurrency": ("16", "17"),
     "spool.directory": ("/var/spool/one", "/var/spool/two"),
-    "spool.max_size": ("1000000", "2000000"),
+    "spool.max_size": ("1048576", "2000000"),
     "spool.fsync": ("never", "batch"),
     "dead_letters.max_size": ("100000", "200000"),
     "shutdown.grace": ("10 seconds", "0 seconds"),
