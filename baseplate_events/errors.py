@@ -50,7 +50,8 @@ class EventTooLargeError(EventError):
         if self.limit is None:
             return f"Event is too large to send ({self.size} bytes)"
         return (
-            f"Event is too large to send ({self.size} bytes, the queue accepts at most {self.limit}); "
+            f"Event is too large to send ({counted(self.size, 'byte')}, the queue accepts at most "
+            f"{self.limit:,}); "
             "leave out or shorten its largest fields"
         )
 

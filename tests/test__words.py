@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -55,14 +56,23 @@ def test_examples(number: float, noun: str, text: str) -> None:
 #: What is allowed: a bound that is always large, a text of baseplate.py, and spans, which are read back.
 ALLOWED = re.compile(
     r"MAX_NAME_SIZE|MAX_PAYLOAD|MAX_HEAD|MAX_SOCKET|MAX_QUEUE_NAME|MIN_SPOOL|longest|too large to send"
-    r"|put\} events|counts\.batches|max_size\} bytes don't|\{unit\}"
+    r"|events put for|put\} events|:\.1f\}|\{seconds:f\}|of \{len\(text\)"
+    r"|counts\.batches|max_size\} bytes don't|\{unit\}"
+)
+
+#: Nouns that are counted; after a format such as `{free:,}` any other counts, too.
+PLURALS: Final = (
+    "events|bytes|letters|batches|lines|files|inodes|seconds|minutes|hours|days|times|segments|addresses|"
+    "requests|responses|queues|spools|places|services|publishers|attempts|headers|messages|refusals"
 )
 
 
 def test_there_is_one_plural() -> None:
-    """No module writes the plural of a variable number itself, nor rounds bytes to MiB."""
+    """No module writes a plural after a variable number itself, nor rounds bytes to MiB."""
     pattern = re.compile(
-        r"(%d|\{[^{}]*[a-z_][^{}]*\}) (events|bytes|letters|batches)\b|\}[^{}]* [KMGT]i?B\b|'' if \w+ == 1"
+        rf"(%d|%\.0f|\{{[^{{}}]*[a-z_][^{{}}]*\}}) ((of|more|old|log|dead) )*({PLURALS})\b"
+        r"|\{[^{}]*[a-z_][^{}]*:,(\.0f)?\} [a-z]+s\b"
+        r"|\}[^{}]* [KMGT]i?B\b|'' if \w+ == 1"
     )
     folder = Path(baseplate_events.__file__).parent
     found = [

@@ -161,7 +161,7 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
     max_size: str = arguments.batch_max_size
     if not _is_number(max_size, 1, _LARGEST_MAX_SIZE):
         problems.append(
-            f"--batch-max-size {max_size!a}: expected a number of bytes from 1 to {_LARGEST_MAX_SIZE}"
+            f"--batch-max-size {max_size!a}: expected a number of bytes from 1 to {_LARGEST_MAX_SIZE:,}"
         )
     if problems:
         raise ConfigurationError(*problems)

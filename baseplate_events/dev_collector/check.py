@@ -169,7 +169,7 @@ def _header(headers: Sequence[tuple[str, str]], name: str, status: int) -> str |
     """Return the value of a header, or None; raise a refusal with this status if there are several."""
     values = [value.strip(" \t") for key, value in headers if key.lower() == name.lower()]
     if len(values) > 1:
-        raise _RefusalError(status, f"{name} was sent {len(values)} times")
+        raise _RefusalError(status, f"{name} was sent {counted(len(values), 'time')}")
     return values[0] if values else None
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from .config.values import format_span
 from .http_response import MAX_HEAD, Answer, MalformedResponseError, ResponseReader
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Budget:
     def _rest(self) -> float:
         rest = self._ends_at - self._clock()
         if rest <= 0:
-            raise TimeoutError(f"no complete response within {self._deadline:g} seconds")
+            raise TimeoutError(f"no complete response within {format_span(self._deadline)}")
         return rest
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final
 
+from .._words import Count
 from ..errors import EventError, EventQueueUnavailableError
 from .queue_lock import QueueInUseError
 
@@ -91,9 +92,9 @@ class MissingQueue:
             self.refresh_at = now + self._pause
             logger.warning(
                 "POSIX queue unavailable, delivering only the spool: %s; next attempt in "
-                "%.0f seconds. Set queue.transport = spool if no service needs the queue",
+                "%s. Set queue.transport = spool if no service needs the queue",
                 exc,
-                self._pause,
+                Count(round(self._pause), "second"),
             )
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             return False

@@ -80,7 +80,10 @@ def _beginning(left: Left, *, drains: bool) -> str:
     """Return what the publisher is going to do."""
     if not drains:
         moving = "" if left.queued is None else "moving the events of the queue into the spool, and "
-        return f"shutdown.drain is false, so no new request is started; {moving}waiting for the requests in flight"
+        return (
+            f"shutdown.drain is false, so no new request is started; {moving}waiting for the requests in "
+            "flight"
+        )
     if left.queued is None:
         return "delivering the spool; undelivered events stay in it"
     if left.spooled is None:

@@ -90,7 +90,7 @@ class EventCollector:
             if not came:
                 wanted = counted(events, "event")
                 wanted += f" and {counted(refusals, 'refusal')}" if refusals else ""
-                raise AssertionError(f"expected {wanted} within {timeout} seconds: {self!r}")
+                raise AssertionError(f"expected {wanted} within {timeout:g} s: {self!r}")
             return self.events
 
     def clear(self) -> None:

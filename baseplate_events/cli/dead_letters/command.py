@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 #: Seconds to wait for a full queue between two checks for a signal.
 _SLICE: Final = 0.1
 
-#: A row of `list`: number, time, status, size in bytes, reason.
-_ROW: Final = "{:<8}  {:<24}  {:>6}  {:>8}  {}\n"
+#: A row of `list`: number, time, status, size, reason.
+_ROW: Final = "{:<8}  {:<24}  {:>6}  {:>15}  {}\n"
 
 #: A letter number in SQLite's range.
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -133,14 +133,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EVENTS",
         type=int,
         help="events that the POSIX queue holds if it is created (default: that of the INI "
-        f"file, or {MAX_QUEUE_SIZE})",
+        f"file, or {MAX_QUEUE_SIZE:,})",
     )
     replay.add_argument(
         "--max-event-size",
         metavar="BYTES",
         type=int,
         help="largest event in bytes, for a spool or a queue that is created (default: that of the INI "
-        f"file, or {MAX_EVENT_SIZE})",
+        f"file, or {MAX_EVENT_SIZE:,})",
     )
     size = replay.add_argument(
         "--spool-max-size",
@@ -148,7 +148,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         type=int,
         help="bytes of undelivered events that the spool holds (default: that of the INI file, or "
-        f"{MAX_SPOOL_SIZE})",
+        f"{MAX_SPOOL_SIZE:,})",
     )
     hide_former(size, "--max-spool-size")
 
@@ -221,7 +221,9 @@ def _write_row(number: int, letter: Letter, first: bool) -> None:
         sys.stdout.write(_ROW.format("NUMBER", "TIME", "STATUS", "SIZE", "REASON"))
     status = "-" if letter.status is None else letter.status
     reason = printable(letter.reason, MAX_FOREIGN)
-    sys.stdout.write(_ROW.format(number, _format_time(letter.time), status, len(letter.event), reason))
+    sys.stdout.write(
+        _ROW.format(number, _format_time(letter.time), status, counted(len(letter.event), "byte"), reason)
+    )
 
 
 def _format_time(seconds: float) -> str:

@@ -374,7 +374,8 @@ def judge_inodes(name: str, path: str, free: int | None) -> Check:
     return warning(
         Code.INODES_FEW,
         name,
-        f"the disk of {path} can hold only {free:,} more files, and each service has at least one segment",
+        f"the disk of {path} can hold only {counted(free, 'more file')}, and each service has at least one "
+        "segment",
         "delete files there, or use a disk with more inodes",
         fields=fields,
     )

@@ -118,7 +118,7 @@ def judge_connection(peer: Peer, failures: Mapping[str, OSError], tried: int) ->
     return warning(
         Code.CONNECTION_PARTIAL,
         _CONNECTION,
-        f"{len(failures)} of {tried} addresses don't accept connections: {found}",
+        f"addresses that don't accept connections: {len(failures)} of {tried}: {found}",
         "remove those addresses from DNS, or fix the route to them: each attempt loses time on them",
         fields=fields,
     )

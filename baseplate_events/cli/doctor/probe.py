@@ -6,6 +6,7 @@ import email.utils
 from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
+from ..._words import counted
 from ...event_publisher.policy.outcome import (
     Accepted,
     Misconfigured,
@@ -231,14 +232,14 @@ def judge_clock(date: str | None, now: float) -> Check:
         return skipped(Code.CLOCK_UNREADABLE_DATE, CLOCK, found)
     fields = {"skew": skew}
     if abs(skew) <= LARGEST_SKEW:
-        found = f"within {LARGEST_SKEW:.0f} seconds of the collector's"
+        found = f"within {counted(LARGEST_SKEW, 'second')} of the collector's"
         return ok(Code.CLOCK_RIGHT, CLOCK, found, fields=fields)
     direction = "ahead of" if skew > 0 else "behind"
     synchronize = "timedatectl set-ntp true"
     return warning(
         Code.CLOCK_OFF,
         CLOCK,
-        f"{abs(skew):,.0f} seconds {direction} the collector's",
+        f"{counted(abs(skew), 'second')} {direction} the collector's",
         f"set this host's clock and keep it synchronized: `{synchronize}`; a collector may refuse requests "
         "signed at another time",
         commands=(synchronize,),

@@ -6,6 +6,8 @@ import concurrent.futures
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from ...event_publisher.config.values import format_span
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,4 +39,4 @@ def within(seconds: float, work: Callable[[], _T]) -> _T:
     except concurrent.futures.TimeoutError:
         if future.done():
             raise  # the work's own
-        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+        raise TimeoutError(f"no answer within {format_span(seconds)}") from None

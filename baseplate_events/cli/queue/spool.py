@@ -174,7 +174,7 @@ class SpoolSink:
 
 def free_room(info: SpoolInfo) -> str:
     """Format the free space of its file system."""
-    inodes = "" if info.free_inodes is None else f" and {info.free_inodes:,} inodes"
+    inodes = "" if info.free_inodes is None else f" and {counted(info.free_inodes, 'inode')}"
     return f"{counted(info.free_bytes, 'byte')}{inodes} free"
 
 

@@ -27,6 +27,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from ..._words import counted
 from ...errors import ConfigurationError
 from ..foreign_text import printable
 from .ini_lines import find_keys
@@ -348,7 +349,7 @@ def _only_section(sections: Sequence[str], family: str) -> str | None:
 
 def _choice(sections: Sequence[str], family: str) -> str:
     names = [_shown_name(section.removeprefix(family)) for section in sections if section.startswith(family)]
-    return f"it has {len(names)} queues; choose one with --queue-name: {', '.join(names)}"
+    return f"it has {counted(len(names), 'queue')}; choose one with --queue-name: {', '.join(names)}"
 
 
 def _absence(name: str, sections: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from ..._words import counted
 from .ini import Section, read_section
 from .options import (
     BATCH_WRAPPER_SIZE,
@@ -234,7 +235,8 @@ def _compare(section: Section, settings: PublisherSettings) -> None:
     section.check(
         batch.max_size >= room,
         "batch.max_size",
-        f"{batch.max_size} bytes cannot hold an event of max_event_size; expected at least {room}",
+        f"{counted(batch.max_size, 'byte')} cannot hold an event of max_event_size; expected at least "
+        f"{room:,}",
         "max_event_size",
     )
     section.check(

@@ -30,6 +30,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
+from ..._words import counted
 from .accounting import Accounting, DropReason
 from .admission import Admission
 from .journal import EnteredBatch
@@ -292,7 +293,8 @@ class Delivery:
                     overloaded=overloaded,
                     all_held=self._pending.are_all_held,
                 )
-                reason = f"{outcome.reason}, {judgement.record.failures} times while others were accepted"
+                failures = counted(judgement.record.failures, "time")
+                reason = f"{outcome.reason}, {failures} while others were accepted"
                 rejection = Rejection(DropReason.REFUSED, reason, outcome.status)
                 self._change_pace(attempt, judgement.pace, outcome.retry_after, now)
                 action = self._act(attempt, judgement, rejection, now)

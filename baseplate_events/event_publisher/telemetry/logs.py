@@ -25,6 +25,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from ..._words import Count
 from ..foreign_text import MAX_FOREIGN, printable
 from ..standard_streams import occupy_descriptors
 from .log_writer import CAPACITY, LineWriter
@@ -182,8 +183,8 @@ class StderrHandler(logging.Handler):
                 logging.WARNING,
                 "",
                 0,
-                "%d log lines dropped: stderr could not be written",
-                (missing,),
+                "%s dropped: stderr could not be written",
+                (Count(missing, "log line"),),
                 None,
             )
         )

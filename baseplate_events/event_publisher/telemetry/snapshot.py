@@ -277,7 +277,7 @@ class Snapshot:
     def unready(self, now: float) -> str | None:
         """Return why events aren't being delivered at `now`, in words for an operator; None if they are."""
         if not self.alive(now):
-            return f"stuck: no activity for {now - self.made_at:.0f} seconds"
+            return f"stuck: no activity for {counted(now - self.made_at, 'second')}"
         if self.stopping:
             return "stopping"
         errors = [self.attempts.last_error, self.disk_error]

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
+from ..._words import Count
 from ..config.values import InternetEndpoint, UnixEndpoint
 from .statsd_lines import format_lines, pack_lines
 
@@ -189,7 +190,10 @@ class StatsdClient:
             return
         self._log_at = now + LOG_INTERVAL
         logger.warning(
-            "metrics not sent to %s (%s); %d lines dropped so far", self._endpoint, reason, self.dropped
+            "metrics not sent to %s (%s); %s dropped so far",
+            self._endpoint,
+            reason,
+            Count(self.dropped, "line"),
         )
 
 

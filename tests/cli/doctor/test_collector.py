@@ -281,7 +281,7 @@ def test_the_words_on_a_connection() -> None:
     )
     check_words(
         judge_connection(COLLECTOR, {"192.0.2.1": refused, "192.0.2.2": silent}, 3),
-        "2 of 3 addresses don't accept connections: collector.test:443: 192.0.2.1: Connection refused; "
+        "addresses that don't accept connections: 2 of 3: collector.test:443: 192.0.2.1: Connection refused; "
         "192.0.2.2: timed out",
         "remove those addresses from DNS, or fix the route to them: each attempt loses time on them",
     )

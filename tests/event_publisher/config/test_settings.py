@@ -328,7 +328,7 @@ def test_keys_of_others_are_ignored(folder: Path) -> None:
         ),
         (
             {"max_event_size": "512000"},
-            "batch.max_size: 512000 bytes cannot hold an event of max_event_size; expected at least 512064",
+            "batch.max_size: 512,000 bytes cannot hold an event of max_event_size; expected at least 512,064",
         ),
     ],
 )

@@ -467,7 +467,7 @@ def test_a_record_that_cant_be_formatted_is_counted(arguments: tuple[object, ...
         assert handler.dropped == 1
         handler.flush()
         stderr.seek(0)
-        assert stderr.read().endswith("1 log lines dropped: stderr could not be written\n")
+        assert stderr.read().endswith("1 log line dropped: stderr could not be written\n")
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
@@ -483,7 +483,7 @@ def test_dropped_lines_are_reported_in_the_format_of_the_log(formatter: logging.
         stderr.seek(0)
         notice, line = stderr.read().splitlines()
     assert "read again" in line
-    assert "1 log lines dropped" in notice
+    assert "1 log line dropped" in notice
     assert notice.startswith("{") == line.startswith("{")
 
 

@@ -239,7 +239,7 @@ def test_a_unix_socket_that_is_missing_or_full_costs_only_its_lines(caplog: pyte
             count(client, "again")
             assert Server(sock, UnixEndpoint(path)).pending() == [b"again:1|c"]
         assert caplog.messages == [
-            f"metrics not sent to {path} ([Errno 2] No such file or directory); 1 lines dropped so far"
+            f"metrics not sent to {path} ([Errno 2] No such file or directory); 1 line dropped so far"
         ]
         clock.now += LOG_INTERVAL
         client.send(gauges={"gone": 1, "with it": 2})
