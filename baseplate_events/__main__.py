@@ -7,8 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from . import __version__
-from .event_publisher.exit_status import EscapingParser
-from .event_publisher.standard_streams import run_command
+from .event_publisher.standard_streams import EscapingParser, run_command
 
 if TYPE_CHECKING:
     import argparse

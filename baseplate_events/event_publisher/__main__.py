@@ -19,9 +19,9 @@ from .access import inspect_file
 from .config.neighbours import check_neighbours
 from .config.settings import load_settings
 from .control import Control
-from .exit_status import EscapingParser, failed
+from .exit_status import failed
 from .publisher import EventPublisher
-from .standard_streams import report, run_command
+from .standard_streams import EscapingParser, report, run_command
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 

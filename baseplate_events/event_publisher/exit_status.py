@@ -6,10 +6,9 @@ configuration that the command needs.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
-from typing import Final, NoReturn
+from typing import Final
 
 from ..errors import ConfigurationError, EventError
 from .foreign_text import printable
@@ -19,14 +18,6 @@ EXIT_FAILURE: Final = 1
 
 #: Exit status for an error in the command line or in a configuration; argparse uses the same.
 EXIT_USAGE: Final = 2
-
-
-class EscapingParser(argparse.ArgumentParser):
-    """A parser whose errors are escaped: argparse quotes unknown options as they are."""
-
-    def error(self, message: str) -> NoReturn:
-        """Report an error in the command line, and exit."""
-        super().error(printable(message))
 
 
 def print_stderr(line: str) -> None:

@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import io
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 #: The highest number of a standard stream.
 _STDERR: Final = 2
+
+
+class EscapingParser(argparse.ArgumentParser):
+    """A parser whose errors are escaped: argparse quotes unknown options as they are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Report an error in the command line, and exit."""
+        super().error(printable(message))
 
 
 class ClosedStream(io.TextIOBase):

@@ -77,8 +77,8 @@ def test_list_shows_everything_but_the_event(tmp_path: Path) -> None:
     said = call("dead-letters", "list", path)
     head, first, second = said.out.splitlines()
     assert ["NUMBER", "TIME", "STATUS", "SIZE", "REASON"] == head.split()
-    assert ["1", "2001-09-09T01:46:40.250Z", "400", "7", r"bad\x1b[31m", "caf\xe9"] == first.split()
-    assert ["2", "2001-09-09T01:46:40.250Z", "-", "11", "retry.max_age"] == second.split()
+    assert ["1", "2001-09-09T01:46:40.250Z", "400", "7", "bytes", r"bad\x1b[31m", "caf\xe9"] == first.split()
+    assert ["2", "2001-09-09T01:46:40.250Z", "-", "11", "bytes", "retry.max_age"] == second.split()
     assert (0, "") == (said.status, said.err)
     said = call("dead-letters", "list", path, "--json")
     assert {
@@ -177,7 +177,7 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
         (["purge", "{path}", "--older-than", "-1 days"], "7 days"),
         (["purge", "{path}"], "--yes"),
         (["list", "{path}/nowhere"], "no such folder or file"),
-        (["list"], "PATH"),
+        (["list"], "CONFIG|DIRECTORY"),
         (["lost", "{path}"], "replay"),
         ([], "ACTION"),
     ],
@@ -197,7 +197,7 @@ def test_every_action_has_a_help_page(action: str) -> None:
     """`--help` of an action lists its arguments."""
     said = call("dead-letters", action, "--help")
     assert said.status == 0
-    assert "PATH" in said.out
+    assert "CONFIG|DIRECTORY" in said.out
 
 
 def test_replay_makes_the_queue_that_isnt_there(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_full_spool_and_a_large_event(tmp_path: Path) -> None:
     words = ["replay", str(tmp_path), "--queue-name", "v2", "--spool-directory", str(tmp_path)]
     said = call("dead-letters", *words, "--spool-max-size", "1000")
     assert (2, "") == (said.status, said.out)
-    assert "--spool-max-size must be 1048576 or more" in said.err
+    assert "--spool-max-size must be 1,048,576 or more" in said.err
     said = call("dead-letters", *words, "--max-event-size", "1000")
     assert (1, f"put 1 event on {place.path}\n") == (said.status, said.out)
     assert "letter 1 is unchanged" in said.err

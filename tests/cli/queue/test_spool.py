@@ -151,7 +151,7 @@ def test_a_line_that_no_record_holds_stops_write(tmp_path: Path) -> None:
     lines = ["x" * MAX_PAYLOAD, "first", "x" * (MAX_PAYLOAD + 1)]
     result = queue("write", tmp_path, stdin="\n".join(lines))
     assert result.status == 1
-    assert f"at most {MAX_PAYLOAD}" in result.err
+    assert f"at most {MAX_PAYLOAD:,}" in result.err
     assert "line 3 and" in result.err
     assert [lines[0].encode(), b"first"] == read_all(tmp_path)
 
