@@ -55,9 +55,9 @@ class Held(Generic[T]):
     __slots__ = ("cell", "mark", "successors", "value")
 
     def __init__(self, cell: Cell, mark: int, value: T) -> None:
-        self.cell = cell
-        self.mark = mark
-        self.value = value
+        self.cell: Cell = cell
+        self.mark: int = mark
+        self.value: T = value
         self.successors: dict[None, Held[T]] = {}
 
 

@@ -53,7 +53,8 @@ class ConnectionServer(socketserver.ThreadingTCPServer):
         patience: Seconds that `close` waits for connections to end.
     """
 
-    allow_reuse_address = True
+    address_family: int = socket.AF_INET
+    allow_reuse_address: bool = True
     thread_name: str
     limit: int | None = None
     interval: float = 0.0
@@ -65,7 +66,7 @@ class ConnectionServer(socketserver.ThreadingTCPServer):
             self.address_family = socket.AF_UNIX
         elif ":" in address[0]:
             self.address_family = socket.AF_INET6
-        self.closing = threading.Event()
+        self.closing: threading.Event = threading.Event()
         self._acceptor: threading.Thread | None = None
         self._connections: dict[socket.socket, threading.Thread] = {}  # oldest first; some may have ended
         super().__init__(cast("tuple[str, int]", address), socketserver.BaseRequestHandler)

@@ -94,10 +94,10 @@ class HealthServer(ConnectionServer):
         HealthError: It can't listen there.
     """
 
-    thread_name = "health"
-    request_queue_size = _BACKLOG
-    limit = MAX_CONNECTIONS
-    interval = ACCEPT_INTERVAL
+    thread_name: str = "health"
+    request_queue_size: int = _BACKLOG
+    limit: int | None = MAX_CONNECTIONS
+    interval: float = ACCEPT_INTERVAL
 
     def __init__(
         self, endpoint: Endpoint, read_snapshot: Callable[[], Snapshot], hosts: Collection[str] = ()
