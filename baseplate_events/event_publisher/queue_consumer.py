@@ -2,7 +2,7 @@
 
 Rules:
 
-1. A queue that was removed is opened anew, or made, at once. What it still holds is received first.
+1. A queue that was removed is reopened, or created, at once. What it still holds is received first.
 2. A removed queue is let go when it is empty and `_LINGER` seconds have passed: a producer that doesn't know
    yet may have been about to put.
 3. The system notifies of the removal. Where it can't, the queue is looked at every `_CHECK_INTERVAL` seconds.

@@ -299,7 +299,7 @@ def _text(annotation: object) -> str:
 
 
 def _annotations(cls: type) -> Mapping[str, object]:
-    """Return the annotations of a class and its bases, as far as they can be had."""
+    """Return the annotations of a class and its bases, as far as they are available."""
     found: dict[str, object] = {}
     for base in reversed(cls.__mro__):
         try:

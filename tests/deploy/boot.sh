@@ -4,7 +4,7 @@
 #   boot.sh FOLDER LAYERS
 #     FOLDER  an empty folder, for mounts that end with the namespace
 #     LAYERS  the folders of which the system is made, the uppermost first, with colons between them
-# The system keeps its changes in memory. It can't change this host: /sys and /proc/sys are read-only there, but for
+# The system keeps its changes in memory. It can't change this host: /sys and /proc/sys are read-only there, except
 # fs.mqueue, which belongs to the IPC namespace.
 set -eu
 umask 022

@@ -18,7 +18,16 @@ from baseplate_events.event_publisher.access import (
 )
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.publishers import config_text, publisher_process
-from tests.support.queues import EVENTS, FEW, NOBODY, SMALL, as_user, fresh_event_name, fresh_name, needs_root
+from tests.support.queues import (
+    EVENTS,
+    FEW,
+    OTHER_UID,
+    SMALL,
+    as_user,
+    fresh_event_name,
+    fresh_name,
+    needs_root,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -85,11 +94,11 @@ def test_the_words_of_the_warnings() -> None:
 def test_a_queue_of_a_stranger_is_seen() -> None:
     """Its owner, group and mode are those of the system."""
     with fresh_name() as name:
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             queue = MessageQueue(name, max_messages=FEW, max_message_size=SMALL, mode=0o644)
         with queue:
             access = inspect_queue_access(queue.fileno(), name, 0o600)
-    assert (NOBODY, 0o644, True) == (access.uid, access.mode, access.foreign)
+    assert (OTHER_UID, 0o644, True) == (access.uid, access.mode, access.foreign)
     assert os.getegid() in access.groups
 
 

@@ -69,7 +69,7 @@ def test_what_comes_late_about_the_queue_before_counts_for_nothing(name: str) ->
 
 
 def test_a_late_event_is_read_away(name: str) -> None:
-    """A late event of another watch means nothing, and doesn't wake again."""
+    """A late event of another watch is ignored, and doesn't wake again."""
     with (
         contextlib.closing(UnlinkWatch()) as watch,
         contextlib.closing(reader(name)) as queue,

@@ -17,7 +17,6 @@ MUTABLE: Final = {
     "cli.queue.spool_info.SpoolContents",
     "event_publisher.http_response._Head",
     "event_publisher.policy.accounting.Accounting",
-    "event_publisher.telemetry.health_server._ClientConnection",
     "event_publisher.telemetry.logs._Held",
 }
 

@@ -25,7 +25,7 @@ SMALL = 32
 EVENTS = "/events-"
 
 #: A user without privileges, and without files.
-NOBODY = 65_534
+OTHER_UID = 65_534
 
 #: Marks a test that only root can run; `tests/conftest.py` checks it.
 needs_root = pytest.mark.needs_root
@@ -96,7 +96,7 @@ def unprivileged(path: Path) -> Generator[None]:
                 if not mode & 0o001:
                     folder.chmod(mode | 0o711)
                     stack.callback(folder.chmod, mode)
-            stack.enter_context(as_user(NOBODY))
+            stack.enter_context(as_user(OTHER_UID))
         yield
 
 

@@ -28,7 +28,7 @@ from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import run
 from tests.support.examples import examples
 from tests.support.queues import (
-    NOBODY,
+    OTHER_UID,
     as_user,
     drain,
     fresh_name,
@@ -166,12 +166,12 @@ def test_a_queue_of_another_user_is_refused(
     """Another user's queue raises an error with its owner, if known, and the remedy."""
     monkeypatch.setattr(limits_module, "_QUEUE_DIRECTORY", str(tmp_path))
     with producer(name) as queue:
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             for attempt in (producer, reader):
                 with pytest.raises(EventQueuePermissionError) as caught:
                     attempt(name)
                 assert "another user" in str(caught.value)
-                assert f"this process of user {NOBODY}" in str(caught.value)
+                assert f"this process of user {OTHER_UID}" in str(caught.value)
                 assert "mode=0o660" in str(caught.value)
             with pytest.raises(EventQueuePermissionError):
                 unlink_queue(name)
@@ -189,7 +189,7 @@ def test_a_common_group_is_let_in(name: str) -> None:
     """A queue of mode 0o660 is open to the group, to put and to get."""
     with (
         MessageQueue(name, max_messages=1, max_message_size=8, mode=0o660) as queue,
-        as_user(NOBODY),
+        as_user(OTHER_UID),
         producer(name, 1, 8) as other,
     ):
         other.put(b"x")
@@ -199,13 +199,13 @@ def test_a_common_group_is_let_in(name: str) -> None:
 @needs_root
 def test_a_queue_that_another_user_recreated_is_refused(name: str) -> None:
     """A producer whose queue another user recreated gets a permission error, again and again."""
-    with as_user(NOBODY):
+    with as_user(OTHER_UID):
         queue = producer(name)
         unlink_queue(name)
         outlast_trust()
     with reader(name), queue:
         for _ in range(2):
-            with as_user(NOBODY), pytest.raises(EventQueuePermissionError):
+            with as_user(OTHER_UID), pytest.raises(EventQueuePermissionError):
                 queue.put(b"{x}")
 
 

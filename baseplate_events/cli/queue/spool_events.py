@@ -177,7 +177,7 @@ class SpoolEvents:
         return self._reader.read(_RUN_EVENTS, _RUN_BYTES)
 
     def _write_down(self) -> None:
-        """Tell the ledger and the reader what was printed of the run, and end the run.
+        """Record in the ledger, and in the reader, what was printed of the run, and end the run.
 
         Raises:
             LedgerError: The ledger can't be written.

@@ -11,7 +11,7 @@ from baseplate_events.cli.doctor.findings import Code
 from baseplate_events.cli.doctor.folders import check_folder
 from baseplate_events.cli.queue.info import user_name
 from tests.support.doctors import check_words, configured, diagnose, doctor_in, sound
-from tests.support.queues import NOBODY, needs_root, unprivileged
+from tests.support.queues import OTHER_UID, needs_root, unprivileged
 from tests.support.sandbox import sandbox
 
 if TYPE_CHECKING:
@@ -96,19 +96,19 @@ def test_permissions_are_those_of_the_user_who_asks(tmp_path: Path) -> None:
     look(tmp_path)  # another user may not be able to read all modules
     own, closed = tmp_path / "own", tmp_path / "closed"
     own.mkdir()
-    os.chown(own, NOBODY, NOBODY)
+    os.chown(own, OTHER_UID, OTHER_UID)
     own.chmod(0o500)
     closed.mkdir(0o700)
     for path, code, commands in (
-        (tmp_path / "new", Code.FOLDER_UNMAKABLE, [f"install -d -m 0700 -o {NOBODY} {tmp_path}/new"]),
+        (tmp_path / "new", Code.FOLDER_UNMAKABLE, [f"install -d -m 0700 -o {OTHER_UID} {tmp_path}/new"]),
         (own, Code.FOLDER_NOT_WRITABLE, [f"chmod u+rwx {own}"]),
-        (closed, Code.FOLDER_NOT_WRITABLE, [f"chown -R {NOBODY} {closed}"]),
+        (closed, Code.FOLDER_NOT_WRITABLE, [f"chown -R {OTHER_UID} {closed}"]),
         (closed / "letters", Code.FOLDER_UNREACHABLE, []),
     ):
         with unprivileged(tmp_path):
             check = look(path)
         assert check.code is code
-        assert {"path": str(path), "user": user_name(NOBODY)}.items() <= check.fields.items()
+        assert {"path": str(path), "user": user_name(OTHER_UID)}.items() <= check.fields.items()
         assert commands == list(check.commands)
 
 
@@ -139,7 +139,7 @@ def test_the_words_on_a_folder(tmp_path: Path) -> None:
 @needs_root
 def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
     """Both users are named, and the command for root, with the path quoted."""
-    user = user_name(NOBODY)
+    user = user_name(OTHER_UID)
     path = tmp_path / "a b"
     look(path)  # another user may not be able to read all modules
     with unprivileged(tmp_path):
@@ -147,7 +147,7 @@ def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
     check_words(
         check,
         f"{path} isn't there, and user {user} can't make it in {tmp_path}",
-        f"as root: `install -d -m 0700 -o {NOBODY} '{path}'`, or name another folder in {KEY}",
+        f"as root: `install -d -m 0700 -o {OTHER_UID} '{path}'`, or name another folder in {KEY}",
     )
     path.mkdir(0o700)
     with unprivileged(tmp_path):
@@ -156,7 +156,7 @@ def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
         check,
         f"user {user} may not write to {path}, which belongs to {user_name(0)} (mode 0700)",
         f"run publisher and doctor as that user, or name another folder in {KEY}, or as root: "
-        f"`chown -R {NOBODY} '{path}'`",
+        f"`chown -R {OTHER_UID} '{path}'`",
     )
 
 

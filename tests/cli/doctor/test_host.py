@@ -30,7 +30,7 @@ from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result
 from tests.support.doctors import Table, check_words, configured, diagnose, doctor, sound
 from tests.support.examples import examples
-from tests.support.queues import NOBODY, as_user, bytes_of_queues, drain, fresh_name, needs_root
+from tests.support.queues import OTHER_UID, as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -203,11 +203,11 @@ def test_a_queue_is_shown_with_its_owner() -> None:
 def test_a_queue_of_a_stranger_is_named() -> None:
     """A queue that another user made first is a warning, however closed it is."""
     with fresh_name("/events-test-") as name:
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             queue = MessageQueue(name, max_messages=2, max_message_size=32)
         with queue:
             check = doctor("--queue-name", name.removeprefix("/events-"))["queue owner"]
-    assert (Code.QUEUE_FOREIGN, user_name(NOBODY)) == (check.code, check.fields["user"])
+    assert (Code.QUEUE_FOREIGN, user_name(OTHER_UID)) == (check.code, check.fields["user"])
 
 
 def test_a_queue_that_is_too_small_is_named(tmp_path: Path) -> None:
@@ -315,9 +315,9 @@ def test_a_queue_of_another_user_comes_with_what_lets_a_group_in() -> None:
     list(check_queue(None, SIZE, 0o600))  # another user may not be able to read the modules that this needs
     group_name(0)
     with fresh_name("/events-test-") as name, MessageQueue(name, max_messages=2, max_message_size=32):
-        with as_user(NOBODY), pytest.raises(EventQueuePermissionError) as caught:
+        with as_user(OTHER_UID), pytest.raises(EventQueuePermissionError) as caught:
             inspect_queue(name)
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             *_, check = map(sound, check_queue(name, SIZE, 0o600))
         shown = Path(f"/dev/mqueue{name}").exists()
     assert (Code.QUEUE_FORBIDDEN, {"queue": name}) == (check.code, check.fields)

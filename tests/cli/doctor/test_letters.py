@@ -19,7 +19,7 @@ from baseplate_events.event_publisher.ledger.rows import OVERHEAD
 from tests.support.doctors import check_words, diagnose, sound
 from tests.support.examples import examples
 from tests.support.ledgers import fill, letter_of, letters_in, opened
-from tests.support.queues import NOBODY, needs_root, unprivileged
+from tests.support.queues import OTHER_UID, needs_root, unprivileged
 from tests.support.spool_directories import fresh_place
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_a_ledger_of_another_user_is_a_problem(tmp_path: Path) -> None:
     with unprivileged(tmp_path):
         check = look(tmp_path)["ledger"]
     assert (check.code, check.fields["reason"]) == (Code.LEDGER_UNREADABLE, "Permission denied")
-    assert [f"chown -R {NOBODY} {tmp_path}"] == list(check.commands)
+    assert [f"chown -R {OTHER_UID} {tmp_path}"] == list(check.commands)
 
 
 def test_the_words_on_a_ledger(tmp_path: Path) -> None:

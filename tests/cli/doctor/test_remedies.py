@@ -22,7 +22,7 @@ from tests.support.commands import Result
 from tests.support.doctors import configured, diagnose, doctor, doctor_in
 from tests.support.ledgers import fill
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
-from tests.support.queues import NOBODY, as_user, fresh_name, needs_root, unprivileged
+from tests.support.queues import OTHER_UID, as_user, fresh_name, needs_root, unprivileged
 from tests.support.sandbox import sandbox, with_python
 from tests.support.spool_segments import write_segment
 from tests.support.waiting import PATIENCE
@@ -144,14 +144,14 @@ def test_a_queue_of_another_user_lets_a_group_in(tmp_path: Path) -> None:
         MessageQueue(name, max_messages=2, max_message_size=32),
     ):
         arguments = ["--queue-name", name.removeprefix("/events-")]
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             before = doctor(*arguments)
         *mount, let_in = before["queue"].commands
         if mount:  # they don't show on this host
             place.hide_queues()
             place.set_up("bash", "-c", *mount)
         place.set_up("bash", "-c", let_in.replace("GROUP", str(os.getegid())))
-        with as_user(NOBODY):
+        with as_user(OTHER_UID):
             after = doctor(*arguments)
     assert (before.status, before["queue"].code) == (1, Code.QUEUE_FORBIDDEN)
     assert (after.status, after["queue access"].code) == (0, Code.QUEUE_ACCESS_LIMITED)
@@ -204,7 +204,7 @@ def make_nothing(_: Path) -> None:
 def make_spool(folder: Path) -> None:
     """Make a spool of the user without privileges."""
     folder.mkdir(mode=0o700)
-    os.chown(folder, NOBODY, NOBODY)
+    os.chown(folder, OTHER_UID, OTHER_UID)
 
 
 def make_letters_of_root(folder: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_spool_is_shared_with_a_group(tmp_path: Path) -> None:
         place.chmod(0o755)
         folder = place / f"events-{arguments[2]}"
         folder.mkdir(mode=0o700)
-        os.chown(folder, 0, NOBODY)
+        os.chown(folder, 0, OTHER_UID)
         Path(arguments[0]).chmod(0o644)
         with unprivileged(tmp_path):
             before = doctor(*arguments)["spool folder"]

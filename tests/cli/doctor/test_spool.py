@@ -24,7 +24,7 @@ from tests.support.disks import mounted
 from tests.support.doctors import check_words, sound, spool_of
 from tests.support.examples import examples
 from tests.support.ledgers import fill
-from tests.support.queues import NOBODY, needs_root, unprivileged
+from tests.support.queues import OTHER_UID, needs_root, unprivileged
 from tests.support.spool_directories import (
     MODES,
     TEAM,
@@ -166,7 +166,7 @@ def test_a_directory_that_lets_no_one_in_is_a_problem(tmp_path: Path) -> None:
         with unprivileged(tmp_path):
             [check] = look(tmp_path, mode)
         assert check.code is Code.FOLDER_UNMAKABLE
-        assert [f"install -d -m {bits} -o {NOBODY} {path}"] == list(check.commands)
+        assert [f"install -d -m {bits} -o {OTHER_UID} {path}"] == list(check.commands)
     (tmp_path / "closed").mkdir(0o700)
     with unprivileged(tmp_path):
         [check] = look(tmp_path / "closed")
@@ -299,12 +299,12 @@ def test_a_segment_of_another_user_is_unreadable(tmp_path: Path) -> None:
     spool_in(tmp_path)
     folder = folder_of(tmp_path)
     write_segment(folder, [b"a"]).chmod(0o600)
-    os.chown(folder, NOBODY, NOBODY)
+    os.chown(folder, OTHER_UID, OTHER_UID)
     look(tmp_path)  # another user may not be able to read all modules
     with unprivileged(tmp_path):
         check = find(tmp_path, "set aside")
     assert (check.code, check.fields["reason"]) == (Code.SEGMENTS_UNREADABLE, "Permission denied")
-    assert [f"chown -R {NOBODY} {folder}"] == list(check.commands)
+    assert [f"chown -R {OTHER_UID} {folder}"] == list(check.commands)
 
 
 def test_a_spool_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_a_status_says_what_the_snapshot_says(snapshot: Snapshot) -> None:
     assert found.failures == snapshot.failures
     assert found.rates is None
     assert (found.mean_attempt is None) == (attempts.seconds.count == 0)
-    told = json.loads(format_json(found))
-    assert (told["received"], told["unready"]) == (books.received, found.unready)
+    printed = json.loads(format_json(found))
+    assert (printed["received"], printed["unready"]) == (books.received, found.unready)
 
 
 @given(snapshots())
@@ -160,11 +160,11 @@ def test_rates_are_growth_by_time(before: int, growth: int, seconds: float, star
 
 @given(st.integers(1, 10**6))
 def test_there_are_no_rates_without_two_moments(count: int) -> None:
-    """Of one moment seen twice, or of a publisher that started anew in between, there are no rates."""
+    """Of one moment seen twice, or of a publisher that restarted in between, there are no rates."""
     one = a_snapshot(delivered=count, made_at=1_000.0)
     assert status_of(look(one), look(one)).rates is None
-    anew = a_snapshot(delivered=count - 1, made_at=2_000.0)
-    assert status_of(look(anew), look(one)).rates is None
+    restarted = a_snapshot(delivered=count - 1, made_at=2_000.0)
+    assert status_of(look(restarted), look(one)).rates is None
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.floats(1, 10**4), st.booleans())
@@ -315,8 +315,8 @@ def test_an_endpoint_is_asked_over_both_kinds_of_sockets(tmp_path: Path) -> None
             assert status_of(seen).queue_depth == 3
 
 
-def test_what_is_no_publisher_is_told(tmp_path: Path) -> None:
-    """Nobody at the address, and somebody else, are errors that name the address."""
+def test_what_is_no_publisher_is_reported(tmp_path: Path) -> None:
+    """No server at the address, and a server that is no publisher, are errors that name the address."""
     missing = UnixEndpoint(str(tmp_path / "nothing.sock"))
     with pytest.raises(UnreachableError, match="No such file") as caught:
         scrape(missing)
@@ -428,7 +428,7 @@ class Terminal:
 
     def read_all(self) -> str:
         """Read what is shown until the command has ended."""
-        with contextlib.suppress(OSError):  # the terminal hangs up when nobody has it open
+        with contextlib.suppress(OSError):  # the terminal hangs up when no process has it open
             while data := os.read(self.master, 65_536):
                 self.shown += data.decode()
         return self.shown

@@ -167,9 +167,9 @@ def test_an_outage_by_example() -> None:
     assert limit.healthy
     limit.fail(100.0, 0.0, 101.0)
     assert (limit.paused_until, limit.failures, limit.allowed, limit.healthy) == (103.0, 1, 1, False)
-    limit.fail(101.0, 0.0, 104.0)  # it began at the moment of that failure: it wasn't under way with it
+    limit.fail(101.0, 0.0, 104.0)  # it began at the moment of that failure: it wasn't in flight with it
     assert (limit.paused_until, limit.failures) == (108.0, 2)
-    limit.fail(103.0, 7.0, 105.0)  # it was under way with the second, so only what it asks for counts
+    limit.fail(103.0, 7.0, 105.0)  # it was in flight with the second, so only what it asks for counts
     assert (limit.paused_until, limit.failures) == (112.0, 2)
     limit.fail(112.0, 0.5, 113.0)
     assert (limit.paused_until, limit.failures) == (121.5, 3)
@@ -190,7 +190,7 @@ def test_an_outage_by_example() -> None:
 
 
 def test_a_success_that_began_when_another_attempt_failed_counts() -> None:
-    """It tells something about the collector since then."""
+    """It says something about the collector since then."""
     limit = ConcurrencyLimit(Backoff(BASE, CAP, Longest()), 1)
     limit.fail(1.0, 0.0, 2.0)
     limit.succeed(2.0, 3.0)

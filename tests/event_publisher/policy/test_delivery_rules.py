@@ -241,7 +241,7 @@ def test_without_dead_letters_expired_events_are_counted() -> None:
 
 
 def test_what_is_unsent_is_accounted_for() -> None:
-    """It is in hand until it went back, or was lost."""
+    """It is in memory until it was requeued, or lost."""
     delivery = make_delivery()
     delivery.offer([make_event(0), make_event(1), make_event(2)], 0.0)
     assert delivery.take_unsent() == [make_event(0), make_event(1), make_event(2)]

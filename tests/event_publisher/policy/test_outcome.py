@@ -150,7 +150,7 @@ def test_a_remedy_names_what_to_look_at(status: int, words: str) -> None:
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_failures_by_kind(kind: FailureKind) -> None:
-    """Nothing is known of when to come back; a batch may be the reason only if it was on its way."""
+    """Nothing is known of when to come back; a batch may be the reason only if it was in flight."""
     outcome = classify(Failure(kind, "why"))
     assert isinstance(outcome, Retryable | Misconfigured)
     assert (outcome.from_collector, outcome.retry_after, outcome.status) == (False, 0.0, None)

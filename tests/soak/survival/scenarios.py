@@ -47,7 +47,7 @@ JUNK: Final = {
     "nothing": b"",
     "a truncated object": b'{"id":1,"pad":"xx',
     "an object with an end but no whole inside": b'{"id":}',
-    "a string without end": b'{"pad":"}',
+    "an unterminated string": b'{"pad":"}',
     "control characters": b'{"pad":"\x01\x02"}',
     "NaN": b'{"pad":NaN}',
     "a number": b"17",
