@@ -5,7 +5,7 @@ Rules:
 1. A queue that was removed is reopened, or created, at once. What it still holds is received first.
 2. A removed queue is let go when it is empty and `_LINGER` seconds have passed: a producer that doesn't know
    yet may have been about to put.
-3. The system notifies of the removal. Where it can't, the queue is looked at every `_CHECK_INTERVAL` seconds.
+3. The system notifies of the removal. If it can't, the queue is looked at every `_CHECK_INTERVAL` seconds.
 4. A queue that was opened may have been removed before it was watched: it is looked at once more.
 5. The queue is locked against other publishers, see `queue_lock`. Each report looks whether another one reads
    it. While one does, so does every look, one in `_SHARED_INTERVAL` seconds at least.

@@ -45,7 +45,7 @@ class QueueInUseError(EventError):
 def lock_queue(descriptor: int, *, exclusive: bool = False) -> bool:
     """Lock a queue until its descriptor is closed, also again; return whether no other publisher has.
 
-    Where queues can't be locked, no other publisher is noticed.
+    If queues can't be locked, no other publisher is noticed.
 
     Args:
         descriptor: The queue.

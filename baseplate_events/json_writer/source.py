@@ -23,7 +23,7 @@ JsonWriter = Callable[[Any], str]
 #: Members that the dicts within a sample may have together; to compile one takes some 40 µs.
 _MAX_MEMBERS_WITHIN: Final = 32
 
-#: How a value of a hinted type is written where it has exactly that type.
+#: How a value of a hinted type is written if it has exactly that type.
 _KNOWN: Final = {
     "str": "S({0}) if type({0}) is str",
     "int": "{0} if type({0}) is int",

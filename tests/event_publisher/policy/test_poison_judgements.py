@@ -191,7 +191,7 @@ def test_a_trial_ends_when_nothing_of_it_can_be_split() -> None:
 
 
 def test_refusals_by_example() -> None:
-    """Sixteen in a row aren't a reason to slow down; from an acceptance on, they are counted from zero again."""
+    """Sixteen in a row aren't a reason to slow down; an acceptance resets the count to zero."""
     policy = PoisonPolicy()
     for _ in range(2):
         for count in range(1, 19):
