@@ -254,9 +254,9 @@ def test_what_is_left_is_logged_when_events_are_put_again(
         monkeypatch.setattr("baseplate_events.counting.refusal_log.PAUSE", 0.0)
         assert queue.try_put(b"{x}")
         assert queue.try_put(b"{x}")
-        assert caplog.messages[1:] == [
-            f"Event queue {name} refused 2 events in 0 s (2 empty); it takes events again"
-        ]
+        (message,) = caplog.messages[1:]
+        assert name in message
+        assert "(2 empty)" in message
 
 
 def test_try_put_lets_other_exceptions_through(name: str) -> None:

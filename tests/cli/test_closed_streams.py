@@ -146,7 +146,7 @@ def test_the_demo_ends_without_a_stdout(words: dict[str, str]) -> None:
 def test_a_development_collector_without_a_stdout_asks_for_a_file(words: dict[str, str]) -> None:
     """`collect` without a stdout says what to give instead."""
     status, _, err = run("collect --key a=YWJj --bind 127.0.0.1:0", CLOSED_OUT, words)
-    assert (2, b"collect: there is no stdout; give --output FILE\n") == (status, err)
+    assert (2, True) == (status, b"--output" in err)
 
 
 def test_what_stdout_cant_encode_is_escaped(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import errno
 import http.client
 import os
 import signal
@@ -91,10 +92,11 @@ def test_the_command_ends_when_no_one_reads() -> None:
     with collecting(stdout=writing) as (process, url):
         os.close(writing)
         os.close(reading)
-        assert post_to(url, SAMPLE) == (500, "can't write the events: Broken pipe\n")
+        status, text = post_to(url, SAMPLE)
+        assert (status, True) == (500, os.strerror(errno.EPIPE) in text)
         err = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0
-    assert err == "batch refused with 500: can't write the events: Broken pipe\n"
+    assert err == f"batch refused with 500: {text}"
 
 
 def test_the_command_bounds_the_size() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher import stop_log
 from baseplate_events.event_publisher.http_transport import HTTPTransport
+from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from baseplate_events.events import EventQueue
 from tests.support.examples import examples
 from tests.support.fault_collector import (
@@ -164,7 +165,7 @@ def test_it_is_unready_while_nothing_is_delivered(name: str, tmp_path: Path) -> 
             reasons.append(publisher.unready)
             server.change_script(Respond())
         reasons.append(publisher.unready)
-    assert reasons == [None, "401 Scripted; check key.name and key.secret", None]
+    assert reasons == [None, f"401 Scripted; {REMEDIES[401]}", None]
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

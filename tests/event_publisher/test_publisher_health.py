@@ -16,6 +16,7 @@ import pytest
 from baseplate_events.cli.status.command import UnreachableError, scrape
 from baseplate_events.cli.status.report import status_of
 from baseplate_events.event_publisher.config.values import UnixEndpoint
+from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.publishers import (
@@ -113,7 +114,7 @@ def test_readiness_follows_delivery(name: str, tmp_path: Path, endpoint: UnixEnd
         look = look_until(
             publisher, endpoint, lambda look: look.unready is not None and look.number("events_spooled") == 20
         )
-        assert look.unready == "401 Scripted; check key.name and key.secret"
+        assert look.unready == f"401 Scripted; {REMEDIES[401]}"
         status = status_of(look)
         assert (status.received, status.delivered, status.spooled) == (20, 0, 20)
         assert status.failures

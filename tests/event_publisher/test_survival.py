@@ -13,6 +13,8 @@ import pytest
 from baseplate_events.dev_collector import DevCollector
 from baseplate_events.errors import EventQueueFullError
 from baseplate_events.event_publisher.ledger.file import LETTERS_NAME
+from baseplate_events.event_publisher.policy.outcome import REMEDIES
+from baseplate_events.event_publisher.spool_reader.files import TAKEN
 from tests.support.fault_collector import Behaviour, Drop, FaultCollector, Hang, Respond
 from tests.support.ledgers import letters_in
 from tests.support.publishers import (
@@ -192,7 +194,7 @@ def test_a_rotated_key_costs_nothing(name: str, tmp_path: Path) -> None:
     ):
         producer = threading.Thread(target=put_all, args=(queue, events))
         producer.start()
-        publisher.wait_for_log("check key.name and key.secret")
+        publisher.wait_for_log(REMEDIES[401])
         publisher.config_file.write_text(
             config_text(
                 name,
@@ -239,7 +241,7 @@ def test_one_publisher_per_spool(name: str, tmp_path: Path) -> None:
         first.wait_for_log("publishing")
         with publisher_process(tmp_path / "other", name, server.url, **spool) as second:
             assert second.process.wait(PATIENCE) == 1
-            assert "another event publisher is using it" in second.log
+            assert TAKEN in second.log
         assert first.stop() == 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from tests.peers.daemons import COLLECTOR, events_in, node, node_collector
 from tests.support import vector_files
 from tests.support.commands import Result, run
@@ -122,7 +123,7 @@ def test_a_wrong_key_costs_nothing(tmp_path: Path) -> None:
             put_all(queue, events)
             lines = collector.wait_for(lambda lines: len(lines) > 1)
             assert {"status": 401, "reason": "unknown key or wrong mac"} == lines[1]
-            publisher.wait_for_log("check key.name and key.secret")
+            publisher.wait_for_log(REMEDIES[401])
             publisher.config_file.write_text(config_text(name, collector.url))
             publisher.process.send_signal(signal.SIGHUP)
             assert sorted(events) == sorted(collector.wait_for_events(len(events)))

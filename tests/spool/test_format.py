@@ -503,7 +503,7 @@ def test_an_empty_file_has_no_header_yet() -> None:
 )
 def test_a_header_that_could_not_be_read_is_not_written(event_format: str, identity: bytes) -> None:
     """A format or identity that no header can hold is an error before anything is written."""
-    with pytest.raises(ValueError, match="no header can hold"):
+    with pytest.raises(ValueError, match=re.escape(repr(event_format))):
         Encoder(Header(event_format, identity))
 
 

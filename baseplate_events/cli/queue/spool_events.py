@@ -48,6 +48,9 @@ _POLL_PAUSE: Final = 1.0
 _PATIENCE: Final = 2.0
 _PAUSE: Final = 0.05
 
+#: Why a command doesn't take events from a spool that is being read, and the remedy.
+IN_USE: Final = "an event publisher is using it; stop it first"
+
 
 class OwnedSpool(NamedTuple):
     """A spool that this process alone reads.
@@ -77,7 +80,7 @@ def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
     if info is None:
         raise EventQueueUnavailableError(place.path, place.describe_absence())
     if info.has_reader:
-        raise EventQueueUnavailableError(place.path, "an event publisher is using it; stop it first")
+        raise EventQueueUnavailableError(place.path, IN_USE)
     directory = place.at(info.file_mode)
     directory.prepare()
     with contextlib.ExitStack() as stack:

@@ -35,7 +35,7 @@ _RETRYABLE: Final = frozenset({408, 425, 429})
 _REFUSED: Final = frozenset({400, 422})
 
 #: What to check, by status, when the collector accepts nothing.
-_REMEDIES: Final = {
+REMEDIES: Final = {
     401: "check key.name and key.secret",
     403: "check that the collector allows key.name to send",
     404: "check collector.hostname and collector.version",
@@ -149,7 +149,7 @@ def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outc
     if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:
         return Misconfigured(
             reason=reason,
-            remedy=_REMEDIES.get(status, "check collector.scheme and collector.hostname"),
+            remedy=REMEDIES.get(status, "check collector.scheme and collector.hostname"),
             from_collector=True,
             retry_after=retry_after(reply),
             status=status,

@@ -41,7 +41,8 @@ _OPEN_ATTEMPTS: Final = 10
 #: Nanoseconds within which two changes of a folder may get the same time: a few ticks of the kernel's clock.
 _TICKS: Final = 20_000_000
 
-_TAKEN: Final = (
+#: Why a second publisher of a spool does not start.
+TAKEN: Final = (
     "another event publisher is using it; stop that one, or give this one another queue or spool.directory"
 )
 
@@ -253,11 +254,11 @@ class ReaderFolder:
                     break
                 self._sleep(_LOCK_PAUSE)
             else:
-                raise EventQueueUnavailableError(self.path, _TAKEN)
+                raise EventQueueUnavailableError(self.path, TAKEN)
             if not try_lock(
                 opened.fileno(), exclusive=True
             ):  # someone has deleted the lock file of the other publisher
-                raise EventQueueUnavailableError(self.path, _TAKEN)
+                raise EventQueueUnavailableError(self.path, TAKEN)
             self._place = _place(os.fstat(opened.fileno()))
             stack.pop_all()
         self._opened, self._lock = opened, lock

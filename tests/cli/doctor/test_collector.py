@@ -20,7 +20,7 @@ from baseplate_events.cli.doctor.findings import Code, Verdict
 from baseplate_events.cli.doctor.probe import judge_clock, judge_probe
 from baseplate_events.event_publisher.http_connection import TunnelError
 from baseplate_events.event_publisher.http_response import MalformedResponseError
-from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
+from baseplate_events.event_publisher.policy.outcome import REMEDIES, Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Response
 from tests.support.doctors import check_words, sound
 
@@ -419,13 +419,7 @@ def test_the_words_on_a_probe() -> None:
 @pytest.mark.parametrize(
     ("reply", "remedy"),
     [
-        (Response(401, "No"), "check key.name and key.secret"),
-        (Response(403, "No"), "check that the collector allows key.name to send"),
-        (Response(404, "No"), "check collector.hostname and collector.version"),
-        (Response(405, "No"), "check collector.hostname: this doesn't look like an event collector"),
-        (Response(407, "No"), "check collector.proxy: the proxy wants credentials"),
-        (Response(411, "No"), "a proxy before the collector doesn't understand the request"),
-        (Response(415, "No"), "check collector.version"),
+        *((Response(status, "No"), remedy) for status, remedy in REMEDIES.items()),
         (Response(301, "No"), "check collector.scheme and collector.hostname"),
         (Failure(FailureKind.UNTRUSTED, "No"), "check collector.hostname and collector.ca_file"),
         (

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baseplate_events.cli.queue.spool_events import IN_USE
 from baseplate_events.event_publisher.foreign_text import printable
 from baseplate_events.event_publisher.policy.journal import DeadLetter
 from tests.support.commands import call
@@ -73,7 +74,7 @@ def test_nothing_is_removed_while_a_publisher_reads(folder: Path, words: tuple[s
     with SpoolFileReader(folder):
         result = unlink(folder.parent, *words)
     assert result.status == 1
-    assert "an event publisher is using it; stop" in result.err
+    assert IN_USE in result.err
     assert folder.exists()
 
 

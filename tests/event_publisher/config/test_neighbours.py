@@ -111,4 +111,4 @@ def test_within_a_section_both_are_a_mistake(file: Path) -> None:
     file.write_text(f"{text}spool.directory = /x-events\n")
     result = call("publish", "--check", str(file))
     assert result.status == 2
-    assert "dead_letters.directory: dead letters are in the spool's ledger" in result.err
+    assert " dead_letters.directory: " in result.err

@@ -292,7 +292,9 @@ def test_a_misspelt_key_is_told_with_the_right_one(folder: Path, data: st.DataOb
     misspelt = data.draw(misspellings(option.name))
     assume(misspelt not in OPTION_BY_NAME)
     values = _REQUIRED | {misspelt: "x"}
-    assert mistakes(folder, values) == [f"{misspelt}: no such option; the nearest is {option.name}"]
+    (mistake,) = mistakes(folder, values)
+    assert mistake.startswith(f"{misspelt}: ")
+    assert mistake.endswith(f" {option.name}")
 
 
 def test_keys_of_others_are_ignored(folder: Path) -> None:

@@ -128,24 +128,27 @@ def test_statuses_that_the_configuration_adds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "remedy"),
     [
-        (401, "key.secret"),
-        (403, "key.name"),
-        (404, "collector.version"),
-        (405, "collector.hostname"),
-        (407, "collector.proxy"),
-        (411, "proxy"),
-        (415, "collector.version"),
-        (501, "collector.hostname"),
-        *((status, "collector.scheme") for status in (302, 402, 406, 409, 410, 412, 414, 416, 499)),
+        (401, "check key.name and key.secret"),
+        (403, "check that the collector allows key.name to send"),
+        (404, "check collector.hostname and collector.version"),
+        (405, "check collector.hostname: this doesn't look like an event collector"),
+        (407, "check collector.proxy: the proxy wants credentials"),
+        (411, "a proxy before the collector doesn't understand the request"),
+        (415, "check collector.version"),
+        (501, "check collector.hostname: this doesn't look like an event collector"),
+        *(
+            (status, "check collector.scheme and collector.hostname")
+            for status in (302, 402, 406, 409, 410, 412, 414, 416, 499)
+        ),
     ],
 )
-def test_a_remedy_names_what_to_look_at(status: int, words: str) -> None:
+def test_a_remedy_names_what_to_look_at(status: int, remedy: str) -> None:
     """What a configuration has to do with a status is said; otherwise the host and scheme are named."""
     outcome = classify(Response(status))
     assert isinstance(outcome, Misconfigured)
-    assert words in outcome.remedy
+    assert outcome.remedy == remedy
 
 
 @pytest.mark.parametrize("kind", FailureKind)
