@@ -49,7 +49,7 @@ def wake(consumer: QueueConsumer, *, receiving: bool = False) -> bool:
     return bool(ready)
 
 
-class IntakeMachine(RuleBasedStateMachine):
+class QueueConsumerMachine(RuleBasedStateMachine):
     """A consumer, a producer, and a process that removes the queue, against plain lists."""
 
     @initialize()
@@ -137,9 +137,9 @@ class IntakeMachine(RuleBasedStateMachine):
         assert math.inf == self.consumer.refresh_at
 
 
-def test_the_intake_follows_its_queue() -> None:
+def test_the_queue_consumer_follows_its_queue() -> None:
     """However often a queue is removed, its events are received in order, those of older queues first."""
-    check_machine(IntakeMachine, steps=25)
+    check_machine(QueueConsumerMachine, steps=25)
 
 
 @given(st.lists(st.tuples(st.integers(0, FEW), st.integers(1, FEW + 1)), max_size=8))

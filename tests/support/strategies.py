@@ -401,7 +401,7 @@ durations = st.one_of(st.floats(0, 100), st.sampled_from([0.0, 0.005, 0.25, 10.0
 
 
 @st.composite
-def balanced_books(draw: st.DrawFn) -> Accounting:
+def balanced_counters(draw: st.DrawFn) -> Accounting:
     """Accounting in which every event has a fate."""
     counts = st.integers(0, 10**12)
     accounting = Accounting(
@@ -461,7 +461,7 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
         version=draw(texts),
         started_at=draw(st.floats(0, made_at)),
         made_at=made_at,
-        accounting=draw(balanced_books()),
+        accounting=draw(balanced_counters()),
         queue_depth=draw(st.integers(0, 65_536)) if has_queue else None,
         queue_capacity=draw(st.integers(1, 65_536)) if has_queue else None,
         queue_highest=draw(st.integers(0, 65_536)),

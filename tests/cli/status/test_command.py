@@ -59,8 +59,8 @@ def a_snapshot(*, delivered: int = 0, trouble: str | None = None, made_at: float
     attempts.record(Accepted(200), 0.02, now)
     if trouble is not None:
         attempts.record(Retryable(reason=trouble, from_collector=True), 0.04, now)
-    books = Accounting(received=delivered, delivered=delivered)
-    return Snapshot("v2", "1.0", 0.0, now, books, 3, 10, attempts=attempts.counts())
+    counters = Accounting(received=delivered, delivered=delivered)
+    return Snapshot("v2", "1.0", 0.0, now, counters, 3, 10, attempts=attempts.counts())
 
 
 @contextlib.contextmanager
@@ -91,15 +91,15 @@ def status(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 @given(snapshots())
 def test_a_status_says_what_the_snapshot_says(snapshot: Snapshot) -> None:
-    """Whatever a publisher is doing, its status has the books, levels and attempts as they are."""
+    """Whatever a publisher is doing, its status has the counters, levels and attempts as they are."""
     found = status_of(look(snapshot))
-    books, attempts = snapshot.accounting, snapshot.attempts
+    counters, attempts = snapshot.accounting, snapshot.attempts
     assert found.unready == snapshot.unready(snapshot.made_at)
     assert found.ready == (found.unready is None)
     assert (found.queue, found.version) == (snapshot.queue_name, snapshot.version)
     for name in ("received", "recovered", "delivered", "dead_lettered", "returned", "spooled", "in_hand"):
-        assert getattr(found, name) == getattr(books, name)
-    assert found.dropped == {reason.value: count for reason, count in books.dropped.items()}
+        assert getattr(found, name) == getattr(counters, name)
+    assert found.dropped == {reason.value: count for reason, count in counters.dropped.items()}
     assert found.attempts == {result.value: count for result, count in attempts.results.items()}
     assert (found.queue_depth, found.queue_capacity) == (snapshot.queue_depth, snapshot.queue_capacity)
     assert found.transports == snapshot.transports
@@ -108,7 +108,7 @@ def test_a_status_says_what_the_snapshot_says(snapshot: Snapshot) -> None:
     assert found.rates is None
     assert (found.mean_attempt is None) == (attempts.seconds.count == 0)
     printed = json.loads(format_json(found))
-    assert (printed["received"], printed["unready"]) == (books.received, found.unready)
+    assert (printed["received"], printed["unready"]) == (counters.received, found.unready)
 
 
 @given(snapshots())
@@ -147,8 +147,8 @@ def test_a_status_can_always_be_shown(snapshot: Snapshot, colour: bool) -> None:
 def test_rates_are_growth_by_time(before: int, growth: int, seconds: float, start: float) -> None:
     """A rate is how many more there are, by the time between the moments that were seen."""
     first = a_snapshot(delivered=before, made_at=start)
-    books = Accounting(received=before + growth, delivered=before + growth)
-    second = replace(first, made_at=start + seconds, accounting=books)
+    counters = Accounting(received=before + growth, delivered=before + growth)
+    second = replace(first, made_at=start + seconds, accounting=counters)
     rates = status_of(look(second), look(first)).rates
     if second.made_at - first.made_at >= 0.01:
         assert rates is not None
@@ -174,11 +174,11 @@ def test_the_time_left_is_the_backlog_by_its_rate(
     """What shrinks ends when its rate says; what grows or stays has no end; nothing is done at once."""
 
     def seen(level: int, made_at: float) -> Snapshot:
-        books = Accounting(received=10**9, in_hand=level)
+        counters = Accounting(received=10**9, in_hand=level)
         snapshot = a_snapshot(made_at=made_at)
         if spooled:
             return replace(snapshot, spool=SpoolLevel(level, 1))
-        return replace(snapshot, accounting=books, queue_depth=0)
+        return replace(snapshot, accounting=counters, queue_depth=0)
 
     found = status_of(look(seen(after, 1_000.0 + seconds)), look(seen(before, 1_000.0)))
     assert (found.backlog, found.rates is None or "backlog" not in found.rates) == (after, True)
@@ -241,11 +241,11 @@ def test_the_table_by_example() -> None:
         collector="https://events.example.com/v2",
         waiting=("batch.max_age", "retry.cap"),
     )
-    books = Accounting(received=5_000, delivered=1_500, dead_lettered=1, spooled=3_400, in_hand=99)
+    counters = Accounting(received=5_000, delivered=1_500, dead_lettered=1, spooled=3_400, in_hand=99)
     second = replace(
         first,
         made_at=86_410.0,
-        accounting=books,
+        accounting=counters,
         queue_depth=2_500,
         failures=3,
         oldest_at=86_280.0,

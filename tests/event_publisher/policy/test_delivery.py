@@ -127,33 +127,33 @@ class DeliveryMachine(RuleBasedStateMachine):
     def offer(self, kinds: list[tuple[str, int]], relayed: bool) -> None:
         events = [make_event(number, *kind) for number, kind in enumerate(kinds, self.number)]
         self.number += len(events)
-        self.note_verdicts(self.take_in(events) if relayed else self.take(events))
+        self.note_rejections(self.take_in(events) if relayed else self.take(events))
 
     def take_in(self, events: list[bytes]) -> list[tuple[int, Rejection]]:
-        """Offer events through the spool if there is one; return the verdicts on those that were read."""
+        """Offer events through the spool if there is one; return the rejections on those that were read."""
         if self.spool is None:
             return self.take(events)
         for event in events:
             self.spool.append(event)
         self.ever_offered.update(events)
         unread = len(self.spool.unread)
-        verdicts = feed(self.delivery, self.spool, self.now)
+        rejections = feed(self.delivery, self.spool, self.now)
         self.taken += unread - len(self.spool.unread)
-        return verdicts
+        return rejections
 
     def take(self, events: list[bytes]) -> list[tuple[int, Rejection]]:
-        """Offer events to memory, and note those that were taken and can be sent; return the verdicts."""
+        """Offer events to memory, and note those that were taken and can be sent; return the rejections."""
         room = self.delivery.room
         source = iter(events)
-        verdicts = self.delivery.offer(source, self.now)
+        rejections = self.delivery.offer(source, self.now)
         taken = events[: len(events) - len(list(source))]
         assert bool(taken) == bool(room)
         self.taken += len(taken)
         good = [event for event in taken if b'"kind"' in event]
         self.offered += good
         self.ever_offered.update(good)
-        assert len(taken) - len(good) == len(verdicts)
-        return verdicts
+        assert len(taken) - len(good) == len(rejections)
+        return rejections
 
     @rule(
         message=st.sampled_from(
@@ -164,18 +164,18 @@ class DeliveryMachine(RuleBasedStateMachine):
     def offer_what_cannot_be_sent(self, message: bytes, before: int) -> None:
         events = [make_event(self.number + index) for index in range(before)]
         self.number += len(events) + 1
-        verdicts = self.take_in([*events, message, make_event(self.number - 1), message])
-        self.note_verdicts(verdicts)
+        rejections = self.take_in([*events, message, make_event(self.number - 1), message])
+        self.note_rejections(rejections)
 
-    def note_verdicts(self, verdicts: list[tuple[int, Rejection]]) -> None:
-        for size, verdict in verdicts:
-            assert verdict.fate is (DropReason.OVERSIZE if size > 600 else DropReason.INVALID)
+    def note_rejections(self, rejections: list[tuple[int, Rejection]]) -> None:
+        for size, rejection in rejections:
+            assert rejection.fate is (DropReason.OVERSIZE if size > 600 else DropReason.INVALID)
             assert size > 600 or size <= 6, "only what can't be sent"
 
     @rule()
     def read(self) -> None:
         """Read on in the spool, or find nothing there, which changes nothing."""
-        self.note_verdicts(self.take_in([]) if self.spool is not None else [])
+        self.note_rejections(self.take_in([]) if self.spool is not None else [])
         wake_at = self.delivery.wake_at()
         assert self.delivery.offer_run(EventRun([], ()), self.now) == []
         assert wake_at == self.delivery.wake_at()

@@ -52,7 +52,7 @@ def by_label(families: list[Metric], name: str, label: str) -> dict[str, float]:
 
 
 @given(snapshots(), _later)
-def test_metrics_show_balanced_books(snapshot: Snapshot, later: float) -> None:
+def test_metrics_show_balanced_counters(snapshot: Snapshot, later: float) -> None:
     """Prometheus reads every fate, and the fates add up to what was received."""
     families = read(snapshot, snapshot.made_at + later)
     found = values(families)
