@@ -141,8 +141,8 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
     ),
     Equivalent(
         "event_publisher/policy/outcome",
-        "if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:",
-        "if ( 299 <= status <= 499 and status not in _RETRYABLE) or status == 501:",
+        "if (300 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:",
+        "if ( 299 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:",
         "A status of 299 was accepted before.",
     ),
     Equivalent(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
 from ...event_publisher.http_connection import TunnelError
+from ...event_publisher.policy.outcome import RETRYABLE_STATUSES
 from .findings import Code, ok, problem, warning
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _NO_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
 
 #: Statuses with which a proxy refuses CONNECT: because it wants credentials, or doesn't support CONNECT.
 _WANTS_CREDENTIALS: Final = 407
-_FORBIDDEN: Final = frozenset(range(300, 500)) - {_WANTS_CREDENTIALS, 408, 425, 429} | {501}
+_FORBIDDEN: Final = frozenset(range(300, 500)) - RETRYABLE_STATUSES - {_WANTS_CREDENTIALS} | {501}
 
 
 @dataclass(frozen=True, slots=True)

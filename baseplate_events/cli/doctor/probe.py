@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ..._compat import assert_never
 from ..._words import counted
 from ...event_publisher.policy.outcome import (
+    RETRYABLE_STATUSES,
     Accepted,
     Misconfigured,
     Refused,
@@ -107,7 +108,7 @@ def judge_probe(  # noqa: RET503 - the last case never returns
                 f"{remedy}; the publisher keeps all events until then",
                 fields=fields,
             )
-        case Retryable(reason=reason, status=408 | 425 | 429):
+        case Retryable(reason=reason, status=status) if status in RETRYABLE_STATUSES:
             return warning(
                 Code.PROBE_POSTPONED,
                 PROBE,

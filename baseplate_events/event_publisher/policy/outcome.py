@@ -29,7 +29,7 @@ from .wire import Failure, FailureKind, Reply, Response
 MAX_RETRY_AFTER: Final = 300.0
 
 #: Statuses below 500 that may pass later: request timeout, too early, too many requests.
-_RETRYABLE: Final = frozenset({408, 425, 429})
+RETRYABLE_STATUSES: Final = frozenset({408, 425, 429})
 
 #: Statuses about the content: bad request, unprocessable content.
 _REFUSED: Final = frozenset({400, 422})
@@ -146,7 +146,7 @@ def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outc
         return TooLarge(reason, status, reply.excerpt)
     if status in _REFUSED:
         return Refused(reason, status, reply.excerpt)
-    if (300 <= status <= 499 and status not in _RETRYABLE) or status == 501:
+    if (300 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:
         return Misconfigured(
             reason=reason,
             remedy=REMEDIES.get(status, "check collector.scheme and collector.hostname"),

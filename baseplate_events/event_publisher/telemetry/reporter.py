@@ -11,7 +11,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ..policy.outcome import Accepted, Misconfigured, Retryable
+from ..._compat import assert_never
+from ..policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .health_server import HealthServer
 from .logs import log_lines_dropped
 from .rates import Rates
@@ -111,8 +112,10 @@ class Reporter:
                 self._metrics.send(counters={"sent": count})
             case Retryable(from_collector=False) | Misconfigured(from_collector=False):
                 self._metrics.send(counters={"error.io": 1})
-            case _:
+            case Retryable() | Misconfigured() | TooLarge() | Refused():
                 self._metrics.send(counters={"error.http": 1})
+            case _:
+                assert_never(outcome)
 
     def report(self, now: float) -> None:
         """Send the reports that are due."""

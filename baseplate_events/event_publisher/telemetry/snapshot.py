@@ -324,15 +324,19 @@ def backlog_of(spool_size: float | None, queue_depth: float | None, in_memory: f
 
 def describe_failure(outcome: Outcome) -> str | None:
     """Return why an attempt failed, and the remedy if that is known; None if the batch was accepted."""
+    failure: str | None
     match outcome:
         case TooLarge(reason=reason) | Refused(reason=reason):
-            return f"everything since the last accepted batch was refused: {reason}"
+            failure = f"everything since the last accepted batch was refused: {reason}"
         case Retryable(reason=reason):
-            return reason
+            failure = reason
         case Misconfigured(reason=reason, remedy=remedy):
-            return f"{reason}; {remedy}"
+            failure = f"{reason}; {remedy}"
+        case Accepted():
+            failure = None
         case _:
-            return None
+            assert_never(outcome)
+    return failure
 
 
 def _result_of(outcome: Outcome) -> AttemptResult:
