@@ -8,7 +8,7 @@ The modules, in the order in which an event passes them:
     relay            appends them to the spool, if there is one
     spool_reader/    reads what services and the relay appended to a spool
     event_sources    decides how much to receive and read, also during a stop; `spool_source` combines
-                                      reader, relay and ledger for it
+                     reader, relay and ledger for it
     publisher        the loop that makes every decision; `control` wakes it, `clock` supplies the time
     policy/          the decisions, without any I/O: batches, poison, backoff, outcomes, ...
     sender           a thread that compresses, signs and posts a batch

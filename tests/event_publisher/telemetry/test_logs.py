@@ -286,7 +286,7 @@ def test_what_is_held_back_keeps_only_words(formatter: logging.Formatter) -> Non
             record = logging.LogRecord(
                 "publisher", logging.ERROR, "", 1, "%s of %d", (argument, 5), sys.exc_info()
             )
-            record.created = 0.0
+            record.created = record.msecs = 0.0
             if repeats.filter(record):
                 lines.append(formatter.format(record))
 
