@@ -31,10 +31,12 @@ import contextlib
 import errno
 import os
 from bisect import bisect_right
+from threading import RLock
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._words import counted
+from ..counting.forks import OfProcess
 from ..errors import TOO_MANY_FILES, EventQueueFullError, EventQueueUnavailableError
 from .format import IDENTITY_SIZE, NEW_SUFFIX, OVERHEAD, SEGMENT_SUFFIX, Encoder, Header
 from .segment import Segment
@@ -117,6 +119,9 @@ class SpoolWriter:
         self._created = 0
         self._pause: _Pause | None = None
         self.segment: Segment | None = None
+        # Of two threads that start segments, the newer one must win: see `_start_in`. Reentrant, as a signal
+        # handler may put in between; of a process, as a forked child doesn't have the thread that holds it.
+        self._replacing = OfProcess(RLock)
 
     def append(self, messages: Sequence[bytes]) -> None:
         """Append events in order, preceded by a record of unreported refusals, if any.
@@ -278,13 +283,14 @@ class SpoolWriter:
                         segment.discard()
                 with contextlib.suppress(OSError):
                     opened.remove(name + NEW_SUFFIX)
-        current = self.segment
-        if current is None or current.created < created:  # otherwise another thread was faster
-            self.segment = segment
-            if current is not None:
-                # A thread that just checked the old segment may still take it for the current one. But events
-                # that it appended there would be delivered before its earlier events in this one.
-                current.end()
+        with self._replacing.get():
+            current = self.segment
+            if current is None or current.created < created:  # otherwise another thread was faster
+                self.segment = segment
+                if current is not None:
+                    # A thread that just checked the old segment may still take it for the current one. But
+                    # events that it appended there would be delivered before its earlier events in this one.
+                    current.end()
         return count
 
     def _translate(self, exc: OSError) -> EventQueueFullError | EventQueueUnavailableError:

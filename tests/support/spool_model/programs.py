@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from baseplate_events.counting.forks import OfProcess
 from baseplate_events.errors import EventQueueFullError, EventQueueUnavailableError
 from baseplate_events.spool.segment import Segment
 from baseplate_events.spool.writer import SpoolWriter
@@ -177,6 +178,9 @@ class Service:
             memo[id(count._lock)] = threading.RLock()  # free: no step is within it
         refusals = copy.deepcopy(self.refusals, memo)
         memo[id(self.refusals)] = refusals
+        if self.writer is not None:
+            replacing = vars(self.writer)["_replacing"]
+            memo[id(replacing)] = OfProcess(threading.RLock)  # a child has a lock of its own
         writer = copy.deepcopy(self.writer, memo)
         return Service(process, directory, clock, refusals, writer, alone=self.alone and self.tasks == 1)
 
