@@ -40,7 +40,7 @@ class MissingQueue:
         message_size: No bytes.
         removed_depth: No events.
         found_empty: True.
-        look_at: When to call `refresh`, in monotonic seconds.
+        refresh_at: When to call `refresh`, in monotonic seconds.
         times_full: 0.
         found: The consumer, once there is one; use that from then on.
     """

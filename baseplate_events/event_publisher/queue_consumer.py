@@ -57,7 +57,7 @@ class QueueConsumer:
 
     Attributes:
         found_empty: Whether the last `receive` found all queues empty.
-        look_at: When `refresh` must be called at the latest, in monotonic seconds.
+        refresh_at: When `refresh` must be called at the latest, in monotonic seconds.
         times_full: How often the queue was full when it was measured.
         shared: Whether another publisher was seen to read the queue as well.
     """
