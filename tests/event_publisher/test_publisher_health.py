@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from baseplate_events.cli.status.report import status_of
 from baseplate_events.event_publisher.config.values import UnixEndpoint
 from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
+from tests.support.disks import delete_in_use
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.publishers import (
     MAX_MESSAGES,
@@ -160,7 +160,7 @@ def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpo
                     look.number("events_spooled") == 5 + MAX_MESSAGES and look.number("spool_torn_total") == 1
                 ),
             )
-            shutil.rmtree(folder)
+            delete_in_use(folder)
             gone = look_until(publisher, endpoint, lambda later: later.made_at > look.made_at + 1.0)
             assert publisher.stop() == 0
     status = status_of(look)

@@ -18,7 +18,7 @@ from baseplate_events.spool import MIN_SPOOL_SIZE, writer
 from baseplate_events.spool.directory import READER_LOCK
 from baseplate_events.spool.format import Header, SegmentParser
 from tests.support.commands import run
-from tests.support.disks import largest_file, mounted
+from tests.support.disks import delete_in_use, largest_file, mounted
 from tests.support.queues import event_of, needs_root, outlast_trust
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import (
@@ -282,12 +282,6 @@ def test_a_disk_that_becomes_read_only_below_a_writer(tmp_path: Path) -> None:
 # --- no folder ---
 
 
-def delete(folder: Path) -> bool:
-    """Delete a folder, in which a thread that has it open may just make a file; return whether it is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
-
-
 @pytest.mark.parametrize("deleted", ["the folder", "the directory"])
 def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path, deleted: str) -> None:
     """Threads go on while the folder of the spool, or the directory that it is in, is deleted repeatedly.
@@ -300,8 +294,7 @@ def test_a_folder_that_is_deleted_is_made_again(tmp_path: Path, deleted: str) ->
     with open_queue(directory) as queue, Putters(queue) as putters:
         for _ in range(30):
             putters.wait_for_each(20)
-            target.rename(tmp_path / "gone")  # at once, so that the threads don't fill it meanwhile
-            wait_until(lambda: delete(tmp_path / "gone"), "it isn't deleted")
+            delete_in_use(target)
         outlast_trust()
         putters.wait_for_each(2)  # so that each began one after that
         before = [len(put) for put in putters.put]
