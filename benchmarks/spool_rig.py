@@ -1,4 +1,4 @@
-"""The candidates of the spool's benchmarks: our put, and the bare write of the same record.
+"""The candidates of the spool's benchmarks: our put, the least of a put, and the bare write of a record.
 
 Rules:
 
@@ -12,16 +12,19 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from baseplate_events import EventQueue, serialize_v2_event
 from baseplate_events.events import MAX_SPOOL_SIZE
 from baseplate_events.spool.file_systems import file_system_of
-from baseplate_events.spool.format import OVERHEAD
+from baseplate_events.spool.format import EVENT as EVENT_KIND
+from baseplate_events.spool.format import EVENT_MARKER, IDENTITY_SIZE, OVERHEAD, Encoder, Header, pack_prefix
 from baseplate_events.spool.writer import SEGMENTS
 from tests.support.schema_samples import rich_event
 
@@ -78,6 +81,20 @@ class Place:
         """Yield the bare write to a new file."""
         with self.folder() as path, Path(path, "bare").open("ab", buffering=0) as file:
             yield file.write
+
+    @contextlib.contextmanager
+    def least(self) -> Generator[Callable[[bytes], object]]:
+        """Yield the least that a put in Python does: to encode a record of the format, and write it."""
+        encoder = Encoder(Header("2", os.urandom(IDENTITY_SIZE)))
+        mask, seed, write = encoder.mask(EVENT_KIND), encoder.seed, os.write
+        with self.folder() as path, Path(path, "least").open("ab", buffering=0) as file:
+            fd = file.fileno()
+
+            def put(message: bytes) -> None:
+                size = len(message)
+                write(fd, pack_prefix(EVENT_MARKER, size, size ^ mask, crc32(message, seed)) + message)
+
+            yield put
 
 
 def open_queue(path: str) -> EventQueue[tuple[bytes]]:
