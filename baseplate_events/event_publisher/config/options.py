@@ -269,8 +269,9 @@ class SpoolSettings(Group):
         "spool.fsync",
         choice("never", "batch", "event"),
         "never",
-        "When events are forced to disk: `never`; `batch`, within `batch.max_age` of their arrival; or "
-        "`event`, each event of the queue before the next is taken, and those of services as with `batch`.",
+        "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of their "
+        "arrival. `event`: those of the POSIX queue one by one, before the next is taken; those of services as "
+        "with `batch`.",
     )
 
 
@@ -281,7 +282,7 @@ class DeadLetterSettings(Group):
     directory: str | None = optional(
         "dead_letters.directory",
         FOLDER,
-        "Folder for events that the collector rejects. With a spool, they are in its ledger.",
+        "Folder for events that the collector rejects. Not with a spool, which stores them itself.",
     )
     max_size: int = option(
         "dead_letters.max_size",
@@ -331,7 +332,7 @@ class MetricsSettings(Group):
         "metrics.log_if_unconfigured",
         BOOLEAN,
         "false",
-        "Log the metrics (`--debug`) if there is no endpoint.",
+        "Log the metrics if there is no endpoint; the lines are visible with `--debug`.",
     )
 
 
