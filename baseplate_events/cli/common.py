@@ -68,7 +68,7 @@ class _EscapedLog(logging.Handler):
     """Writes the warnings of the library to stderr, escaped: a queue's name may be foreign text."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record as one line."""
+        """Write a log record as one line."""
         print_stderr(self.format(record))
 
 

@@ -141,7 +141,7 @@ def another_batch(scene: Scene) -> Steps:
 
 
 def no_spool(scene: Scene) -> Steps:
-    """A record isn't an event, and there is no room for it; statsd is gone, and the log can't be written."""
+    """A message isn't an event, and there is no room for it; statsd is gone, and the log can't be written."""
     collector = scene.collector()
     statsd = scene.folder / "statsd"
     events = itertools.chain(itertools.islice(numbered(), 100), (b"<no event>",), numbered())

@@ -269,9 +269,9 @@ class SpoolSettings(Group):
         "spool.fsync",
         choice("never", "batch", "event"),
         "never",
-        "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of their "
-        "arrival. `event`: those of the POSIX queue one by one, before the next is taken; those of services as "
-        "with `batch`.",
+        "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of "
+        "their arrival. `event`: those of the POSIX queue one by one, before the next is taken; those of "
+        "services as with `batch`.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The ledger: which records are in which batch, which are done, and the dead letters.
+"""The ledger: which records of segments are in which batch, which are done, and the dead letters.
 
 One SQLite file. The publisher writes to it; commands may read and delete dead letters at the same time.
 

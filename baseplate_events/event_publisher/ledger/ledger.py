@@ -2,7 +2,7 @@
 
     enter ──▶ unfinished ──finish──▶ resolved ──▶ the segment is deleted ──▶ forget
                │   ▲
-               └───┘ enter (another record), replace (by the parts of a split)
+               └───┘ enter (another fault record), replace (by the parts of a split)
 
 1. *Delivery outranks bookkeeping.* The state of this run is in memory. If the file can't be written, `error`
    says why, and the publisher goes on in memory. `retry` writes the whole state in one transaction as soon as
@@ -74,7 +74,7 @@ _JOURNAL_LIMIT: Final = 256 * 1024
 
 
 class Ledger:
-    """The publisher's record of its batches, which survives kills; a `Journal`. Used by one thread at a time.
+    """What the publisher knows of its batches, in memory and in a file; a `Journal`. For one thread at a time.
 
     Without a spool, batches have no spans: then nothing is entered, and the file contains only dead letters.
 
@@ -154,7 +154,7 @@ class Ledger:
         return max((number for number, _ in self._batches), default=0)
 
     def unfinished(self) -> list[EnteredBatch]:
-        """Return the unfinished batches in order, with the records of this run."""
+        """Return the unfinished batches in order, with the fault records of this run."""
         return [self._batches[order] for order in sorted(self._batches)]
 
     def resolved(self, identity: bytes) -> list[tuple[int, int]]:
@@ -163,7 +163,7 @@ class Ledger:
         return ranges.pairs() if ranges is not None else []
 
     def enter(self, batch: EnteredBatch) -> None:
-        """Enter a batch before its first attempt, or again with a changed record; see `Journal`."""
+        """Enter a batch before its first attempt, or again with a changed fault record; see `Journal`."""
         if batch.spans:
             self._batches[batch.order] = batch
             self._write([put_batch(batch)])

@@ -53,7 +53,7 @@ class Journal(Protocol):
     """The ledger, as the policy uses it."""
 
     def enter(self, batch: EnteredBatch, /) -> None:
-        """Write a batch down before its first attempt, or again with another record. Never fails."""
+        """Write a batch down before its first attempt, or again with another fault record. Never fails."""
         ...
 
     def replace(self, order: tuple[int, int], parts: Sequence[EnteredBatch], /) -> None:

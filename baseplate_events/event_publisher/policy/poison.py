@@ -85,7 +85,7 @@ class FaultRecord:
     is_part: bool = False
 
 
-#: The record of a batch that never failed.
+#: The fault record of a batch that never failed.
 CLEAN: Final = FaultRecord()
 
 
@@ -115,7 +115,7 @@ class Judgement:
     """What follows from a failure or a refusal.
 
     Attributes:
-        record: The new record of the batch.
+        record: The new fault record of the batch.
         action: What to do with it.
         pace: How the pace of the next attempts changes.
         goes_first: Whether a batch that is kept is retried next, rather than after a pause of its own.
@@ -198,7 +198,7 @@ class PoisonPolicy:
         """Judge a batch of `count` events whose attempt failed.
 
         Args:
-            record: Its record.
+            record: Its fault record.
             number: Its number.
             count: Events in it.
             overloaded: Whether the collector may just have too much to do.
@@ -258,7 +258,7 @@ class PoisonPolicy:
         return Judgement(record, Action.KEEP, pace, goes_first=is_brief)
 
     def split(self, record: FaultRecord, number: int, counts: tuple[int, int]) -> FaultRecord:
-        """Record that a batch is split in parts of `counts` events; return the record of each part."""
+        """Note that a batch is split in parts of `counts` events; return the fault record of each part."""
         if number == self._on_trial:
             if not record.is_part:
                 self._budget = self._probes = sum(counts).bit_length()
@@ -279,7 +279,7 @@ class PoisonPolicy:
             self._failed += failed
 
     def _mark(self, record: FaultRecord) -> FaultRecord:
-        """Return the record with one failure more, at this moment."""
+        """Return the fault record with one failure more, at this moment."""
         return replace(record, failures=record.failures + 1, tried=self._tried, failed=self._failed)
 
     def _is_on_trial(self, number: int, count: int) -> bool:

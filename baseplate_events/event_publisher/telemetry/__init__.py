@@ -9,5 +9,5 @@ Nothing here can disturb delivery.
     prometheus      writes and reads the text format
     health_server   serves `health_pages`; `host_check` refuses what a web page could ask
     systemd         notifies systemd that the publisher is ready, stops, or is stuck
-    logs            one line for each record, and no flood; `log_writer` writes them, and no one waits for it
+    logs            one line for each message, and no flood; `log_writer` writes them, and no one waits for it
 """

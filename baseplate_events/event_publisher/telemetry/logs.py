@@ -1,14 +1,14 @@
-"""How the publisher logs: one line per record, as text or JSON, with repeated lines limited.
+"""How the publisher logs: one line per message, as text or JSON, with repeated lines limited.
 
 Rules:
 
-1. A record is one line, whatever it holds. As text it is safe for a terminal, and foreign text in it is cut
+1. A message is one line, whatever it holds. As text it is safe for a terminal, and foreign text in it is cut
    at `MAX_FOREIGN` characters; as JSON it is whole, in ASCII.
 2. Of an exception its type and place are written, never its text, which might quote an event.
 3. Of warnings and errors of a kind, the first is written at once, and then at most one in `REPEAT_INTERVAL`,
-   with the number of those in between. If no other follows, the latest is written with the next record of any
+   with the number of those in between. If no other follows, the latest is written with the next line of any
    kind, or when logging ends. So each is written or counted.
-4. Two records are of a kind if they have the same logger, level, template and words; numbers may differ.
+4. Two messages are of a kind if they have the same logger, level, template and words; numbers may differ.
 5. Nothing here raises, or waits for whoever reads the log; see `log_writer`. Dropped lines are counted.
 """
 
@@ -45,7 +45,7 @@ FORMATS: Final[tuple[Format, ...]] = ("text", "json")
 REPEAT_INTERVAL: Final = 10.0
 
 #: Kinds that are remembered at a time. Words may come from the network, so memory must be bounded. Beyond
-#: that, records are of a kind if the same line of code logs them.
+#: that, messages are of a kind if the same line of code logs them.
 MAX_KINDS: Final = 64
 
 #: Characters of a message as text: enough for a configuration with forty errors.
@@ -54,7 +54,7 @@ _MAX_MESSAGE: Final = 8_000
 
 @dataclass(slots=True)
 class _Held:
-    """What is held back of a kind until a given time: the latest record, if any, and how many."""
+    """What is held back of a kind until a given time: the latest message, if any, and how many."""
 
     until: float
     latest: logging.LogRecord | None = None
@@ -62,12 +62,12 @@ class _Held:
 
 
 class RepeatFilter(logging.Filter):
-    """Passes the first of similar records, and holds back the others; see rules 3 and 4.
+    """Passes the first of similar messages, and holds back the others; see rules 3 and 4.
 
     Args:
-        emit: Writes a record that was held back; its attribute `more` is the number of similar ones.
+        emit: Writes a message that was held back; its attribute `more` is the number of similar ones.
         clock: The monotonic clock, in seconds.
-        interval: Seconds between two similar records.
+        interval: Seconds between two similar lines.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class RepeatFilter(logging.Filter):
         return len(self._held)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Write records that were held back long enough, and return whether to write this one."""
+        """Write messages that were held back long enough, and return whether to write this one."""
         with self._lock:
             now = self._clock()
             passes = record.levelno < logging.WARNING or self._is_first(record, now + self._interval)
@@ -110,7 +110,7 @@ class RepeatFilter(logging.Filter):
             self._write(held.values())
 
     def _is_first(self, record: logging.LogRecord, until: float) -> bool:
-        """Return whether this is the first recent record of its kind; if not, hold it back."""
+        """Return whether this is the first recent message of its kind; if not, hold it back."""
         kind = self._kind_of(record)
         held = self._held.get(kind)
         if held is None:
@@ -126,7 +126,7 @@ class RepeatFilter(logging.Filter):
         words = [argument for argument in arguments if not isinstance(argument, int | float)]
         try:
             kind: Hashable = (record.name, record.levelno, str(record.msg), *map(str, words))
-        except Exception:  # noqa: BLE001  a record that can't be formatted must not stop the publisher
+        except Exception:  # noqa: BLE001  a message that can't be formatted must not stop the publisher
             return place
         return kind if len(self._held) < MAX_KINDS or kind in self._held else place
 
@@ -138,13 +138,13 @@ class RepeatFilter(logging.Filter):
 
 
 class StderrHandler(logging.Handler):
-    """Writes records to a stream that may be slow or stuck (see `log_writer`), through a `RepeatFilter`.
+    """Writes log lines to a stream that may be slow or stuck (see `log_writer`), through a `RepeatFilter`.
 
     `flush`, which `logging` calls at exit, also writes what the filter holds back.
 
     Args:
         stream: Where lines go, by its descriptor; None drops all.
-        formatter: Formats a record as a line.
+        formatter: Formats a log record as a line.
         capacity: Most bytes of waiting lines.
     """
 
@@ -163,7 +163,7 @@ class StderrHandler(logging.Handler):
         return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record to be written."""
+        """Queue the message to be written."""
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001  arguments that don't fit their template must not stop the publisher
@@ -197,7 +197,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line."""
+        """Format a log record as one line."""
         record = copy.copy(record)
         exception = _exception(record)
         more = _more(record)
@@ -217,7 +217,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object: `time` (RFC 3339, UTC), `level`, `logger`, `message`, and `exception` and `more`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line."""
+        """Format a log record as one line."""
         time_of = dt.datetime.fromtimestamp(record.created, tz=dt.timezone.utc)
         exception = _exception(record)
         more = _more(record)
@@ -249,7 +249,7 @@ def log_lines_dropped() -> int:
 
 
 class _Words:
-    """What an argument of a record is in words."""
+    """What an argument of a log record is in words."""
 
     __slots__ = ("_words",)
 
@@ -261,7 +261,7 @@ class _Words:
 
 
 def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a copy of a record that refers to no object, and so keeps no frame and no batch alive."""
+    """Return a copy of a log record that refers to no object, and so keeps no frame and no batch alive."""
     light = copy.copy(record)
     light.exc_info = None
     try:
@@ -279,7 +279,7 @@ def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _exception(record: logging.LogRecord) -> str:
-    """Return type and place of the exception of a record; empty if there is none."""
+    """Return type and place of the exception of a log record; empty if there is none."""
     known = vars(record).get("exception")
     if isinstance(known, str):
         return known
