@@ -1,10 +1,13 @@
-"""Checks what would be published: `tox -e release` runs `python tests/release/check.py FOLDER`.
+"""Checks what would be published: `tox -e release` runs `python tests/release/check.py FOLDER [--publish]`.
 
 1. Two builds, from copies of the project with other paths, times and permissions, give the same wheel and the
    same source distribution, byte for byte.
 2. `twine check --strict` accepts both, and PyPI's renderer makes HTML of the README without a link or a
    picture that leads nowhere there.
-3. The version at the top of the changelog is that of the wheel, which runs. Without a date it isn't ready.
+3. The version at the top of the changelog is that of the wheel, which runs.
+
+It prints "ready to publish", or what is missing: a date in the changelog, the address of a maintainer, or
+that of the repository. With `--publish` it fails if anything is.
 """
 
 from __future__ import annotations
@@ -75,13 +78,25 @@ def same_twice(root: Path, work: Path) -> dict[str, Path]:
     return first
 
 
-def metadata_of(wheel: Path) -> tuple[str, list[str], str]:
-    """Return the version, the addresses and the README of a wheel."""
+def metadata_of(wheel: Path) -> tuple[str, str, str]:
+    """Return the version of a wheel, the head of its metadata, and its README."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         head, _, readme = archive.read(name).decode().partition("\n\n")
     [version] = re.findall(r"^Version: (.+)$", head, re.MULTILINE)
-    return version, re.findall(r"^Project-URL: .+, (.+)$", head, re.MULTILINE), readme
+    return version, head, readme
+
+
+def missing(head: str, addresses: list[str]) -> list[str]:
+    """Return what the metadata lacks for a release: whom to report a vulnerability to, and the source."""
+    lacks: list[str] = []
+    if not re.search(r"^(Author|Maintainer)-email: .*@", head, re.MULTILINE):
+        lacks.append("pyproject.toml has no address of a maintainer, which SECURITY.md refers to")
+    if all(address.startswith("https://pypi.org/") for address in addresses):
+        lacks.append(
+            "[project.urls] has no repository, so the README on PyPI has neither links to files nor pictures"
+        )
+    return lacks
 
 
 def check_readme(addresses: list[str], text: str, work: Path) -> None:
@@ -119,21 +134,26 @@ def check_version(root: Path, wheel: Path, work: Path) -> bool:
     return heading[2] != "unreleased"
 
 
-def main(work: Path) -> None:
-    """Make all checks in a folder, which is emptied before."""
+def main(work: Path, *, publish: bool) -> None:
+    """Make all checks in a folder, which is emptied before; what a release lacks is an error if `publish`."""
     root = Path(__file__).parents[2]
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     built = same_twice(root, work)
     run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.values()), folder=work)
     wheel = next(path for name, path in built.items() if name.endswith(".whl"))
-    _, addresses, readme = metadata_of(wheel)
+    _, head, readme = metadata_of(wheel)
+    addresses = re.findall(r"^Project-URL: .+, (.+)$", head, re.MULTILINE)
     if not addresses:
         sys.exit("the wheel has no [project.urls]")
     check_readme(addresses, readme, work)
-    dated = check_version(root, wheel, work)
-    print("ready to publish" if dated else "not ready to publish: the top of CHANGELOG.md has no date")
+    lacks = missing(head, addresses)
+    if not check_version(root, wheel, work):
+        lacks.insert(0, "the top of CHANGELOG.md has no date")
+    print("\n".join(f"not ready to publish: {what}" for what in lacks) or "ready to publish", flush=True)
+    if publish and lacks:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() / "release")
+    main(Path(sys.argv[1]).resolve() / "release", publish="--publish" in sys.argv[2:])

@@ -74,7 +74,7 @@ _JOURNAL_LIMIT: Final = 256 * 1024
 
 
 class Ledger:
-    """What the publisher knows of its batches, in memory and in a file; a `Journal`. For one thread at a time.
+    """What the publisher knows of its batches, in memory and in a file; a `Journal`. Used by one thread.
 
     Without a spool, batches have no spans: then nothing is entered, and the file contains only dead letters.
 
