@@ -1,1 +1,1 @@
-"""What `deploy/` holds, checked by the tools that know such files, and tried under a real systemd."""
+"""The files in `deploy/`, checked by the tools for such files, and tried under a real systemd."""

@@ -29,7 +29,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Check for the tools that fixtures need: here the summary has one line, in fixtures one per test."""
+    """Check for tools before fixtures do: so the summary has one line, not one for each test."""
     fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
     if "debian" in fixtures:
         if os.geteuid() != 0:

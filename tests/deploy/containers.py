@@ -1,4 +1,4 @@
-"""A host with an engine for containers, in namespaces of this host, to try images and their guide on."""
+"""A host with an engine for containers, in namespaces of this host, for trying images and their guide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deploy.systems import DEPLOY
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-#: The namespaces of the host, beside that of the network.
+#: The namespaces of the host, besides the network's.
 _NAMESPACES: Final = ("--pid", "--mount")
 
 _HERE: Final = Path(__file__).parent
@@ -26,7 +26,7 @@ PYTHON: Final = "/opt/event-publisher/bin/python"
 #: Where the collector is, in the network that engines make by default.
 COLLECTOR: Final = "10.88.0.100:8080"
 
-#: Where it writes what came.
+#: Where it writes the events that arrived.
 _ARRIVALS: Final = "/var/log/collector"
 
 #: Without control groups, which would outlive the engine.
@@ -41,7 +41,7 @@ runtime = "crun"
 crun = ["{_HERE / "lenient_runtime.py"}"]
 """
 
-#: Makes what stands for the image of Python that the container file builds on.
+#: Makes a substitute for the image of Python that the container file builds on.
 _BASE: Final = r"""
 mkdir -p /etc/containers
 cat > /etc/containers/containers.conf
@@ -53,7 +53,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends \
 END
 """
 
-#: A service that puts events until it is stopped, and prints which it has put.
+#: A service that puts events until it is stopped, and prints the ids of those that it has put.
 _SHOP: Final = """
 import json, signal, time, uuid
 from baseplate_events import EventQueue
@@ -87,7 +87,7 @@ class Engine(Host):
         self._project = project
 
     def prepare(self, debian: Path) -> None:
-        """Build the images, that of the publisher by the guide, and start the collector."""
+        """Build the images, the publisher's as the guide says, and start the collector."""
         base = re.search(r"(?m)^FROM (\S+)", (DEPLOY / "container" / "Dockerfile").read_text())
         assert base is not None
         self.run(_BASE, str(debian), base[1], stdin=_CONFIGURATION, online=True)
@@ -152,7 +152,7 @@ def started(folder: Path, project: Path, debian: Path) -> Generator[Engine]:
     Args:
         folder: An empty folder.
         project: A clone of the project.
-        debian: The top folder of a Debian, of which the images are made.
+        debian: The top folder of a Debian, from which the images are made.
 
     Raises:
         OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says

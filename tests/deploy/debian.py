@@ -8,16 +8,16 @@ from typing import Final
 
 from tests.support.commands import run
 
-#: The oldest Debian that docs/operations.md speaks of (12).
+#: The oldest Debian that docs/operations.md supports (12).
 SUITE: Final = "bookworm"
 
-#: What a host has beyond a minimal Debian: a systemd that is its first process, and the bus to speak to it.
+#: What a host has beyond a minimal Debian: systemd as its first process, and the bus on which it answers.
 _PACKAGES: Final = ("systemd", "systemd-sysv", "dbus")
 
 #: Seconds for downloading and unpacking some 60 MB; 12 where the registry is near.
 _PATIENCE: Final = 600.0
 
-#: Where an administrator of this host put certificates of his own, which its way to the registries may need.
+#: Certificates that an administrator added to this host, which its way to the registries may need.
 _CERTIFICATES: Final = Path("/usr/local/share/ca-certificates")
 
 
@@ -40,7 +40,7 @@ def bootstrap(folder: Path) -> None:
 
 
 def clone(folder: Path) -> None:
-    """Copy the files of a clone of the project, those not committed yet included.
+    """Copy the files of a clone of the project, including those not committed yet.
 
     Args:
         folder: Becomes its top folder.

@@ -1,4 +1,4 @@
-"""Hosts of their own, in namespaces of this one: their first process, and commands run there."""
+"""Hosts in namespaces of this one: finding their first process, and running commands there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from tests.support.commands import Result
 
-#: Seconds until what should happen is given up; only a failing test waits for so long.
+#: Longest wait in seconds for something that should happen; only a failing test waits for so long.
 PATIENCE: Final = 60.0
 
 #: The same for commands that get packages from a registry, which may be far.
@@ -24,7 +24,7 @@ _ONLINE_PATIENCE: Final = 600.0
 #: Seconds between two looks at a host.
 _GLANCE: Final = 0.05
 
-#: The namespace that a command leaves to be online.
+#: The namespace that a command leaves in order to be online.
 NETWORK: Final = "--net"
 
 
@@ -33,7 +33,7 @@ class Host(abc.ABC):
 
     Args:
         init: Its first process, as this host counts.
-        namespaces: The namespaces that it has, beside that of the network, as options of nsenter.
+        namespaces: Its namespaces, besides the network's, as options of nsenter.
     """
 
     def __init__(self, init: int, namespaces: Iterable[str]) -> None:
@@ -62,7 +62,7 @@ class Host(abc.ABC):
         """Wait until a condition holds.
 
         Raises:
-            TimeoutError: It doesn't for `PATIENCE` seconds.
+            TimeoutError: It didn't hold within `PATIENCE` seconds.
         """
         wait_until(
             true, lambda: f"waited in vain: {what}\n{self.logs()}", patience=PATIENCE, interval=_GLANCE
@@ -79,7 +79,7 @@ def first_process(unshare: subprocess.Popen[bytes], ready: str, said: Callable[[
     Args:
         unshare: The process that made the namespaces.
         ready: The path of a file whose existence means that it is ready.
-        said: Returns what was logged in the meantime.
+        said: Returns what has been logged so far.
 
     Raises:
         TimeoutError: It ended, or isn't ready for `PATIENCE` seconds.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands for the runtime of containers on a host that may not raise limits: it accepts the current limits.
 
-Engines ask for a million open files, and the commands of the guide for long queues.
+Engines request a million open files, and the commands of the guide request long queues.
 """
 
 from __future__ import annotations

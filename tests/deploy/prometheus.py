@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, with the rules of `deploy/prometheus` made quick, and its answers."""
+"""A real Prometheus on loopback, with the rules of `deploy/prometheus` and shorter times, and its answers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RULES: Final = DEPLOY / "prometheus"
 #: Between two scrapes, and two looks at the rules.
 _INTERVAL: Final = "500ms"
 
-#: Times of the rules, and what stands for them here: long enough for a few scrapes on a busy machine.
+#: Times of the rules, and the times used here instead: long enough for a few scrapes on a busy machine.
 _FOR: Final = "for: 2s"
 _WINDOW: Final = "8s"
 _LONG_WINDOW: Final = "25s"
 
-#: Bounds of the rules in seconds, by what is compared with them, and those that stand for them here.
+#: Bounds of the rules in seconds, by what is compared with them, and the bounds used here instead.
 _BOUNDS: Final = {
     "event_publisher_heartbeat_age_seconds > 30": "event_publisher_heartbeat_age_seconds > 6",
     "event_publisher_failing_seconds > 300": "event_publisher_failing_seconds > 3",
@@ -41,13 +41,13 @@ _BOUNDS: Final = {
     ),
 }
 
-#: What finds pods in a cluster, and what does here: Debian's Prometheus knows nothing of Kubernetes.
+#: How pods are found in a cluster, and how here: Debian's Prometheus doesn't support Kubernetes.
 _IN_A_CLUSTER: Final = "    kubernetes_sd_configs:\n      - role: pod\n"
 _FROM_A_FILE: Final = "    file_sd_configs:\n      - files: [{}.json]\n"
 #: What a pod says of itself.
 POD: Final = {"namespace": "shops", "pod_name": "shop-0", "pod_phase": "Running"}
 
-#: The port of something else in a pod. Nothing listens there, which would show if it was scraped.
+#: The port of another container in a pod. Nothing listens there, so scraping it would fail.
 _OTHER_PORT: Final = 1
 
 _HOSTS: Final = re.compile(r"    static_configs:\n      - targets:\n(?:          - \S+\n)+")
@@ -115,7 +115,7 @@ class Prometheus:
             return False
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return the labels and values of what an expression finds now.
+        """Return the labels and values of what an expression currently finds.
 
         Raises:
             AssertionError: It isn't an expression.

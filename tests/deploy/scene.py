@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.deploy.prometheus import Prometheus
 
-#: What makes a collector refuse the batch that it is in.
+#: Text for which a collector refuses the batch that contains it.
 POISON: Final = b"poison"
 
 #: Seconds between two events of a service.
@@ -168,8 +168,8 @@ class Scene:
         prometheus: As given.
         stack: As given.
         ports: Those of its publishers.
-        expected: The alerts that are to fire.
-        fired: Those that have, with their annotations.
+        expected: The alerts that should fire.
+        fired: The alerts that have fired, with their annotations.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ class Scene:
         return queue
 
     def queue(self) -> MessageQueue:
-        """Open the POSIX queue as a service does, and make it if need be."""
+        """Open the POSIX queue as a service does; create it if it doesn't exist."""
         posix_name = f"/events-{self.name}"
         queue = MessageQueue(
             posix_name, max_messages=MAX_MESSAGES, max_message_size=MAX_MESSAGE_SIZE, read=False

@@ -1,4 +1,4 @@
-"""A system with a real systemd as its first process, in namespaces of this host, to try units in."""
+"""A system with a real systemd as its first process, in namespaces of this host, for trying units."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PROJECT: Final = Path("/root/project")
 #: The hierarchies of control groups that systemd needs: version 1 beside version 2, or version 2 alone.
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 
-#: Puts a process into the control groups before `--`, and makes it what comes after.
+#: Puts a process into the control groups before `--`, and executes the command after it.
 _JOIN: Final = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
 
-#: The namespaces of a system, beside that of the network.
+#: The namespaces of a system, besides the network's.
 _NAMESPACES: Final = ("--pid", "--mount", "--ipc", "--uts", "--cgroup")
 
-#: Ends what comes after it with the process that started it, even if that is killed.
+#: Runs a command that ends with the process that started it, even if that is killed.
 _WITH_PARENT: Final = ("setpriv", "--pdeathsig=KILL")
 
 
@@ -58,7 +58,7 @@ class System(Host):
         """
         result = self.call(*command, stdin=stdin, online=online)
         if check and result.status != 0:
-            # How the units are says more than the command.
+            # The state of the units says more than the command.
             raise AssertionError(f"{command} ended with {result.status}: {result.out}\n{self.logs()}")
         return result.out
 
@@ -85,8 +85,8 @@ def booted(mounts: Path, *layers: Path) -> Generator[System]:
 
     Args:
         mounts: An empty folder.
-        layers: The folders of its root file system, the uppermost first. They aren't changed: what the system
-            writes is in memory, and lost at its end.
+        layers: The folders of its root file system, the uppermost first. They aren't changed: the system
+            writes to memory, which is lost when it ends.
 
     Raises:
         OSError, AssertionError: This host doesn't allow it; the message says what failed.
@@ -126,7 +126,7 @@ def _control_groups() -> Generator[list[str]]:
 
 
 def _remove(group: Path) -> None:
-    """Remove a control group and those in it, once the kernel has taken the last of their processes away."""
+    """Remove a control group and those in it, once the kernel has removed the last of their processes."""
     for inner in group.iterdir():
         if inner.is_dir():
             _remove(inner)

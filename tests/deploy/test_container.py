@@ -44,7 +44,7 @@ class Deployment:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         _, publish, serve, look = guide("In containers")
-        # The collector that there is, and no long pauses after it was down.
+        # The test's collector, and no long pauses after it was down.
         pauses = "retry.base = 50 milliseconds\nretry.cap = 100 milliseconds"
         there = f"{COLLECTOR}\ncollector.scheme = http\n{pauses}"
         assert "collector.example.com\n" in publish
@@ -106,7 +106,7 @@ def test_no_setting_of_the_kernel_is_needed(deployment: Deployment) -> None:
 
 
 def test_it_is_locked_down(deployment: Deployment) -> None:
-    """The publisher isn't root, has no capability and gets none, and can write to its volume only."""
+    """The publisher isn't root, has no capabilities and can't gain any, and can write to its volume only."""
     about = deployment.engine.run("docker exec event-publisher cat /proc/1/status")
     for line in ("Uid:\t10001\t", "Gid:\t10001\t", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n"):
         assert line in about
@@ -126,7 +126,7 @@ def test_the_spool_is_theirs(deployment: Deployment) -> None:
 
 @pytest.mark.parametrize("container", ["shop", "event-publisher"])
 def test_either_may_start_again(deployment: Deployment, container: str) -> None:
-    """Events flow again when one of both was restarted, and when it crashed, without further steps."""
+    """Events flow again after either was restarted or crashed, without further steps."""
     deployment.engine.run("docker restart $1", container)
     deployment.engine.wait_for_more("shop")
     deployment.kill(container)

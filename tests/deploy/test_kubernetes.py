@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MANIFEST: Final = DEPLOY / "kubernetes" / "pod.yaml"
 POLICY: Final = DEPLOY / "kubernetes" / "network-policy.yaml"
 
-#: Where native sidecars are on by default, and the newest whose schemas there are.
+#: The first release with native sidecars by default, and the newest with published schemas.
 VERSIONS: Final = ("1.29.0", "1.37.0")
 
 #: Writers that the volume has room for: EventQueue objects in processes of the service.
@@ -41,7 +41,7 @@ LEDGERS: Final = 1 + KEPT_ASIDE
 #: Bytes of the rest of a ledger and its journal.
 LEDGER_SIZE: Final = 2**20
 
-#: What a cluster may not allow, or a node has to be prepared for.
+#: Settings that a cluster may forbid, or that a node must be prepared for.
 KERNEL_SETTINGS: Final = re.compile("sysctl|rlimit|ulimit|hostIPC|shareProcessNamespace|privileged: true")
 
 
@@ -171,7 +171,7 @@ def test_the_publisher_is_a_sidecar(pod: Node, sidecar: Node) -> None:
 
 
 def test_it_has_the_time_to_end(pod: Node, settings: PublisherSettings) -> None:
-    """Half of the time to end is the service's."""
+    """The service has half of the time to end."""
     assert pod["terminationGracePeriodSeconds"].number / 2 > settings.shutdown.grace
 
 
@@ -202,7 +202,7 @@ def test_the_volume_holds_all_that_is_kept(pod: Node, sidecar: Node, settings: P
     """The limit of the volume, beyond which the pod is evicted, is above the most that it may hold."""
     assert settings.spool is not None
     assert settings.dead_letters is not None
-    assert settings.spool.max_size == MAX_SPOOL_SIZE  # what the service's EventQueue goes by
+    assert settings.spool.max_size == MAX_SPOOL_SIZE  # the limit that the service's EventQueue uses
     overshoot = WRITERS * max(MAX_SPOOL_SIZE // SEGMENTS, MIN_SEGMENT_SIZE)
     ledgers = LEDGERS * (LETTER_PAGES * settings.dead_letters.max_size + LEDGER_SIZE)
     limit = mebibytes(pod["volumes"].named("spool")["emptyDir"]["sizeLimit"])

@@ -49,7 +49,7 @@ def test_promtool_accepts_the_rules(name: str) -> None:
 
 
 def test_promtool_accepts_the_scrape_configuration(tmp_path: Path) -> None:
-    """The scrape configuration has no mistake, nor have the rules with quick times."""
+    """Promtool finds no mistake in the scrape configuration, or in the rules with shorter times."""
     need_command("promtool")
     assert "SUCCESS" in run("promtool", "check", "config", prepare(tmp_path), merged=True).check()
 
@@ -68,7 +68,7 @@ class Play:
         scenes: Each fault with its scene.
         fired: The texts of the alerts that fired, by name.
         ended: Names of alerts that fired and then ended, in any scene.
-        unanswered: Queries of the dashboard without a result so far.
+        unanswered: Queries of the dashboard that had no result so far.
         unrecorded: Recorded series that haven't existed so far.
         pods: The labels of what was scraped as in a cluster.
     """

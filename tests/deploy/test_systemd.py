@@ -21,7 +21,7 @@ DROP_IN: Final = DEPLOY / "systemd" / "service-drop-in.conf"
 
 GUIDE: Final = guide("On a Debian host with systemd")
 
-#: Of 10. What is left is the network, which it is for, and what the unit says that it leaves out.
+#: Of 10. The rest is the network, which the publisher needs, and what the unit's comments leave out.
 HIGHEST_EXPOSURE: Final = 1.5
 
 #: The collector of the system, whose loopback is its own.
@@ -155,7 +155,7 @@ def test_apt_get_has_a_block_to_itself() -> None:
 
 
 def test_the_guide_works(host: Host) -> None:
-    """After the commands of the guide on a bare Debian, the test event arrives, and there is no error."""
+    """The commands of the guide run on a bare Debian without an error, and the test event arrives."""
     assert '{"1":{"str":"a test"}}\n' in host.output
     assert "Active: active (running)" in host.output
     assert re.search("(?m)^ok +collector connection ", host.output) is not None, host.output
@@ -206,7 +206,7 @@ def test_events_are_delivered(host: Host, spool: bool) -> None:
 
 
 def test_a_service_may_come_first(host: Host) -> None:
-    """A service that puts events while there is no publisher makes the spool; the publisher can read it."""
+    """A service that puts events while there is no publisher creates the spool; the publisher can read it."""
     name = host.configure()
     user = ("--uid=shop", "--property=SupplementaryGroups=events", f"--setenv=EVENT_SPOOL_DIRECTORY={SPOOLS}")
     command = ("/opt/event-publisher/bin/python", "/opt/shop.py", name, f"{name}-1", f"{name}-2")
@@ -219,7 +219,7 @@ def test_a_service_may_come_first(host: Host) -> None:
 
 
 def test_started_means_that_spool_and_queue_are_there(host: Host) -> None:
-    """When the unit has started, both are made, accessible to the group and to no other user."""
+    """When the unit has started, both exist, accessible to the group and to no other user."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
     made = (f"{SPOOLS}/events-{name}", f"/dev/mqueue/events-{name}")
@@ -228,7 +228,7 @@ def test_started_means_that_spool_and_queue_are_there(host: Host) -> None:
 
 
 def test_folders_are_its_own(host: Host) -> None:
-    """Folders for the publisher alone belong to it alone; the directory of the spools is the group's."""
+    """The publisher's own folders belong to it alone; the directory of the spools belongs to the group."""
     name = host.configure()
     host.system.run("systemctl", "start", f"event-publisher@{name}")
     for folder in (f"/var/lib/event-publisher/{name}", f"/run/event-publisher/{name}"):
@@ -290,7 +290,7 @@ def test_a_stuck_publisher_is_replaced(host: Host) -> None:
 
 
 def test_a_mistake_ends_it(host: Host) -> None:
-    """A configuration with a mistake isn't tried repeatedly; the journal says what is wrong."""
+    """A publisher with a mistake in its configuration isn't restarted; the journal says what is wrong."""
     name = host.configure(collector__version="9")
     unit = f"event-publisher@{name}"
     host.system.run("systemctl", "start", unit, check=False)

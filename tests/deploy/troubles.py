@@ -1,7 +1,7 @@
 """Real publishers with faults: each fault makes alerts fire, and then ends.
 
 A fault is a generator that the test drives: it begins, yields repeatedly until its alerts have fired,
-and then ends what it began. All run side by side.
+and then repairs what it broke. All faults run side by side.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STOCK_LIMIT: Final = 819_200
 _SMALL_SPOOL: Final = "1048576"
 _FEW_LETTERS: Final = "100000"
 
-#: Bytes of events of which two don't fit into those letters.
+#: Bytes of an event so large that two of them exceed that limit of dead letters.
 _LARGE: Final = 60_000
 
 Steps: TypeAlias = "Generator[None]"
@@ -52,7 +52,7 @@ def healthy(scene: Scene) -> Steps:
     )
     scene.prometheus.set_pods(publisher.port)
     publisher.wait_until_it_answers()
-    # So rarely that two looks in a row don't find something to deliver.
+    # So rarely that two checks in a row don't find something to deliver.
     scene.produce(scene.queue().put, pause=_RARELY)
     scene.produce(scene.service().put, pause=_RARELY)
     while True:
@@ -82,7 +82,7 @@ def wrong_key(scene: Scene) -> Steps:
 
 
 def rejections(scene: Scene) -> Steps:
-    """The collector refuses events for good, more than the dead letters hold; so does a service's `put`."""
+    """The collector refuses more events than the dead letters hold, and `put` of a service refuses some."""
     collector = scene.collector()
     collector.refuses_poison = True
     scene.publisher(
@@ -99,7 +99,7 @@ def rejections(scene: Scene) -> Steps:
     with contextlib.suppress(EventError):
         service.put(b"x" * (2 * _LARGE))
     while scene.wants_more:
-        service.put(b"{}")  # what is refused is given up only beside others that aren't
+        service.put(b"{}")  # a refused event is given up only while others are accepted
         yield
 
 

@@ -1,4 +1,4 @@
-"""Long runs, each by a command that ends with 1 if a claim does not hold.
+"""Long runs. Each is a command that ends with 1 if a claim doesn't hold.
 
     python -m tests.soak.survival   real publishers that are killed and cut off, some six minutes
     python -m tests.soak.spool      services that are killed while they put into a spool, some five minutes

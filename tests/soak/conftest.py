@@ -1,4 +1,4 @@
-"""These tests run the long runs for a moment. About the package they show nothing that others don't."""
+"""These tests check the long runs at a tiny scale. They show nothing about the package that others don't."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import pytest
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Leave it out of a quick run."""
+    """Mark these tests as slow, so that a quick run leaves them out."""
     item.add_marker(pytest.mark.slow)

@@ -1,7 +1,7 @@
-"""What kills, damage and strange writers cost a publisher with a spool: `python -m tests.soak.delivery`.
+"""What kills, damage and unusual writers cost a publisher with a spool: `python -m tests.soak.delivery`.
 
-Each run prints a line with figures and PASS or FAIL. Exit status: 0 if all passed, 1 if one did not, 2 for a
-mistake in the command line. At full scale it takes some ten minutes.
+Each run prints a line with figures and PASS or FAIL. Exit status: 0 if all passed, 1 if one failed, 2 for a
+command-line error. At full scale it takes some ten minutes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def _run(name: str, scale: Scale) -> bool:
 
 
 if __name__ == "__main__":
-    # So that a run that is ended cleans up.
+    # So that a terminated run cleans up.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     sys.exit(main())

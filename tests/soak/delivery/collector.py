@@ -1,4 +1,4 @@
-"""A collector that keeps up with producers at full load: it checks nothing but what arrives."""
+"""A collector that keeps up with producers at full load: it checks no signature and no limits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Collector:
     """Takes every batch, from construction to `close`.
 
     Attributes:
-        deliveries: What came; to be read while `lock` is held.
-        lock: See there.
+        deliveries: What arrived. Hold `lock` to read it.
+        lock: Guards `deliveries`.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Collector:
             return self.deliveries.count(lane)
 
     def close(self) -> None:
-        """End."""
+        """Stop the collector."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

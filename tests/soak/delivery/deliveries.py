@@ -3,8 +3,8 @@
 Lanes, events and logs are those of `tests.soak.spool.oracle`, whose rules hold here too. Further rules:
 
 1. A batch that comes again is *repeated* if it carries an idempotency key that came before, with the same
-   body: the collector can leave it out. Events that come again in another batch are *duplicates*.
-2. What arrived is remembered over all rounds, so that a duplicate is known for one however late it comes.
+   body: the collector can skip it. Events that come again in another batch are *duplicates*.
+2. What arrived is remembered over all rounds, so a duplicate is recognised however late it comes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.soak.spool.oracle import Kind, decode, identify
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What an event looks like; a body of version 2j has nothing else but a comma between two, and brackets.
+#: What an event looks like. Besides events, a body of version 2j contains only brackets and commas.
 _EVENTS: Final = re.compile(rb'\{"lane":[0-9]+,"number":[0-9]+,"pad":"x*"\}')
 
 
 @dataclass(frozen=True)
 class Puts:
-    """What the logs of some services say, and what became of that.
+    """What the logs of some services say, and what became of those events.
 
     Attributes:
         acknowledged: Events whose put returned.

@@ -9,7 +9,7 @@ In a round
 3. after some more events the services are killed, the publisher delivers what is left and ends, and the logs
    are compared with what the collector got.
 
-All rounds have the same spool. Moments are counted in events, so that load and luck of a machine don't
+All rounds have the same spool. Moments are counted in events, so the speed of the machine doesn't
 matter.
 """
 
@@ -93,7 +93,7 @@ class Report:
 
     Attributes:
         figures: Counts, by name.
-        failures: What must not be.
+        failures: What went wrong, in words.
     """
 
     figures: Counter[str] = field(default_factory=Counter[str])
@@ -161,7 +161,7 @@ class _Rounds:
         self._audit(number, logs, kills=victims is not Victims.SERVICES)
 
     def end(self) -> None:
-        """Have a last publisher delete what is left, and look for what must not be left."""
+        """Have a last publisher delete what is left, and check that nothing else remains."""
         with self._publisher() as publisher:
             publisher.wait_for(lambda: not list(self._spool.glob("*.segment")))
             self._end(publisher)
@@ -249,7 +249,7 @@ def _entries(log: Path) -> int:
 
 @contextlib.contextmanager
 def _service(words: Sequence[str], spool: Path | None) -> Generator[_Process]:
-    """Run a service in a session of its own, and kill all of that in the end."""
+    """Run a service in a session of its own, and kill the whole session in the end."""
     environment = {**os.environ, **IMPORTING}
     environment.pop(SPOOL_VARIABLE, None)
     if spool is not None:

@@ -1,4 +1,4 @@
-"""What a publisher must do beside writers that stand still, write nothing, or are newer than it is.
+"""What a publisher must do with writers that are stopped, write nothing, or are of a later release.
 
 Each scene returns its figures, and raises if something doesn't hold.
 """
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 IDLE_WRITERS: Final = 64
 _IDLE_EVENTS: Final = 600
 
-#: Bytes that a segment may keep on the disk when all of it is delivered: the first and the last page, and
-#: what isn't worth a hole.
+#: Bytes that a delivered segment may keep on the disk: the first and the last page, and what is too small
+#: for a hole.
 _KEPT: Final = 2 * 4_096 + MIN_HOLE
 
 
@@ -80,7 +80,7 @@ class Place:
         )
 
     def queue(self) -> EventQueue[bytes]:
-        """Open the queue as a service does that is a writer of its own."""
+        """Open the queue as a service does; it is a writer of its own."""
         return EventQueue(self.name, bytes, spool_directory=self.directory, strict_size=True)
 
     @contextlib.contextmanager
@@ -106,7 +106,7 @@ class Writer:
     process: subprocess.Popen[bytes]
 
     def do(self, words: str) -> None:
-        """Have it do something, and wait until that is done."""
+        """Send it a request, and wait until that is done."""
         stdin, stdout = _pipe(self.process.stdin), _pipe(self.process.stdout)
         stdin.write(f"{words}\n".encode())
         stdin.flush()
@@ -147,7 +147,7 @@ def stopped_writer(events: int) -> dict[str, float]:
 
 
 def idle_writers(events: int, rounds: int) -> dict[str, float]:
-    """The space of 64 idle writers is given back, and a busy one beside them isn't slowed.
+    """The space of 64 idle writers is freed, and a busy one beside them isn't slowed down.
 
     Args:
         events: Events of the busy one, in each round.
@@ -234,7 +234,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     return pipe
 
 
-#: By name, at full scale.
+#: The scenes by name, at full scale.
 SCENES: Final[dict[str, Callable[[], dict[str, float]]]] = {
     "stopped-writer": lambda: stopped_writer(200_000),
     "idle-writers": lambda: idle_writers(20_000, 5),

@@ -56,7 +56,7 @@ def test_losses_are_found(kinds: list[Kind], arrived: set[int]) -> None:
 def test_a_body_that_was_cut_or_changed_is_foreign(
     batches: list[list[tuple[int, int]]], data: st.DataObject
 ) -> None:
-    """No part of an event passes for one."""
+    """A part of an event doesn't count as an event."""
     body = _body(batches[0])
     at = data.draw(st.integers(1, len(body) - 2))
     deliveries = Deliveries()

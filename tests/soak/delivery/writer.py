@@ -1,9 +1,9 @@
-"""A service that does what it reads from stdin, line by line, and says when that is done.
+"""A service that does what it reads from stdin, line by line, and reports when that is done.
 
 Usage: python -m tests.soak.delivery.writer NAME LANE; the spool is in EVENT_SPOOL_DIRECTORY.
 
     put N   puts the next N events of the lane
-    tear    appends the beginning of the next event's record, as a write does that isn't over yet
+    tear    appends the beginning of the next event's record, like a write that hasn't finished
     finish  appends the rest of it
 """
 
@@ -50,7 +50,7 @@ def _descriptor() -> int:
 def _target(link: Path) -> str:
     try:
         return str(link.readlink())
-    except FileNotFoundError:  # the descriptor of the listing itself
+    except FileNotFoundError:  # the descriptor of this listing
         return ""
 
 

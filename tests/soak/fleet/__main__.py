@@ -21,18 +21,18 @@ from tests.soak.fleet.simulation import CAP, Fleet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What the collector is built for: 1.5 times the requests that the fleet sends when all is well, and three
-#: times the events.
+#: The collector's capacity: 1.5 times the requests that the fleet sends when all is well, and three times
+#: the events.
 _REQUESTS_PER_PUBLISHER: Final = 1.5
 _EVENTS_PER_PUBLISHER: Final = 3.0 * BLOCK
 
-#: Times its capacity that the collector may be offered in any second while it is up.
+#: Load that the collector may be offered in any second while it is up, as a multiple of its capacity.
 _MOST_LOAD: Final = 2.0
 
-#: Share of its capacity that the collector must be put to while there is a backlog.
+#: Share of the collector's capacity that must be used while there is a backlog.
 _LEAST_USE: Final = 0.8
 
-#: Seconds after which a fleet whose collector is down has slowed down, or has found its pace when it is up.
+#: Seconds after which a fleet has slowed down if its collector is down, or has settled if it is up.
 _SETTLED: Final = 120.0
 
 
@@ -41,7 +41,7 @@ class Claim:
     """Something that must hold.
 
     Attributes:
-        text: What, with figures.
+        text: The claim, with figures.
         holds: Whether it does.
     """
 
@@ -54,7 +54,7 @@ def plan_phases(outage: float, *, announced: bool) -> list[Phase]:
 
     Args:
         outage: Seconds for which nothing listens.
-        announced: Whether the 503 of the deploy name its end in Retry-After.
+        announced: Whether the deploy's 503 responses say in Retry-After when it ends.
     """
     return [
         Phase("normal", 300.0),
@@ -66,7 +66,7 @@ def plan_phases(outage: float, *, announced: bool) -> list[Phase]:
 
 
 def check(report: Report) -> list[Claim]:
-    """Hold a report against what is claimed."""
+    """Compare a report with the claims."""
     size = len(report.publishers)
     claims: list[Claim] = []
     for phase, since, until in report.spans:
@@ -109,7 +109,7 @@ def _check_use(report: Report, since: float, until: float) -> Claim:
 
 
 def describe(report: Report) -> list[str]:
-    """Put what happened to a table."""
+    """Return a table of what happened."""
     figures = "load: mean  any second  any 10 s  events/s  backlog"
     lines = [f"phase        seconds  offered/s  accepted/s  503/s  {figures}"]
     for phase, since, until in report.spans:

@@ -1,4 +1,4 @@
-"""What happens to a simulated fleet, and what became of it: what `simulation` takes and gives."""
+"""What happens to a simulated fleet, and what became of it: input and output of `simulation`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: Events of a block: with events of 1 KiB a block is a tenth of `batch.max_size`.
 BLOCK: Final = 50
 
-#: Windows of a second that are looked at start so many times a second.
+#: How many windows of a second start in each second.
 SLICES: Final = 10
 
 
@@ -33,13 +33,13 @@ class Mode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A part of the story. When a phase begins that isn't UP, all connections are reset.
+    """A part of the simulated time. When a phase other than UP begins, all connections are reset.
 
     Attributes:
         name: What it is called in reports.
         seconds: How long it lasts.
         mode: What the collector does meanwhile.
-        announced: Whether answers of 503 name the end of the phase in Retry-After.
+        announced: Whether 503 responses say in Retry-After when the phase ends.
     """
 
     name: str
@@ -55,9 +55,9 @@ class Capacity:
     Attributes:
         requests: Requests a second.
         events: Events a second.
-        latency: Seconds on the way there and back, and of a request's own work.
-        patience: Seconds that a request waits for its turn at most.
-        retry_after: Seconds that a 503 asks for when there is too much to do; 0 for no Retry-After.
+        latency: Seconds of a request's round trip, including its own work.
+        patience: Longest time that a request waits for its turn, in seconds.
+        retry_after: Seconds in the Retry-After of a 503 for overload; 0 for no such header.
     """
 
     requests: float
@@ -82,7 +82,7 @@ class Slice:
         accepted: Requests that were accepted.
         accepted_events: Events in them.
         rejected: Requests that were answered 503.
-        backlog: Events that had come and not been delivered at the end.
+        backlog: Events that had come but weren't delivered at its end.
     """
 
     requests: int = 0
@@ -101,7 +101,7 @@ class Publisher:
     Attributes:
         delivery: Its policy.
         journal: What it has written down.
-        wake_at: When it is to be asked again.
+        wake_at: When it must be asked again.
         appended: Blocks that are in its spool, or were.
         read: Those of them that it has read.
         committed: How often the collector took each block.
@@ -121,7 +121,7 @@ class Report:
 
     Attributes:
         capacity: The collector's.
-        phases: The story.
+        phases: What happened to the collector.
         slices: What happened, by tenth of a second.
         publishers: The fleet at the end.
         resets: Blocks in requests whose connection was reset after the collector had taken them.
@@ -170,7 +170,7 @@ class Report:
 
     @property
     def duplicates(self) -> int:
-        """Blocks that the collector got more often than once, counted each further time."""
+        """How often the collector got a block again."""
         return sum(times - 1 for publisher in self.publishers for times in publisher.committed if times > 1)
 
     @property
@@ -180,7 +180,7 @@ class Report:
 
     @property
     def unbalanced(self) -> int:
-        """Publishers whose books don't say that every event that came was delivered or given up."""
+        """Publishers whose counts don't say that every event that came was delivered or given up."""
         return sum(
             not publisher.delivery.accounting.balanced
             or publisher.delivery.accounting.received != publisher.appended

@@ -1,16 +1,16 @@
 """A fleet of publishers with the real delivery policy, and one collector that can't serve them all at once.
 
-A discrete event simulation: a heap of what happens next, a clock that jumps from one to the other, and chance
-from one seed. The same arguments give the same run.
+A discrete event simulation: a heap of what happens next, a clock that jumps from one moment to the next, and
+one seeded random source. The same arguments give the same run.
 
 How it works:
 
 - A publisher is a `Delivery` with the real batcher, backoff and limit, and a spool in memory. It is asked for
-  attempts when an event comes, when an attempt ends, and when its `wake_at` comes, as the service does it.
+  attempts when an event comes, when an attempt ends, and at its `wake_at`, as the real publisher does.
 - Events come in blocks of `BLOCK` that travel together, once a second for each publisher, out of phase. The
-  simulation counts blocks, its figures are in events.
+  simulation counts blocks; its figures are in events.
 - The collector serves one request after the other. A request of n events takes it `max(1 / requests, n /
-  events)` seconds. Whatever would have to wait longer than `patience` is answered 503.
+  events)` seconds. A request that would wait longer than `patience` is answered with 503.
 - The load of a second is the time that the collector would need to serve what it is sent in that second.
 """
 
@@ -52,7 +52,7 @@ PERIOD: Final = MAX_AGE + 0.001
 #: Bytes of a block in the simulation, which is just its number.
 _BLOCK_SIZE: Final = 9
 
-#: The same with what a spool adds to it, and the segment that a publisher reads.
+#: The size of a block in the spool, and the segment that a publisher reads.
 _RECORD_SIZE: Final = records_size((bytes(_BLOCK_SIZE),))
 _SEGMENT: Final = bytes(16)
 
@@ -84,7 +84,7 @@ class Fleet:
         size: How many publishers.
         capacity: The collector's.
         phases: What happens; then the events end, and the fleet goes on until all is delivered.
-        seed: Where chance comes from.
+        seed: Of the random source.
         batch_blocks: Blocks of a full batch.
     """
 
@@ -110,7 +110,7 @@ class Fleet:
         self._resets = 0
         self._last_commit_at = 0.0
         self._serial = 0
-        # What happens next: time, a serial number that decides between equals, and what.
+        # What happens next: time, a serial number that orders equal times, and the action.
         self._agenda: list[tuple[float, int, Phase | Publisher | Exchange, bool]] = []
         self._publishers = [self._make_publisher(batch_blocks) for _ in range(size)]
         at = 0.0
@@ -155,7 +155,7 @@ class Fleet:
                 if block:
                     self._bring_block(what, now)
                 elif now < what.wake_at:
-                    continue  # it was called in the meantime, and has a new plan
+                    continue  # it was called in the meantime, and has another `wake_at`
                 else:
                     what.wake_at = float("inf")
                 self._ask(what, now)
@@ -201,7 +201,7 @@ class Fleet:
             self._plan(now + PERIOD, publisher, block=True)
 
     def _ask(self, publisher: Publisher, now: float) -> None:
-        """Do what the service does whenever it wakes."""
+        """Do what a publisher does whenever it wakes."""
         delivery = publisher.delivery
         _read(publisher, now)
         while (attempt := delivery.next_attempt(now)) is not None:
@@ -261,7 +261,7 @@ class Fleet:
 
 
 def _read(publisher: Publisher, now: float) -> None:
-    """Read what there is memory for; a block is its number, so the spool need not be kept."""
+    """Read what fits into memory. A block is just its number, so no spool is needed."""
     while (left := publisher.delivery.memory_left) > 0 and publisher.read < publisher.appended:
         first = publisher.read
         publisher.read = min(publisher.appended, first + -(-left // _BLOCK_SIZE))

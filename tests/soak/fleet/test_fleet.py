@@ -53,7 +53,7 @@ def heaviest(report: Report, seconds: float) -> float:
 def test_fleet_delivers_everything_without_a_herd(
     story: tuple[Phase, ...], retry_after: int, seed: int
 ) -> None:
-    """Nothing is lost or given up, only resets make duplicates, and the collector is offered 2x at most."""
+    """Nothing is lost or given up, only resets cause duplicates, and the load is at most 2x."""
     capacity = Capacity(CAPACITY.requests, CAPACITY.events, retry_after=retry_after)
     report = Fleet(SIZE, capacity, story, seed=seed).run()
     assert 0 == report.undelivered
@@ -65,14 +65,14 @@ def test_fleet_delivers_everything_without_a_herd(
 
 
 def test_fleet_uses_what_the_collector_has() -> None:
-    """While there is a backlog the collector is busy, for all the care not to ask too much of it."""
+    """While there is a backlog the collector is busy, although publishers take care not to overload it."""
     report = Fleet(SIZE, CAPACITY, OUTAGE).run()
     use = report.mean(lambda piece: piece.accepted_events, 240.0, 270.0) / CAPACITY.events
     assert use >= 0.7
 
 
 def test_fleet_probes_rarely_during_an_outage() -> None:
-    """After two minutes each publisher tries once in half the cap or so, and they don't do it together."""
+    """After two minutes each publisher tries about once in half of `retry.cap`, not all together."""
     report = Fleet(SIZE, CAPACITY, OUTAGE).run()
     probes = report.busiest(lambda piece: piece.requests, 150.0, 200.0, seconds=10.0)
     assert 0.0 < probes <= 2.0 * SIZE / (CAP / 2.0)
@@ -80,7 +80,7 @@ def test_fleet_probes_rarely_during_an_outage() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.REFUSING, Mode.UNAVAILABLE])
 def test_overload_condemns_no_event(mode: Mode) -> None:
-    """A collector that turns requests away with 503 for a long time makes no innocent event a dead letter."""
+    """No event becomes a dead letter because the collector answered 503 for a long time."""
     story = (Phase("normal", 20.0), Phase("outage", 120.0, mode), Phase("recovery", 300.0))
     report = Fleet(SIZE, Capacity(1.1 * SIZE, 1e9, patience=0.2), story, batch_blocks=1).run()
     assert 0 == report.given_up
@@ -89,7 +89,7 @@ def test_overload_condemns_no_event(mode: Mode) -> None:
 
 
 def test_a_fleet_repeats_itself() -> None:
-    """The same arguments give the same run, other seeds others."""
+    """The same arguments give the same run; another seed gives another run."""
     first, second, other = (Fleet(5, CAPACITY, ANNOUNCED, seed=seed).run() for seed in (0, 0, 1))
     assert list(map(astuple, first.slices)) == list(map(astuple, second.slices))
     assert list(map(astuple, first.slices)) != list(map(astuple, other.slices))

@@ -1,7 +1,7 @@
 """What kills cost a service with a spool, measured: `python -m tests.soak.spool`.
 
-It prints a line with figures and PASS or FAIL. Exit status: 0 if it passed, 1 if not, 2 for a mistake in the
-command line. At full scale it takes some minutes.
+It prints a line with figures and PASS or FAIL. Exit status: 0 if it passed, 1 if not, 2 for a command-line
+error. At full scale it takes some minutes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # So that a run that is ended cleans up.
+    # So that a terminated run cleans up.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     sys.exit(main())

@@ -7,8 +7,8 @@ Rules:
 
 1. Processes log in *entries* of 16 bytes, each appended by one write(2) to a file that gets nothing else. A
    kill can cut a write only between two pages, so it never cuts an entry.
-2. A lane logs the outcome of a put after the put and before the next one. What the log says was acknowledged
-   was acknowledged. The outcome of at most one put for each lane isn't in the log: that of the number after
+2. A lane logs the outcome of a put after the put and before the next one. So every put that the log calls
+   acknowledged was. The outcome of at most one put of each lane isn't in the log: that of the number after
    the last one. Whether it arrives proves nothing.
 3. An event is *lost* if it was acknowledged and didn't arrive; *foreign* if it arrived though it was refused,
    was never put, or isn't what its lane made; a *duplicate* each time that it arrives after the first.
@@ -35,7 +35,7 @@ ENTRY_SIZE: Final = _ENTRY.size
 
 _EVENT: Final = re.compile(rb'\{"lane":([0-9]{1,20}),"number":([0-9]{1,16}),')
 
-#: Padding of an event at most, and of each so many-th event, which is larger than a page.
+#: Longest padding of an event; and how often an event has more, so that it is larger than a page.
 _MAX_PAD: Final = 700
 _LONG_PAD: Final = 9_000
 _LONG_EVERY: Final = 64
@@ -105,11 +105,11 @@ class Audit:
         acknowledged: Events whose put returned.
         refused: Events whose put raised.
         lost: Those that were acknowledged and didn't arrive.
-        foreign: What arrived and was never put.
+        foreign: Events that arrived and were never put.
         duplicates: How often events arrived after the first time.
         torn: Torn places that the reader found.
-        removed: Files that it removed, as they were never completed.
-        grown: Bytes that came after it deleted a segment.
+        removed: Files that the reader removed because they were never completed.
+        grown: Bytes that were added to a segment after the reader had deleted it.
     """
 
     acknowledged: int = 0

@@ -2,8 +2,8 @@
 
 Usage: python -m tests.soak.spool.producer NAME LOG THREADS SEED; the spool is in EVENT_SPOOL_DIRECTORY.
 
-Its children put in threads, too. It kills each after some events and forks another, while its own threads go
-on: so at any moment some process forks, starts a segment, or is killed in a write.
+Its children put in threads, too. It kills each child after some events and forks another, while its own
+threads continue: so at any moment some process is forking, starting a segment, or being killed in a write.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def put_events(
     """Put the events of a lane of its own until the process is killed.
 
     Args:
-        queue: Where to.
+        queue: The queue to put them on.
         log: Descriptor of the log.
         after: Events after which to call `then`, once.
-        then: What to call.
+        then: The function.
     """
     lane = int.from_bytes(os.urandom(8), "big")
     number = 0

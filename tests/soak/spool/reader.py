@@ -1,6 +1,6 @@
 """A reader of a spool that logs each event before it deletes a segment, and may be killed at any moment.
 
-Usage: python -m tests.soak.spool.reader FOLDER LOG. At the end of its input it reads until no file is left.
+Usage: python -m tests.soak.spool.reader FOLDER LOG. When stdin ends, it reads until no file is left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from tests.soak.spool.oracle import Kind, encode, identify
 from tests.support.spool_reader import SpoolFileReader
 
-#: Seconds between two looks, which are left to the producers.
+#: Seconds between two scans, in which producers have the processor.
 _PAUSE: Final = 0.001
 
 

@@ -2,13 +2,13 @@
 
 In a round
 
-1. producers start, each with threads and with children that it kills and forks again itself; and a reader,
+1. a reader starts, and producers, each with threads and with children that it kills and replaces itself,
 2. after some events the reader may be killed, and is started again,
 3. a producer may be killed while its child goes on,
 4. all producers and their children are killed at once,
 5. a reader reads all that is left, deletes it, and the logs are compared.
 
-Moments are counted in events, so that load and luck of a machine don't matter.
+Moments are counted in events, so the speed of the machine doesn't matter.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """What must not be."""
+        """What went wrong, in words."""
         claims = {
             f"{self.audit.lost} events were lost": self.audit.lost,
             f"{self.audit.foreign} events arrived that were never put": self.audit.foreign,
@@ -91,7 +91,7 @@ def run_rounds(scale: Scale) -> Report:
     chance = random.Random(scale.seed)
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
-        # Makes the spool, for the reader to lock.
+        # Creates the spool, so that the reader can lock it.
         EventQueue(
             _NAME, bytes, max_spool_size=MAX_SPOOL_SIZE, spool_directory=folder, strict_size=True
         ).close()
@@ -157,7 +157,7 @@ def _entries(log: Path) -> int:
 
 @contextlib.contextmanager
 def _start(module: str, *arguments: str, directory: Path) -> Generator[subprocess.Popen[bytes]]:
-    """Run a module of this folder in a session of its own, and kill all of that in the end."""
+    """Run a module of this folder in a session of its own, and kill the whole session in the end."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{__package__}.{module}", *arguments],
         stdin=subprocess.PIPE,

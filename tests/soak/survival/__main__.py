@@ -4,7 +4,7 @@ Real processes, real POSIX queues within the limits of a stock Linux, a real col
 knows every event by its number. Each scenario prints a line with its figures and PASS or FAIL. Exit status: 0
 if all passed, 1 if one failed, 2 for a command-line error.
 
-At full scale it takes about six minutes. `disk-full` mounts a small tmpfs where it may.
+At full scale it takes about six minutes. `disk-full` mounts a small tmpfs if it may.
 """
 
 from __future__ import annotations
@@ -98,6 +98,6 @@ def describe(name: str, result: Result, seconds: float, *, as_json: bool) -> str
 
 
 if __name__ == "__main__":
-    # A run that is terminated cleans up.
+    # So that a terminated run cleans up.
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     sys.exit(main())

@@ -5,8 +5,8 @@ alone, so that whatever arrives is known to be whole.
 
 Rules:
 
-1. An event is *put* if `put` returned, and *lost* if it was put and is found nowhere: neither at the
-   collector, nor in the dead letters, nor in the queue, nor in the spool.
+1. An event is *put* if `put` returned, and *lost* if it was put and is found nowhere: not at the
+   collector, in the dead letters, in the queue or in the spool.
 2. A batch that comes again is *explained* if it carries an idempotency key that came before, with the same
    events: the collector can recognise it, and skip it. An event that comes again under another key is an
    *unexplained* duplicate.
@@ -49,7 +49,7 @@ def numbers_of(events: Iterable[bytes]) -> set[int]:
 
 @dataclass
 class Ledger:
-    """What the collector took. Used by one thread at a time.
+    """What the collector received. Used by one thread at a time.
 
     Attributes:
         batches: Batches that came for the first time.
@@ -73,7 +73,7 @@ class Ledger:
         return self._delivered
 
     def take(self, key: str | None, events: tuple[bytes, ...]) -> None:
-        """Note a batch that the collector takes.
+        """Note a batch that the collector received.
 
         Args:
             key: Its idempotency key, or None if it has none.
@@ -103,8 +103,8 @@ def unexplained_losses(lost: Iterable[int], kills: Sequence[int], window: int) -
     Args:
         lost: Numbers of the events that were lost.
         kills: For each kill, how many events had been numbered by then.
-        window: Events that can be put after the one that is lost and before the kill: all that the queue
-            holds, and one that is being put.
+        window: How many events can be put between the lost one and the kill: as many as the queue holds, and
+            one that is being put.
     """
     unused = sorted(kills)
     left: list[int] = []

@@ -1,4 +1,4 @@
-"""What the survival runs are made of: a real collector, a real producer, and real publishers on one queue.
+"""The parts of the survival runs: a real collector, a real producer, and real publishers on one queue.
 
 Rules:
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from baseplate_events.event_publisher.ledger.letters import Letter
     from tests.support.publishers import PublisherProcess
 
-#: Seconds that a producer waits for room at a time, before it looks whether it is to stop.
+#: Seconds that a producer waits for room before it checks whether it must stop.
 _PUT_TIMEOUT: Final = 0.2
 
-#: Seconds until the end of an outage, or of anything else that takes its time, is given up.
+#: Longest wait in seconds for the end of an outage, or of anything else that takes long.
 LONG_PATIENCE: Final = 120.0
 
 
 class Collector:
-    """An event collector that keeps a ledger, and that can be taken away and misled.
+    """An event collector that keeps a ledger. It can be stopped, and made to fail or refuse.
 
     It checks what the development collector checks, and notes the headers too. Its port stays the same when
     it goes down and up again.
@@ -57,9 +57,9 @@ class Collector:
         ledger: Where it notes what it takes.
 
     Attributes:
-        keys: Secrets by the names of their keys; may be changed at any time.
-        crash_on: Bytes that make it answer 500 to a batch that holds them, if there are any.
-        busy_every: Answer each batch of this number with 503, each second one for 2; 0 for none.
+        keys: Secrets by the names of their keys; can be changed at any time.
+        crash_on: Bytes that make it answer 500 to a batch that contains them, or none.
+        busy_every: With n, every n-th batch is answered with 503; 0 for none.
         rejected: Requests that it refused, by status.
     """
 
@@ -84,12 +84,12 @@ class Collector:
         return "http://{}:{}".format(*self._place.getsockname())
 
     def start(self) -> None:
-        """Listen, if it doesn't yet."""
+        """Listen, if it isn't listening yet."""
         if self._server is None:
             self._server = _Server(self, self._place.getsockname())
 
     def stop(self) -> None:
-        """Refuse connections, and end those that there are in the middle of whatever they do."""
+        """Refuse connections, and cut open ones off."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -171,7 +171,7 @@ class _Server(socketserver.ThreadingTCPServer):
     def handle_error(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
-        """Say nothing of a client that was killed."""
+        """Ignore a client that was killed."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -205,14 +205,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Producer:
-    """Puts numbered events from a thread of its own, from construction to `stop`, or until there are enough.
+    """Puts numbered events from a thread of its own until `stop`, or until `count` were put.
 
     Args:
         queue_name: NAME of the queue `/events-NAME`.
-        rate: Events a second at most, never more than one at a time after a pause; None for as fast as there
-            is room.
-        patient: Wait for room and try again. Else an event that finds the queue full is refused, as a request
-            of a service would see it.
+        rate: Events a second at most, without bursts after a pause; None for as fast as there is room.
+        patient: Whether to wait for room and try again. Otherwise an event that finds the queue full is
+            refused, as in a request of a service.
         count: Events to put, or None for no end.
         start: Number of the first event.
     """
@@ -260,10 +259,10 @@ class Producer:
         return set(range(self._start, self._next)) - self._refused
 
     def finish(self, patience: float = LONG_PATIENCE) -> None:
-        """Return as soon as it has put all of its `count` events.
+        """Wait until it has put all of its `count` events.
 
         Raises:
-            TimeoutError: It hasn't.
+            TimeoutError: It took too long.
         """
         self._thread.join(patience)
         self.stop()
@@ -271,7 +270,7 @@ class Producer:
             raise TimeoutError(f"the producer came to event {self._next} of {self._end}")
 
     def stop(self) -> None:
-        """End after the event that is being put, if that finds room in time; else that isn't put.
+        """Stop. The event that is being put is still put if there is room in time.
 
         Raises:
             Exception: What went wrong in its thread.
@@ -295,7 +294,7 @@ class Producer:
                 now = time.monotonic()
                 if due_at > now:
                     self._stopping.wait(due_at - now)
-                # No burst makes up for a pause, since a burst of requests isn't what is measured.
+                # No burst makes up for a pause: bursts of requests aren't measured here.
                 due_at = max(due_at, now) + 1 / self._rate
             try:
                 self._queue.put(make_event(self._next))
@@ -315,7 +314,7 @@ class Rig:
         name: NAME of the queue `/events-NAME`.
         queue: The queue; 10 events of 1 KiB, which a stock Linux allows.
         collector: The collector.
-        settings: Settings of publishers to come; `__` in a name stands for the dot.
+        settings: Settings of the next publishers; `__` in a name stands for the dot.
         failures: What went wrong, in words.
     """
 
@@ -333,7 +332,7 @@ class Rig:
 
     @contextlib.contextmanager
     def publisher(self, *, wait: bool = True) -> Generator[PublisherProcess]:
-        """Run a publisher, by default from when it publishes; it is killed at the end if it still runs."""
+        """Run a publisher, by default wait until it publishes; it is killed at the end if it still runs."""
         with publisher_process(self.folder, self.name, self.collector.url, **self.settings) as publisher:
             if wait:
                 publisher.wait_for_log("publishing events")
@@ -361,7 +360,7 @@ class Rig:
             self.failures.append(problem)
 
     def follow_queue(self) -> None:
-        """Open the queue that has the name now."""
+        """Open the queue that currently has the name."""
         if self.queue.removed:
             self.queue.close()
             self.queue = _open_queue(self.name)
@@ -383,7 +382,7 @@ class Rig:
     def wait_for(
         self, condition: Callable[[], object], publisher: PublisherProcess, patience: float = LONG_PATIENCE
     ) -> None:
-        """Return as soon as a condition holds; note it if that takes too long or the publisher ends."""
+        """Wait until a condition holds; note a problem if that takes too long or the publisher ends."""
         try:
             publisher.wait_for(condition, patience=patience)
         except TimeoutError as exc:
@@ -443,7 +442,7 @@ def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
         try:
             yield made
         finally:
-            made.queue.unlink()  # whichever has the name now
+            made.queue.unlink()  # the queue that currently has the name
             made.queue.close()
 
 

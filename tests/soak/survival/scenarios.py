@@ -1,8 +1,8 @@
 """What a publisher has to survive, scenario by scenario.
 
-Each scenario sets up a rig, does its worst, lets everything settle, and audits: it returns its figures, and
-what went wrong in words, nothing if it survived. Random moments come from the seed of the scale; what the
-processes do meanwhile is up to the system, so that figures differ from run to run.
+Each scenario sets up a rig, causes its faults, lets everything settle, and audits. It returns its figures,
+and what went wrong in words, if anything did. Random moments come from the seed of the scale. The scheduling
+of processes differs, and with it the figures, from run to run.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _EARLY_SHARE: Final = 0.2
 #: Seconds after its start, or after it began to publish, in which a publisher is killed or stopped.
 _LIFE: Final = 0.3
 
-#: Seconds between two removals of the queue. A publisher looks for a new queue once a second; one that is
-#: made and removed between two looks is never seen.
+#: Seconds between two removals of the queue. A publisher may look for a new queue only once a second; one
+#: that is created and removed in between is never seen.
 _UNLINK_INTERVAL: Final = 1.5
 
 #: Bytes of the file system that is filled, and of the spool where none can be mounted.
@@ -56,7 +56,7 @@ JUNK: Final = {
     "an object and a half": b'{"pad":1},{"pad":}',
 }
 
-#: What the collector of the poison runs falls over, and refuses.
+#: What the collector of the poison runs fails on, and what it refuses.
 _CRASHER: Final = b'{"poison":"crash"}'
 _NAN: Final = b'{"poison":NaN}'
 
@@ -66,12 +66,12 @@ class Scale:
     """How large a run is.
 
     Attributes:
-        rounds: Kills; other scenarios repeat themselves less often.
+        rounds: How often `kill` kills; other scenarios use a fraction of that.
         seconds: How long a key is revoked, each of two times.
         poison_events: Good events around a poison event.
         outage_events: Events that are put while the collector is down.
-        rate: Events a second of a producer that is paced.
-        seed: Where random moments come from.
+        rate: Events a second of a producer with a limited rate.
+        seed: Of random moments.
         spool: Whether publishers have a spool; without one `kill` and `outage` only show what is lost.
     """
 
@@ -175,7 +175,7 @@ def poison_refused(scale: Scale) -> Result:
 
 
 def poison_crash(scale: Scale) -> Result:
-    """One event among many makes the collector fall over, while it takes all others."""
+    """One event among many makes the collector answer 500, while it accepts all others."""
     return _poison(scale, [_CRASHER], {500})
 
 
@@ -192,11 +192,11 @@ def _poison(scale: Scale, poisons: list[bytes], statuses: set[int | None]) -> Re
             first.finish()
         for poison in poisons:
             setup.queue.put(poison, timeout=PATIENCE)
-        # The second half comes slowly enough for others to go through between the attempts for the poison.
+        # The second half comes so slowly that others are accepted between the attempts for the poison event.
         with setup.producer(count=count - count // 2, rate=2_000, start=count // 2) as second:
             second.finish()
         put = first.put | second.put
-        # A batch is suspected only while others go through, so the load goes on until the verdict.
+        # An event is given up only while others are accepted, so the load continues until then.
         with setup.producer(start=count, rate=200) as tail:
             setup.wait_for(lambda: len(setup.letters()) >= len(poisons), publisher)
         put |= tail.put
@@ -220,7 +220,7 @@ def outage(scale: Scale) -> Result:
     with rig(spool=scale.spool) as setup, setup.publisher() as publisher:
         setup.collector.stop()
         began = time.monotonic()
-        # The load goes on while the collector takes what has gathered.
+        # The load continues while the collector accepts the backlog.
         with setup.producer(rate=scale.rate, patient=False) as producer:
             setup.wait_for(_puts(producer, scale.outage_events), publisher, LONG_PATIENCE + seconds)
             refused = producer.refused
@@ -228,7 +228,7 @@ def outage(scale: Scale) -> Result:
             setup.check(setup.collector.delivered == 0, "the collector wasn't down")
             setup.collector.start()
             began = time.monotonic()
-            # Without a spool there is nothing but what the queue holds.
+            # Without a spool, only the queue holds events.
             backlog = scale.outage_events - refused
             setup.wait_for(lambda: setup.collector.delivered >= backlog, publisher)
             recovery = time.monotonic() - began
@@ -343,7 +343,7 @@ def disk_full(scale: Scale) -> Result:
         publisher = stack.enter_context(setup.publisher())
         setup.collector.stop()
         with setup.producer() as producer:
-            # Full is when nothing moves for as long as a publisher waits before it tries its disk again.
+            # The disk counts as full if nothing changes for as long as a publisher waits between attempts.
             setup.wait_for(lambda: _stands_still(producer.numbered, lambda: producer.numbered), publisher)
             full_at = producer.numbered
             with contextlib.suppress(EventQueueFullError):
@@ -360,7 +360,7 @@ def disk_full(scale: Scale) -> Result:
 
 
 def _puts(producer: Producer, events: int) -> Callable[[], bool]:
-    """Return the condition that the producer has put so many more events."""
+    """Return a condition: the producer has put so many more events."""
     goal = producer.numbered + events
     return lambda: producer.numbered >= goal
 

@@ -1,4 +1,4 @@
-"""`The survival script` at a tiny scale, so that it doesn't rot; and its oracle must see every loss."""
+"""The survival script works at a tiny scale, and its oracle sees every loss."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_event_has_its_number_only_if_it_is_whole(number: int) -> None:
 
 @given(st.lists(st.lists(st.integers(0, 20), max_size=4), max_size=6), st.data())
 def test_the_ledger_counts_each_event_once(batches: list[list[int]], data: st.DataObject) -> None:
-    """Whatever comes however often: a repeat under its own key is explained, others aren't."""
+    """Batches come in any order and number: a repeat under its own key is explained, others aren't."""
     ledger = Ledger()
     calls = [(f"key {number}", tuple(map(make_event, batch))) for number, batch in enumerate(batches)]
     repeated = data.draw(st.lists(st.sampled_from(calls), max_size=5)) if calls else []
@@ -123,7 +123,7 @@ def test_a_repeat_without_the_key_of_its_batch_is_not_explained(numbers: set[int
     window=st.integers(0, 3),
 )
 def test_each_kill_explains_one_loss_at_most(kills: list[int], lost: set[int], window: int) -> None:
-    """As many losses are explained as kills can be matched with losses in their windows, and no more."""
+    """Each kill explains at most one loss in its window, in the assignment that explains most losses."""
 
     def matched(order: tuple[int, ...]) -> int:
         return sum(number <= kill <= number + window for number, kill in zip(order, kills, strict=False))
