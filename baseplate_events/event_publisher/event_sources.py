@@ -112,7 +112,7 @@ class EventSources:
         if consumer.refresh(now):
             if isinstance(consumer, MissingQueue) and consumer.found is not None:
                 self.consumer = consumer.found
-                logger.warning("there is a POSIX queue now: %s", self.consumer.name)
+                logger.warning("the POSIX queue is available: %s", self.consumer.name)
             self._delivery.resize_queue(self.consumer.capacity, self.consumer.message_size)
 
     def take(self, now: float) -> bool:

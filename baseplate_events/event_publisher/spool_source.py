@@ -106,7 +106,7 @@ class SpoolSource:
             if not events:
                 logger.error(
                     "can't read all of the %s of an unfinished batch from the spool again; "
-                    "those that are whole are sent under another key",
+                    "those that are whole are sent under another idempotency key",
                     Count(entered.count, "event"),
                 )
                 self.ledger.replace(entered.order, ())
@@ -172,8 +172,8 @@ class SpoolSource:
         if run is None and not self._has_reported_error:
             self._has_reported_error = True
             logger.error(
-                "can't read events that had failed from the spool again, and tries until it can: see the log "
-                "line about the folder or the segment"
+                "can't read failed events from the spool again; the publisher retries until it can: see "
+                "the log line about the folder or the segment"
             )
         return run
 

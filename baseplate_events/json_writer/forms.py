@@ -126,8 +126,8 @@ def _time_text(value: Any) -> str:  # noqa: ANN401 - as above
     text: str = value.isoformat()
     if value.tzinfo is not None and value.utcoffset() is not None and text[-6] not in "+-":
         raise UnwritableError(
-            "a time whose UTC offset isn't whole minutes, which RFC 3339 lacks; make it a datetime, or a "
-            "time in UTC"
+            "a time whose UTC offset isn't whole minutes, which RFC 3339 can't express; make it a "
+            "datetime, or a time in UTC"
         )
     return encode_basestring(text)
 

@@ -117,7 +117,7 @@ def _write(event: object, default: Callable[[Any], object] | None, steps: list[s
             steps.pop()
             continue
         if id(value) in open_ids:
-            raise UnwritableError("a container within itself; leave out the reference back")
+            raise UnwritableError("a container that contains itself; leave out that reference")
         if len(levels) > _MAX_DEPTH:
             raise UnwritableError("nested too deep")
         is_array = isinstance(form, Array)
@@ -155,7 +155,7 @@ def _replaced(
             raise UnwritableError(f"{_EVENTS}, got {cls.__name__}")
         else:
             return value, form
-    raise UnwritableError("it is replaced by other values again and again")
+    raise UnwritableError("each value that replaces it is replaced again and again; make it a plain value")
 
 
 def _defaulted(value: object, default: Callable[[Any], object] | None, *, is_event: bool) -> object:
@@ -224,10 +224,12 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UnwritableError("a lone surrogate, which UTF-8 can't carry; decode the text again") from None
+        raise UnwritableError(
+            "a lone surrogate, which UTF-8 can't express; decode the text correctly"
+        ) from None
 
 
 def _problem_of(number: object) -> str:
     if isinstance(number, float):
-        return "NaN or an infinity, which JSON hasn't; leave it out or make it None"
+        return "NaN or an infinity, which JSON can't express; leave it out or make it None"
     return "an int of too many digits; make it a str"

@@ -177,7 +177,7 @@ def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpo
 
 def test_a_publisher_that_cannot_be_asked_does_not_start(name: str, tmp_path: Path) -> None:
     """If the health endpoint can't listen, the publisher says so at the start."""
-    with small_queue(name), pytest.raises(HealthError, match="make the folder of the socket"):
+    with small_queue(name), pytest.raises(HealthError, match="create the folder of the socket"):
         make_publisher(
             tmp_path, name, "http://127.0.0.1:1", health__bind=str(tmp_path / "nowhere" / "socket")
         )

@@ -71,7 +71,7 @@ NUMBER is the number of a letter as shown by `list`; it doesn't change. Run this
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `dead-letters` to its parser."""
     parser.description = (
-        "List, show, replay or delete events that a publisher gave up on, also while it runs.."
+        "List, show, replay or delete events that a publisher gave up on, also while it runs."
     )
     actions = parser.add_subparsers(
         metavar="ACTION", required=True, dest="action", parser_class=_IntermixedParser

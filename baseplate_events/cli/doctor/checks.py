@@ -180,8 +180,8 @@ def judge_queue_size(info: QueueInfo, wanted: QueueSize) -> Check:
         Code.QUEUE_TOO_SMALL,
         name,
         f"{info.name} has room for {info.size}, instead of {wanted}; a queue keeps the size that it was "
-        "made with",
-        "lift the limits above if they are too low, then remove it at a moment when it is empty: "
+        "created with",
+        "raise the limits above if they are too low; then, once the queue is empty, remove it: "
         f"`{unlink}`. The next service or publisher recreates it",
         commands=(unlink,),
         fields=fields,
@@ -200,7 +200,7 @@ def judge_queue_depth(info: QueueInfo) -> Check:
         Code.QUEUE_NEARLY_FULL,
         name,
         f"{found}: nearly full, so services get EventQueueFullError",
-        "check that a publisher of this queue runs, and in its log that it gets through to the collector",
+        "check that a publisher of this queue runs, and that its log shows deliveries to the collector",
         fields=fields,
     )
 
@@ -217,7 +217,7 @@ def judge_queue_owner(info: QueueInfo, access: QueueAccess) -> Check:
         Code.QUEUE_FOREIGN,
         name,
         f"user {owner}, neither this user nor root, can read all events and remove the queue",
-        f"if that isn't intended, end that user's process, as root: `{unlink}`, and start the publisher "
+        f"if that isn't intended, end that user's process, run `{unlink}` as root, and start the publisher "
         "first; otherwise run services and publisher as the same user, or with a common group and "
         "queue.mode = 0660",
         commands=(unlink,),

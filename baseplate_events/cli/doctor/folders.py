@@ -42,7 +42,7 @@ def look_up(name: str, key: str, path: str) -> os.stat_result | Check | None:
         return problem(
             Code.FOLDER_BEHIND_A_BROKEN_LINK,
             name,
-            f"{above} is a link to {target}, which isn't there",
+            f"{above} is a link to {target}, which doesn't exist",
             f"mount the disk that it is on, or make that folder, or name another in {key}",
             fields={**fields, "above": str(above), "target": target},
         )
@@ -51,7 +51,7 @@ def look_up(name: str, key: str, path: str) -> os.stat_result | Check | None:
             Code.FOLDER_UNREACHABLE,
             name,
             f"{path}: {exc.strerror}",
-            f"name another folder in {key}, or let user {fields['user']} into those above it",
+            f"name another folder in {key}, or give user {fields['user']} access to the folders above it",
             fields={**fields, "reason": str(exc.strerror)},
         )
     if stat.S_ISDIR(status.st_mode):
@@ -116,18 +116,18 @@ def check_place(name: str, key: str, path: str, make: str) -> Check:
         return problem(
             Code.FOLDER_UNMAKABLE_READ_ONLY,
             name,
-            f"{path} isn't there, and {above} is on a disk that is read-only",
+            f"{path} doesn't exist, and {above} is on a disk that is read-only",
             _remount_remedy(above),
             commands=_remount(above),
             fields=fields,
         )
     if os.access(above, os.W_OK | os.X_OK):
-        found = f"{path} isn't there; whoever uses it first makes it"
+        found = f"{path} doesn't exist; the first process that uses it creates it"
         return ok(Code.FOLDER_TO_COME, name, found, fields=fields)
     return problem(
         Code.FOLDER_UNMAKABLE,
         name,
-        f"{path} isn't there, and user {fields['user']} can't make it in {above}",
+        f"{path} doesn't exist, and user {fields['user']} can't create it in {above}",
         f"as root: `{make}`, or name another folder in {key}",
         commands=(make,),
         fields=fields,
@@ -164,4 +164,4 @@ def _remount(path: str | Path) -> tuple[str, str]:
 
 def _remount_remedy(path: str | Path) -> str:
     look, remount = _remount(path)
-    return f"see by `{look}` whether the disk fails; if it doesn't, as root: `{remount}`"
+    return f"run `{look}` to see whether the disk fails; if it doesn't, as root: `{remount}`"

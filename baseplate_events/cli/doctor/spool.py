@@ -78,7 +78,7 @@ def check_spool(wanted: SpoolWanted | None) -> Iterator[Check]:
         yield skipped(
             Code.SPOOL_UNSET,
             _FOLDER,
-            f"{_KEY} isn't set: a `kill -9` of the publisher costs the events in its memory",
+            f"{_KEY} isn't set: a `kill -9` of the publisher loses the events in its memory",
         )
         return
     folder = _check_folder(wanted)

@@ -56,7 +56,7 @@ _OWN_SCREEN: Final = "\x1b[?1049l"
 
 _EPILOG: Final = """\
 The address is health.bind of the section [event-publisher:NAME] in CONFIG, or that of --health-bind. Rates
-come from two looks, one --interval apart; with --once from the publisher, over the last ten seconds.
+are those of the last --interval; with --once, those of the last ten seconds, as the publisher reports them.
 
 examples:
   %(prog)s publisher.ini                                 on a terminal, until q or Ctrl-C
@@ -83,8 +83,8 @@ class UnreachableError(EventError):
 
     def __str__(self) -> str:
         return (
-            f"can't reach the publisher at {self.address}: {self.problem}; see that it runs with health.bind "
-            "set to this address"
+            f"can't reach the publisher at {self.address}: {self.problem}; check that it runs with "
+            "health.bind set to this address"
         )
 
 
@@ -157,12 +157,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPAN",
         type=partial(span, minimum=_SHORTEST),
         default=_INTERVAL,
-        help=f"between two looks; default: {_INTERVAL}",
+        help=f"time between two updates; default: {_INTERVAL}",
     )
     parser.add_argument(
         "--once",
         action="store_true",
-        help="look once, with the rates of the last ten seconds; on a terminal, write one table and end",
+        help="report once, with the rates of the last ten seconds; on a terminal, as one table",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON object, also on a terminal")
 
@@ -209,7 +209,7 @@ def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
     if endpoint is None:
         raise ConfigurationError(
             f"{arguments.config_file}: [event-publisher:{name}] health.bind: not set, so the "
-            "publisher can't be asked; set it to 127.0.0.1:9102, for example, and restart the publisher"
+            "publisher can't be queried; set it to 127.0.0.1:9102, for example, and restart the publisher"
         )
     return endpoint
 

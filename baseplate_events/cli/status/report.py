@@ -278,7 +278,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
         said = paint(said, Colour.GREEN if status.ready else Colour.RED)
     rates = status.rates or {}
     failing = f"for {_age(status.failing_for)}, {_counted(status.failures, 'attempt')} in a row"
-    transports = [name if up else f"{name} (not there yet)" for name, up in status.transports.items()]
+    transports = [name if up else f"{name} (not created yet)" for name, up in status.transports.items()]
     rows = [
         (
             "queue",

@@ -129,7 +129,7 @@ class Section:
         problem = ""
         if comment := _COMMENT.search(raw):
             beginning = _show(raw[: comment.start()]) if shown and comment.start() else "the value"
-            problem = f"{beginning} has a comment beside it, which needs a line of its own"
+            problem = f"{beginning} has a comment beside it; write the comment on a line of its own"
         elif unset:
             # In a secret that has a `$` in it the name is a part of the secret.
             names = " and ".join(unset) if shown or is_variable(raw) else "named in it"
@@ -354,7 +354,7 @@ def _choice(sections: Sequence[str], family: str) -> str:
 
 def _absence(name: str, sections: Sequence[str]) -> str:
     if not sections:
-        return f"no section [{name}], nor any other"
+        return f"no section [{name}]; the file has no sections"
     there = ", ".join(f"[{_shown_name(section)}]" for section in sections)
     nearest = _find_nearest(name, sections, _SECTION_LIKENESS)
     advice = f"; the nearest is [{_shown_name(nearest)}]" if nearest else ""

@@ -41,7 +41,7 @@ REMEDIES: Final = {
     404: "check collector.hostname and collector.version",
     405: "check collector.hostname: this doesn't look like an event collector",
     407: "check collector.proxy: the proxy wants credentials",
-    411: "a proxy before the collector doesn't understand the request",
+    411: "check the proxy in front of the collector: it misses a Content-Length that was sent",
     415: "check collector.version",
     501: "check collector.hostname: this doesn't look like an event collector",
 }

@@ -240,7 +240,7 @@ class ReaderFolder:
                 reason = exc.strerror or str(exc)
                 what = f"{READER_LOCK} in it" if exc.filename == READER_LOCK else "it"
                 raise EventQueueUnavailableError(self.path, f"{what} can't be opened ({reason})") from exc
-        raise EventQueueUnavailableError(self.path, "it is deleted repeatedly; find out by what")
+        raise EventQueueUnavailableError(self.path, "another process keeps deleting it; find and stop it")
 
     def _open_folder(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -102,7 +102,7 @@ def _respond(head: bytes, snapshot: Snapshot, now: float, hosts: Collection[str]
     if host is not None and hosts is not None and not is_allowed(host, hosts):
         return _MISDIRECTED
     if method not in {b"GET", b"HEAD"}:
-        return Page(405, "only GET and HEAD\n")
+        return Page(405, "only GET and HEAD are allowed\n")
     if _BODY.search(fields):
         return Page(413, "a request must not have a body\n")
     return _page(target, snapshot, now)

@@ -181,9 +181,9 @@ def _remedy(exc: OSError) -> str:
     said = exc.strerror or str(exc)
     match exc.errno:
         case errno.EADDRINUSE:
-            return f"{said}; stop who listens there, or choose another port or path"
+            return f"{said}; stop the process that listens there, or choose another port or path"
         case errno.ENOENT | errno.ENOTDIR:
-            return f"{said}; make the folder of the socket first (systemd: RuntimeDirectory=)"
+            return f"{said}; create the folder of the socket first (systemd: RuntimeDirectory=)"
         case errno.EACCES | errno.EPERM:
             return f"{said}; choose a port above 1023, or a folder that the publisher's user can write to"
         case errno.EADDRNOTAVAIL:

@@ -52,10 +52,10 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "events_recovered_total",
             "counter",
-            "Those of the received in batches that an earlier run had begun to send.",
+            "Received events in batches that an earlier run had begun to send.",
             one(fates.recovered),
         ),
-        Metric("events_delivered_total", "counter", "Events that the collector took.", one(fates.delivered)),
+        Metric("events_delivered_total", "counter", "Events that were delivered.", one(fates.delivered)),
         Metric(
             "events_dead_lettered_total",
             "counter",
@@ -66,7 +66,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "events_dropped_total",
             "counter",
-            "Events that are gone.",
+            "Events that are lost.",
             by("reason", {reason.value: count for reason, count in fates.dropped.items()}),
         ),
         Metric("events_in_hand", "gauge", "Events in memory only.", one(fates.in_hand)),
@@ -79,7 +79,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "oldest_event_age_seconds",
             "gauge",
-            "Time since the oldest event came that isn't delivered; 0 if there is none.",
+            "Time since the publisher got the oldest undelivered event; 0 if there is none.",
             one(since(snapshot.oldest_at) or 0),
         ),
         *_queue_metrics(snapshot, queue),
@@ -88,7 +88,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "dead_letters_dropped_total",
             "counter",
-            "Old dead letters that made room for new ones.",
+            "Old dead letters that were deleted to make room for new ones.",
             one(fates.letters_dropped),
         ),
         Metric(
@@ -266,7 +266,7 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
         Metric(
             "spool_torn_total",
             "counter",
-            "Places in the spool without a whole record.",
+            "Places in the spool that hold no whole event.",
             one(spool.torn_gaps),
         ),
         Metric("spool_torn_bytes_total", "counter", "Bytes of those places.", one(spool.torn_bytes)),

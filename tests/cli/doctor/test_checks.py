@@ -307,8 +307,8 @@ def test_the_words_on_the_size_of_a_queue() -> None:
     check_words(judge_queue_size(queue(), less), f"/events-v2 has room for {SIZE} ({less} wanted)")
     check_words(
         judge_queue_size(queue(), more),
-        f"/events-v2 has room for {SIZE}, instead of {more}; a queue keeps the size that it was made with",
-        "lift the limits above if they are too low, then remove it at a moment when it is empty: "
+        f"/events-v2 has room for {SIZE}, instead of {more}; a queue keeps the size that it was created with",
+        "raise the limits above if they are too low; then, once the queue is empty, remove it: "
         f"`{unlink}`. The next service or publisher recreates it",
     )
 
@@ -319,7 +319,7 @@ def test_the_words_on_the_depth_of_a_queue() -> None:
     check_words(
         judge_queue_depth(queue(9)),
         "9 of 10 events: nearly full, so services get EventQueueFullError",
-        "check that a publisher of this queue runs, and in its log that it gets through to the collector",
+        "check that a publisher of this queue runs, and that its log shows deliveries to the collector",
     )
 
 
@@ -358,7 +358,7 @@ def test_the_words_on_whose_a_queue_is() -> None:
     check_words(
         judge_queue_owner(info, access_to(info, 0o600, user=1)),
         f"user {UID}, neither this user nor root, can read all events and remove the queue",
-        f"if that isn't intended, end that user's process, as root: `{unlink}`, and start the publisher "
+        f"if that isn't intended, end that user's process, run `{unlink}` as root, and start the publisher "
         "first; otherwise run services and publisher as the same user, or with a common group and queue.mode "
         "= 0660",
     )

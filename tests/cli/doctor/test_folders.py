@@ -116,7 +116,7 @@ def test_the_words_on_a_folder(tmp_path: Path) -> None:
     """The path is named, what is wrong with it, and the command or the key that fixes it."""
     user = user_name(os.geteuid())
     path = tmp_path / "a b"
-    check_words(look(path), f"{path} isn't there; whoever uses it first makes it")
+    check_words(look(path), f"{path} doesn't exist; the first process that uses it creates it")
     path.mkdir(0o700)
     check_words(look(path), f"{path} can be used by user {user}")
     path = tmp_path / "file"
@@ -125,13 +125,13 @@ def test_the_words_on_a_folder(tmp_path: Path) -> None:
     check_words(
         look(path / "x"),
         f"{path}/x: Not a directory",
-        f"name another folder in {KEY}, or let user {user} into those above it",
+        f"name another folder in {KEY}, or give user {user} access to the folders above it",
     )
     path = tmp_path / "link"
     make_dangling(path)
     check_words(
         look(path),
-        f"{path} is a link to /mnt/that isn't there, which isn't there",
+        f"{path} is a link to /mnt/that isn't there, which doesn't exist",
         f"mount the disk that it is on, or make that folder, or name another in {KEY}",
     )
 
@@ -146,7 +146,7 @@ def test_the_words_on_a_folder_that_needs_root(tmp_path: Path) -> None:
         check = look(path)
     check_words(
         check,
-        f"{path} isn't there, and user {user} can't make it in {tmp_path}",
+        f"{path} doesn't exist, and user {user} can't create it in {tmp_path}",
         f"as root: `install -d -m 0700 -o {OTHER_UID} '{path}'`, or name another folder in {KEY}",
     )
     path.mkdir(0o700)
@@ -165,12 +165,12 @@ def test_the_words_on_a_disk_that_is_read_only(tmp_path: Path) -> None:
     disk = tmp_path / "a b"
     disk.mkdir()
     remedy = (
-        "see by `dmesg` whether the disk fails; if it doesn't, as root: "
+        "run `dmesg` to see whether the disk fails; if it doesn't, as root: "
         f"`mount -o remount,rw \"$(findmnt -n -o TARGET -T '{disk}')\"`"
     )
     for folder, words in (
         (disk, f"{disk} is on a disk that is read-only"),
-        (disk / "x", f"{disk}/x isn't there, and {disk} is on a disk that is read-only"),
+        (disk / "x", f"{disk}/x doesn't exist, and {disk} is on a disk that is read-only"),
     ):
         keys = {"dead_letters__directory": str(folder)}
         with sandbox(tmp_path) as place, configured(tmp_path, **keys) as arguments:

@@ -85,7 +85,7 @@ def test_without_a_spool_there_is_nothing_to_check() -> None:
     [check] = map(sound, check_spool(None))
     assert check.code is Code.SPOOL_UNSET
     check_words(
-        check, "spool.directory isn't set: a `kill -9` of the publisher costs the events in its memory"
+        check, "spool.directory isn't set: a `kill -9` of the publisher loses the events in its memory"
     )
 
 

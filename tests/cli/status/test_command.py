@@ -322,7 +322,7 @@ def test_what_is_no_publisher_is_reported(tmp_path: Path) -> None:
         scrape(missing)
     assert missing.path == caught.value.address
     assert str(caught.value) == (
-        f"can't reach the publisher at {missing}: No such file or directory; see that it runs with "
+        f"can't reach the publisher at {missing}: No such file or directory; check that it runs with "
         "health.bind set to this address"
     )
     with DevCollector({}, lambda _: None) as collector:

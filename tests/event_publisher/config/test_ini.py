@@ -203,7 +203,7 @@ def test_any_text_is_a_section_or_a_clear_error(text: str) -> None:
         ("[s]\nkey.name=hunter2\nkey.name=hunter2", ("line 3: [s] key.name: set twice",)),
         ("[s]\nhunter2=\nhunter2=", ("line 3: [s] a key: set twice",)),
         ("[t]\n[event]", ("no section [s]; the file has [t], [event]",)),
-        ("", ("no section [s], nor any other",)),
+        ("", ("no section [s]; the file has no sections",)),
     ],
 )
 def test_a_broken_file_is_told_by_its_lines(text: str, expected: tuple[str, ...]) -> None:
@@ -448,7 +448,7 @@ def test_a_comment_beside_a_value_is_a_mistake(name: str, comment: str, secret: 
     read = section(k=good + comment)
     value(read, kind, secret=secret)
     problem = refused(read)
-    assert " has a comment beside it, which needs a line of its own; expected " in problem
+    assert " has a comment beside it; write the comment on a line of its own; expected " in problem
     assert "disk" not in problem
     assert "hunter2" not in problem
     if secret:

@@ -267,7 +267,7 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
     with serving(UnixEndpoint(str(path))) as server:
-        with pytest.raises(HealthError, match="Address already in use; stop who listens there"):
+        with pytest.raises(HealthError, match="Address already in use; stop the process that listens there"):
             HealthServer(UnixEndpoint(str(path)), snapshot)
         assert ask(server).endswith(b"ready\n")
 
@@ -294,7 +294,7 @@ def test_the_socket_of_another_stays(tmp_path: Path) -> None:
 def test_a_place_to_listen_that_cannot_be_is_reported_with_a_remedy(tmp_path: Path) -> None:
     """A missing folder, a port that is taken and an address that isn't there each have their advice."""
     missing = UnixEndpoint(str(tmp_path / "nowhere" / "health.sock"))
-    with pytest.raises(HealthError, match="make the folder") as caught:
+    with pytest.raises(HealthError, match="create the folder") as caught:
         HealthServer(missing, snapshot)
     assert missing.path == caught.value.address
     with serving() as server, pytest.raises(HealthError, match="choose another port"):
