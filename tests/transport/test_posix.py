@@ -276,16 +276,18 @@ def test_what_a_signal_handler_raises_ends_a_wait(name: str) -> None:
     def interrupt(_number: int, _frame: object) -> None:
         raise Interruption
 
+    def begin(wait: Callable[..., object], *arguments: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        wait(*arguments)
+
     previous = signal.signal(signal.SIGALRM, interrupt)
     try:
         with reader(name, max_messages=1) as queue:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
             with pytest.raises(Interruption):
-                queue.get(None)
+                begin(queue.get, None)
             queue.put(b"first")
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
             with pytest.raises(Interruption):
-                queue.put(b"second", 600.0)
+                begin(queue.put, b"second", 600.0)
             assert drain(queue) == [b"first"]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
