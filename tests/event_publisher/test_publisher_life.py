@@ -99,8 +99,9 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
                 wait_until(handles, "no handlers", process=process)
                 process.send_signal(signal.SIGHUP)
                 process.send_signal(number)
-                config_file.write_text(config_text(name, server.url))  # as soon as there is a reader
-                regular_file.replace(config_file)  # which SIGHUP has it read again
+                with config_file.open("w") as pipe:  # as soon as there is a reader
+                    pipe.write(config_text(name, server.url))
+                    regular_file.replace(config_file)  # which SIGHUP has it read again, after this
                 _, log = process.communicate(timeout=30.0)
             finally:
                 process.kill()
