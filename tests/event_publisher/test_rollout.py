@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from baseplate_events import EventQueue
+from baseplate_events.cli.status.command import scrape
 from baseplate_events.dev_collector import DevCollector
+from baseplate_events.event_publisher.config.values import UnixEndpoint
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.publishers import (
     KEY_NAME,
@@ -165,9 +167,14 @@ def test_a_pod_that_is_deleted_during_an_outage_says_what_it_takes_along(tmp_pat
     """With the collector down until the end, the log counts what is deleted with the pod."""
     with FaultCollector([Respond(503)]) as collector, contextlib.ExitStack() as stack:
         node = Node(tmp_path, collector.url, stack)
-        pod = node.start(shutdown__grace="300 milliseconds")
+        endpoint = UnixEndpoint(str(tmp_path / "health.sock"))
+        pod = node.start(shutdown__grace="300 milliseconds", health__bind=endpoint.path)
         pod.publisher.wait_for_log("can't deliver")
-        node.end(pod)
+        pod.stop_service()
+        # Within its grace it might not get to reading all.
+        pod.publisher.wait_for(lambda: scrape(endpoint).number("events_received_total") == len(pod.put))
+        pod.stop_publisher()
+        node.delete(pod)
     (stopped,) = [line for line in pod.publisher.log.splitlines() if "stopped: " in line]
     assert f"{len(node.put)} events received" in stopped
     assert f"{len(node.put)} spooled" in stopped
