@@ -64,7 +64,7 @@ from tests.support.publishers import (
 )
 from tests.support.queues import as_user, drain, event_of, needs_root
 from tests.support.simulated_publisher import make_delivery, make_event
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,8 +92,7 @@ def settings_of(folder: Path, name: str, **overrides: str) -> PublisherSettings:
 
 def wait_for_arrival(server: FaultCollector, events: list[bytes]) -> None:
     """Return as soon as all of these have been sent, whatever was answered."""
-    while not set(events) <= set(arrived(server)):
-        server.wait_for_requests(len(server.requests) + 1)
+    wait_until(lambda: set(events) <= set(arrived(server)), "events are missing")
 
 
 # --- Loss ---
@@ -187,12 +186,10 @@ def test_422_is_retried_for_5_minutes_and_then_dropped(name: str, tmp_path: Path
     event, other = make_events(2)
     letters = tmp_path / "letters"
     with FaultCollector([Respond(422), Respond(), Respond(422)]) as server, small_queue(name) as queue:
+        put_all(queue, [event, other])  # before the first is refused, which may be tried again soon
         with publishing(
             tmp_path, name, server.url, dead_letters__directory=str(letters), batch__max_events="1"
         ) as publisher:
-            queue.put(event)
-            server.wait_for_requests(1)
-            queue.put(other)
             server.wait_for_requests(3)
         assert [[event], [other], [event]] == list(map(events_of, server.requests))
     assert [(event, 422)] == [(letter.event, letter.status) for letter in letters_in(letters, LETTERS_NAME)]
@@ -587,8 +584,9 @@ def test_a_key_cannot_be_rotated_without_a_restart(name: str, tmp_path: Path) ->
         server.wait_for_requests(2)
         (tmp_path / f"{name}.ini").write_text(config_text(name, server.url, key__name="FreshKey"))
         publisher.reload()
-        while "FreshKey" not in (server.requests[-1].header("X-Signature") or ""):
-            server.wait_for_requests(len(server.requests) + 1)
+        wait_until(
+            lambda: "FreshKey" in (server.requests[-1].header("X-Signature") or ""), "the old key is used"
+        )
         server.change_script(Respond())
     assert publisher.accounting.delivered == 1
 
