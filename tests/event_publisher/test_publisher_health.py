@@ -85,7 +85,12 @@ def test_an_event_that_was_given_up_leaves_the_publisher_ready(
         small_queue(name) as queue,
         FaultCollector([Respond(400), Respond(400), Respond(200), Respond(400)]) as collector,
         publisher_process(
-            tmp_path, name, collector.url, health__bind=endpoint.path, batch__max_age="1 second"
+            tmp_path,
+            name,
+            collector.url,
+            health__bind=endpoint.path,
+            batch__max_events="2",
+            batch__max_age="1 hour",
         ) as publisher,
     ):
         look_until(publisher, endpoint, lambda look: look.unready is None)
@@ -222,7 +227,7 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
         ) as process:
             try:
                 put_all(queue, make_events(5))
-                server.wait_for_requests(50)
+                server.wait_for_requests(51)  # so that the answers to 50 were handled
                 process.send_signal(signal.SIGTERM)
                 _, log = process.communicate(timeout=PATIENCE)
             finally:
