@@ -108,15 +108,16 @@ def test_both_publishers_share_a_queue(name: str, tmp_path: Path) -> None:
     count = Count()
     kinds = ["ours", "theirs"] * 2
     expected = events_of_producers(len(kinds))
+    ours = tmp_path / "ours"
+    ours.mkdir()
     with (
         small_queue(name),
         DevCollector({KEY_NAME: SECRET}, count.add) as collector,
         original_publisher(tmp_path, name, collector.url, collector__version="2"),
-        producers(name, *kinds) as started,
+        publisher_process(ours, name, collector.url, collector__version="2") as publisher,
     ):
-        ours = tmp_path / "ours"
-        ours.mkdir()
-        with publisher_process(ours, name, collector.url, collector__version="2") as publisher:
+        publisher.wait_for_log("publishing events")  # before the other one has delivered everything
+        with producers(name, *kinds) as started:
             assert expected == count.wait_for(expected)
             assert [0] * len(kinds) == [process.wait(PATIENCE) for process in started]
             assert publisher.stop() == 0
