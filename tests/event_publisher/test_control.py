@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.control import Control
 from tests.support.queues import open_files
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -54,7 +55,7 @@ def test_a_signal_to_another_thread_wakes_the_one_that_waits(
     sys.setswitchinterval(1_000.0)  # the other thread runs once this one waits
     try:
         begins.set()
-        assert poller.poll(3_000)
+        assert poller.poll(PATIENCE * 1_000)
     finally:
         sys.setswitchinterval(interval)
         thread.join()

@@ -48,8 +48,15 @@ class Server:
         return self.socket.recv(65_536)
 
     def pending(self) -> list[bytes]:
-        """Receive the datagrams that have arrived; on one host they have once `sendto` returned."""
+        """Receive the datagrams that have arrived; on one host they have once `sendto` returned.
+
+        The kernel may be late with those of UDP, but keeps their order: what comes last shows their end.
+        """
         found: list[bytes] = []
+        if self.socket.family != socket.AF_UNIX:
+            with socket.socket(self.socket.family, socket.SOCK_DGRAM) as end:
+                end.sendto(b"", self.socket.getsockname())
+            found += iter(self.receive, b"")
         self.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
