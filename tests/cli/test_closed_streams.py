@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -17,6 +18,9 @@ from tests.support.ledgers import fill
 from tests.support.publishers import config_text
 from tests.support.queues import drain
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 #: Each test starts a command, or more.
 pytestmark = pytest.mark.slow
 
@@ -24,7 +28,10 @@ PATIENCE: Final = 30.0
 
 #: What a shell does to the streams of a command.
 CLOSED_IN, CLOSED_OUT, CLOSED_ERR, ALL_CLOSED = "<&-", ">&-", "2>&-", "<&- >&- 2>&-"
-FULL, ALL_FULL, NO_READER = ">/dev/full", ">/dev/full 2>/dev/full", "| true"
+FULL, ALL_FULL = ">/dev/full", ">/dev/full 2>/dev/full"
+
+#: Its own stdout is a pipe that no one reads; see `stdout_for`.
+NO_READER: Final = ">&1"
 
 #: The commands by what they need of their streams, and their exit status if all is well.
 SHOW: Final = {  # what they are for goes to stdout
@@ -65,16 +72,34 @@ def words(name: str, tmp_path: Path) -> dict[str, str]:
     return {"name": name, "letters": str(letters), "config": str(config)}
 
 
+@contextlib.contextmanager
+def stdout_for(streams: str) -> Generator[int]:
+    """Give the stdout of a shell. Its reader has gone before it starts: `| true` might go after its end."""
+    if streams != NO_READER:
+        yield subprocess.PIPE
+        return
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+
+
 def run(command: str, streams: str, words: dict[str, str]) -> tuple[int, bytes, bytes]:
     """Run a command as a shell does; give its status, and what it said on both streams."""
-    with MessageQueue(f"/events-{words['name']}", max_messages=5, max_message_size=1_024) as queue:
+    with (
+        MessageQueue(f"/events-{words['name']}", max_messages=5, max_message_size=1_024) as queue,
+        stdout_for(streams) as stdout,
+    ):
         if not queue.current_messages:
             queue.put(b"{}")
         script = f"{sys.executable} -m baseplate_events {command.format_map(words)} {streams}"
         result = subprocess.run(
-            ["bash", "-c", f"{script}; exit ${{PIPESTATUS[0]}}"],
+            ["bash", "-c", script],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             timeout=PATIENCE,
             check=False,
             # With a buffer, in which Python finds something to write once more at its end.
@@ -82,7 +107,7 @@ def run(command: str, streams: str, words: dict[str, str]) -> tuple[int, bytes, 
         )
     assert b"Traceback" not in result.stderr
     assert b"Exception ignored" not in result.stderr
-    return result.returncode, result.stdout, result.stderr
+    return result.returncode, result.stdout or b"", result.stderr
 
 
 @pytest.mark.parametrize("command", SHOW)
@@ -174,14 +199,16 @@ def test_a_long_output_that_cant_be_written_is_reported(action: str, buffered: b
     verb, *options = action.split()
     for streams, said in ((FULL, b"can't write to stdout: No space left on device\n"), (NO_READER, b"")):
         words = [sys.executable, "-m", "baseplate_events", "dead-letters", verb, str(tmp_path), *options]
-        result = subprocess.run(
-            ["bash", "-c", f'"$@" {streams}; exit ${{PIPESTATUS[0]}}', "bash", *words],
-            capture_output=True,
-            timeout=PATIENCE,
-            check=False,
-            env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
-        )
-        assert (1, b"", said) == (result.returncode, result.stdout, result.stderr)
+        with stdout_for(streams) as stdout:
+            result = subprocess.run(
+                ["bash", "-c", f'"$@" {streams}', "bash", *words],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+                check=False,
+                env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
+            )
+        assert (1, b"", said) == (result.returncode, result.stdout or b"", result.stderr)
 
 
 @pytest.mark.parametrize("module", ["baseplate_events", "baseplate_events.event_publisher"])
