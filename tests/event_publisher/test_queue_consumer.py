@@ -21,7 +21,16 @@ from baseplate_events.event_publisher.queue_consumer import QueueConsumer
 from baseplate_events.event_publisher.unlink_watch import UnlinkWatch
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.machines import check_machine
-from tests.support.queues import FEW, drain, fresh_name, open_files, outlast_trust, producer, reader
+from tests.support.queues import (
+    FEW,
+    drain,
+    fresh_name,
+    lasting_files,
+    open_files,
+    outlast_trust,
+    producer,
+    reader,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -272,10 +281,10 @@ def test_events_that_go_back_follow_a_queue_that_is_removed_again(name: str) -> 
 def watches() -> dict[str, int]:
     """Return the inotify instances of this process, by descriptor, with their numbers of watches."""
     found: dict[str, int] = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the listing itself
-            if "inotify" in str(entry.readlink()):
-                found[entry.name] = Path("/proc/self/fdinfo", entry.name).read_text().count("inotify wd:")
+    for number in lasting_files():
+        with contextlib.suppress(OSError):  # one of another thread may be closed by now
+            if "inotify" in str(Path("/proc/self/fd", number).readlink()):
+                found[number] = Path("/proc/self/fdinfo", number).read_text().count("inotify wd:")
     return found
 
 
@@ -336,7 +345,7 @@ def test_a_removed_queue_is_kept_for_five_seconds(name: str) -> None:
     """What a service puts into it meanwhile is received; then it is closed if it is empty."""
     consumer = QueueConsumer(lambda: reader(name))
     with producer(name) as other:
-        descriptors = len(open_files())
+        descriptors = len(lasting_files())
         unlink_queue(name)
         assert consumer.refresh(100.0)
         assert len(open_files()) == descriptors + 1
@@ -391,7 +400,7 @@ def test_a_consumer_says_what_its_queue_is(name: str) -> None:
 
 def test_a_consumer_that_is_closed_has_no_descriptor(name: str) -> None:
     """Neither of its queue, nor of those that were removed, nor of the watch; it may be closed again."""
-    descriptors = open_files()
+    descriptors = lasting_files()
     consumer = QueueConsumer(lambda: reader(name))
     unlink_queue(name)
     consumer.refresh(100.0)

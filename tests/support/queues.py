@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import secrets
@@ -67,6 +68,12 @@ def open_files() -> set[str]:
     """Return the open descriptors of this process; some may close later, as others' garbage is collected."""
     # That of the listing itself is gone when it is looked at.
     return {entry.name for entry in Path("/proc/self/fd").iterdir() if entry.exists()}
+
+
+def lasting_files() -> set[str]:
+    """Return the open descriptors of this process, without those that garbage had open: none closes later."""
+    gc.collect()
+    return open_files()
 
 
 def outlast_trust() -> None:

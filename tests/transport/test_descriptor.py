@@ -32,6 +32,7 @@ from tests.support.queues import (
     as_user,
     drain,
     fresh_name,
+    lasting_files,
     needs_root,
     open_files,
     outlast_trust,
@@ -60,8 +61,7 @@ def _resident() -> int:
 
 def test_an_orphan_is_let_go(name: str) -> None:
     """A producer that moved holds one descriptor as before, and a closed or forgotten queue none."""
-    gc.collect()  # what other tests left behind is not to go meanwhile
-    before = open_files()
+    before = lasting_files()
     with producer(name) as queue:
         for _ in range(5):
             unlink_queue(name)

@@ -37,7 +37,16 @@ from baseplate_events.transport.limits import (
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.examples import examples
-from tests.support.queues import bytes_of_queues, drain, fresh_name, needs_root, open_files, producer, reader
+from tests.support.queues import (
+    bytes_of_queues,
+    drain,
+    fresh_name,
+    lasting_files,
+    needs_root,
+    open_files,
+    producer,
+    reader,
+)
 from tests.support.strategies import host_limits, queue_sizes
 
 
@@ -564,7 +573,7 @@ def test_a_warning_says_that_events_are_to_be_delivered_first(
 
 def test_a_smaller_queue_that_exists_can_be_an_error(name: str) -> None:
     """With `strict_size`, a queue that is smaller in any way is refused and left as it is."""
-    before = open_files()
+    before = lasting_files()
     with reader(name, 2, 16) as queue:
         queue.put(b"x")
         for messages, size in ((3, 16), (2, 17), (3, 15)):
