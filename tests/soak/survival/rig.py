@@ -209,9 +209,10 @@ class Producer:
 
     Args:
         queue_name: NAME of the queue `/events-NAME`.
-        rate: Events a second at most, without bursts after a pause; None for as fast as there is room.
-        patient: Whether to wait for room and try again. Otherwise an event that finds the queue full is
-            refused, as in a request of a service.
+        rate: Events a second at most, never more than one at a time after a pause; None for as fast as there
+            is room.
+        timeout: Seconds that an event waits for room before it is refused, as a request of a service sees it;
+            None if it is tried again until there is room.
         count: Events to put, or None for no end.
         start: Number of the first event.
     """
@@ -221,12 +222,12 @@ class Producer:
         queue_name: str,
         *,
         rate: float | None = None,
-        patient: bool = True,
+        timeout: float | None = None,
         count: int | None = None,
         start: int = 0,
     ) -> None:
         self._rate = rate
-        self._patient = patient
+        self._patient = timeout is None
         self._start = start
         self._end = None if count is None else start + count
         self._stopping = threading.Event()
@@ -238,7 +239,7 @@ class Producer:
             bytes,
             max_queue_size=MAX_MESSAGES,
             max_event_size=MAX_MESSAGE_SIZE,
-            put_timeout=_PUT_TIMEOUT if patient else 0.0,
+            put_timeout=_PUT_TIMEOUT if timeout is None else timeout,
         )
         self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
         self._thread.start()
@@ -343,12 +344,12 @@ class Rig:
         self,
         *,
         rate: float | None = None,
-        patient: bool = True,
+        timeout: float | None = None,
         count: int | None = None,
         start: int = 0,
     ) -> Generator[Producer]:
         """Run a producer; see `Producer`."""
-        producer = Producer(self.name, rate=rate, patient=patient, count=count, start=start)
+        producer = Producer(self.name, rate=rate, timeout=timeout, count=count, start=start)
         try:
             yield producer
         finally:
