@@ -37,6 +37,6 @@ def within(seconds: float, work: Callable[[], _T]) -> _T:
     try:
         return future.result(seconds)
     except concurrent.futures.TimeoutError:
-        if future.done():
-            raise  # the work's own
+        if future.done():  # just now, or it was the work's own
+            return future.result()
         raise TimeoutError(f"no answer within {format_span(seconds)}") from None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 
 import pytest
@@ -27,6 +28,20 @@ def test_work_within_a_time_gives_or_raises_what_it_does() -> None:
 
     with pytest.raises(TimeoutError, match="its own"):
         within(PATIENCE, give_up)
+
+
+def test_work_that_ends_with_its_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that comes just after the time is up, and before the error is made, comes through."""
+
+    class Late(concurrent.futures.Future[int]):
+        def result(self, timeout: float | None = None) -> int:
+            found = super().result()
+            if timeout is not None:
+                raise concurrent.futures.TimeoutError
+            return found
+
+    monkeypatch.setattr(concurrent.futures, "Future", Late)
+    assert within(PATIENCE, lambda: 5) == 5
 
 
 def test_work_that_takes_too_long_is_given_up() -> None:
