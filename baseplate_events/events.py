@@ -315,23 +315,21 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         queue = self._queue
         if isinstance(queue, UnopenedTransport):
             queue = self._queue = queue.open()
-        timeout = 0.0 if self._fast_limit < 0 else self._put_timeout
+        timeout = self._put_timeout if self._fast_limit else 0.0
         try:
             if len(messages) == 1:
                 queue.put(messages[0], timeout)
             else:
                 queue.put_many(messages, timeout)
         except EventError as error:
-            if len(messages) > 1:
-                self._taken.add(error.events_put)
+            self._taken.add(error.events_put)
             if timeout and isinstance(error, EventQueueFullError):
                 # Close the fast path, so that the first put that succeeds passes here and reopens it.
-                self._fast_limit = -1
+                self._fast_limit = 0
             raise
         self._taken.add(len(messages))
         self._fast_limit = self._max_event_size
-        if not self._opens[1]:
-            self._count_afresh()
+        self._count_afresh()
 
     def _count_afresh(self) -> None:
         """Have `put` count what the transport takes from now on, in this process.

@@ -139,7 +139,7 @@ def test_a_put_is_one_call(event: bytes) -> None:
 def test_what_is_in_blanks_goes_the_slow_way() -> None:
     """It is looked at longer, and put."""
     queue = make()
-    for event in (b" {}", b"{} ", b"\t{}\r\n"):
+    for event in (b" {}", b"{} ", b"\t{}\r\n", b' {"x":1}', b'{"x":1}\n'):
         queue.put(event)
         assert queue.take_calls() == [("put", 0.0)]
 

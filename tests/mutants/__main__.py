@@ -133,7 +133,10 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
         "-q",
         "-x",
         "-p",
-        "no:cacheprovider",
+        "tests.mutants.order",
+        "--failed-first",  # what found the mutant before is likely to find its neighbour
+        "-o",
+        f"cache_dir={copy / '.pytest_cache'}",
         "-m",
         "not slow and not simulated",
     ]
@@ -206,7 +209,7 @@ def _is_equivalent(module: str, diff: str) -> bool:
     removed, added = (
         " ".join(
             line[1:].strip() for line in diff.splitlines() if line.startswith(sign) and line[:3] != 3 * sign
-        )
+        ).strip()
         for sign in "-+"
     )
     return any((each.module, each.line, each.mutant) == (module, removed, added) for each in EQUIVALENT)

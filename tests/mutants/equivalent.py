@@ -62,6 +62,12 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "It is for type checkers; `tests/typing` has what they must accept.",
     ),
     Equivalent(
+        "events",
+        "if len(self._fresh) > MANY:",
+        "if len(self._fresh) >= MANY:",
+        "It says how long a list may become before it is added up; counts are exact either way.",
+    ),
+    Equivalent(
         "json_writer/writer",
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))',
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=True, allow_nan=False, separators=(",", ":"))',

@@ -199,12 +199,10 @@ def retry_after(response: Response) -> float:
     if text.isascii() and text.isdigit():
         # Longer numbers exceed the cap anyway, and int() has a limit of its own.
         return min(float(text[:20]), MAX_RETRY_AFTER)
-    if not text or not response.date:
-        return 0.0
     try:
         until = email.utils.parsedate_to_datetime(text)
-        since = email.utils.parsedate_to_datetime(response.date)
+        since = email.utils.parsedate_to_datetime(response.date or "")
         seconds = (until - since).total_seconds()
-    except (TypeError, ValueError, OverflowError):  # not dates, or only one has a time zone
+    except (TypeError, ValueError, OverflowError):  # missing, not dates, or only one has a time zone
         return 0.0
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

@@ -185,14 +185,22 @@ def test_many_are_taken_as_one_by_one(
     assert one.take() == many.take()
 
 
-@given(version=strategies.versions, sizes=st.lists(st.integers(0, 9), min_size=1, max_size=12))
-def test_a_batch_is_filled_to_the_byte(version: str, sizes: list[int]) -> None:
-    """Events fit if their body has `max_size` bytes, one by one and together, and not if it has one more."""
+@given(
+    version=strategies.versions,
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=3)
+    | st.lists(st.integers(0, 9), min_size=8, max_size=12),
+    more=st.sampled_from([1, 1_000]),
+)
+def test_a_batch_is_filled_to_the_byte(version: str, sizes: list[int], more: int) -> None:
+    """Events fit if their body has `max_size` bytes, one by one and together, and not if it has one more.
+
+    It doesn't matter how many more events a batch could hold, though `spare` counts the digits of that.
+    """
     events = [b"x" * size for size in sizes]
     size = len(FORMATS[version].join(tuple(events)))
     for max_size, expected in ((size, len(events)), (size - 1, len(events) - 1)):
         one, many = (
-            Batcher(FORMATS[version], max_size=max_size, max_events=len(events) + 1, max_age=1.0)
+            Batcher(FORMATS[version], max_size=max_size, max_events=len(events) + more, max_age=1.0)
             for _ in range(2)
         )
         taken = 0

@@ -121,10 +121,11 @@ def test_every_status() -> None:
 
 
 def test_statuses_that_the_configuration_adds() -> None:
-    """They may pass later, whatever they mean otherwise, but delivery stays delivery."""
+    """They may pass later, whatever they mean otherwise, but delivery stays delivery; 5xx may be poison."""
     for status in range(1_000):
         outcome = classify(Response(status), frozenset({status}))
         assert type(outcome) is (Accepted if 200 <= status <= 299 else Retryable)
+        assert getattr(outcome, "may_be_poison", False) == (500 <= status <= 599)
 
 
 @pytest.mark.parametrize(
