@@ -318,7 +318,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         timeout = self._put_timeout if self._fast_limit else 0.0
         try:
             if len(messages) == 1:
-                queue.put(messages[0], timeout)
+                (message,) = messages
+                queue.put(message, timeout)
             else:
                 queue.put_many(messages, timeout)
         except EventError as error:

@@ -153,6 +153,9 @@ def test_what_is_in_blanks_goes_the_slow_way() -> None:
         (b"{x", EventNotSerializableError),
         (b"x}", EventNotSerializableError),
         (b"}{", EventNotSerializableError),
+        (b"{}x", EventNotSerializableError),
+        (b"{x}y", EventNotSerializableError),
+        (b"x{}", EventNotSerializableError),
         (b"{%b}" % (b"x" * (LIMIT - 1)), EventTooLargeError),
     ],
 )

@@ -65,7 +65,7 @@ class QueueConsumer:
     def __init__(self, open_queue: Callable[[], MessageQueue], *, exclusive: bool = False) -> None:
         self._open = open_queue
         self._exclusive = exclusive
-        self.shared: bool = False
+        self.shared: bool
         self._queue: MessageQueue = self._open_queue()
         self._watch: UnlinkWatch | None = None
         self._watch_queue()

@@ -68,6 +68,24 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "It says how long a list may become before it is added up; counts are exact either way.",
     ),
     Equivalent(
+        "events",
+        "if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
+        "if not (message[ -1] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
+        "The first condition is a faster way to find what the second one finds too.",
+    ),
+    Equivalent(
+        "events",
+        "if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
+        "if not (message[0] == _OPENS and message[- 0] == _CLOSES) and not _may_be_object(message):",
+        "The first condition is a faster way to find what the second one finds too.",
+    ),
+    Equivalent(
+        "events",
+        "and ((now := monotonic()) < queue.trusted_until or self._confirm(queue, now))",
+        "and ((now := monotonic()) <= queue.trusted_until or self._confirm(queue, now))",
+        "At that moment the trust ends; a nanosecond earlier or later makes no difference that could be relied on.",
+    ),
+    Equivalent(
         "json_writer/writer",
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))',
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=True, allow_nan=False, separators=(",", ":"))',

@@ -254,7 +254,7 @@ class PendingBatches:
                 heapq.heapify(self._aside)
             self._aside_was_last = True
         elif self._line:
-            pending = heapq.heappop(self._line)[-1]
+            _, pending = heapq.heappop(self._line)
             self._aside_was_last = False
         else:
             return None
