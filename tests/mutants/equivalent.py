@@ -44,6 +44,12 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "If both are equal, the exact size says the same: `spare` is a faster way to ask.",
     ),
     Equivalent(
+        "event_publisher/policy/byte_ranges",
+        "return list(zip(self._starts, self._ends, strict=True))",
+        "return list(zip(self._starts, self._ends, strict=False))",
+        "Both lists are changed together, and have as many items.",
+    ),
+    Equivalent(
         "event_publisher/policy/delivery",
         "for at, half in zip((start, start + counts[0]), halves, strict=True)",
         "for at, half in zip((start, start + counts[0]), halves, strict=False)",

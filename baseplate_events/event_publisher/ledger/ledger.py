@@ -283,10 +283,9 @@ class Ledger:
                 *(put_segment(*item) for item in self._resolved.items()),
                 *statements,
             ]
-        if (
-            len(statements) == 1 and not letters
-        ):  # a single statement is a transaction by itself, which saves two calls
-            connection.execute(*statements[0])
+        if len(statements) == 1 and not letters:
+            (statement,) = statements
+            connection.execute(*statement)  # is a transaction by itself, which saves two calls
             return 0
         dropped = 0
         with transaction(connection):

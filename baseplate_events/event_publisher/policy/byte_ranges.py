@@ -47,7 +47,7 @@ class ByteRanges:
     @property
     def prefix(self) -> int:
         """The first offset that isn't in it."""
-        return self._ends[0] if self._starts and self._starts[0] <= 0 else 0
+        return self.end_at(0)
 
     def end_at(self, offset: int) -> int:
         """Return the first offset from `offset` on that isn't in it."""

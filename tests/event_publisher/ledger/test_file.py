@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import __version__
-from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE, LedgerVersionError
+from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE, LedgerVersionError, create
 from baseplate_events.event_publisher.ledger.letters import LetterFile
 from baseplate_events.event_publisher.ledger.rows import SCHEMA_VERSION
 from tests.support.examples import examples
@@ -276,6 +276,29 @@ def test_settings_of_the_file(sync: bool, tmp_path: Path) -> None:
     assert connection.execute("PRAGMA mmap_size").fetchall() in ([], [(0,)])
     assert NAME not in Path("/proc/self/maps").read_text(encoding="utf-8")
     ledger.close()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_folder_of_a_synced_file_is_synced(
+    relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, when the file has its name; without `sync` nothing is forced onto the disk."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    monkeypatch.chdir(tmp_path if relative else "/")
+    create("one" if relative else str(tmp_path / "one"), 0o600, sync=False)
+    assert synced == []
+    create("two" if relative else str(tmp_path / "two"), 0o600, sync=True)
+    assert synced == [tmp_path.stat().st_ino]
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_a_file_that_cannot_be_created_leaves_nothing(tmp_path: Path) -> None:
+    """What was written under the other name is deleted."""
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(IsADirectoryError):
+        create(str(tmp_path / NAME), 0o600, sync=False)
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
 
 PRAGMAS: Final = ("journal_mode", "synchronous", "busy_timeout", "trusted_schema")

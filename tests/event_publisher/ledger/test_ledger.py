@@ -268,6 +268,23 @@ def test_a_split_is_one_change(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("left", [(), (Span(A, 2, 5),), (Span(A, 0, 3), Span(A, 9, 10))])
+def test_what_is_gone_of_a_batch_is_resolved(left: tuple[Span, ...], tmp_path: Path) -> None:
+    """The rest is the batch then, also for the next run; without a rest, it is finished."""
+    ledger = opened(tmp_path)
+    whole, rest = batch_of(1, (A, 0, 10)), EnteredBatch((1, 0), len(left), left)
+    ledger.shrink(whole, 0)  # it wasn't entered, so nothing changes
+    assert ledger.unfinished() == []
+    ledger.enter(whole)
+    ledger.shrink(rest, 10 - len(left))
+    copied(tmp_path, tmp_path / "copy")
+    again = opened(tmp_path / "copy")
+    for each in (ledger, again):
+        assert each.unfinished() == [rest][: len(left)]
+        assert resolved_of(each) == covered(whole.spans) - covered(left)
+        each.close()
+
+
 def test_letters_that_cannot_be_written_change_nothing(tmp_path: Path) -> None:
     """If letters can't be written, the error names file and remedy; later the same call works."""
     clock = FakeClock()

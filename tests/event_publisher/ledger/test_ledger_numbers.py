@@ -68,7 +68,7 @@ def test_without_a_file_no_letters_are_known(tmp_path: Path) -> None:
     """The ledger says what is wrong."""
     ledger = opened(tmp_path / "missing")
     assert ledger.error is not None
-    assert ledger.letters == (0, 0)
+    assert (ledger.letters, ledger.letters_dropped) == ((0, 0), 0)
     ledger.close()
 
 

@@ -7,7 +7,13 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.event_publisher.policy.span import Span, cut_spans, join_spans, records_size
+from baseplate_events.event_publisher.policy.span import (
+    Span,
+    cut_spans,
+    join_spans,
+    records_size,
+    spans_without,
+)
 from baseplate_events.spool.format import Encoder, Header
 
 #: Few segments and offsets, so that neighbours are frequent.
@@ -36,6 +42,16 @@ def test_cut_spans_are_the_first_bytes_and_the_rest(spans: list[Span], size: int
     assert offsets(head) == offsets(spans)[:size]
     assert offsets(tail) == offsets(spans)[size:]
     assert all(span.start < span.end for span in (*head, *tail))
+
+
+@given(st.lists(SPANS), st.lists(SPANS))
+def test_spans_without_others_have_the_bytes_that_are_in_none_of_these(
+    spans: list[Span], others: list[Span]
+) -> None:
+    """In the order of the spans, and no span is empty."""
+    left = spans_without(spans, others)
+    assert offsets(left) == [byte for byte in offsets(spans) if byte not in offsets(others)]
+    assert all(span.start < span.end for span in left)
 
 
 @given(st.lists(st.binary(max_size=9), max_size=4))
