@@ -164,6 +164,12 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "A folder can be opened and synced without the flag.",
     ),
     Equivalent(
+        "event_publisher/ledger/file",
+        "uri=True,",
+        "uri=False,",
+        "The SQLite of Debian, like that of many systems, is built to read URIs without it; not every one is.",
+    ),
+    Equivalent(
         "event_publisher/ledger/letters",
         "handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)",
         "handle = os.open(self._path, os.O_RDONLY & os.O_NOFOLLOW)",

@@ -34,7 +34,7 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
         "event_publisher/test_queue_consumer",
         "event_publisher/test_queue_lock",
     ),
-    f"{_LEDGER}/file": (f"{_LEDGER}/test_file",),
+    f"{_LEDGER}/file": (f"{_LEDGER}/test_ledger_numbers", f"{_LEDGER}/test_file"),
     f"{_LEDGER}/ledger": (
         f"{_LEDGER}/test_ledger_numbers",
         f"{_LEDGER}/test_ledger",

@@ -230,7 +230,7 @@ def _check_schema(connection: sqlite3.Connection, path: str) -> None:
     if identity != APPLICATION_ID or not version or [version] != [row[0] for row in written_by]:
         raise DamagedLedgerError("isn't a ledger, or doesn't contain the release that wrote it")
     if version > SCHEMA_VERSION:
-        release = written_by[0][1]
+        ((_, release),) = written_by
         raise LedgerVersionError(
             path,
             f"was written by release {release!a} (schema {version}), but release {__version__} knows only "

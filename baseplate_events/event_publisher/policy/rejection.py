@@ -97,7 +97,7 @@ class Rejections:
 
     def retry(self, now: float) -> None:
         """Try again to write what couldn't be written, if it is time for that."""
-        if self._journal is None or not self._waiting or now < self.retry_at:
+        if self._journal is None or now < self.retry_at:
             return
         waiting, self._waiting, self.size, self.error = self._waiting, [], 0, None
         for item in waiting:

@@ -120,6 +120,7 @@ def test_a_damaged_file_is_kept_aside(kind: str, tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     assert ledger.start_problem is not None
     assert str(tmp_path / NAME) in ledger.start_problem
+    assert ("is empty" in ledger.start_problem) == (kind == "emptied")
     assert not ledger.is_new
     assert set() == resolved_of(ledger)
     check_usable(ledger)
