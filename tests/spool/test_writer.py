@@ -200,6 +200,22 @@ def test_the_spool_has_a_limit() -> None:
     writer.append([message])
 
 
+@pytest.mark.parametrize(("more", "segments"), [(0, 1), (1, 2)])
+def test_a_segment_is_filled_to_the_byte(more: int, segments: int) -> None:
+    """The last record may end where the segment does; with one byte more, it begins another one."""
+    alone = Alone()
+    writer = alone.writer(2**20)
+    writer.append([b"first"])
+    used = len(alone.files()[0].data)
+    filler = b"x" * (MIN_SEGMENT_SIZE * 3 // 4)
+    writer.append([filler])
+    record = len(alone.files()[0].data) - used - len(filler)
+    last = b"x" * (MIN_SEGMENT_SIZE - used - len(filler) - 2 * record + more)
+    writer.append([last])
+    assert len(alone.files()) == segments
+    assert payloads(alone) == [b"first", filler, last]
+
+
 def test_what_is_left_of_a_segment_is_used() -> None:
     """A segment that should end, as it is old or nearly full, goes on if no other can be started."""
     alone = Alone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,11 @@ from tests.support.simulated_publisher import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from baseplate_events.event_publisher.policy.journal import DeadLetter
     from baseplate_events.event_publisher.policy.pending import Attempt
+    from baseplate_events.event_publisher.policy.span import Span
 
 FAILURE = Retryable("500", from_collector=True, status=500, may_be_poison=True)
 
@@ -248,3 +253,77 @@ def test_what_is_unsent_is_accounted_for() -> None:
     delivery.requeued(2, lost=1)
     assert (delivery.accounting.returned, delivery.accounting.dropped[DropReason.QUEUE_FULL]) == (2, 1)
     assert (delivery.accounting.in_hand, delivery.accounting.balanced) == (0, True)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_what_is_lost_of_a_batch_that_waits_in_the_spool(lost: int) -> None:
+    """It is counted once. With one event left or none, another batch may be put on trial."""
+    spool, journal = MemorySpool(), MemoryJournal()
+    delivery = make_delivery(journal=journal, spool=spool, max_size=10_000, max_events=3)
+    for number in range(9):
+        spool.append(make_event(number))
+    feed(delivery, spool, 0.0)
+    overloaded = replace(FAILURE, status=503)
+    for outcome in (FAILURE, overloaded):  # on trial, then in the spool only
+        attempt = delivery.next_attempt(0.0)
+        assert attempt is not None
+        assert attempt.pending.order == (1, 0)
+        assert delivery.finish(attempt, outcome, 0.0) is Action.KEEP
+        delivery.resume()
+    spool.lost = set(list(spool.events)[:lost])
+    other = delivery.next_attempt(5_000.0)  # in its turn
+    assert other is not None
+    assert other.pending.order == (2, 0)
+    delivery.finish(other, Accepted(200), 5_000.0)
+    now = 10_000.0
+    attempt = delivery.next_attempt(now)
+    assert attempt is not None
+    if lost < 3:
+        assert attempt.pending.order == (1, 0)
+        assert attempt.batch.events == tuple(make_event(number) for number in range(lost, 3))
+        assert journal.entered[1, 0].count == 3 - lost
+        delivery.finish(attempt, overloaded, now)
+        delivery.resume()
+        attempt = delivery.next_attempt(now)
+        assert attempt is not None
+    assert ((1, 0) in journal.entered) == (lost < 3)
+    assert attempt.pending.order == (3, 0)
+    action = delivery.finish(attempt, Refused("400", 400), now)
+    assert action is (Action.SPLIT if lost > 1 else Action.KEEP)
+    assert delivery.accounting.dropped[DropReason.SPOOL_LOST] == lost
+    assert (delivery.accounting.spooled, delivery.accounting.balanced) == (6 - lost, True)
+
+
+@dataclass(slots=True)
+class LetterJournal(MemoryJournal):
+    """A journal that keeps the statuses of its letters."""
+
+    statuses: list[int | None] = field(default_factory=list["int | None"])
+
+    def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = (), /) -> int:
+        self.statuses += [letter.status for letter in letters]
+        return MemoryJournal.resolve(self, spans, letters)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (FAILURE, 500),
+        (Refused("400", 400), 400),
+        (Retryable("429", from_collector=True, status=429), 429),
+        (Retryable("down", from_collector=False), None),
+        (Misconfigured("404", "", from_collector=True, status=404), None),
+    ],
+)
+def test_the_status_of_an_expired_event(
+    outcome: Retryable | Refused | Misconfigured, status: int | None
+) -> None:
+    """It is that of the last response, unless that is about a configuration."""
+    journal = LetterJournal()
+    delivery = make_delivery(journal=journal, give_up_after=1.0)
+    delivery.offer([make_event(0)], 0.0)
+    delivery.flush()
+    attempt = delivery.next_attempt(0.0)
+    assert attempt is not None
+    assert delivery.finish(attempt, outcome, 1.0) is Action.GIVE_UP
+    assert journal.statuses == [status]

@@ -143,6 +143,10 @@ def test_the_pace_after_a_lone_failure() -> None:
         return policy.fail(record, 1, 1, overloaded=overloaded, all_held=all_held).pace
 
     assert PoisonPolicy().fail(CLEAN, 1, 1).pace is Pace.FAILED
+    for overloaded in (False, True):  # a first failure says nothing, however others fared before
+        policy = PoisonPolicy()
+        policy.accept(CLEAN, 2, 1, 0.0)
+        assert policy.fail(CLEAN, 1, 1, overloaded=overloaded).pace is Pace.FAILED
     assert pace(0, 0) is Pace.UNCHANGED  # its own pause is enough
     assert pace(0, 0, all_held=True) is Pace.FAILED
     assert pace(1, 0) is Pace.UNCHANGED
