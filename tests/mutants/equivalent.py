@@ -200,6 +200,18 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "No letter has a number below 1, so none is deleted, and the count is that.",
     ),
     Equivalent(
+        "thrift_json",
+        "for variable, text in zip(variables, fields.values(), strict=True):",
+        "for variable, text in zip(variables, fields.values(), strict=False):",
+        "There is a variable for each field.",
+    ),
+    Equivalent(
+        "thrift_json",
+        "for name, (fid, wire_type, _, inner) in zip(names, entries, strict=True):",
+        "for name, (fid, wire_type, _, inner) in zip(names, entries, strict=False):",
+        "That there are as many was checked just before.",
+    ),
+    Equivalent(
         "serializers",
         "@property",
         "",

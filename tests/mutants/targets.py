@@ -16,7 +16,7 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
     "events": ("test_events_fast_way", "test_events", "test_events_counters", "test_events_transports"),
     "serializers": ("json_writer/test_writer_speed", "test_serializers", "json_writer/test_writer"),
     "thrift_json": ("test_thrift_json", "test_thrift_fallback"),
-    "thrift_fallback": ("test_thrift_fallback_errors", "test_thrift_fallback"),
+    "thrift_fallback": ("test_thrift_fallback_errors", "test_thrift_fallback", "test_thrift_json"),
     "json_writer/forms": ("json_writer/test_writer",),
     "json_writer/hook": ("json_writer/test_writer",),
     "json_writer/reference": ("json_writer/test_reference", "json_writer/test_writer"),
