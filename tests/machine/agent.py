@@ -74,6 +74,11 @@ class Job:
             interval=0.001,
         )
 
+    def rest(self) -> str:
+        """Wait until the connection ends, as it does with the machine; return all that the command wrote."""
+        self._reader.join(PATIENCE)
+        return self.said
+
     def finish(self, timeout: float = PATIENCE) -> Result:
         """Wait for the end of the command, and return what it did; all that it wrote is in `out`.
 

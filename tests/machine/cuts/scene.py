@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import socket
 import threading
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events.dev_collector import DevCollector, RejectedBatch
-from tests.machine.cuts.oracle import Outcome, broken_promises, compare, parse_reports
+from tests.machine.cuts.oracle import Outcome, broken_promises, compare, parse_reports, parse_syncs
 from tests.machine.cuts.plan import Kind, Way
 from tests.machine.guest.numbered import MAX_EVENT_SIZE
 from tests.machine.prepared import DISK_SIZE, HOST, KEYS, PYTHON, SPOOLS, configure, powered, restored
@@ -21,6 +22,7 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from baseplate_events.dev_collector import AcceptedBatch
     from tests.machine.agent import Guest
+    from tests.machine.cuts.oracle import Period
     from tests.machine.cuts.plan import Cut
     from tests.machine.nbd import NbdServer
     from tests.machine.prepared import Prepared
@@ -39,11 +41,27 @@ _RESTART: Final = 3.0
 
 #: Kills a process, and waits until systemd has restarted the unit.
 _KILL: Final = """
-kill -9 "$1" && echo killed
-until [ "$(systemctl show --value --property=NRestarts "$2")" -gt 0 ] && systemctl is-active "$2"; do
+kill -9 "$1" && cut -d " " -f 1 /proc/uptime && echo killed
+until [ "$(systemctl show --value --property=NRestarts "$2")" -gt 0 ] && systemctl is-active --quiet "$2"; do
     sleep 0.1
 done
+cut -d " " -f 1 /proc/uptime
 echo restarted
+"""
+
+#: Writes down when processes named `python` wait for the disk, by the clock that the service reports.
+_TRACE: Final = """
+cd /sys/kernel/tracing
+mountpoint -q . || { mount -t tracefs tracefs . && cd /sys/kernel/tracing; }
+echo mono > trace_clock
+for call in fsync fdatasync; do
+    for end in enter exit; do
+        echo 'comm ~ "python*"' > "events/syscalls/sys_${end}_$call/filter"
+        echo 1 > "events/syscalls/sys_${end}_$call/enable"
+    done
+done
+echo traced
+exec cat trace_pipe
 """
 
 #: Seconds until a spool is delivered.
@@ -166,8 +184,10 @@ def make_cut(cut: Cut, prepared: Prepared) -> Result:
         port = listening.address[1]
         with restored(prepared, drive) as machine, contextlib.closing(Reports()) as reports:
             guest = machine.guest
+            trace = guest.start("sh", "-euc", _TRACE)
+            trace.wait_for("traced")
             load(guest, cut, port, reports)
-            moment_came = _cut_power(guest, cut, server)
+            moment_came, absences = _cut_power(guest, cut, server)
             cut_at = reports.clock(time.monotonic())
             machine.kill()
         writes, flushes = server.writes, server.flushes
@@ -176,7 +196,8 @@ def make_cut(cut: Cut, prepared: Prepared) -> Result:
         server.restore()
         with restored(prepared, drive) as machine:
             log, failures = deliver(machine.guest, cut, port)
-    outcome = compare(cut.series, parse_reports(reports.text), cut_at, collector.events)
+    excused = [*absences, *parse_syncs(trace.rest())]
+    outcome = compare(cut.series, parse_reports(reports.text), cut_at, collector.events, excused)
     failures += [*broken_promises(cut, outcome), *(f"refused: {why}" for why in collector.refused)]
     return Result(
         outcome, moment_came, loss, writes, flushes, log, failures, round(time.monotonic() - began, 1)
@@ -214,22 +235,29 @@ def load(guest: Guest, cut: Cut, port: int, reports: Reports) -> None:
     wait_until(lambda: "\n" in reports.text, lambda: f"the service reports nothing: {job.said}", patience=60)
 
 
-def _cut_power(guest: Guest, cut: Cut, server: NbdServer) -> bool:
-    """Cut the power at the moment of the plan, and return whether it came."""
+def _cut_power(guest: Guest, cut: Cut, server: NbdServer) -> tuple[bool, list[Period]]:
+    """Cut the power at the moment of the plan.
+
+    Returns:
+        Whether the moment came; and when no publisher ran, by the machine's clock.
+    """
+    absences: list[Period] = []
     pid = guest.show(_UNIT, "MainPID")
     server.wait_for_cut(cut.load)
     if cut.kind in {Kind.KILL, Kind.RESTART}:
-        job = guest.start("sh", "-c", _KILL, "sh", pid, _UNIT)
+        job = guest.start("sh", "-euc", _KILL, "sh", pid, _UNIT)
         job.wait_for("killed")
         if cut.kind is Kind.RESTART:
             job.wait_for("restarted")
             server.wait_for_cut(random.Random(cut.series).uniform(0, _RESTART))
+        times = [float(word) for word in job.said.split() if word not in {"killed", "restarted"}]
+        absences.append((times[0], times[1] if cut.kind is Kind.RESTART else math.inf))
     came = True
     if cut.kind.moment is not None:
         server.arm(cut.kind.moment, cut.count)
         came = server.wait_for_cut(_MOMENT_PATIENCE)
     server.cut()
-    return came
+    return came, absences
 
 
 def deliver(guest: Guest, cut: Cut, port: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from tests.machine.cuts.plan import Kind, Way, plan
 from tests.machine.guest.numbered import MAX_EVENT_SIZE, numbered
 
 SERIES = "cut-1-2"
-WHOLE = Outcome(100, 90, 90, 0, 0, 0.0, 0, 0, 0)
+WHOLE = Outcome(100, 90, 90, 0, 0, 0.0, 0.0, 0, 0, 0)
 
 
 def reports(count: int, held: int = 0) -> list[Report]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESULT = Result(
-    Outcome(1_000, 990, 980, 10, 12_345, 1.25, 2, 5, 0), True, Loss(20, 7), 300, 10, ["a warning"], [], 31.5
+    Outcome(1_000, 990, 980, 10, 12_345, 1.25, 0.75, 2, 5, 0), True, Loss(20, 7), 300, 10, ["a warning"], [], 31.5
 )
 
 
