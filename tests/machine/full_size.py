@@ -63,6 +63,7 @@ class Facts:
         doctor_small: What it says of the memory of a service with `SMALL_MEMORY`.
         doctor_advised: What it says of the memory of a service with what it advised.
         queue: Depth and size of events of the queue that the publisher made.
+        owner: Owner, group and mode of the queue, and the user and the groups of the service that fills it.
         advised: Bytes of memory that the doctor advises for a service.
         filled: What the service printed, and the seconds it took.
         shop_result: What became of its unit.
@@ -84,6 +85,7 @@ class Facts:
     doctor_small: dict[str, Any] = field(default_factory=dict[str, Any])
     doctor_advised: dict[str, Any] = field(default_factory=dict[str, Any])
     queue: tuple[int, int] = (0, 0)
+    owner: tuple[str, str] = ("", "")
     advised: int = 0
     filled: dict[str, Any] = field(default_factory=dict[str, Any])
     shop_result: str = ""
@@ -237,6 +239,8 @@ def _fill(guest: Guest, facts: Facts) -> None:
     began = time.monotonic()
     guest.run("systemctl", "start", SHOP, check=False, timeout=_LONG)
     facts.shop_result = guest.show(SHOP, "Result")
+    queue = guest.run("stat", "--format=%U %G %a", "/dev/mqueue/events-v2")
+    facts.owner = queue.strip(), f"{guest.show(SHOP, 'User')} {guest.show(SHOP, 'SupplementaryGroups')}"
     said = guest.run("cat", f"/run/{SHOP}.out").strip()
     facts.filled = {**json.loads(said or "{}"), "seconds": round(time.monotonic() - began)}
 

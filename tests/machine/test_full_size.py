@@ -35,8 +35,9 @@ def test_the_doctor_is_content(facts: Facts) -> None:
 
 
 def test_the_queue_has_full_size(facts: Facts) -> None:
-    """The publisher's queue has the size that baseplate.py's has."""
+    """The publisher's queue has the size that baseplate.py's has, for services of the group `events`."""
     assert (MAX_QUEUE_SIZE, MAX_EVENT_SIZE) == facts.queue
+    assert ("event-publisher events 660", "shop events") == facts.owner
 
 
 def test_a_service_fills_it(facts: Facts) -> None:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from baseplate_events.dev_collector import DevCollector
 from tests.machine.cuts.oracle import compare, parse_reports
 from tests.machine.cuts.plan import Kind, Way, plan
-from tests.machine.cuts.scene import Collector, Reports, deliver, producer, start_publisher
+from tests.machine.cuts.scene import Collector, Reports, deliver, producer, set_up, start_publisher
 from tests.machine.image import PROJECT
-from tests.machine.prepared import DISK_SIZE, KEYS, powered, prepare, restored
-from tests.machine.volatile_disk import VolatileDisk
+from tests.machine.prepared import prepare
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -53,25 +51,17 @@ def test_an_orderly_end_loses_nothing(image: Image, way: Way, file_system: str, 
         kind=Kind.WRITE,
         stock_writeback=True,
     )
-    prepared = prepare(image, file_system)
     collector = Collector(up=False)
-    with (
-        contextlib.closing(VolatileDisk(prepared.disk, DISK_SIZE)) as disk,
-        powered(disk) as (server, drive),
-        DevCollector(KEYS, collector.take, on_rejected=collector.note) as listening,
-    ):
-        port = listening.address[1]
-        with restored(prepared, drive) as machine, contextlib.closing(Reports()) as reports:
-            start_publisher(machine.guest, cut, port)
+    with set_up(prepare(image, file_system), collector) as setting:
+        with setting.machine() as machine, contextlib.closing(Reports()) as reports:
+            start_publisher(machine.guest, cut, setting.port)
             start_service(machine.guest, cut, reports)
             wait_until(lambda: len(parse_reports(reports.text)) > ENOUGH, "too few events", patience=120)
             machine.guest.start("systemctl", "poweroff")
             machine.wait_for_end()
-        unflushed = disk.cut(random.Random(0), 0).unflushed
-        collector.up = True
-        server.restore()
-        with restored(prepared, drive) as machine:
-            _, failures = deliver(machine.guest, cut, port)
+        unflushed = setting.lose_cache(random.Random(0), 0).unflushed
+        with setting.machine() as machine:
+            _, failures = deliver(machine.guest, cut, setting.port)
     # What the queue held counts too.
     everything = [dataclasses.replace(report, held=0) for report in parse_reports(reports.text)]
     outcome = compare(cut.series, everything, everything[-1].at, collector.events)

@@ -3,9 +3,9 @@
 A service reports each event for which `put` returned, with how many events the POSIX queue held then. So what
 the queue has given away is known: it is what the publisher has received, and of that the promise is.
 
-The promise of `batch` and `event` is about time: nothing is lost that is older than `batch.max_age`, except for
-the time that the publisher waited for the disk, or didn't run. The kernel of the machine says when it waited
-(`parse_syncs`).
+The promise of `batch` and `event` is about time: nothing is lost that is older than `batch.max_age`, except
+for the time that the publisher waited for the disk, or didn't run. The kernel of the machine says when it
+waited (`parse_syncs`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ BATCH_MAX_AGE: Final = 1.0
 LATE: Final = 0.5
 
 #: A line of the kernel's trace: a process, the clock, and the begin or the end of a sync.
-_TRACED: Final = re.compile(
-    r"(?m)^ *(?P<process>\S+-\d+) .*? (?P<at>\d+\.\d+): sys_\w+(?P<what>\(| -> )"
-)
+_TRACED: Final = re.compile(r"(?m)^ *(?P<process>\S+-\d+) .*? (?P<at>\d+\.\d+): sys_\w+(?P<what>\(| -> )")
 
 
 #: Seconds of the machine's clock: the begin and the end.
@@ -184,7 +182,7 @@ def broken_promises(cut: Cut, outcome: Outcome) -> list[str]:
             broken.append(f"{outcome.lost} events lost, at most {allowed} allowed")
     elif cut.fsync != "never" and outcome.oldest - outcome.busy > BATCH_MAX_AGE + LATE:
         broken.append(
-            f"an event of {outcome.oldest} seconds before the cut is lost, with {cut.fsync}, and the publisher "
-            f"was busy for only {outcome.busy} of them"
+            f"an event of {outcome.oldest} seconds before the cut is lost, with {cut.fsync}, "
+            f"and the publisher was busy for only {outcome.busy} of them"
         )
     return broken

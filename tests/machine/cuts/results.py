@@ -21,8 +21,8 @@ Row = dict[str, Any]
 
 _HEAD: Final = (
     "| `spool.fsync` | way | file system | cuts | events put | received | lost | most lost by a cut "
-    "| oldest lost | in the middle | sent twice | damaged | broken promises |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| oldest lost | busy | in the middle | sent twice | damaged | broken promises |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -73,12 +73,13 @@ def _line(fsync: str, way: str, system: str, rows: Sequence[Row]) -> str:
 
     worst = max(outcomes, key=lambda outcome: (outcome["lost"], outcome["lost_bytes"]))
     most = f"{worst['lost']:,} ({worst['lost_bytes'] / 1000:,.0f} kB)" if worst["lost"] else "0"
-    oldest = max(outcome["oldest"] for outcome in outcomes)
+    oldest = max(outcomes, key=lambda outcome: outcome["oldest"])
     broken = sum(bool(row["failures"]) for row in rows)
     cells = (
         *(fsync, way, system, str(len(rows)), total("put"), total("received"), total("lost"), most),
         *(
-            f"{oldest:.1f} s",
+            f"{oldest['oldest']:.1f} s",
+            f"{oldest['busy']:.1f} s",
             total("holes"),
             total("duplicates"),
             total("damaged"),

@@ -20,12 +20,15 @@ from tests.machine.volatile_disk import VolatileDisk
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from baseplate_events.dev_collector import AcceptedBatch
     from tests.machine.agent import Guest
     from tests.machine.cuts.oracle import Period
     from tests.machine.cuts.plan import Cut
     from tests.machine.nbd import NbdServer
     from tests.machine.prepared import Prepared
+    from tests.machine.qemu import Machine
     from tests.machine.volatile_disk import Loss
 
 _UNIT: Final = "event-publisher@v2"
@@ -168,6 +171,50 @@ class Reports:
         self._server.close()
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A disk and a collector, for one machine after another.
+
+    Attributes:
+        port: Where the collector listens.
+        server: Serves the disk.
+    """
+
+    port: int
+    server: NbdServer
+    _prepared: Prepared
+    _disk: VolatileDisk
+    _drive: str
+    _collector: Collector
+
+    @contextlib.contextmanager
+    def machine(self) -> Generator[Machine]:
+        """Restore a machine that has the disk; one at a time."""
+        with restored(self._prepared, self._drive) as machine:
+            yield machine
+
+    def lose_cache(self, chance: random.Random, keep: float) -> Loss:
+        """Have the disk lose its cache after a machine has ended, as `VolatileDisk.cut` does.
+
+        From then on there is power, and the collector is up.
+        """
+        loss = self._disk.cut(chance, keep)
+        self._collector.up = True
+        self.server.restore()
+        return loss
+
+
+@contextlib.contextmanager
+def set_up(prepared: Prepared, collector: Collector) -> Generator[Setting]:
+    """Make a new disk, and have the collector listen."""
+    with (
+        contextlib.closing(VolatileDisk(prepared.disk, DISK_SIZE)) as disk,
+        powered(disk) as (server, drive),
+        DevCollector(KEYS, collector.take, on_rejected=collector.note) as listening,
+    ):
+        yield Setting(listening.address[1], server, prepared, disk, drive, collector)
+
+
 def make_cut(cut: Cut, prepared: Prepared) -> Result:
     """Make a power cut, and return what came of it.
 
@@ -176,26 +223,19 @@ def make_cut(cut: Cut, prepared: Prepared) -> Result:
     """
     began = time.monotonic()
     collector = Collector(cut.collector_up)
-    with (
-        contextlib.closing(VolatileDisk(prepared.disk, DISK_SIZE)) as disk,
-        powered(disk) as (server, drive),
-        DevCollector(KEYS, collector.take, on_rejected=collector.note) as listening,
-    ):
-        port = listening.address[1]
-        with restored(prepared, drive) as machine, contextlib.closing(Reports()) as reports:
+    with set_up(prepared, collector) as setting:
+        with setting.machine() as machine, contextlib.closing(Reports()) as reports:
             guest = machine.guest
             trace = guest.start("sh", "-euc", _TRACE)
             trace.wait_for("traced")
-            load(guest, cut, port, reports)
-            moment_came, absences = _cut_power(guest, cut, server)
+            load(guest, cut, setting.port, reports)
+            moment_came, absences = _cut_power(guest, cut, setting.server)
             cut_at = reports.clock(time.monotonic())
             machine.kill()
-        writes, flushes = server.writes, server.flushes
-        loss = disk.cut(random.Random(f"{cut.series} {cut.keep}"), cut.keep)
-        collector.up = True
-        server.restore()
-        with restored(prepared, drive) as machine:
-            log, failures = deliver(machine.guest, cut, port)
+        writes, flushes = setting.server.writes, setting.server.flushes
+        loss = setting.lose_cache(random.Random(f"{cut.series} {cut.keep}"), cut.keep)
+        with setting.machine() as machine:
+            log, failures = deliver(machine.guest, cut, setting.port)
     excused = [*absences, *parse_syncs(trace.rest())]
     outcome = compare(cut.series, parse_reports(reports.text), cut_at, collector.events, excused)
     failures += [*broken_promises(cut, outcome), *(f"refused: {why}" for why in collector.refused)]

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.machine.cuts.oracle import Outcome, Report, broken_promises, compare, parse_reports
+from tests.machine.cuts.oracle import (
+    Outcome,
+    Report,
+    broken_promises,
+    compare,
+    covered,
+    parse_reports,
+    parse_syncs,
+)
 from tests.machine.cuts.plan import Kind, Way, plan
 from tests.machine.guest.numbered import MAX_EVENT_SIZE, numbered
 
@@ -66,25 +75,61 @@ def test_a_report_that_was_cut_off_is_ignored() -> None:
     assert [] == parse_reports("1 0 2.")
 
 
+#: What the kernel of the machine writes.
+TRACE = """\
+traced
+          python-317     [000] ...1.    31.622049: sys_fdatasync(fd: e)
+          python-320     [000] ...1.    31.625000: sys_fsync(fd: 3)
+          python-317     [000] ...1.    31.629381: sys_fdatasync -> 0x0
+          python-317     [000] ...1.    31.717899: sys_fdatasync(fd: d)
+          python-317     [000] ...1.    31.7"""
+
+
+def test_the_trace_of_syncs_is_read() -> None:
+    """A sync ends with that of its process; those without an end ran until the cut."""
+    assert [(31.622049, 31.629381), (31.625, math.inf), (31.717899, math.inf)] == parse_syncs(TRACE)
+    assert [] == parse_syncs("")
+
+
+@given(
+    periods=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=6),
+    begin=st.integers(0, 30),
+    end=st.integers(0, 30),
+)
+def test_overlapping_periods_count_once(periods: list[tuple[int, int]], begin: int, end: int) -> None:
+    """Each second of the time in question counts if it is in at least one of the periods."""
+    wanted = sum(any(first <= second < last for first, last in periods) for second in range(begin, end))
+    assert wanted == covered(periods, begin, end)
+
+
+def test_only_the_time_since_the_oldest_lost_event_is_busy() -> None:
+    """Here it is lost from 10 seconds after the begin on, until the cut at 20."""
+    excused = [(3.0, 11.5), (11.0, 12.0), (19.0, math.inf)]
+    assert 3.0 == compare(SERIES, reports(20), 20.0, arrivals(*range(1, 10)), excused).busy
+    assert 0.0 == compare(SERIES, reports(20), 20.0, arrivals(*range(1, 21)), excused).busy
+
+
 @pytest.mark.parametrize(
-    ("fsync", "way", "kind", "lost", "oldest", "damaged", "broken"),
+    ("fsync", "way", "kind", "lost", "oldest", "busy", "damaged", "broken"),
     [
-        ("never", Way.SERVICE, Kind.WRITE, 50, 70.0, 0, False),
-        ("never", Way.SERVICE, Kind.WRITE, 0, 0.0, 1, True),
-        ("batch", Way.SERVICE, Kind.WRITE, 50, 1.5, 0, False),
-        ("batch", Way.RELAY, Kind.WRITE, 50, 9.0, 0, True),
-        ("event", Way.SERVICE, Kind.WRITE, 50, 1.5, 0, False),
-        ("event", Way.SERVICE, Kind.WRITE, 50, 9.0, 0, True),
-        ("event", Way.RELAY, Kind.WRITE, 1, 9.0, 0, False),
-        ("event", Way.RELAY, Kind.WRITE, 2, 0.1, 0, True),
-        ("event", Way.RELAY, Kind.KILL, 2, 0.1, 0, False),
-        ("event", Way.RELAY, Kind.RESTART, 3, 0.1, 0, True),
+        ("never", Way.SERVICE, Kind.WRITE, 50, 70.0, 0.0, 0, False),
+        ("never", Way.SERVICE, Kind.WRITE, 0, 0.0, 0.0, 1, True),
+        ("batch", Way.SERVICE, Kind.WRITE, 50, 1.5, 0.0, 0, False),
+        ("batch", Way.SERVICE, Kind.WRITE, 50, 1.6, 0.0, 0, True),
+        ("batch", Way.RELAY, Kind.WRITE, 50, 9.0, 7.4, 0, True),
+        ("batch", Way.RELAY, Kind.WRITE, 50, 9.0, 7.6, 0, False),
+        ("event", Way.SERVICE, Kind.WRITE, 50, 1.5, 0.0, 0, False),
+        ("event", Way.SERVICE, Kind.WRITE, 50, 9.0, 0.0, 0, True),
+        ("event", Way.RELAY, Kind.WRITE, 1, 9.0, 0.0, 0, False),
+        ("event", Way.RELAY, Kind.WRITE, 2, 0.1, 0.1, 0, True),
+        ("event", Way.RELAY, Kind.KILL, 2, 0.1, 0.0, 0, False),
+        ("event", Way.RELAY, Kind.RESTART, 3, 0.1, 0.0, 0, True),
     ],
 )
 def test_promises(
-    fsync: str, way: Way, kind: Kind, lost: int, oldest: float, damaged: int, broken: bool
+    fsync: str, way: Way, kind: Kind, lost: int, oldest: float, busy: float, damaged: int, broken: bool
 ) -> None:
     """Each `spool.fsync` promises something else."""
     cut = dataclasses.replace(plan(1)[0], fsync=fsync, way=way, kind=kind)
-    outcome = dataclasses.replace(WHOLE, lost=lost, oldest=oldest, damaged=damaged)
+    outcome = dataclasses.replace(WHOLE, lost=lost, oldest=oldest, busy=busy, damaged=damaged)
     assert broken == bool(broken_promises(cut, outcome))

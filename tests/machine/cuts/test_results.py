@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESULT = Result(
-    Outcome(1_000, 990, 980, 10, 12_345, 1.25, 0.75, 2, 5, 0), True, Loss(20, 7), 300, 10, ["a warning"], [], 31.5
+    Outcome(1_000, 990, 980, 10, 12_345, 1.25, 0.75, 2, 5, 0),
+    True,
+    Loss(20, 7),
+    300,
+    10,
+    ["a warning"],
+    [],
+    31.5,
 )
 
 
@@ -37,7 +44,7 @@ def test_the_table_adds_up() -> None:
     )
     rows = [row_of(cuts[0], RESULT, "", ""), row_of(cuts[12], worse, "", ""), row_of(cuts[1], RESULT, "", "")]
     assert table(rows).splitlines()[2:] == [
-        "| `never` | service | ext4 | 2 | 2,000 | 1,980 | 30 | 20 (12 kB) | 1.2 s | 4 | 10 | 0 | 1 |",
-        "| `batch` | service | ext4 | 1 | 1,000 | 990 | 10 | 10 (12 kB) | 1.2 s | 2 | 5 | 0 | 0 |",
-        "| total |  |  | 3 | 3,000 | 2,970 | 40 | 20 (12 kB) | 1.2 s | 6 | 15 | 0 | 1 |",
+        "| `never` | service | ext4 | 2 | 2,000 | 1,980 | 30 | 20 (12 kB) | 1.2 s | 0.8 s | 4 | 10 | 0 | 1 |",
+        "| `batch` | service | ext4 | 1 | 1,000 | 990 | 10 | 10 (12 kB) | 1.2 s | 0.8 s | 2 | 5 | 0 | 0 |",
+        "| total |  |  | 3 | 3,000 | 2,970 | 40 | 20 (12 kB) | 1.2 s | 0.8 s | 6 | 15 | 0 | 1 |",
     ]
