@@ -122,7 +122,9 @@ def test_only_the_time_since_the_oldest_lost_event_is_busy() -> None:
         ("event", Way.SERVICE, Kind.WRITE, 50, 9.0, 0.0, 0, True),
         ("event", Way.RELAY, Kind.WRITE, 1, 9.0, 0.0, 0, False),
         ("event", Way.RELAY, Kind.WRITE, 2, 0.1, 0.1, 0, True),
-        ("event", Way.RELAY, Kind.KILL, 2, 0.1, 0.0, 0, False),
+        ("event", Way.RELAY, Kind.KILL, 1, 0.1, 0.0, 0, False),
+        ("event", Way.RELAY, Kind.KILL, 2, 0.1, 0.0, 0, True),
+        ("event", Way.RELAY, Kind.RESTART, 2, 0.1, 0.0, 0, False),
         ("event", Way.RELAY, Kind.RESTART, 3, 0.1, 0.0, 0, True),
     ],
 )
