@@ -298,7 +298,15 @@ class FollowedSegment:
     def _read_header(self, files: ReaderFolder) -> None:
         """Read the header if it is complete."""
         data = files.read(self.fd, MAX_HEADER, 0)
-        self.header = Header.decode(data)
+        try:
+            self.header = Header.decode(data)
+        except UnreadableSegmentError:
+            if not files.is_hole(self.fd):
+                raise
+            # Power failed before anything was on the disk that isn't settled.
+            self._record_seen(files.size(self.fd))
+            self.position = self._over.end_at(0)
+            return
         if self.header is None:
             self._record_seen(len(data))
         elif self.header.identity != self.identity:

@@ -426,6 +426,36 @@ def test_a_file_that_ends_within_its_header_has_no_events(size: int) -> None:
     scene.close()
 
 
+@given(size=st.integers(1, 20_000), settled=st.integers(0, 20_000))
+def test_a_segment_of_which_nothing_is_on_the_disk_is_deleted(size: int, settled: int) -> None:
+    """A power cut may leave its length only, if space in it was freed before its header was on the disk."""
+    scene = Scene()
+    scene.reader.close()
+    with (scene.folder / SEGMENT).open("wb") as file:
+        file.truncate(size)
+    scene.data[SEGMENT] = b""
+    scene.settle([Span(IDENTITY, 0, settled)])
+    scene.start()
+    assert scene.payloads() == []
+    assert not scene.reader.status().aside
+    scene.clock.sleep(1.0)
+    assert scene.reader.tidy() == [IDENTITY]
+    assert scene.names() == []
+    assert scene.reader.status().torn_bytes == max(0, size - settled)
+    scene.close()
+
+
+def test_a_segment_with_data_behind_a_hole_is_set_aside(scene: Scene) -> None:
+    """There may be events in it."""
+    with (scene.folder / SEGMENT).open("wb") as file:
+        file.seek(1 << 20)
+        file.write(OURS.encode(b"an event"))
+    assert scene.payloads() == []
+    scene.clock.sleep(1.0)
+    assert scene.reader.tidy() == []
+    assert scene.reader.status().aside == {"unreadable": 1}
+
+
 def test_files_that_were_never_published_are_removed(scene: Scene) -> None:
     """Unpublished files are deleted if no process has them open. Unknown files are left alone."""
     new = SEGMENT.replace(".segment", ".new")
