@@ -68,7 +68,7 @@ class CollectorSettings(Group):
         "collector.hostname",
         host("collector.scheme"),
         None,
-        "Host of the event collector, with its port unless that is the default of the scheme.",
+        "Host of the event collector, with its port unless the scheme's default port is meant.",
         reload=True,
     )
     version: Version = option(
@@ -221,8 +221,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses to retry besides those that are retried anyway, separated by commas, such as "
-        "`400, 404`.",
+        "HTTP statuses to treat as temporary besides 408, 425, 429 and 5xx, separated by commas. With "
+        "`400, 422`, for example, a batch that gets one of these is retried, and not split.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -262,16 +262,16 @@ class SpoolSettings(Group):
         "spool.max_size",
         integer(MIN_SPOOL_SIZE, _LARGEST_SPOOL),
         "1073741824",
-        "Size limit for the spool, in bytes. Beyond it, the publisher stops moving events from the queue "
-        "into the spool.",
+        "Size limit for the spool, in bytes. Beyond it, the publisher stops moving events from the POSIX "
+        "queue into the spool.",
     )
     sync: Sync = option(
         "spool.fsync",
         choice("never", "batch", "event"),
         "never",
         "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of "
-        "their arrival. `event`: those of the POSIX queue one by one, before the next is taken; those of "
-        "services as with `batch`.",
+        "the event's arrival. `event`: each event of the POSIX queue before the publisher takes the next "
+        "one; events that services write to the spool as with `batch`.",
     )
 
 
@@ -282,13 +282,14 @@ class DeadLetterSettings(Group):
     directory: str | None = optional(
         "dead_letters.directory",
         FOLDER,
-        "Folder for events that the collector rejects. Not with a spool, which stores them itself.",
+        "Folder for events that the collector rejects. Not allowed with a spool, because the spool itself "
+        "stores these events.",
     )
     max_size: int = option(
         "dead_letters.max_size",
         integer(100_000, _LARGEST_SPOOL),
         "104857600",
-        "Size limit for dead letters, in bytes. Beyond it, the oldest are dropped.",
+        "Size limit for dead letters, in bytes. Beyond it, the oldest dead letters are dropped.",
     )
 
 
@@ -344,7 +345,7 @@ class HealthSettings(Group):
         "health.bind",
         BIND,
         "Where `/healthz`, `/readyz` and `/metrics` are served: `ADDRESS:PORT` or the path of a Unix socket. "
-        "By default they are off.",
+        "By default these pages are off.",
     )
     # Other names are those of web pages that try to read it.
     hosts: frozenset[str] = option(
