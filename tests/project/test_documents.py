@@ -86,6 +86,7 @@ CONSOLE: Final = {
     ("docs/migrating.md", "Rolling out, host by host"): "needs the host of the reader",
     ("docs/migrating.md", "Back"): "needs the host of the reader",
     ("docs/migrating.md", "From the POSIX queue to the spool"): "needs the host of the reader",
+    ("docs/migrating.md", "Back to the POSIX queue"): "needs the host of the reader",
     ("docs/operations.md", "On a Debian host with systemd"): _DEBIAN,
     ("docs/operations.md", "In containers"): _CONTAINER,
     (
