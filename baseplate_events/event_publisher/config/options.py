@@ -221,8 +221,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses to treat as temporary besides 408, 425, 429 and 5xx, separated by commas. With "
-        "`400, 422`, for example, a batch that gets one of these is retried, and not split.",
+        "More HTTP statuses after which a batch is retried and never split, as after 408, 425 and 429; "
+        "separated by commas, such as `400, 422`.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -270,8 +270,8 @@ class SpoolSettings(Group):
         choice("never", "batch", "event"),
         "never",
         "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of "
-        "the event's arrival. `event`: each event of the POSIX queue before the publisher takes the next "
-        "one; events that services write to the spool as with `batch`.",
+        "the event's arrival. `event`: an event of the POSIX queue is forced to disk before the publisher "
+        "takes the next one; for events that services write to the spool, `event` does the same as `batch`.",
     )
 
 
