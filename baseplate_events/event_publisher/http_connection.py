@@ -337,7 +337,8 @@ def dial(host: str, port: int, budget: Budget, book: AddressBook) -> tuple[socke
         OSError: The name wasn't found, no address accepted, or the time ran out.
     """
     try:
-        found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        # As bytes: a str loads the tables of IDNA, and the configuration allows only ASCII names.
+        found = socket.getaddrinfo(host.encode("ascii"), port, 0, socket.SOCK_STREAM)
     except UnicodeError:
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
     entries = book.order(found, budget.now())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import ipaddress
 import os
 import re
 import socket
@@ -266,6 +265,8 @@ def parse_bind(text: str) -> Endpoint:
     Names are refused, because their addresses can change between two starts, except `localhost`: 127.0.0.1,
     whatever the hosts file says. `0.0.0.0` and `[::]` are all addresses of the host.
     """
+    import ipaddress  # noqa: PLC0415 - it takes a third of a megabyte, and few options need it
+
     endpoint = parse_endpoint(text)
     if isinstance(endpoint, UnixEndpoint):
         return endpoint

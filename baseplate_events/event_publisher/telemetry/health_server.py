@@ -26,7 +26,6 @@ import socket
 import stat
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...errors import EventError
@@ -113,7 +112,7 @@ class HealthServer(ConnectionServer):
             else:
                 _remove_if_left_behind(endpoint.path)
                 super().__init__(endpoint.path)
-                self._file = endpoint.path, Path(endpoint.path).lstat()
+                self._file = endpoint.path, os.lstat(endpoint.path)
         except OSError as exc:
             raise HealthError(str(endpoint), _remedy(exc)) from exc
 
@@ -124,8 +123,8 @@ class HealthServer(ConnectionServer):
         if file is not None:
             path, made = file
             with contextlib.suppress(OSError):
-                if os.path.samestat(made, Path(path).lstat()):  # another publisher may have put its own there
-                    Path(path).unlink()
+                if os.path.samestat(made, os.lstat(path)):  # another publisher may have put its own there
+                    os.unlink(path)  # noqa: PTH108 - pathlib takes a third of a megabyte
 
     def get_request(self) -> tuple[socket.socket, object]:
         """Accept a connection; wait before the next attempt if that failed."""
@@ -170,11 +169,10 @@ class HealthServer(ConnectionServer):
 
 def _remove_if_left_behind(path: str) -> None:
     """Remove the socket that a publisher left when it was killed, if no one listens on it."""
-    file = Path(path)
     with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        if stat.S_ISSOCK(file.lstat().st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED:
-            file.unlink()
+        if stat.S_ISSOCK(os.lstat(path).st_mode) and probe.connect_ex(path) == errno.ECONNREFUSED:
+            os.unlink(path)  # noqa: PTH108 - as above
 
 
 def _remedy(exc: OSError) -> str:
