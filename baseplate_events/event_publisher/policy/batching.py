@@ -52,15 +52,17 @@ class BatchFormat:
     def pieces(self, events: tuple[bytes, ...]) -> Iterator[bytes]:
         """Join one or more events to a body, and yield it in pieces, so that it is never in memory whole.
 
-        Each piece but the last has events of `_PIECE` bytes, and what its last event has beyond that.
+        The wrapper is in pieces of its own. Each of the others except the last has events of `_PIECE` bytes,
+        and what its last event has beyond that.
         """
-        lead = self.prefix + (b"%d," % len(events) if self.counted else b"")
+        yield self.prefix + (b"%d," % len(events) if self.counted else b"")
         ends = list(itertools.accumulate(map(len, events)))
         start = size = 0
+        before: tuple[bytes, ...] = ()
         while start < len(events):
             end = min(bisect.bisect_left(ends, size + _PIECE, start) + 1, len(events))
-            yield b"%b%b" % (lead, b",".join(events[start:end]))
-            lead, start, size = b",", end, ends[end - 1]
+            yield b",".join((*before, *events[start:end]))
+            before, start, size = (b"",), end, ends[end - 1]  # the next piece begins with a comma
         yield self.suffix
 
     def join(self, events: tuple[bytes, ...]) -> bytes:

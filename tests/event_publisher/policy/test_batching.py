@@ -212,13 +212,13 @@ def test_a_batch_is_filled_to_the_byte(version: str, sizes: list[int], more: int
 
 @pytest.mark.parametrize("version", ["2", "2j"])
 def test_pieces_have_32_kib(version: str) -> None:
-    """A piece ends with the event that makes it 32 KiB; wrapper and commas aren't counted."""
+    """A piece ends with the event that makes it 32 KiB; commas aren't counted, the wrapper is apart."""
     pieces = [*FORMATS[version].pieces((b"{}",) * 40_000)]
     lead, suffix = {"2": (b'{"1":{"lst":["rec",40000,', b"]}}"), "2j": (b"[", b"]")}[version]
     whole = (
         b",{}" * 16_384
     )  # beginning with the second, a piece begins with the comma behind the one before it
-    assert pieces == [lead + whole[1:], whole, b",{}" * (40_000 - 2 * 16_384), suffix]
+    assert pieces == [lead, whole[1:], whole, b",{}" * (40_000 - 2 * 16_384), suffix]
 
 
 def test_places_in_the_spool_go_along() -> None:
