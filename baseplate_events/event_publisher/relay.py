@@ -22,7 +22,7 @@ from ..counting.refusals import RefusalCounts
 from ..errors import EventQueueFullError, EventQueueUnavailableError
 from ..spool.format import OVERHEAD, Header
 from ..spool.writer import FULL_PAUSE, SpoolWriter
-from .policy.span import EventRun, Span, join_spans, records_size
+from .policy.span import EventRun, Span, join_spans, spans_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -120,7 +120,7 @@ class Relay:
             appended.append(event)
             if self._syncs:
                 self._sync(segment)
-        self._budget -= records_size(appended)
+        self._budget -= spans_size(spans)
         return EventRun(appended, join_spans(spans))
 
     @property

@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._words import Count
-from .policy.span import EventRun, Span, cut_spans, join_spans, records_size, spans_without
+from .policy.span import EventRun, Span, cut_spans, join_spans, records_size, spans_size, spans_without
 from .spool_reader.catalog import REASONS
 from .telemetry.snapshot import SpoolLevel
 
@@ -191,11 +191,13 @@ class SpoolSource:
         if not run.events:
             return 0, _NOTHING
         self._plan_sync()
-        count = 0
-        if not self.is_behind and memory_left > 0:
-            count = bisect.bisect_left(list(itertools.accumulate(map(len, run.events))), memory_left) + 1
-        events = run.events[:count]
-        spans, unread = cut_spans(run.spans, records_size(events))
+        events, spans, unread = run.events, run.spans, tuple[Span, ...]()
+        if self.is_behind or spans_size(spans) > memory_left:
+            count = 0
+            if not self.is_behind and memory_left > 0:
+                count = bisect.bisect_left(list(itertools.accumulate(map(len, events))), memory_left) + 1
+            events = events[:count]
+            spans, unread = cut_spans(spans, records_size(events))
         for span in unread:
             self.is_behind = True
             self._reader.notice(span.identity)

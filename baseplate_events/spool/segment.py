@@ -179,25 +179,28 @@ class Segment:
         Returns:
             The event that couldn't be appended, as from `send`; None if all were.
         """
-        mask, seed, write, fd = self._mask, self._seed, self._write, self._fd
+        mask, seed, write, fd, limit = self._mask, self._seed, self._write, self._fd, self._limit
         size, add = self._size, sent.append
-        for message in messages:
-            length = len(message)
-            whole = OVERHEAD + length
-            if size + whole > self._limit:
-                return message
-            prefix = pack_prefix(EVENT_MARKER, length, length ^ mask, crc32(message, seed))
-            try:
-                written = write(fd, prefix + message)
-            except OSError as exc:
-                if not self.refused(exc):
-                    raise
-                return message
-            if written != whole:
-                self.end()
-                return message
-            self._size = size = size + whole
-            add(message)
+        try:
+            for message in messages:
+                length = len(message)
+                whole = OVERHEAD + length
+                if size + whole > limit:
+                    return message
+                prefix = pack_prefix(EVENT_MARKER, length, length ^ mask, crc32(message, seed))
+                try:
+                    written = write(fd, prefix + message)
+                except OSError as exc:
+                    if not self.refused(exc):
+                        raise
+                    return message
+                if written != whole:
+                    self.end()
+                    return message
+                size += whole
+                add(message)
+        finally:
+            self._size = size
         return None
 
     def append(self, data: bytes) -> int:

@@ -82,3 +82,8 @@ def spans_without(spans: Sequence[Span], others: Iterable[Span]) -> tuple[Span, 
 def records_size(events: Sequence[bytes]) -> int:
     """Return the bytes that the records of events take in a segment."""
     return sum(map(len, events)) + OVERHEAD * len(events)
+
+
+def spans_size(spans: Iterable[Span]) -> int:
+    """Return the bytes of spans."""
+    return sum(end - start for _, start, end in spans)
