@@ -204,8 +204,10 @@ def inspect_file(path: str | os.PathLike[str], section: str) -> FileAccess | Non
             return None
         with open(file, encoding="utf-8-sig", errors="replace") as opened:  # noqa: PTH123 - likewise
             text = opened.read()
-        folders = [file[: slash.end()] for slash in re.finditer("/", file)]
-        reachable = all(os.stat(folder).st_mode & stat.S_IXOTH for folder in folders)  # noqa: PTH116
+        reachable = all(
+            os.stat(file[: slash.end()]).st_mode & stat.S_IXOTH  # noqa: PTH116
+            for slash in re.finditer("/", file)
+        )
     except (OSError, ValueError):
         return None
     mode = stat.S_IMODE(status.st_mode)

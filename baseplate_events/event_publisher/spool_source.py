@@ -192,10 +192,10 @@ class SpoolSource:
             return 0, _NOTHING
         self._plan_sync()
         events, spans, unread = run.events, run.spans, tuple[Span, ...]()
-        if self.is_behind or spans_size(spans) > memory_left:
-            count = 0
-            if not self.is_behind and memory_left > 0:
-                count = bisect.bisect_left(list(itertools.accumulate(map(len, events))), memory_left) + 1
+        room = 0 if self.is_behind else memory_left
+        if spans_size(spans) > room:
+            ends = list(itertools.accumulate(map(len, events)))
+            count = bisect.bisect_left(ends, room) + (room > 0)
             events = events[:count]
             spans, unread = cut_spans(spans, records_size(events))
         for span in unread:
