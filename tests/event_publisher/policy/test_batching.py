@@ -211,6 +211,19 @@ def test_a_batch_is_filled_to_the_byte(version: str, sizes: list[int], more: int
 
 
 @pytest.mark.parametrize("version", ["2", "2j"])
+@pytest.mark.parametrize("max_events", [1, 1_000])
+def test_the_largest_event_fills_a_batch_alone(version: str, max_events: int) -> None:
+    """However many events a batch may hold; one byte more doesn't fit."""
+    event = b"x" * 30
+    max_size = len(FORMATS[version].join((event,)))
+    batcher = Batcher(FORMATS[version], max_size=max_size, max_events=max_events, max_age=1.0)
+    assert batcher.largest_event == len(event)
+    assert batcher.fits(event)
+    assert not batcher.fits(event + b"x")
+    assert batcher.add_many([event], 1.0) == 1
+
+
+@pytest.mark.parametrize("version", ["2", "2j"])
 def test_pieces_have_32_kib(version: str) -> None:
     """A piece ends with the event that makes it 32 KiB; commas aren't counted, the wrapper is apart."""
     pieces = [*FORMATS[version].pieces((b"{}",) * 40_000)]
