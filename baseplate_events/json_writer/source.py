@@ -31,6 +31,7 @@ _KNOWN: Final = {
     "float": "{0} if type({0}) is float and {0} - {0} == 0.0",
     "bool": '"true" if {0} is True else "false" if {0} is False',
     "dict": "W_dict({0}) if type({0}) is dict",
+    "other": "W_other({0}) if type({0}) is dict",
     "list": "W_list({0}) if type({0}) is list",
 }
 
@@ -96,13 +97,17 @@ def compile_keys(
             known = f"tuple({variable}) == K{index}"
             text = f"N{index}({variable}) if type({variable}) is dict and {known} else {_value('', variable)}"
         else:
-            text = _value(hint, variable)
+            text = _value("other" if type(value) is dict and not _has_names(value) else hint, variable)
         parts.append(("", _member(key, text)))
     return _build(reads, parts, names, writers, "dict")
 
 
 def _are_few(sample: Mapping[Any, object], limit: int) -> bool:
-    return 0 < len(sample) <= limit and all(type(key) is str for key in sample)
+    return 0 < len(sample) <= limit and _has_names(sample)
+
+
+def _has_names(sample: Mapping[Any, object]) -> bool:
+    return all(type(key) is str for key in sample)
 
 
 def _attribute(name: str) -> str:

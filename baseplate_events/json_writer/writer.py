@@ -13,13 +13,12 @@ which `source` compiles. So have the keys of dicts that come again and again, as
 
 from __future__ import annotations
 
-import json.encoder
 from abc import get_cache_token
-from itertools import chain, groupby
-from json.encoder import JSONEncoder, encode_basestring
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .forms import Array, Members, Scalar, form_of, key_text
+from .plain import PLAIN, plain_text
 from .shapes import StandIn
 from .source import JsonWriter, compile_keys, compile_shape
 
@@ -46,21 +45,18 @@ _SAMPLE: Final = 4
 #: Sets of keys that are counted at the same time.
 _MAX_COUNTED: Final = 256
 
-#: Members of a dict whose keys are compared with those that came often.
-_MAX_KEYS: Final = 1024
-
-#: Dicts in a row without a writer after which only one in so many is looked up: keys may never come again.
+#: Dicts in a row without a writer after which so many aren't looked up: keys may never come again.
 _MANY_MISSES: Final = 64
-_MISSES_EACH: Final = 8
+_WAIT: Final = 7
 
 #: Items of an array from which on it is worthwhile to look at their types first.
 _MANY: Final = 8
 
-_ONLY_STR: Final = frozenset({str})
+#: The same if the first is a container: those that are plain are written faster together. A few dicts aren't
+#: if their keys come again.
+_LEAST: Final[dict[type, int]] = {dict: 4, list: 1, tuple: 1}
 
-#: What the encoder of `json` writes as these writers do, and in less time.
-_FLAT: Final = frozenset({str, int, float, bool, type(None)})
-_PLAIN: Final = _FLAT | {dict, list}
+_ONLY_STR: Final = frozenset({str})
 
 
 class JsonWriters(dict[type, "JsonWriter"]):
@@ -167,42 +163,49 @@ class _ContainerWriters(NamedTuple):
     write_items: JsonWriter
 
 
-def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901 - closures are fast
+def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901, PLR0915 - closures are fast
     """Return the writers of containers, given the writer of each class."""
     quote = encode_basestring
     compiled: dict[tuple[object, ...], JsonWriter] = {(): _write_empty}
     counts: dict[tuple[object, ...], int] = {}
     containers: dict[str, JsonWriter] = {}
-    misses = 0  # dicts whose keys have no writer; threads may lose some
+    misses = 0  # dicts that were looked up and have no writer; threads may lose some
     hit_at = 0  # how many there had been when a dict had one
+    wait = 0  # how many of the next ones aren't looked up
 
     def write_array(value: Any) -> str:  # noqa: ANN401 - any class
-        if len(value) >= _MANY:
-            value = [*value]  # which no other thread changes
-            if value and type(value[0]) in _PLAIN and (text := _plain_text(value)):
+        if not value:
+            return "[]"
+        items = [*value]  # which no other thread changes
+        kind = type(items[0])
+        if len(items) >= _MANY or len(items) >= _LEAST.get(kind, _MANY):
+            if kind in PLAIN and (text := plain_text(items)):
                 return text
-            kinds = {*map(type, value)}
-            if len(kinds) == 1:
+            if len(items) >= _MANY and len(kinds := {*map(type, items)}) == 1:
                 write = writers[kinds.pop()]
-                return f"[{','.join([write(item) for item in value])}]"
-        texts = [quote(item) if type(item) is str else writers[type(item)](item) for item in value]
+                return f"[{','.join([write(item) for item in items])}]"
+        texts = [quote(item) if type(item) is str else writers[type(item)](item) for item in items]
         return f"[{','.join(texts)}]"
 
     def write_dict(value: Any) -> str:  # noqa: ANN401 - any class
-        nonlocal misses, hit_at
-        if (misses - hit_at < _MANY_MISSES or not misses % _MISSES_EACH) and len(value) <= _MAX_KEYS:
+        nonlocal misses, hit_at, wait
+        if wait:
+            wait -= 1
+        elif len(value) <= _MAX_MEMBERS:
             keys = tuple(value)
             write = compiled.get(keys)
             if write is not None:
                 hit_at = misses
                 return write(value)
-            if not misses % _SAMPLE and len(compiled) < _MAX_COMPILED:
+            misses += 1
+            if misses - hit_at >= _MANY_MISSES:
+                wait = _WAIT
+            if (wait or not misses % _SAMPLE) and len(compiled) < _MAX_COMPILED:
                 count(keys, value)
-        misses += 1
-        return _plain_text(value) or write_items(value.items())
+        return plain_text(value) or write_items(value.items())
 
-    def write_known(value: Any) -> str:  # noqa: ANN401 - a dict
-        return _plain_text(value, has_names=True) or write_items(value.items())
+    def write_other(value: Any) -> str:  # noqa: ANN401 - a dict
+        return plain_text(value) or write_items(value.items())
 
     def write_items(pairs: Any) -> str:  # noqa: ANN401 - any iterable
         items: list[tuple[Any, object]] = [*pairs]
@@ -228,80 +231,13 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
             return
         counts.pop(keys, None)
         sample = {**value}
-        if (*sample,) == keys and _ONLY_STR.issuperset(map(type, keys)):  # no other thread has changed it
-            few = len(keys) <= _MAX_MEMBERS
-            compiled[keys] = compile_keys(sample, writers, containers) if few else write_known
+        if (*sample,) == keys:  # no other thread has changed it
+            has_names = _ONLY_STR.issuperset(map(type, sample))
+            compiled[keys] = compile_keys(sample, writers, containers) if has_names else write_other
 
-    containers |= {"dict": write_dict, "list": write_array, "tuple": write_array}
+    containers |= {"dict": write_dict, "list": write_array, "tuple": write_array, "other": write_other}
     return _ContainerWriters(write_array, write_dict, write_items)
-
-
-def _plain_text(value: Any, *, has_names: bool = False) -> str | None:  # noqa: ANN401 - a dict or list
-    """Write what consists of dicts with keys of type str, lists and scalars; None if it may hold others.
-
-    Brackets in the text, those in strings included, show how many containers there can be.
-
-    Args:
-        value: A dict or list.
-        has_names: Whether it is a dict whose keys are known to be of type str.
-    """
-    try:
-        text = "".join(_encode(value, 0))
-        if "[" in text:
-            is_plain = ("{" not in text and text.find("[", 1) < 0) or _is_plain(value)
-        elif text.find("{", 1) < 0:
-            is_plain = has_names or _has_names(value)
-        else:
-            inner: list[Iterable[object]] = [item for item in value.values() if type(item) is dict]
-            if len(inner) + 1 == text.count("{"):
-                keys = chain(*inner) if has_names else chain(value, *inner)
-                is_plain = _ONLY_STR.issuperset(map(type, keys))
-            else:
-                is_plain = _is_plain(value)
-    except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
-        return None
-    return text if is_plain else None
-
-
-def _has_names(value: dict[Any, object]) -> bool:
-    """Return whether all keys of a dict, of which there is at least one, are of type str."""
-    if len(value) <= _MAX_MEMBERS:
-        return _ONLY_STR.issuperset(map(type, value))
-    kinds = groupby(value, type)  # faster for many
-    return next(kinds)[0] is str and next(kinds, None) is None
-
-
-def _is_plain(value: Any) -> bool:  # noqa: ANN401 - a dict or list
-    """Return whether a container consists of dicts with keys of type str, lists and scalars."""
-    found: list[Any] = [value]
-    while found:
-        value = found.pop()
-        if type(value) is list:
-            items: Iterable[object] = cast("list[object]", value)
-        elif type(value) is dict and _ONLY_STR.issuperset(map(type, cast("dict[object, object]", value))):
-            items = cast("dict[object, object]", value).values()
-        else:
-            return False
-        found += [item for item in items if type(item) not in _FLAT]
-    return True
 
 
 def _write_empty(_: object) -> str:
     return "{}"
-
-
-def _plain_encoder() -> Callable[[Any, int], Iterable[str]]:
-    """Return what writes dicts, lists and scalars as `json` does, in pieces."""
-    encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
-    make: Callable[..., Callable[[Any, int], Iterable[str]]] | None = getattr(
-        json.encoder, "c_make_encoder", None
-    )
-    try:
-        # What `JSONEncoder.encode` makes for each call.
-        encode = make and make(None, None, encode_basestring, None, ":", ",", False, False, False)
-    except TypeError:
-        encode = None
-    return encode or (lambda value, _: encoder.encode(value))
-
-
-_encode: Final = _plain_encoder()

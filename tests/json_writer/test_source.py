@@ -47,7 +47,10 @@ def test_dicts_within_have_32_members_together(
 
     monkeypatch.setattr(source, "compile_keys", count)
     writers = JsonWriters()
-    containers: Mapping[str, Callable[[Any], str]] = {"dict": writers[dict], "list": writers[list]}
+    containers: Mapping[str, Callable[[Any], str]] = {
+        **dict.fromkeys(("dict", "other"), writers[dict]),
+        "list": writers[list],
+    }
     write = source.compile_keys(sample, writers, containers)
     assert calls == compiled
     assert write(sample) == writers[dict](sample)
