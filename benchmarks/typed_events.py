@@ -7,6 +7,7 @@ left out, and so is orjson, which is shown only for comparison.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import statistics
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from benchmarks.report import Table, Target, number
 from benchmarks.rounds import interleave, on_one_core, seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from benchmarks.scale import Scale
 
@@ -76,8 +77,12 @@ class NamedVisit(NamedTuple):
     title: str | None
 
 
-def run(scale: Scale) -> Table:
-    """Measure events of each kind."""
+def run(scale: Scale) -> list[Table]:
+    """Measure events of each kind, and dicts of several shapes."""
+    return [_measure_kinds(scale), _measure_shapes(scale)]
+
+
+def _measure_kinds(scale: Scale) -> Table:
     rounds = scale.pick(full=100, quick=20, tiny=2)
     visit = Visit(*_EVENT, User(*_USER), 0.875, None)
     plain = asdict(visit)
@@ -135,6 +140,114 @@ def run(scale: Scale) -> Table:
             "Ratios are medians of those of each round. CPU time.",
         ),
     )
+
+
+def _measure_shapes(scale: Scale) -> Table:
+    """Measure dicts whose keys come again, and others."""
+    rounds = scale.pick(full=100, quick=20, tiny=2)
+    writers: dict[str, Callable[[Any], bytes]] = {
+        "ours": serialize_v2j_event,
+        "json": _dumps,
+        "bare": _encode,
+    }
+    if importlib.util.find_spec("orjson") is not None:
+        orjson: Any = importlib.import_module("orjson")
+        writers["orjson"] = orjson.dumps
+    rows: list[tuple[str, ...]] = []
+    targets: list[Target] = []
+    with on_one_core():
+        for name, make in _SHAPES.items():
+            if serialize_v2j_event(make("x")) != _dumps(make("x")):
+                raise ValueError(f"the bytes of dicts ({name}) differ")
+            serials = itertools.count()
+            results = interleave(
+                {
+                    writer: partial(_measure_new, serialize, make, serials)
+                    for writer, serialize in writers.items()
+                },
+                rounds,
+            )
+            ratios = {
+                writer: statistics.median(
+                    theirs / ours for theirs, ours in zip(results[writer], results["ours"], strict=True)
+                )
+                for writer in writers
+            }
+            rows.append(
+                (
+                    name,
+                    *(
+                        number(statistics.median(results[writer])) if writer in results else ""
+                        for writer in ("ours", "json", "bare", "orjson")
+                    ),
+                    f"{number(ratios['json'])}x",
+                    f"{number(ratios['bare'])}x",
+                )
+            )
+            targets.append(Target(f"{name}, times a bare JSONEncoder", ratios["bare"], 1.0))
+    return Table(
+        "Serialize a dict",
+        ("", "ours, µs", "json.dumps", "bare JSONEncoder", "orjson", "times json.dumps", "times bare"),
+        tuple(rows),
+        tuple(targets),
+        (
+            "Each event is another dict, made just before. New keys are keys that no dict before had.",
+            "A bare `JSONEncoder` neither finds keys that get the same name nor knows NamedTuples.",
+            "Ratios are medians of those of each round. CPU time.",
+        ),
+    )
+
+
+def _nested(depth: int, prefix: str) -> dict[str, object]:
+    """Return a dict that has so many levels; its keys begin with a prefix."""
+    event: dict[str, object] = {f"{prefix}id": 123_450_001, f"{prefix}name": "Zoë Łuk"}
+    for level in range(depth - 1):
+        event = {f"{prefix}id": level, f"{prefix}child": event, f"{prefix}name": "x"}
+    return event
+
+
+def _items(count: int, prefix: str) -> dict[str, object]:
+    """Return a dict that has so many in a list."""
+    return {
+        "noun": "posts",
+        "items": [
+            {f"{prefix}id": "t3_ab1", f"{prefix}position": n, f"{prefix}score": 0.875} for n in range(count)
+        ],
+    }
+
+
+#: Makes dicts of a shape, by name; each gets a text that no other gets.
+_SHAPES: Final[dict[str, Callable[[str], dict[str, object]]]] = {
+    "4 members": lambda text: {"source": "web", "action": text, "id": 5, "ok": True},
+    "4 members, new keys": lambda text: {f"{text}{n}": "value" for n in range(4)},
+    "20 members": lambda text: {**{f"field_{n}": n for n in range(19)}, "text": text},
+    "20 members, new keys": lambda text: {f"{text}{n}": n for n in range(20)},
+    "200 members, new keys": lambda text: {f"{text}{n}": n for n in range(200)},
+    "4 levels": lambda text: {**_nested(4, ""), "text": text},
+    "4 levels, new keys": lambda text: _nested(4, text),
+    "10 levels, new keys": lambda text: _nested(10, text),
+    "list of 3": lambda text: {**_items(3, ""), "text": text},
+    "list of 20": lambda text: {**_items(20, ""), "text": text},
+    "list of 20, new keys": lambda text: _items(20, text),
+    "4 int keys within": lambda text: {"text": text, "votes": {1: 2, 3: 4, 5: 6, 7: 8}},
+    "text of 1,800 characters": lambda text: {
+        "id": 5,
+        "title": text,
+        "body": "The quick brown fox jumps. " * 67,
+    },
+    "text that isn't ASCII": lambda text: {
+        "id": text,
+        "title": "日本語のタイトル",
+        "body": "ユーザーの投稿" * 9,
+    },
+}
+
+
+def _measure_new(
+    serialize: Callable[[Any], bytes], make: Callable[[str], dict[str, object]], serials: Iterator[int]
+) -> float:
+    events = [make(f"k{serial}_") for serial in itertools.islice(serials, _EVENTS)]
+    return seconds_of(serialize, events) * 1e6
 
 
 def _dumps(event: object) -> bytes:

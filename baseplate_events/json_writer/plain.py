@@ -19,7 +19,7 @@ import gc
 import json.encoder
 import sys
 from json.encoder import JSONEncoder, encode_basestring
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .forms import key_text
 
@@ -45,9 +45,9 @@ def plain_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tupl
         text = "".join(_encode(value, 0))
         # Without a second bracket there is no second container.
         holds_none = text.find("[", 1) < 0 and text.find("{", 1) < 0
-        if holds_none and type(value) is not dict:
+        if holds_none and text[0] == "[":
             return text
-        items = _referents(value)
+        items = referents(value)
         if len(items) != len(value) and not _has_unique_names(value):
             return None
         if not holds_none and not _are_plain(items):
@@ -63,7 +63,7 @@ def _are_plain(items: list[Any]) -> bool:
     They are if what they refer to is as much as is in containers of plain types. A dict with other keys than
     str refers to more, and so does an instance of a subclass: to its class.
     """
-    while children := _referents(*items):
+    while children := referents(*items):
         excess = len(children)
         last = items[-1]
         if type(last) in CONTAINERS and len(last) == excess:
@@ -76,12 +76,11 @@ def _are_plain(items: list[Any]) -> bool:
                     excess -= len(item)
         if excess:
             containers = [item for item in items if type(item) in CONTAINERS]
-            others = {type(item) for item in items if type(item) not in PLAIN}
-            if not all(issubclass(kind, (str, int, float)) for kind in others):
+            if not all(issubclass(kind, (str, int, float)) for kind in {*map(type, items)} - PLAIN):
                 return False
             if not all(map(_has_unique_names, containers)):
                 return False
-            children = _referents(*containers)
+            children = referents(*containers)
         items = children
     return True
 
@@ -91,7 +90,7 @@ def _has_unique_names(value: Any) -> bool:  # noqa: ANN401 - any class
 
     Keys of these types that aren't equal get different names, except that a str may be what another is named.
     """
-    if type(value) is not dict or not value:
+    if cast("type[object]", type(value)) is not dict or not value:
         return True
     kinds = [*map(type, value)]
     if kinds.count(kinds[0]) == len(kinds):
@@ -101,26 +100,27 @@ def _has_unique_names(value: Any) -> bool:  # noqa: ANN401 - any class
     return value.keys().isdisjoint([key_text(key) for key in value if type(key) is not str])
 
 
-def _visit(*values: Any) -> list[Any]:  # noqa: ANN401 - any class
+def visit(*values: Any) -> list[Any]:  # noqa: ANN401 - any class
     """Do what is needed of `gc.get_referents` in Python."""
     found: list[Any] = []
     for value in values:
-        if isinstance(value, dict):
+        cls = cast("type[object]", type(value))
+        if issubclass(cls, dict):
             found += value.values()
             found += [key for key in value if type(key) is not str]
-        elif isinstance(value, (list, tuple)):
+        elif issubclass(cls, (list, tuple)):
             found += value
-        if type(value) not in PLAIN:
-            found.append(type(value))
+        if cls not in PLAIN:
+            found.append(cls)
     return found
 
 
-def _choose_referents() -> Referents:
+def choose_referents() -> Referents:
     """Return `gc.get_referents` if it works as described above, and doesn't stop other threads."""
     is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
     found = gc.get_referents
     named: dict[Any, int] = {"a": 0, "b": 0}
-    exact = (named, {}, [1, "a"], (None,))
+    exact: list[Any] = [named, {}, [1, "a"], (None,)]
     more: list[Any] = [{key: 0, **rest} for key in (_Text("a"), 1, 0.5, True, None) for rest in ({}, named)]
     more += [type("", (base,), {})() for base in CONTAINERS]
     works = (
@@ -129,7 +129,7 @@ def _choose_referents() -> Referents:
         and all(len(found(item)) == len(item) for item in exact)
         and all(len(found(item)) > len(item) for item in more)
     )
-    return found if works else _visit
+    return found if works else visit
 
 
 class _Text(str):
@@ -151,4 +151,4 @@ def _plain_encoder() -> Callable[[Any, int], Iterable[str]]:
 
 
 _encode: Final = _plain_encoder()
-_referents: Final = _choose_referents()
+referents: Final = choose_referents()

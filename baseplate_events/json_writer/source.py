@@ -90,14 +90,15 @@ def compile_keys(
         variable = f"v{index}"
         hint = type(value).__name__
         reads.append(f"{variable} = s[{key!r}]")
-        if type(value) is dict and _are_few(members := {**cast("dict[Any, object]", value)}, left[0]):
+        members = {**cast("dict[Any, object]", value)} if type(value) is dict else {}
+        if _are_few(members, left[0]):
             left[0] -= len(members)
             names[f"K{index}"] = tuple(members)
             names[f"N{index}"] = compile_keys(members, writers, containers, left)
-            known = f"tuple({variable}) == K{index}"
-            text = f"N{index}({variable}) if type({variable}) is dict and {known} else {_value('', variable)}"
+            is_known = f"type({variable}) is dict and tuple({variable}) == K{index}"
+            text = f"N{index}({variable}) if {is_known} else {_value('', variable)}"
         else:
-            text = _value("other" if type(value) is dict and not _has_names(value) else hint, variable)
+            text = _value(hint if _has_names(members) else "other", variable)
         parts.append(("", _member(key, text)))
     return _build(reads, parts, names, writers, "dict")
 

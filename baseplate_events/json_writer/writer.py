@@ -176,7 +176,7 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
     def write_array(value: Any) -> str:  # noqa: ANN401 - any class
         if not value:
             return "[]"
-        items = [*value]  # which no other thread changes
+        items: list[object] = [*value]  # which no other thread changes
         kind = type(items[0])
         if len(items) >= _MANY or len(items) >= _LEAST.get(kind, _MANY):
             if kind in PLAIN and (text := plain_text(items)):

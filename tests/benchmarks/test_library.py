@@ -180,10 +180,16 @@ def test_the_command_prints_the_machine_and_the_reports(
 
 
 def test_typed_events_are_measured() -> None:
-    """Each kind of event has a row, and so has each competitor."""
-    text = str(typed_events.run(Scale.TINY))
+    """Each kind of event has a row, and so has each competitor; of dicts, each shape has one."""
+    kinds, shapes = typed_events.run(Scale.TINY)
     assert all(
-        f"| {name}" in text for name in ("dataclass,", "NamedTuple,", "dict, json.dumps", "dict, bare")
+        f"| {name}" in str(kinds) for name in ("dataclass,", "NamedTuple,", "dict, json.dumps", "dict, bare")
+    )
+    assert len(shapes.rows) == len(shapes.targets)
+    names = [row[0] for row in shapes.rows]
+    assert {"4 members", "4 levels, new keys", "list of 20", "4 int keys within"} <= {*names}
+    assert all(
+        float(cell.rstrip("x").replace(",", "")) > 0 for row in shapes.rows for cell in row[1:] if cell
     )
 
 

@@ -92,19 +92,19 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "At that moment the trust ends; a nanosecond earlier or later makes no difference that could be relied on.",
     ),
     Equivalent(
-        "json_writer/writer",
+        "json_writer/plain",
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))',
         'encoder = JSONEncoder(ensure_ascii=False, check_circular=True, allow_nan=False, separators=(",", ":"))',
         "What holds itself is an exception either way, and then the reference is asked.",
     ),
     Equivalent(
-        "json_writer/writer",
+        "json_writer/plain",
         'text = "".join(_encode(value, 0))',
         'text = "".join(_encode(value, 1))',
         "It is the level of indentation, and there is none.",
     ),
     Equivalent(
-        "json_writer/writer",
+        "json_writer/plain",
         'text = "".join(_encode(value, 0))',
         'text = "".join(_encode(value, -1))',
         "It is the level of indentation, and there is none.",

@@ -19,6 +19,11 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
     "thrift_fallback": ("test_thrift_fallback_errors", "test_thrift_fallback", "test_thrift_json"),
     "json_writer/forms": ("json_writer/test_writer",),
     "json_writer/hook": ("json_writer/test_writer",),
+    "json_writer/plain": (
+        "json_writer/test_plain",
+        "json_writer/test_writer_speed",
+        "json_writer/test_writer",
+    ),
     "json_writer/reference": ("json_writer/test_reference", "json_writer/test_writer"),
     "json_writer/shapes": ("json_writer/test_shapes", "libraries/test_libraries", "json_writer/test_writer"),
     "json_writer/source": ("json_writer/test_source", "json_writer/test_writer", "libraries/test_libraries"),
