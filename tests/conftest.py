@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 import baseplate_events
+from tests.support.commands import run
 from tests.support.queues import fresh_event_name
 from tests.support.tools import check_root
 
@@ -60,10 +60,10 @@ def pytest_configure() -> None:
 def _check_package() -> None:
     installed = Path(sysconfig.get_path("purelib"), baseplate_events.__name__, "__init__.py")
     where = "import baseplate_events; print(baseplate_events.__file__)"
-    child = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=False)
-    for process, found in (("here", baseplate_events.__file__), ("in a child", child.stdout.strip())):
+    child = run(sys.executable, "-c", where)
+    for process, found in (("here", baseplate_events.__file__), ("in a child", child.out.strip())):
         if found != str(installed):
-            raise pytest.UsageError(f"the package {process} is {found or child.stderr}, not {installed}")
+            raise pytest.UsageError(f"the package {process} is {found or child.err}, not {installed}")
 
 
 @pytest.hookimpl(wrapper=True)

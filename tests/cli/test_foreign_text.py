@@ -23,6 +23,7 @@ from baseplate_events.event_publisher.policy.outcome import Retryable
 from baseplate_events.event_publisher.telemetry.health_server import HealthServer
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.commands import run
 from tests.support.ledgers import fill
 from tests.support.queues import fresh_name
 
@@ -64,14 +65,9 @@ def on_terminal(words: Sequence[str]) -> tuple[int, str]:
 
 def on_pipe(words: Sequence[str]) -> bytes:
     """Run a command whose stdout is a pipe, and give what it wrote there."""
-    result = subprocess.run(
-        [sys.executable, "-m", "baseplate_events", *words],
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert result.stderr == b""
-    return result.stdout
+    result = run(sys.executable, "-m", "baseplate_events", *words)
+    assert result.err == ""
+    return result.out_bytes
 
 
 def lines_of(written: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.fuzz.targets import TARGETS
+from tests.support.commands import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,9 @@ CORPUS: Final = Path(__file__).parent / "corpus"
 #: Seconds for one target by default, and for one input at most.
 _SECONDS: Final = 1_800
 _LONGEST: Final = 25
+
+#: Seconds for what comes before and after: the corpus is read first, and an input may hang at the end.
+_MARGIN: Final = 600
 
 #: Inputs of a target in the repository at most.
 _KEPT: Final = 25
@@ -64,11 +67,11 @@ def fuzz(name: str, work: Path, seconds: int) -> Result:
         *(sys.executable, "-m", "tests.fuzz.run", name, *options, f"-artifact_prefix={found}/"),
         *(str(found), str(CORPUS / name)),
     )
-    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
-    log = process.stderr
-    (work / f"{name}.log").write_text(log)
+    done = run(*command, timeout=2 * seconds + _MARGIN)
+    log = done.err
+    (work / f"{name}.log").write_text(log, errors="surrogateescape")
     failures = tuple(sorted(path for path in found.iterdir() if re.match(r"(crash|timeout|oom)-", path.name)))
-    if process.returncode and not failures:
+    if done.status and not failures:
         raise SystemExit(f"{name} can't be fuzzed; its log ends:\n{log[-2_000:]}")
     inputs = re.search(r"number_of_executed_units:\s*(\d+)", log)
     states = re.findall(r"cov: (\d+) .*? corp: (\d+)/", log) or [("0", "0")]

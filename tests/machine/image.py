@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,4 +276,4 @@ def missing_tools() -> list[str]:
 
 if __name__ == "__main__":
     with built() as image:
-        subprocess.run(["ls", "-las", image.folder], check=True)
+        print(run("ls", "-las", image.folder).check())

@@ -13,6 +13,11 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tests.support.commands import run
+
+#: Seconds for a command that downloads.
+_PATIENCE: Final = 600.0
+
 _STATSD: Final = Path(__file__).with_name("statsd")
 
 
@@ -20,15 +25,15 @@ def install_statsd(folder: Path) -> None:
     """Put statsd into `folder/statsd`, without what it only needs for other backends."""
     shutil.copytree(_STATSD, folder / "statsd", dirs_exist_ok=True)
     options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
-    subprocess.run(["npm", "ci", "--prefix", folder / "statsd", *options], check=True)
+    run("npm", "ci", "--prefix", folder / "statsd", *options, timeout=_PATIENCE).check()
 
 
 def install_node(folder: Path) -> None:
     """Put Node at `folder/node`: the program itself, since what is on the PATH may only start it."""
-    result = subprocess.run(["node", "-p", "process.execPath"], check=True, capture_output=True, text=True)
+    path = run("node", "-p", "process.execPath").check().strip()
     target = folder / "node"
     target.unlink(missing_ok=True)
-    target.symlink_to(result.stdout.strip())
+    target.symlink_to(path)
 
 
 def install_nginx(folder: Path) -> None:
@@ -39,7 +44,7 @@ def install_nginx(folder: Path) -> None:
     found = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if found is None:
         found = _unpack_nginx(folder / "debian")
-    subprocess.run([found, "-v"], check=True)
+    run(found, "-v").check()
     target.symlink_to(found)
 
 
@@ -54,10 +59,10 @@ def _unpack_nginx(folder: Path) -> str:
         "APT::Sandbox::User": "",
     }
     apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
-    subprocess.run([*apt, "update"], check=True)
-    subprocess.run([*apt, "download", "nginx"], check=True, cwd=folder)
+    run(*apt, "update", timeout=_PATIENCE).check()
+    run(*apt, "download", "nginx", cwd=folder, timeout=_PATIENCE).check()
     (package,) = folder.glob("nginx_*.deb")
-    subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
+    run("dpkg-deb", "-x", package, folder / "root").check()
     return str(folder / "root/usr/sbin/nginx")
 
 
@@ -83,7 +88,7 @@ def main() -> None:
     for name, (install, _) in _PEERS.items():
         try:
             install(folder)
-        except (OSError, subprocess.CalledProcessError) as exc:
+        except (OSError, AssertionError, subprocess.TimeoutExpired) as exc:
             sys.stdout.write(f"{name} is not available: {exc}\n")
 
 

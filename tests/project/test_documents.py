@@ -12,7 +12,6 @@ import logging
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -195,7 +194,7 @@ def test_every_python_block_compiles(key: tuple[str, str, int]) -> None:
 @pytest.mark.parametrize("block", console_blocks(), ids=lambda block: f"{block.document}:{block.line}")
 def test_every_command_is_one(block: Block) -> None:
     """A shell accepts it, and a command of the package takes the words that it is given."""
-    subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+    run("bash", "-n", stdin=block.text).check()
     for module, words in _COMMAND.findall(block.text.replace("\\\n", " ")):
         check_command(module, [PLACEHOLDERS.get(word, word) for word in shlex.split(words)])
 

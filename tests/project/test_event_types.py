@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,10 +17,14 @@ import pytest
 
 import baseplate_events
 from baseplate_events import EventError
+from tests.support.commands import run
 from tests.support.tools import not_installed
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
+
+#: Seconds; a checker's first run takes about ten.
+PATIENCE: Final = 300.0
 
 #: What stands around the table.
 START: Final = "<!-- event types -->\n"
@@ -85,9 +88,9 @@ def refused_by_mypy(folder: Path) -> set[str]:
     """Return the names of the modules in which mypy finds an error; it must be where the event is put."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", "."]
     environ = {"MYPYPATH": str(Path(baseplate_events.__file__).parents[1])}
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode in {0, 1}, done.stderr
-    found = re.findall(r"^(event_\d+\.py):(\d+): error: (.*)", done.stdout, re.MULTILINE)
+    done = run(*command, cwd=folder, environ=environ, timeout=PATIENCE)
+    assert done.status in {0, 1}, done
+    found = re.findall(r"^(event_\d+\.py):(\d+): error: (.*)", done.out, re.MULTILINE)
     for name, line, text in found:
         check_place(folder / name, int(line), text)
     return {name for name, _, _ in found}
@@ -103,9 +106,9 @@ def refused_by_pyright(folder: Path) -> set[str]:
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = run(*command, cwd=folder, timeout=PATIENCE)
     names: set[str] = set()
-    for found in json.loads(done.stdout)["generalDiagnostics"]:
+    for found in json.loads(done.out)["generalDiagnostics"]:
         if found["severity"] == "error":
             path = Path(found["file"])
             check_place(path, found["range"]["start"]["line"] + 1, found["message"])

@@ -36,6 +36,11 @@ class Result:
     out: str
     err: str
 
+    @property
+    def out_bytes(self) -> bytes:
+        """What it wrote to stdout, byte for byte."""
+        return self.out.encode(errors="surrogateescape")
+
     def check(self) -> str:
         """Return what it wrote to stdout, after checking that it succeeded."""
         assert self.status == 0, self
@@ -65,10 +70,16 @@ def call(*words: str, stdin: str = "") -> Result:
         return Result(status, out.read(), err.read())
 
 
+def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the environment of this process with these variables; None removes one."""
+    return {name: value for name, value in {**os.environ, **changes}.items() if value is not None}
+
+
 def run(
-    *command: str | os.PathLike[str],
+    *command: str | bytes | os.PathLike[str],
     stdin: str = "",
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str | None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
     merged: bool = False,
     timeout: float = PATIENCE,
 ) -> Result:
@@ -77,7 +88,8 @@ def run(
     Args:
         command: The command and its arguments.
         stdin: What it reads.
-        environ: Variables of its environment, besides those of this process.
+        environ: Variables of its environment, besides those of this process; None removes one.
+        cwd: The folder that it runs in.
         merged: Whether what it writes to stderr goes to stdout, in the order of writing.
         timeout: Seconds after which it is killed.
 
@@ -92,7 +104,8 @@ def run(
         stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         timeout=timeout,
         check=False,
-        env={**os.environ, **(environ or {})},
+        env=environment(environ or {}),
+        cwd=cwd,
     )
     out, err = (written.decode(errors="surrogateescape") for written in (done.stdout, done.stderr or b""))
     return Result(done.returncode, out, err)

@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.commands import Result, call, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ECHO = "import sys; sys.stdout.write(sys.stdin.read()); sys.stderr.write('er\\r\\n'); sys.exit(3)"
 
@@ -26,7 +30,19 @@ def test_a_process_gets_input_and_environment() -> None:
     code = (
         "import os, sys; sys.stdout.buffer.write(os.environ['GIVEN'].encode() + b'\\xff'); os.environ['PATH']"
     )
-    assert run(sys.executable, "-c", code, environ={"GIVEN": "x"}).check() == "x\udcff"
+    given = run(sys.executable, "-c", code, environ={"GIVEN": "x"})
+    assert (given.check(), given.out_bytes) == ("x\udcff", b"x\xff")
+
+
+def test_a_process_runs_in_a_folder_without_some_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command runs where it should, and variables that are None are not in its environment."""
+    monkeypatch.setenv("UNWANTED", "x")
+    code = "import os; print(os.getcwd(), 'UNWANTED' in os.environ)"
+    assert run(sys.executable, "-c", code, cwd=tmp_path).check() == f"{tmp_path} True\n"
+    without = run(sys.executable, "-c", code, cwd=tmp_path, environ={"UNWANTED": None, "NOT_SET": None})
+    assert without.check() == f"{tmp_path} False\n"
 
 
 def test_a_failure_is_not_overlooked() -> None:

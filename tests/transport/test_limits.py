@@ -6,7 +6,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +35,7 @@ from baseplate_events.transport.limits import (
     unlink_command,
 )
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
+from tests.support.commands import run
 from tests.support.examples import examples
 from tests.support.queues import (
     bytes_of_queues,
@@ -456,10 +456,10 @@ def test_the_command_that_removes_a_queue_is_this_package() -> None:
         assert command.startswith("python -m baseplate_events queue unlink '/test it")
         program = f"{sys.executable}{command.removeprefix('python')}"
         queue.put(b"x")
-        refused = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)
-        assert (1, False) == (refused.returncode, queue.removed)
+        refused = run("sh", "-c", program)
+        assert (1, False) == (refused.status, queue.removed)
         assert drain(queue) == [b"x"]
-        subprocess.run(program, shell=True, capture_output=True, check=True)
+        run("sh", "-c", program).check()
         assert queue.removed
 
 
@@ -472,11 +472,9 @@ def test_the_command_has_the_name_of_a_copy(tmp_path: Path, commands: bool) -> N
     for part in ("_compat.py", "_words.py", "transport/limits.py", *(["__main__.py"] if commands else [])):
         shutil.copy(source / part, package / part)
     code = "from acme.events.transport.limits import unlink_command; print(unlink_command('/events-v2'))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
     named = "acme.events" if commands else "PACKAGE"
-    assert f"python -m {named} queue unlink /events-v2\n" == result.stdout
+    shown = run(sys.executable, "-c", code, cwd=tmp_path).check()
+    assert f"python -m {named} queue unlink /events-v2\n" == shown
 
 
 def test_limits_of_this_host_are_read() -> None:

@@ -5,7 +5,6 @@ import importlib
 import os
 import platform
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +26,10 @@ from baseplate_events.errors import (
 from baseplate_events.transport.descriptor import load
 from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MessageQueue
-from tests.support.commands import Result
+from tests.support.commands import run
 from tests.support.doctors import Table, check_words, configured, diagnose, doctor, sound
 from tests.support.examples import examples
 from tests.support.queues import OTHER_UID, as_user, bytes_of_queues, drain, fresh_name, needs_root
-from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -51,11 +49,7 @@ def doctor_with(folder: Path, packages: Iterable[str], *arguments: str) -> Table
         source = found.parent if found.name == "__init__.py" else found
         (folder / source.name).symlink_to(source)
     command = [sys.executable, "-S", "-m", "baseplate_events", "doctor", "--json", *arguments]
-    environ = {**os.environ, "PYTHONPATH": str(folder)}
-    result = subprocess.run(
-        command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
-    return Table(Result(result.returncode, result.stdout, result.stderr))
+    return Table(run(*command, cwd=folder, environ={"PYTHONPATH": str(folder)}))
 
 
 def test_missing_packages_are_named(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_read_prints_each_event_as_one_line(events: list[bytes]) -> None:
         for event in events:
             queue.put(event)
         result = call("queue", "read", name)
-        lines = result.out.encode(errors="surrogateescape").split(b"\n")[:-1]
+        lines = result.out_bytes.split(b"\n")[:-1]
         assert [event.replace(b"\n", b" ").replace(b"\r", b" ") for event in events] == lines
 
 

@@ -50,7 +50,8 @@ def read(folder: Path, *words: str) -> Result:
 
 def lines_of(result: Result) -> list[bytes]:
     """Return the lines that it printed, after checking that it succeeded."""
-    return result.check().encode(errors="surrogateescape").split(b"\n")[:-1]
+    result.check()
+    return result.out_bytes.split(b"\n")[:-1]
 
 
 @contextlib.contextmanager

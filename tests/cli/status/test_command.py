@@ -29,6 +29,7 @@ from baseplate_events.event_publisher.telemetry.health_server import HealthServe
 from baseplate_events.event_publisher.telemetry.metrics import metrics_of
 from baseplate_events.event_publisher.telemetry.prometheus import format_metrics, parse_samples
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
+from tests.support.commands import Result, run
 from tests.support.publishers import config_text
 from tests.support.strategies import snapshots
 from tests.support.waiting import PATIENCE
@@ -74,16 +75,9 @@ def serving(read_snapshot: Callable[[], Snapshot]) -> Generator[HealthServer]:
         server.close()
 
 
-def status(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def status(*words: str) -> Result:
     """Run the command without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *words],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, **environ},
-    )
+    return run(sys.executable, "-c", _PROGRAM, *words)
 
 
 # --- what a look means ---
@@ -346,8 +340,7 @@ def test_elsewhere_than_on_a_terminal_it_is_one_json_object() -> None:
     delivered = iter(range(0, 10**9, 100))
     with serving(lambda: a_snapshot(delivered=next(delivered))) as server:
         result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
-    assert result.returncode == 0, result.stderr
-    (line,) = result.stdout.splitlines()
+    (line,) = result.check().splitlines()
     found = json.loads(line)
     assert found["ready"] is True
     assert found["queue"] == "v2"
@@ -358,9 +351,8 @@ def test_a_publisher_that_does_not_deliver_ends_it_with_1() -> None:
     """The JSON object has the reason, and the exit status is 1."""
     with serving(lambda: a_snapshot(trouble="401 Unauthorized; check key.name")) as server:
         result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
-    assert result.returncode == 1
-    assert json.loads(result.stdout)["unready"] == "401 Unauthorized; check key.name"
-    assert result.stderr == ""
+    assert (result.status, result.err) == (1, "")
+    assert json.loads(result.out)["unready"] == "401 Unauthorized; check key.name"
 
 
 def test_the_address_is_that_of_the_configuration(tmp_path: Path) -> None:
@@ -373,11 +365,11 @@ def test_the_address_is_that_of_the_configuration(tmp_path: Path) -> None:
     with contextlib.closing(HealthServer(UnixEndpoint(str(path)), a_snapshot)) as server:
         server.start()
         words = (str(config), "--queue-name", "v2", "--interval", "100 milliseconds")
-        assert status(*words).returncode == 0
+        status(*words).check()
     result = status(*words)
     with pytest.raises(UnreachableError) as caught:
         scrape(UnixEndpoint(str(path)))
-    assert (1, "", f"{caught.value}\n") == (result.returncode, result.stdout, result.stderr)
+    assert Result(1, "", f"{caught.value}\n") == result
 
 
 def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
@@ -393,9 +385,8 @@ def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
         ("--health", "127.0.0.1:80", "--interval", "0 seconds"): "'0 seconds'",
     }.items():
         result = status(*words)
-        assert result.returncode == 2
-        assert named in result.stderr
-        assert result.stdout == ""
+        assert (result.status, result.out) == (2, "")
+        assert named in result.err
 
 
 class Terminal:

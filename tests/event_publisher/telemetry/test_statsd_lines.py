@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import subprocess
 import sys
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.telemetry.statsd_lines import format_lines, format_number, pack_lines
+from tests.support.commands import run
 from tests.support.statsd import Line, parse_line
 from tests.support.strategies import finite_numbers
 
@@ -68,7 +68,7 @@ def test_formatting_needs_no_decimal() -> None:
         "import baseplate_events.event_publisher.publisher\n"
         "print({'decimal', '_decimal', '_pydecimal', 'difflib'} & sys.modules.keys() - before)"
     )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+    assert run(sys.executable, "-c", program).check() == "set()\n"
 
 
 # --- lines ---
