@@ -7,7 +7,6 @@ import errno
 import http.client
 import os
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -16,6 +15,8 @@ import pytest
 
 from baseplate_events.cli.collect import add_arguments, run
 from baseplate_events.dev_collector import DevCollector
+from tests.support.commands import Result
+from tests.support.processes import PIPE, Process, finish, started
 from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, post, sealed
 from tests.support.waiting import PATIENCE
 
@@ -24,26 +25,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The process of the command, and its URL.
-Running: TypeAlias = tuple[subprocess.Popen[str], str]
+Running: TypeAlias = tuple[Process, str]
 
 SECRET = base64.b64encode(KEYS["TestKey"]).decode()
 
 
 @contextlib.contextmanager
-def collecting(*options: str, stdout: int = subprocess.PIPE) -> Generator[Running, None, None]:
+def collecting(*options: str, stdout: int = PIPE) -> Generator[Running, None, None]:
     """Run the command with a key on a free port; give the process and its URL."""
-    command = [sys.executable, "-m", "baseplate_events", "collect", "--bind", "127.0.0.1:0"]
-    with subprocess.Popen(
-        [*command, "--key", f"TestKey={SECRET}", *options], stdout=stdout, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert line.startswith("listening on http://127.0.0.1:"), line + process.stderr.read()
-            assert line.endswith(" (for development only)\n")
-            yield process, line.split()[2]
-        finally:
-            process.kill()
+    command = (sys.executable, "-m", "baseplate_events", "collect", "--bind", "127.0.0.1:0")
+    with started(*command, "--key", f"TestKey={SECRET}", *options, stdout=stdout, stderr=PIPE) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline().decode()
+        assert line.startswith("listening on http://127.0.0.1:"), line + finish(process).err
+        assert line.endswith(" (for development only)\n")
+        yield process, line.split()[2]
 
 
 def post_to(url: str, request: SignedRequest) -> tuple[int, str]:
@@ -65,13 +61,12 @@ def test_the_command_writes_events_as_lines(ending: signal.Signals) -> None:
         assert post_to(url, wrong)[0] == 400
         assert post_to(url, SAMPLE.with_header("X-Signature", f"key=no\x7f, mac={'0' * 64}"))[0] == 401
         process.send_signal(ending)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
-    assert out == '{"id":1}\n{"id":2}\n'
-    refused, unknown = err.splitlines()
+        result = finish(process)
+    assert (result.status, result.out) == (0, '{"id":1}\n{"id":2}\n')
+    refused, unknown = result.err.splitlines()
     assert refused.startswith("batch refused with 400: event 1 isn't valid JSON")
     assert unknown == "batch refused with 401: X-Signature: unknown key 'no\\x7f'"
-    assert MARKER not in err
+    assert MARKER not in result.err
 
 
 def test_the_command_appends_to_a_file(tmp_path: Path) -> None:
@@ -82,8 +77,7 @@ def test_the_command_appends_to_a_file(tmp_path: Path) -> None:
         assert post_to(url, SAMPLE)[0] == 200
         assert output.read_text() == 'before\n{"id":1}\n{"id":2}\n'
         process.terminate()
-        assert process.communicate(timeout=PATIENCE) == ("", "")
-    assert process.returncode == 0
+        assert finish(process) == Result(0, "", "")
 
 
 def test_the_command_ends_when_no_one_reads() -> None:
@@ -94,9 +88,7 @@ def test_the_command_ends_when_no_one_reads() -> None:
         os.close(reading)
         status, text = post_to(url, SAMPLE)
         assert (status, True) == (500, os.strerror(errno.EPIPE) in text)
-        err = process.communicate(timeout=PATIENCE)[1]
-    assert process.returncode == 0
-    assert err == f"batch refused with 500: {text}"
+        assert finish(process) == Result(0, "", f"batch refused with 500: {text}")
 
 
 def test_the_command_bounds_the_size() -> None:

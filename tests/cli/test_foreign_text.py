@@ -8,7 +8,6 @@ import os
 import pty
 import re
 import socket
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -23,6 +22,7 @@ from baseplate_events.event_publisher.policy.outcome import Retryable
 from baseplate_events.event_publisher.telemetry.health_server import HealthServer
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot
 from baseplate_events.transport.posix import MessageQueue
+from tests.support import processes
 from tests.support.commands import run
 from tests.support.ledgers import fill
 from tests.support.queues import fresh_name
@@ -30,8 +30,6 @@ from tests.support.queues import fresh_name
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
-
-PATIENCE: Final = 30.0
 
 #: An event that would clear the screen, in C0, in C1 as UTF-8 and raw, and show its words backwards.
 EVENT: Final = b'{"a":"\x1b[2J\xc2\x9b2J\x9b2J\xe2\x80\xae\xe2\x80\x8b\x7f",\t"b":\n"caf\xc3\xa9"}'
@@ -46,21 +44,8 @@ SHOWN_REASON: Final = r"\x1b]0;owned\x07\x9b\u202e\nxxx"
 
 def on_terminal(words: Sequence[str]) -> tuple[int, str]:
     """Run a command whose streams are all one terminal; give its status and what it wrote there."""
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "baseplate_events", *words],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
-    ) as process:
-        os.close(slave)
-        written = b""
-        with contextlib.suppress(OSError):  # the terminal hangs up when no one has it open
-            while data := os.read(master, 65_536):
-                written += data
-        os.close(master)
-        return process.wait(PATIENCE), written.decode()
+    environ = {"TERM": "xterm", "NO_COLOR": "1"}
+    return processes.on_terminal(sys.executable, "-m", "baseplate_events", *words, environ=environ)
 
 
 def on_pipe(words: Sequence[str]) -> bytes:

@@ -7,7 +7,6 @@ import pty
 import signal
 import sqlite3
 import stat
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,6 +32,7 @@ from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result, call
 from tests.support.examples import examples
 from tests.support.ledgers import NAME, events_written, fill, letter_file, letter_of, opened
+from tests.support.processes import PIPE, finish, started
 from tests.support.queues import FEW, SMALL, drain, fresh_name, reader
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.strategies import any_events
@@ -40,6 +40,9 @@ from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from tests.support.processes import Process
 
 #: Fewer examples, as each makes files.
 few = examples(40)
@@ -346,17 +349,16 @@ def test_an_interrupted_replay_puts_nothing_twice(tmp_path: Path, number: signal
     events = [b"%d" % index for index in range(FEW + 4)]
     fill(path, events)
     with queue_of_name() as (name, queue):
-        process = _start_replay(path, name)
-        with process:
+        with _replaying(path, name) as process:
             wait_until(
                 lambda: queue.current_messages == FEW and len(events_written(path)) == 4,
                 "the queue does not fill up",
                 process=process,
             )
             process.send_signal(number)
-            out, err = process.communicate(timeout=PATIENCE)
-        assert (1, f"put {FEW} events on {queue.name}\n") == (process.returncode, out)
-        assert err.startswith("interrupted")
+            result = finish(process)
+        assert (1, f"put {FEW} events on {queue.name}\n") == (result.status, result.out)
+        assert result.err.startswith("interrupted")
         assert events == [*drain(queue), *events_written(path)]
 
 
@@ -387,8 +389,7 @@ def test_a_killed_replay_loses_nothing(tmp_path: Path) -> None:
     events = [b"%d" % index for index in range(FEW + 2)]
     fill(path, events)
     with queue_of_name() as (name, queue):
-        process = _start_replay(path, name)
-        with process:
+        with _replaying(path, name) as process:
             wait_until(lambda: queue.current_messages >= 1, "nothing is put", process=process)
             process.kill()
         found = [*drain(queue), *events_written(path)]
@@ -400,16 +401,9 @@ def test_a_killed_replay_loses_nothing(tmp_path: Path) -> None:
             file.replay(file.numbers()[:1], lambda _number, _event: True)
 
 
-def _start_replay(path: str, name: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "baseplate_events", "dead-letters", "replay", path),
-            *replay_options(name, "1 hour"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _replaying(path: str, name: str) -> AbstractContextManager[Process]:
+    command = (sys.executable, "-m", "baseplate_events", "dead-letters", "replay", path)
+    return started(*command, *replay_options(name, "1 hour"), stdout=PIPE, stderr=PIPE)
 
 
 def test_a_queue_that_goes_away_leaves_the_letters(tmp_path: Path) -> None:
@@ -528,16 +522,10 @@ def test_a_reader_that_is_gone_is_no_traceback(tmp_path: Path) -> None:
     path = str(tmp_path)
     fill(path, [b"e" * 1_000] * 200)
     for words in (["show", path, "--all"], ["list", path, "--json"]):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "baseplate_events", "dead-letters", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # With a buffer, in which Python finds something to write once more at its end.
-            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
-        )
-        with process:
+        command = (sys.executable, "-m", "baseplate_events", "dead-letters", *words)
+        # With a buffer, in which Python finds something to write once more at its end.
+        buffered = {"PYTHONUNBUFFERED": None}
+        with started(*command, stdout=PIPE, stderr=PIPE, environ=buffered) as process:
             assert process.stdout is not None
-            assert process.stderr is not None
             process.stdout.close()
-            assert process.stderr.read() == b""
-        assert process.returncode == 1
+            assert Result(1, "", "") == finish(process)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import json
 import os
-import pty
 import re
 import secrets
 import socket
-import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -24,16 +20,13 @@ from baseplate_events.cli.doctor.command import format_check
 from baseplate_events.cli.doctor.findings import Check, Code, Verdict
 from baseplate_events.cli.queue.info import inspect_queue
 from tests.support import strategies
-from tests.support.commands import call
+from tests.support.commands import Result, call
 from tests.support.doctors import check_words, configured, diagnose, doctor
 from tests.support.fault_collector import FaultCollector, Respond, trusted_tls
 from tests.support.ledgers import fill
+from tests.support.processes import PIPE, finish, on_terminal, started
 from tests.support.publishers import SECRET, put_into_spool
 from tests.support.spool_publishers import publisher_of
-from tests.support.waiting import PATIENCE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # --- the whole ---
 
@@ -314,25 +307,15 @@ def test_json_is_one_object_that_programs_can_go_by(tmp_path: Path) -> None:
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colour_goes_to_a_terminal_alone(tmp_path: Path, no_color: str) -> None:
     """On a real terminal verdicts are coloured and texts wrapped, and NO_COLOR ends the colour."""
-    controller, terminal = pty.openpty()
     with configured(tmp_path, "http://collector.invalid") as arguments:
         command = [sys.executable, "-m", "baseplate_events", "doctor", *arguments]
-        environ = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm", "COLUMNS": "90"}
-        with subprocess.Popen(command, stdout=terminal, env=environ) as process:
-            os.close(terminal)
-            output = b"".join(_read_all(controller)).decode()
-        os.close(controller)
-    assert process.returncode == 1
+        environ = {"NO_COLOR": no_color, "TERM": "xterm", "COLUMNS": "90"}
+        status, output = on_terminal(*command, environ=environ)
+    assert status == 1
     assert (no_color == "") == ("\x1b[31mproblem" in output)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", output).split("\r\n")
     assert all(len(line) <= 90 or max(map(len, line.split())) > 90 - 31 for line in lines)
     assert any(line.startswith(" " * 31) and "remedy" not in line for line in lines)
-
-
-def _read_all(controller: int) -> Iterator[bytes]:
-    with contextlib.suppress(OSError):  # which is how Linux says that the terminal has no user any more
-        while data := os.read(controller, 65_536):
-            yield data
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
@@ -341,10 +324,9 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     os.close(reader)
     with configured(tmp_path) as arguments:
         command = [sys.executable, "-m", "baseplate_events", "doctor", *arguments, "--no-probe"]
-        with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE) as process:
+        with started(*command, stdout=writer, stderr=PIPE) as process:
             os.close(writer)
-            _, err = process.communicate(timeout=PATIENCE)
-    assert (1, b"") == (process.returncode, err)
+            assert Result(1, "", "") == finish(process)
 
 
 def test_the_help_page_has_examples_and_exit_statuses() -> None:

@@ -27,9 +27,10 @@ from baseplate_events.errors import EventError, EventQueuePermissionError
 from baseplate_events.transport.descriptor import find_queue
 from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MessageQueue
-from tests.cli.queue.processes import line_of, process
+from tests.cli.queue.processes import process
 from tests.support.commands import call
 from tests.support.examples import examples
+from tests.support.processes import finish, hear, say
 from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.strategies import json_events
 
@@ -280,7 +281,7 @@ def test_nothing_is_taken_for_a_reader_that_has_gone() -> None:
         assert drain(queue) == [b"{}"]
         with process("read", name, "--follow") as running:
             queue.put(b"{}")
-            assert line_of(running) == b"{}\n"
+            assert hear(running) == "{}"
             assert running.stdout is not None
             running.stdout.close()
             assert running.wait(PATIENCE) == 0
@@ -302,9 +303,8 @@ def test_an_interrupted_read_leaves_the_rest() -> None:
                 time.sleep(0.01)
             running.send_signal(signal.SIGINT)
             printed = output.read().removeprefix(held).splitlines()
-            assert running.wait(PATIENCE) == 1
-            assert running.stderr is not None
-            assert b"still in the queue" in running.stderr.read()
+            result = finish(running)
+        assert (1, True) == (result.status, "still in the queue" in result.err)
         assert [b"%d" % number * SMALL for number in range(4)] == printed
         assert [b"%d" % number * SMALL for number in range(4, FEW)] == drain(queue)
 
@@ -368,7 +368,7 @@ def test_follow_prints_what_comes_until_a_signal(number: signal.Signals) -> None
     with small_queue() as (name, queue), process("read", name, "--follow") as running:
         for event in (b'{"a":1}', b'{"b":2}'):
             queue.put(event)
-            assert event + b"\n" == line_of(running)
+            assert event.decode() == hear(running)
         running.send_signal(number)
         assert running.wait(PATIENCE) == 0
         queue.put(b"{}")
@@ -379,13 +379,12 @@ def test_follow_ends_when_the_queue_is_removed() -> None:
     """A queue that no one can put on any more is reported, after its events."""
     with small_queue() as (name, queue), process("read", name, "--follow") as running:
         queue.put(b"1")
-        assert line_of(running) == b"1\n"
+        assert hear(running) == "1"
         queue.put(b"2")
         queue.unlink()
-        assert running.wait(PATIENCE) == 1
-        assert line_of(running) == b"2\n"
-        assert running.stderr is not None
-        assert b"was removed" in running.stderr.read()
+        result = finish(running)
+    assert (1, "2\n") == (result.status, result.out)
+    assert "was removed" in result.err
 
 
 def test_a_full_queue_stops_write_with_the_count(tmp_path: Path) -> None:
@@ -412,12 +411,10 @@ def test_the_words_of_write(tmp_path: Path) -> None:
 def test_write_waits_for_room() -> None:
     """It waits for a full queue up to its timeout, and every line of stdin is put."""
     with small_queue(2) as (name, queue), process("write", name) as running:
-        assert running.stdin is not None
-        running.stdin.write(b"".join(b"%d\n" % number for number in range(20)))
-        running.stdin.close()
+        for number in range(20):
+            say(running, str(number))
         assert [b"%d" % number for number in range(20)] == [queue.get(PATIENCE) for _ in range(20)]
-        assert running.wait(PATIENCE) == 0
-        assert count_put(line_of(running).decode(), name) == 20
+        assert count_put(finish(running).check(), name) == 20
 
 
 @given(st.integers(SMALL - 2, SMALL + 1_000))
@@ -439,28 +436,23 @@ def test_a_line_that_is_too_large_stops_write(size: int) -> None:
 def test_write_can_be_interrupted_while_it_waits_for_lines() -> None:
     """SIGINT ends it with 1 and the count; what was put stays."""
     with small_queue() as (name, queue), process("write", name) as running:
-        assert running.stdin is not None
-        running.stdin.write(b"1\n2\n")
-        running.stdin.flush()
+        say(running, "1")
+        say(running, "2")
         assert [b"1", b"2"] == [queue.get(PATIENCE), queue.get(PATIENCE)]
         running.send_signal(signal.SIGINT)
-        assert running.wait(PATIENCE) == 1
-        assert count_put(line_of(running).decode(), name) == 2
-        assert running.stderr is not None
-        assert numbers(running.stderr.read().decode()) == [3]  # the line
+        result = finish(running)
+    assert (1, 2) == (result.status, count_put(result.out, name))
+    assert numbers(result.err) == [3]  # the line
 
 
 def test_write_stops_when_the_queue_is_removed() -> None:
     """Nothing is put on a queue that no one can find any more."""
     with small_queue() as (name, queue), process("write", name) as running:
-        assert running.stdin is not None
-        running.stdin.write(b"1\n")
-        running.stdin.flush()
+        say(running, "1")
         assert queue.get(PATIENCE) == b"1"
         queue.unlink()
-        running.stdin.write(b"2\n")
-        running.stdin.close()
-        assert running.wait(PATIENCE) == 1
+        say(running, "2")
+        assert finish(running).status == 1
         assert queue.current_messages == 0
 
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import stat
-import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -21,15 +20,17 @@ from baseplate_events.cli.queue.spool_info import inspect_spool
 from baseplate_events.events import SPOOL_VARIABLE
 from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.format import MAX_PAYLOAD
+from tests.cli.queue.processes import process
 from tests.support.commands import call
 from tests.support.examples import examples
+from tests.support.processes import finish, say
 from tests.support.queues import as_user, needs_root
 from tests.support.spool_directories import TEAM, USER, as_member, fresh_place, mode_of, names_in
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_segments import write_segment
 from tests.support.spool_services import NAME, open_queue, read_all, spool_of
 from tests.support.strategies import json_events
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,9 +139,11 @@ def test_write_waits_for_room(tmp_path: Path) -> None:
     queue("create", tmp_path).check()
     lines = [f"{number} ".ljust(200_000, "x").encode() for number in range(12)]
     (tmp_path / "lines").write_bytes(b"\n".join(lines))
-    command = [sys.executable, "-m", "baseplate_events", "queue", "write", NAME, str(tmp_path / "lines")]
     words = ["--spool-directory", str(tmp_path), "--spool-max-size", str(MIN_SPOOL_SIZE)]
-    with subprocess.Popen([*command, *words]) as running, SpoolFileReader(spool_of(tmp_path)) as reader:
+    with (
+        process("write", NAME, str(tmp_path / "lines"), *words) as running,
+        SpoolFileReader(spool_of(tmp_path)) as reader,
+    ):
         wait_until(lambda: reader.read() >= 0 and running.poll() is not None, "it goes on waiting")
         assert (0, lines) == (running.returncode, reader.drain())
 
@@ -159,20 +162,16 @@ def test_a_line_that_no_record_holds_stops_write(tmp_path: Path) -> None:
 def test_write_can_be_interrupted(tmp_path: Path) -> None:
     """SIGINT ends it with 1 and the number of the next line; what was put stays."""
     queue("create", tmp_path).check()
-    command = [sys.executable, "-m", "baseplate_events", "queue", "write", NAME]
-    words = ["--spool-directory", str(tmp_path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, *words], stdin=pipe, stdout=pipe, stderr=pipe) as running:
-        assert running.stdin is not None
-        running.stdin.write(b"1\n2\n")
-        running.stdin.flush()
+    with process("write", NAME, "--spool-directory", str(tmp_path)) as running:
+        say(running, "1")
+        say(running, "2")
         with SpoolFileReader(spool_of(tmp_path)) as reader:
             wait_until(lambda: reader.read() >= 0 and len(reader.events) == 2, "nothing is put")
             running.send_signal(signal.SIGINT)
-            out, err = running.communicate(timeout=PATIENCE)
-            assert (1, [b"1", b"2"]) == (running.returncode, reader.drain())
-    assert out.startswith(b"put 2 events on ")
-    assert b"line 3 and" in err
+            result = finish(running)
+            assert (1, [b"1", b"2"]) == (result.status, reader.drain())
+    assert result.out.startswith("put 2 events on ")
+    assert "line 3 and" in result.err
 
 
 def test_a_size_that_cant_be_is_a_mistake_of_usage(tmp_path: Path) -> None:

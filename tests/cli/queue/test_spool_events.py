@@ -18,9 +18,10 @@ from baseplate_events.__main__ import main
 from baseplate_events.cli.queue.spool_events import SpoolEvents, own_spool
 from baseplate_events.cli.queue.spool_place import SpoolPlace
 from baseplate_events.errors import EventError
-from tests.cli.queue.processes import line_of, process
+from tests.cli.queue.processes import process
 from tests.support.commands import call
 from tests.support.examples import examples
+from tests.support.processes import finish, hear
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of, what_is_left
 from tests.support.spool_segments import write_segment
@@ -29,11 +30,11 @@ from tests.support.strategies import json_events
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Generator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from tests.support.commands import Result
+    from tests.support.processes import Process
 
 
 @pytest.fixture
@@ -54,11 +55,9 @@ def lines_of(result: Result) -> list[bytes]:
     return result.out_bytes.split(b"\n")[:-1]
 
 
-@contextlib.contextmanager
-def reading(folder: Path, *words: str) -> Generator[subprocess.Popen[bytes]]:
-    """Run `read` in a process of its own, and kill it at the end if it still runs."""
-    with process("read", NAME, "--spool-directory", str(folder.parent), *words) as running:
-        yield running
+def reading(folder: Path, *words: str) -> AbstractContextManager[Process]:
+    """Run `read` in a process of its own until the end of a block."""
+    return process("read", NAME, "--spool-directory", str(folder.parent), *words)
 
 
 @given(st.lists(json_events, max_size=8))
@@ -195,7 +194,7 @@ def test_follow_prints_what_comes_until_a_signal(number: signal.Signals, folder:
     with reading(folder, "--follow") as running, open_queue(folder.parent) as service:
         for event in (b"{1}", b"{2}"):
             service.put(event)
-            assert line_of(running) == event + b"\n"
+            assert hear(running) == event.decode()
         running.send_signal(number)
         assert running.wait(PATIENCE) == 0
         service.put(b"{3}")
@@ -207,7 +206,7 @@ def test_nothing_is_taken_for_a_reader_that_has_gone(folder: Path) -> None:
     with reading(folder, "--follow") as running:
         assert running.stdout is not None
         write_segment(folder, [b"1"])
-        assert line_of(running) == b"1\n"
+        assert hear(running) == "1"
         running.stdout.close()
         write_segment(folder, [b"2"], created=2)
         assert running.wait(PATIENCE) == 0
@@ -219,10 +218,9 @@ def test_a_kill_costs_no_event(folder: Path) -> None:
     events = [b"%d" % number for number in range(5_000)]
     write_segment(folder, events)
     with reading(folder) as running:
-        printed = [line_of(running)]
+        printed = [hear(running)]
         running.kill()
-        assert running.stdout is not None
-        printed += running.stdout.readlines()
+        printed += finish(running).out.splitlines()
     left = what_is_left(folder)
     assert events[len(events) - len(left) :] == left
     assert len(events) <= len(printed) + len(left) <= len(events) + 1_001  # the last line may be cut off

@@ -6,7 +6,6 @@ import os
 import pty
 import re
 import select
-import subprocess
 import sys
 import time
 import uuid
@@ -30,6 +29,7 @@ from baseplate_events.event_publisher.telemetry.metrics import metrics_of
 from baseplate_events.event_publisher.telemetry.prometheus import format_metrics, parse_samples
 from baseplate_events.event_publisher.telemetry.snapshot import Attempts, Snapshot, SpoolLevel
 from tests.support.commands import Result, run
+from tests.support.processes import DEVNULL, read_screen, started
 from tests.support.publishers import config_text
 from tests.support.strategies import snapshots
 from tests.support.waiting import PATIENCE
@@ -37,6 +37,8 @@ from tests.support.waiting import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
+
+    from tests.support.processes import Process
 
 _PROGRAM = """
 import argparse, sys
@@ -392,17 +394,9 @@ def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
 class Terminal:
     """The command on a terminal."""
 
-    def __init__(self, *words: str, keyboard: bool = True, **environ: str) -> None:
-        self.master, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, *words],
-            stdin=slave if keyboard else subprocess.DEVNULL,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env={**os.environ, "TERM": "xterm", "NO_COLOR": "", **environ},
-        )
-        os.close(slave)
+    def __init__(self, process: Process, master: int) -> None:
+        self.process = process
+        self.master = master
         self.shown = ""
 
     def read_until(self, words: str) -> None:
@@ -419,21 +413,31 @@ class Terminal:
 
     def read_all(self) -> str:
         """Read what is shown until the command has ended."""
-        with contextlib.suppress(OSError):  # the terminal hangs up when no process has it open
-            while data := os.read(self.master, 65_536):
-                self.shown += data.decode()
+        self.shown += read_screen(self.master)
         return self.shown
 
     def press(self, key: str) -> None:
         """Press a key."""
         os.write(self.master, key.encode())
 
-    def close(self) -> None:
-        """End the command, if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self.master)
+
+@contextlib.contextmanager
+def on_terminal(*words: str, keyboard: bool = True, **environ: str) -> Generator[Terminal]:
+    """Run the command on a terminal until the end of the block."""
+    master, slave = pty.openpty()
+    with started(
+        *(sys.executable, "-c", _PROGRAM, *words),
+        stdin=slave if keyboard else DEVNULL,
+        stdout=slave,
+        stderr=slave,
+        session=True,
+        environ={"TERM": "xterm", "NO_COLOR": "", **environ},
+    ) as process:
+        os.close(slave)
+        try:
+            yield Terminal(process, master)
+        finally:
+            os.close(master)
 
 
 def test_on_a_terminal_it_refreshes_until_q() -> None:
@@ -441,9 +445,7 @@ def test_on_a_terminal_it_refreshes_until_q() -> None:
     seen = [a_snapshot(delivered=1_234)]
     with (
         serving(lambda: replace(seen[0], made_at=time.monotonic())) as server,
-        contextlib.closing(
-            Terminal("--health", str(server.endpoint), "--interval", "100 milliseconds")
-        ) as terminal,
+        on_terminal("--health", str(server.endpoint), "--interval", "100 milliseconds") as terminal,
     ):
         terminal.read_until("1,234")
         seen[0] = a_snapshot(delivered=56_789, trouble="503 Busy")
@@ -467,9 +469,7 @@ def test_ctrl_c_ends_it_too(*, keyboard: bool) -> None:
     """The interrupt key ends it as `q` does, without a traceback, also where stdin is no keyboard."""
     with (
         serving(a_snapshot) as server,
-        contextlib.closing(
-            Terminal("--health", str(server.endpoint), keyboard=keyboard, NO_COLOR="1")
-        ) as terminal,
+        on_terminal("--health", str(server.endpoint), keyboard=keyboard, NO_COLOR="1") as terminal,
     ):
         terminal.read_until("v2")
         terminal.process.send_signal(2)
@@ -484,9 +484,7 @@ def test_one_look_on_a_terminal(option: str) -> None:
     """`--once` is one table and `--json` one object; neither takes the screen."""
     with (
         serving(a_snapshot) as server,
-        contextlib.closing(
-            Terminal("--health", str(server.endpoint), option, "--interval", "100 milliseconds")
-        ) as terminal,
+        on_terminal("--health", str(server.endpoint), option, "--interval", "100 milliseconds") as terminal,
     ):
         shown = terminal.read_all()
         assert terminal.process.wait(PATIENCE) == 0
@@ -497,7 +495,7 @@ def test_one_look_on_a_terminal(option: str) -> None:
 def test_an_address_that_is_wrong_from_the_beginning_ends_it() -> None:
     """If the first look fails, it says so and ends with 1 without taking the screen."""
     missing = UnixEndpoint(f"/tmp/{uuid.uuid4().hex}")
-    with contextlib.closing(Terminal("--health", missing.path)) as terminal:
+    with on_terminal("--health", missing.path) as terminal:
         shown = terminal.read_all()
         assert terminal.process.wait(PATIENCE) == 1
     with pytest.raises(UnreachableError) as caught:
