@@ -13,22 +13,22 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from functools import partial
-from typing import IO, TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from benchmarks.container_pod import SERVICES, Figures, Task
 from benchmarks.report import Table, Target, number
 from benchmarks.rounds import interleave, percentile
 from tests.support.commands import IMPORTING
+from tests.support.processes import PIPE, Process, hear, say, started
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from benchmarks.scale import Scale
 
@@ -68,7 +68,7 @@ def run(scale: Scale) -> Table:
     rows: list[tuple[str, ...]] = []
     targets: list[Target] = []
     with _pod() as pod:
-        note = _describe(_read(pod))
+        note = _describe(json.loads(hear(pod)))
         for rate, events in loads:
             found = interleave(
                 {
@@ -111,39 +111,21 @@ def run(scale: Scale) -> Table:
     return Table(title, _HEAD, tuple(rows), tuple(targets), notes)
 
 
-def _run(pod: subprocess.Popen[str], task: Task) -> Figures:
-    _pipe(pod.stdin).write(f"{json.dumps(task)}\n")
-    _pipe(pod.stdin).flush()
-    return cast("Figures", _read(pod))
+def _run(pod: Process, task: Task) -> Figures:
+    say(pod, json.dumps(task))
+    return cast("Figures", json.loads(hear(pod)))
 
 
-@contextlib.contextmanager
-def _pod() -> Generator[subprocess.Popen[str]]:
+def _pod() -> AbstractContextManager[Process]:
     """Run a process that runs pods; see `benchmarks.container_pod`."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.container_pod"]
-    with subprocess.Popen(
-        [*_AS_A_POD, *command] if _is_alone() else command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **IMPORTING},
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    as_a_pod = _AS_A_POD if _is_alone() else ()
+    return started(*as_a_pod, *command, stdin=PIPE, stdout=PIPE, environ=IMPORTING)
 
 
 def _is_alone() -> bool:
     """Whether a pod can have a user and an IPC namespace of its own."""
     return os.geteuid() == 0 and all(map(shutil.which, _TOOLS))
-
-
-def _read(pod: subprocess.Popen[str]) -> object:
-    line = _pipe(pod.stdout).readline()
-    if not line:
-        raise ChildProcessError("the pod has ended")
-    return json.loads(line)
 
 
 def _describe(limits: object) -> str:
@@ -161,9 +143,3 @@ def _percentile(found: Sequence[Figures], who: Literal["ours", "bare"]) -> float
 
 def _share(found: Sequence[Figures], what: Literal["refused"]) -> float:
     return sum(figures[what] for figures in found) / sum(figures["put"] for figures in found)
-
-
-def _pipe(pipe: IO[str] | None) -> IO[str]:
-    if pipe is None:
-        raise AssertionError("the process has no such pipe")
-    return pipe

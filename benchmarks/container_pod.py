@@ -13,7 +13,6 @@ import os
 import re
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,11 +24,12 @@ from baseplate_events.events import SPOOL_VARIABLE
 from baseplate_events.transport.limits import read_limits
 from baseplate_events.transport.posix import unlink_queue
 from tests.support.commands import IMPORTING
+from tests.support.processes import DEVNULL, PIPE, Process, hear, say, started
 from tests.support.publishers import publisher_process
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Mapping
 
 #: Services in the pod.
 SERVICES: Final = 2
@@ -134,27 +134,24 @@ def run(task: Task) -> Figures:
         settings = {**_SETTINGS, "spool__directory": str(spool)}
         if task.transport == "spool":
             settings["queue__transport"] = "spool"
-        environment = {**os.environ, **IMPORTING}
-        environment.pop(SPOOL_VARIABLE, None)
-        if task.transport == "spool":
-            environment[SPOOL_VARIABLE] = str(spool)
+        variables = {**IMPORTING, SPOOL_VARIABLE: str(spool) if task.transport == "spool" else None}
         publisher = stack.enter_context(publisher_process(folder, name, url, **settings))
         publisher.wait_for_log("publishing events")
         services = [
-            stack.enter_context(_service(name, lane, folder, task, environment)) for lane in range(SERVICES)
+            stack.enter_context(_service(name, lane, folder, task, variables)) for lane in range(SERVICES)
         ]
         for service in services:
-            _line(service)
+            hear(service)
         began = time.monotonic()
         for service in services:
-            _say(service)
+            say(service)
         for kill in range(task.kills):
             # In equal parts; sleeping is what this measures with.
             time.sleep(max(0.0, began + task.seconds * (kill + 1) / (task.kills + 1) - time.monotonic()))
             publisher.process.kill()
             publisher.process.wait(PATIENCE)
             publisher = stack.enter_context(publisher_process(folder, name, url, **settings))
-        found = [json.loads(_line(service)) for service in services]
+        found = [json.loads(hear(service)) for service in services]
         publisher.wait_for_log("publishing events")
         expected = sum(result["put"] - len(result["refused"]) for result in found)
         arrived = Arrivals(server.bodies)
@@ -214,36 +211,18 @@ class Arrivals:
         return bool(new)
 
 
-@contextlib.contextmanager
 def _service(
-    name: str, lane: int, folder: Path, task: Task, environment: dict[str, str]
-) -> Generator[subprocess.Popen[bytes]]:
+    name: str, lane: int, folder: Path, task: Task, variables: Mapping[str, str | None]
+) -> contextlib.AbstractContextManager[Process]:
     """Run a service that waits for a line."""
     words = (name, lane, folder, task.rate / SERVICES, task.events, task.seconds)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "benchmarks.container_service", *map(str, words)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # a warning about a small queue, each time
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _line(process: subprocess.Popen[bytes]) -> bytes:
-    line = b"" if process.stdout is None else process.stdout.readline()
-    if not line:
-        raise ChildProcessError("a service has ended")
-    return line
-
-
-def _say(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.write(b"\n")
-        process.stdin.flush()
+    return started(
+        *(sys.executable, "-W", "ignore", "-m", "benchmarks.container_service", *map(str, words)),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,  # a warning about a small queue, each time
+        environ=variables,
+    )
 
 
 def main() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from baseplate_events.transport.posix import MessageQueue
 from benchmarks.original import is_installed
+from tests.support.processes import Process, started
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, config_text
 from tests.support.waiting import wait_until
 
@@ -36,7 +36,7 @@ class Publisher:
         log: What it writes to stderr.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     def wait_for(self, condition: Callable[[], object], *, interval: float = _GLANCE) -> None:
@@ -69,11 +69,8 @@ def publisher(whose: str, folder: Path, name: str, url: str, **settings: str) ->
     config_file.write_text(config_text(name, url, **{**defaults, **settings}))
     command = [sys.executable, "-W", "ignore", "-m", PUBLISHERS[whose], "--queue-name", name]
     log = config_file.with_suffix(".log")
-    with log.open("wb") as stderr, subprocess.Popen([*command, str(config_file)], stderr=stderr) as process:
-        try:
-            yield Publisher(process, log)
-        finally:
-            process.kill()
+    with log.open("wb") as stderr, started(*command, config_file, stderr=stderr) as process:
+        yield Publisher(process, log)
 
 
 @contextlib.contextmanager

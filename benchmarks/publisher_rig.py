@@ -16,7 +16,6 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from benchmarks.deep_queue import deep_queue, stock_queue
 from benchmarks.floor import SECRET
 from benchmarks.light_collector import Arrival, LightCollector
 from benchmarks.producer import MAX_EVENT_SIZE
+from tests.support.processes import DEVNULL, PIPE, Process, hear, say, started
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -101,17 +101,16 @@ class Producer:
         process: Its process.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def go(self, count: int = 0) -> None:
         """Have it put so many events, or with 0 as many as it can until it is killed."""
-        _pipe(self.process.stdin).write(b"%d\n" % count)
-        _pipe(self.process.stdin).flush()
+        say(self.process, str(count))
 
     def stop(self) -> dict[str, int]:
         """Pause a producer that puts as a service does, and return its counts."""
         self.go()
-        answer: dict[str, int] = json.loads(_pipe(self.process.stdout).readline())
+        answer: dict[str, int] = json.loads(hear(self.process))
         return answer
 
 
@@ -124,7 +123,7 @@ class Publisher:
         log: What it writes to stderr.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log: Path
 
     @property
@@ -197,9 +196,8 @@ class Rig:
     def producer(self, *options: str) -> Generator[Producer]:
         """Run a producer; it has made its events."""
         command = ("benchmarks.producer", self.queue.name, *options)
-        with self._child(command, self.outer, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-            if _pipe(process.stdout).readline() != b"ready\n":
-                raise OSError("the producer doesn't start")
+        with self._child(command, self.outer, stdin=PIPE, stdout=PIPE) as process:
+            hear(process)
             yield Producer(process)
 
     @contextlib.contextmanager
@@ -231,9 +229,9 @@ class Rig:
     def floor(self, level: int, seconds: float) -> Speed:
         """Return the speed of the floor, likewise."""
         command = ("benchmarks.floor", self.queue.name, str(level), str(warm_up(seconds)), str(seconds))
-        with self.producer() as producer, self._child(command, self.inner, stdout=subprocess.PIPE) as process:
+        with self.producer() as producer, self._child(command, self.inner, stdout=PIPE) as process:
             producer.go()
-            found = json.loads(_pipe(process.stdout).readline())
+            found = json.loads(hear(process))
         return speed([Arrival(*batch) for batch in found["batches"]], found["cpu"])
 
     @contextlib.contextmanager
@@ -242,24 +240,21 @@ class Rig:
         arguments: Sequence[str],
         core: int,
         *,
-        stdin: int = subprocess.DEVNULL,
+        stdin: int = DEVNULL,
         stdout: int | None = None,
         stderr: IO[bytes] | None = None,
-    ) -> Generator[subprocess.Popen[bytes]]:
+    ) -> Generator[Process]:
         """Run a module on a core, and kill it afterwards."""
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        with subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", *arguments],
+        with started(
+            *(sys.executable, "-W", "ignore", "-m", *arguments),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            env={**os.environ, "PYTHONPATH": path},
+            environ={"PYTHONPATH": path},
         ) as process:
-            try:
-                os.sched_setaffinity(process.pid, {core})  # before it has other threads, which inherit it
-                yield process
-            finally:
-                process.kill()
+            os.sched_setaffinity(process.pid, {core})  # before it has other threads, which inherit it
+            yield process
 
 
 def config_text(name: str, hostname: str, depth: int, settings: Mapping[str, str]) -> str:
@@ -304,9 +299,3 @@ def rig(*, deep: bool = True) -> Generator[Rig]:
             yield Rig(name, queue, Path(folder), min(cores), max(cores))
         finally:
             os.sched_setaffinity(0, cores)
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise AssertionError("the process has no such pipe")
-    return pipe

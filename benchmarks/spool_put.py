@@ -13,7 +13,6 @@ import contextlib
 import importlib
 import secrets
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from baseplate_events.transport.posix import MessageQueue
 from benchmarks.report import Line, Report, Target
 from benchmarks.rounds import interleave, medians, on_one_core, percentile, seconds_of, without_collections
 from benchmarks.spool_rig import BURST, EVENT, MESSAGE, RECORD, TMPFS, notes, places
+from tests.support.processes import PIPE, hear, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -255,14 +255,10 @@ def _syncer(place: Place) -> Generator[Callable[[], int]]:
     """Run a process that syncs the disk; yield a function that returns its syncs so far, at least one."""
     with (
         place.folder() as path,
-        subprocess.Popen((sys.executable, "-c", _SYNCER), stdout=subprocess.PIPE, cwd=path) as process,
+        started(sys.executable, "-c", _SYNCER, stdout=PIPE, cwd=path) as process,
     ):
-        try:
-            if process.stdout is None or not process.stdout.readline():
-                raise ChildProcessError("the process that syncs the disk has ended")
-            yield lambda: Path(path, "counted").stat().st_size
-        finally:
-            process.kill()
+        hear(process)
+        yield lambda: Path(path, "counted").stat().st_size
 
 
 def _percentiles(singles: dict[str, list[list[float]]], percent: float) -> dict[str, float]:

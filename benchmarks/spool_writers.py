@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import secrets
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from benchmarks.report import Line, Report, Target
 from benchmarks.rounds import interleave, medians
 from benchmarks.spool_rig import BURST, EVENT, RECORD, notes, open_queue, places
+from tests.support.processes import PIPE, Process, hear, say, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -82,7 +82,7 @@ def run(scale: Scale) -> list[Report]:
 
 
 def _measure(
-    place: Place, writers: Sequence[subprocess.Popen[str]], crowds: Sequence[tuple[int, int]], scale: Scale
+    place: Place, writers: Sequence[Process], crowds: Sequence[tuple[int, int]], scale: Scale
 ) -> Report:
     total = scale.pick(full=128_000, quick=64_000, tiny=32)
     rounds = scale.pick(full=25, quick=7, tiny=1)
@@ -122,43 +122,24 @@ def _measure(
     )
 
 
-def _round(
-    place: Place, writers: Sequence[subprocess.Popen[str]], who: str, threads: int, count: int
-) -> _Figure:
+def _round(place: Place, writers: Sequence[Process], who: str, threads: int, count: int) -> _Figure:
     """Have all writers put, and return the time per event."""
     with place.folder() as path:
         for writer in writers:
-            _say(writer, json.dumps([who, path, threads, count]))
+            say(writer, json.dumps([who, path, threads, count]))
         for writer in writers:
-            _hear(writer)
+            hear(writer)
         for writer in writers:
-            _say(writer, "go")
-        took = [_Took(*json.loads(_hear(writer))) for writer in writers]
+            say(writer, "go")
+        took = [_Took(*json.loads(hear(writer))) for writer in writers]
     wall = max(one.ended for one in took) - min(one.began for one in took)
     events = len(writers) * threads * count
     return _Figure(wall / events, sum(one.cpu for one in took) / events)
 
 
-@contextlib.contextmanager
-def _writer() -> Generator[subprocess.Popen[str]]:
+def _writer() -> contextlib.AbstractContextManager[Process]:
     """Start a process that waits for tasks."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen((sys.executable, "-m", __name__), stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _say(process: subprocess.Popen[str], line: str) -> None:
-    print(line, file=process.stdin, flush=True)
-
-
-def _hear(process: subprocess.Popen[str]) -> str:
-    line = process.stdout.readline() if process.stdout is not None else ""
-    if not line:
-        raise ChildProcessError("a writer has ended")
-    return line
+    return started(sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE)
 
 
 @contextlib.contextmanager

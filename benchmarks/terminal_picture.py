@@ -19,7 +19,6 @@ import secrets
 import select
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import termios
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 from baseplate_events import EventQueue, serialize_v2j_event
 from baseplate_events.testing import EventCollector
 from baseplate_events.transport.posix import unlink_queue
+from tests.support.processes import DEVNULL, started
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -108,7 +108,7 @@ def delivering() -> Generator[tuple[str, str]]:
         Path(config_file).write_text(config)
         publisher = [*_COMMAND, "publish", config_file, "--queue-name", name]
         producer = threading.Thread(target=produce, args=(queue,))
-        with subprocess.Popen(publisher, stderr=subprocess.DEVNULL) as process:
+        with started(*publisher, stderr=DEVNULL) as process:
             try:
                 producer.start()
                 collector.wait_for(100)
@@ -125,10 +125,10 @@ def run(command: Sequence[str], seconds: float) -> bytes:
     """Run a command on a terminal, interrupt it after this many seconds, and return its output."""
     ours, its = pty.openpty()
     ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, _COLUMNS, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color"}
     output = bytearray()
     ends_at = time.monotonic() + seconds
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environment) as process:
+    environ = {"TERM": "xterm-256color"}
+    with started(*command, stdin=its, stdout=its, stderr=its, environ=environ) as process:
         os.close(its)
         while True:
             if process.poll() is None and time.monotonic() >= ends_at:

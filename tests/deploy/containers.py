@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.deploy.guide import guide
 from tests.deploy.hosts import NETWORK, Host, first_process
 from tests.deploy.systems import DEPLOY
+from tests.support import processes
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -158,14 +158,10 @@ def started(folder: Path, project: Path, debian: Path) -> Generator[Engine]:
         OSError, AssertionError, subprocess.TimeoutExpired: This host doesn't allow it; the message says
             which step failed.
     """
-    unshare = subprocess.Popen(
-        ["unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", "sh", _HERE / "containers.sh", folder],
-        stdin=subprocess.DEVNULL,
-    )
-    try:
+    command = ("unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child")
+    # When it is killed, so is the first process of the namespace, and with that all of them.
+    script = _HERE / "containers.sh"
+    with processes.started(*command, "sh", script, folder, stdin=processes.DEVNULL) as unshare:
         engine = Engine(first_process(unshare, f"{folder}/ready", lambda: "see above"), project)
         engine.prepare(debian)
         yield engine
-    finally:
-        unshare.kill()  # and with it the first process of the namespace, and so all of them
-        unshare.wait()

@@ -10,10 +10,10 @@ from tests.support.commands import run
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterable
 
     from tests.support.commands import Result
+    from tests.support.processes import Process
 
 #: Longest wait in seconds for something that should happen; only a failing test waits for so long.
 PATIENCE: Final = 60.0
@@ -73,7 +73,7 @@ class Host(abc.ABC):
         """Return diagnostics for a failure."""
 
 
-def first_process(unshare: subprocess.Popen[bytes], ready: str, said: Callable[[], str]) -> int:
+def first_process(unshare: Process, ready: str, said: Callable[[], str]) -> int:
     """Wait until the first process in the namespaces of an `unshare --fork` is ready, and return its id.
 
     Args:

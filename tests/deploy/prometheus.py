@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import socket
-import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.deploy.systems import DEPLOY
+from tests.support.processes import started
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -206,10 +206,7 @@ def running(folder: Path) -> Generator[Prometheus]:
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     log = folder / "prometheus.log"
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-        try:
-            prometheus = Prometheus(folder, port)
-            wait_until(prometheus.ready, log.read_text, process=process, interval=0.05)
-            yield prometheus
-        finally:
-            process.kill()
+    with log.open("wb") as output, started(*command, stdout=output, stderr=output) as process:
+        prometheus = Prometheus(folder, port)
+        wait_until(prometheus.ready, log.read_text, process=process, interval=0.05)
+        yield prometheus

@@ -8,7 +8,6 @@ import http.server
 import itertools
 import json
 import socket
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
@@ -18,6 +17,7 @@ from baseplate_events.errors import EventError
 from baseplate_events.transport.posix import MessageQueue
 from tests.deploy.prometheus import free_port
 from tests.support.disks import mounted
+from tests.support.processes import Process, started
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, config_text
 from tests.support.queues import fresh_event_name
 from tests.support.waiting import wait_until
@@ -128,16 +128,16 @@ class Publisher:
         self._command = command
         self._log = log
         self.port: Final = port
+        self._running = contextlib.ExitStack()
         self.process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Process:
         with self._log.open("ab") as log:
-            return subprocess.Popen(self._command, stderr=log)
+            return self._running.enter_context(started(*self._command, stderr=log))
 
     def kill(self) -> None:
         """Kill it."""
-        self.process.kill()
-        self.process.wait()
+        self._running.close()
 
     def start(self) -> None:
         """Start it again."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from tests.deploy.hosts import NETWORK, PATIENCE, Host, first_process
+from tests.support.processes import DEVNULL, started
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -94,19 +94,12 @@ def booted(mounts: Path, *layers: Path) -> Generator[System]:
     with _control_groups() as groups, tempfile.TemporaryFile("w+") as log:
         join = ["sh", "-euc", _JOIN, "sh", *groups, "--"]
         boot = ["sh", str(Path(__file__).with_name("boot.sh")), str(mounts), ":".join(map(str, layers))]
-        unshare = subprocess.Popen(
-            [*join, *_WITH_PARENT, "unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", *boot],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
+        command = [*join, *_WITH_PARENT, "unshare", *_NAMESPACES, NETWORK, "--fork", "--kill-child", *boot]
+        # When it is killed, so is the first process of the namespace, and with that all of them.
+        with started(*command, stdin=DEVNULL, stdout=log.fileno(), stderr=log.fileno()) as unshare:
             system = System(first_process(unshare, "/run/systemd/private", lambda: _text(log)))
             system.run("systemctl", "is-system-running", "--wait")
             yield system
-        finally:
-            unshare.kill()  # and with it the first process of the namespace, and so all of them
-            unshare.wait()
 
 
 @contextlib.contextmanager

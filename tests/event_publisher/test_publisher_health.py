@@ -6,7 +6,6 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.disks import delete_in_use
 from tests.support.fault_collector import FaultCollector, Respond
+from tests.support.processes import PIPE, finish, started
 from tests.support.publishers import (
     MAX_MESSAGES,
     config_text,
@@ -220,18 +220,13 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
             config_text(name, server.url, batch__max_events="1", shutdown__grace="1 second")
         )
         words = ["--queue-name", name, "--log-format", "json", str(config_file)]
-        with subprocess.Popen(
-            [sys.executable, "-m", "baseplate_events.event_publisher", *words],
-            stderr=subprocess.PIPE,
-            text=True,
+        with started(
+            sys.executable, "-m", "baseplate_events.event_publisher", *words, stderr=PIPE
         ) as process:
-            try:
-                put_all(queue, make_events(5))
-                server.wait_for_requests(51)  # so that the answers to 50 were handled
-                process.send_signal(signal.SIGTERM)
-                _, log = process.communicate(timeout=PATIENCE)
-            finally:
-                process.kill()
+            put_all(queue, make_events(5))
+            server.wait_for_requests(51)  # so that the answers to 50 were handled
+            process.send_signal(signal.SIGTERM)
+            log = finish(process).err
     lines = [json.loads(line) for line in log.splitlines()]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
     refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 event")]

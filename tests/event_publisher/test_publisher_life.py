@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -24,6 +23,7 @@ from baseplate_events.event_publisher.sender import Sender
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
 from tests.support.examples import examples
 from tests.support.fault_collector import FaultCollector
+from tests.support.processes import PIPE, finish, started
 from tests.support.publishers import (
     MAX_MESSAGES,
     arrived,
@@ -84,8 +84,8 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
         regular_file.write_text(config_text(name, server.url))
         events = make_events(5)
         put_all(queue, events)
-        command = [sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", name]
-        with subprocess.Popen([*command, str(config_file)], stderr=subprocess.PIPE, text=True) as process:
+        command = (sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", name)
+        with started(*command, config_file, stderr=PIPE) as process:
             status = Path(f"/proc/{process.pid}/status")
 
             def handles() -> bool:
@@ -95,17 +95,14 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
                     return False  # it has ended, of which `wait_until` reports the status
                 return all(caught & 1 << (one - 1) for one in (signal.SIGHUP, number))
 
-            try:
-                wait_until(handles, "no handlers", process=process)
-                process.send_signal(signal.SIGHUP)
-                process.send_signal(number)
-                with config_file.open("w") as pipe:  # as soon as there is a reader
-                    pipe.write(config_text(name, server.url))
-                    regular_file.replace(config_file)  # which SIGHUP has it read again, after this
-                _, log = process.communicate(timeout=30.0)
-            finally:
-                process.kill()
-        assert (process.returncode, "Traceback" in log) == (0, False)
+            wait_until(handles, "no handlers", process=process)
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(number)
+            with config_file.open("w") as pipe:  # as soon as there is a reader
+                pipe.write(config_text(name, server.url))
+                regular_file.replace(config_file)  # which SIGHUP has it read again, after this
+            result = finish(process)
+        assert (result.status, "Traceback" in result.err) == (0, False)
         assert arrived(server) == events
 
 

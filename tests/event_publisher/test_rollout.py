@@ -9,7 +9,6 @@ import contextlib
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from baseplate_events.cli.status.command import scrape
 from baseplate_events.dev_collector import DevCollector
 from baseplate_events.event_publisher.config.values import UnixEndpoint
 from tests.support.fault_collector import FaultCollector, Respond
+from tests.support.processes import Process, started
 from tests.support.publishers import (
     KEY_NAME,
     SECRET,
@@ -70,7 +70,7 @@ class Pod:
 
     folder: Path
     publisher: PublisherProcess
-    service: subprocess.Popen[bytes]
+    service: Process
 
     @property
     def put(self) -> list[str]:
@@ -106,10 +106,9 @@ class Node:
         settings = {"spool__directory": str(volume), "queue__transport": "spool", **overrides}
         publisher = self._stack.enter_context(publisher_process(folder, _NAME, self._url, **settings))
         publisher.wait_for_log("publishing events")  # as a sidecar with a startup probe has started first
-        with (folder / "put").open("wb") as log:
-            service = subprocess.Popen([sys.executable, "-c", _SERVICE, folder.name, volume], stdout=log)
-        self._stack.callback(service.wait)
-        self._stack.callback(service.kill)
+        log = self._stack.enter_context((folder / "put").open("wb"))
+        command = (sys.executable, "-c", _SERVICE, folder.name, volume)
+        service = self._stack.enter_context(started(*command, stdout=log))
         pod = Pod(folder, publisher, service)
         wait_until(lambda: pod.put, lambda: publisher.log, process=service)
         return pod

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import pytest
 from baseplate_events.cli.status.command import scrape
 from baseplate_events.dev_collector import DevCollector
 from baseplate_events.event_publisher.config.values import UnixEndpoint
+from tests.support.processes import Process, started
 from tests.support.publishers import (
     KEY_NAME,
     SECRET,
@@ -27,7 +26,7 @@ from tests.support.publishers import (
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 #: Bytes of the smallest pipe: a page, some forty lines.
@@ -37,10 +36,9 @@ PAGE = 4_096
 ONE = {"max_event_size": "936", "batch.max_size": "1000", "batch.max_events": "1"}
 
 
-@contextlib.contextmanager
 def publisher(
     folder: Path, name: str, url: str, stderr: int, *, close: bool = False
-) -> Generator[subprocess.Popen[bytes]]:
+) -> AbstractContextManager[Process]:
     """Run a publisher with `--debug` that logs a line for each event, to a descriptor or to none."""
     config_file = folder / f"{name}.ini"
     values = {key.replace(".", "__"): value for key, value in ONE.items()}
@@ -55,12 +53,7 @@ def publisher(
         str(config_file),
     ]
     command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *words] if close else words
-    with subprocess.Popen(command, stderr=stderr) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+    return started(*command, stderr=stderr)
 
 
 def lines_dropped(folder: Path) -> float:

@@ -6,13 +6,13 @@ It has hardly any types and isn't installed where types are checked, so its modu
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from tests.support.processes import Process, started
 from tests.support.publishers import MAX_MESSAGE_SIZE, config_text
 
 if TYPE_CHECKING:
@@ -34,15 +34,10 @@ def original(name: str) -> ModuleType:
 
 
 @contextmanager
-def original_publisher(
-    folder: Path, queue_name: str, url: str, **overrides: str
-) -> Generator[subprocess.Popen[bytes]]:
+def original_publisher(folder: Path, queue_name: str, url: str, **overrides: str) -> Generator[Process]:
     """Run baseplate.py's event publisher for a queue; at the end it is killed, the only way to stop it."""
     config_file = folder / f"{queue_name}.ini"
     config_file.write_text(config_text(queue_name, url, **overrides))
     arguments = [str(MAX_MESSAGE_SIZE), "--queue-name", queue_name, str(config_file)]
-    with subprocess.Popen([sys.executable, str(_DRIVER), *arguments]) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with started(sys.executable, _DRIVER, *arguments) as process:
+        yield process

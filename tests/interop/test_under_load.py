@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -16,6 +15,7 @@ from baseplate_events import serialize_v2_event
 from baseplate_events.dev_collector import AcceptedBatch, DevCollector
 from tests.interop.original import original_publisher
 from tests.interop.producer import event
+from tests.support.processes import Process, started
 from tests.support.publishers import (
     KEY_NAME,
     MAX_MESSAGE_SIZE,
@@ -60,17 +60,16 @@ class Count:
 
 
 @contextmanager
-def producers(queue_name: str, *kinds: str) -> Generator[list[subprocess.Popen[bytes]]]:
+def producers(queue_name: str, *kinds: str) -> Generator[list[Process]]:
     """Run a producer of each kind, `ours` or `theirs`; the n-th begins with the event n * EVENTS."""
     with ExitStack() as stack:
-        started: list[subprocess.Popen[bytes]] = []
+        processes: list[Process] = []
         for number, kind in enumerate(kinds):
             arguments = [kind, queue_name, str(number * EVENTS), str(EVENTS)]
             sizes = [str(MAX_MESSAGES), str(MAX_MESSAGE_SIZE)]
-            process = subprocess.Popen([sys.executable, str(_PRODUCER), *arguments, *sizes])
-            started.append(stack.enter_context(process))
-            stack.callback(process.kill)
-        yield started
+            command = (sys.executable, str(_PRODUCER), *arguments, *sizes)
+            processes.append(stack.enter_context(started(*command)))
+        yield processes
 
 
 def events_of_producers(number: int) -> Counter[bytes]:
@@ -96,10 +95,10 @@ def test_all_events_arrive(publisher: str, kinds: list[str], *, name: str, tmp_p
         small_queue(name),
         DevCollector({KEY_NAME: SECRET}, count.add) as collector,
         run(tmp_path, name, collector.url, collector__version="2"),
-        producers(name, *kinds) as started,
+        producers(name, *kinds) as processes,
     ):
         assert expected == count.wait_for(expected)
-        assert [0] * len(kinds) == [process.wait(PATIENCE) for process in started]
+        assert [0] * len(kinds) == [process.wait(PATIENCE) for process in processes]
     assert not collector.counts.rejected
 
 
@@ -117,9 +116,9 @@ def test_both_publishers_share_a_queue(name: str, tmp_path: Path) -> None:
         publisher_process(ours, name, collector.url, collector__version="2") as publisher,
     ):
         publisher.wait_for_log("publishing events")  # before the other one has delivered everything
-        with producers(name, *kinds) as started:
+        with producers(name, *kinds) as processes:
             assert expected == count.wait_for(expected)
-            assert [0] * len(kinds) == [process.wait(PATIENCE) for process in started]
+            assert [0] * len(kinds) == [process.wait(PATIENCE) for process in processes]
             assert publisher.stop() == 0
             assert " 0 events received" not in publisher.log
     assert not collector.counts.rejected

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import socket
-import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from tests.support import vector_files
+from tests.support.processes import PIPE, Process, started
 from tests.support.publishers import KEY_NAME, SECRET
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -47,9 +47,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 @contextmanager
-def started(
-    command: Callable[[], list[str]], answers: Callable[[], bool], log: Path
-) -> Generator[subprocess.Popen[bytes]]:
+def answering(command: Callable[[], list[str]], answers: Callable[[], bool], log: Path) -> Generator[Process]:
     """Run a process until the end of the block, which begins when it answers.
 
     Args:
@@ -61,14 +59,11 @@ def started(
         RuntimeError: It ends, whatever the ports.
     """
     for _ in range(_TRIES):
-        with log.open("ab") as output, subprocess.Popen(command(), stdout=output, stderr=output) as process:
-            try:
-                wait_until(lambda: process.poll() is not None or answers(), "it doesn't answer")
-                if process.poll() is None:
-                    yield process
-                    return
-            finally:
-                process.kill()
+        with log.open("ab") as output, started(*command(), stdout=output, stderr=output) as process:
+            wait_until(lambda: process.poll() is not None or answers(), "it doesn't answer")
+            if process.poll() is None:
+                yield process
+                return
     raise RuntimeError(f"it ends at once: {log.read_text()}")
 
 
@@ -137,7 +132,7 @@ def statsd(folder: Path) -> Generator[Statsd]:
         config_file.write_text(json.dumps(config))
         return [node(), str(peers_folder() / "statsd/node_modules/statsd/stats.js"), str(config_file)]
 
-    with started(command, lambda: can_connect(daemon.management_port), folder / "statsd.log"):
+    with answering(command, lambda: can_connect(daemon.management_port), folder / "statsd.log"):
         yield daemon
 
 
@@ -145,7 +140,7 @@ def statsd(folder: Path) -> Generator[Statsd]:
 class NodeCollector:
     """The collector in another language, observed through its output."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self._changed = threading.Condition()
         self._lines: list[Line] = []
@@ -187,8 +182,5 @@ def node_collector(*options: str) -> Generator[NodeCollector]:
     """Run the collector in another language, on a port that the system chooses."""
     key = f"{KEY_NAME}={vector_files.in_base64(SECRET)}"
     command = [node(), str(COLLECTOR), "--key", key, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield NodeCollector(process)
-        finally:
-            process.kill()
+    with started(*command, stdout=PIPE) as process:
+        yield NodeCollector(process)

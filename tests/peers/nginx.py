@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import trustme
 
-from tests.peers.daemons import can_connect, free_port, peers_folder, started
+from tests.peers.daemons import answering, can_connect, free_port, peers_folder
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Generator
     from pathlib import Path
+
+    from tests.support.processes import Process
 
 # Those who run it as root would otherwise have workers of another user, who can't reach the folder.
 _USER: Final = "user root;" if os.geteuid() == 0 else ""
@@ -64,7 +65,7 @@ class Nginx:
     folder: Path
     ca_file: Path
     port: int = 0
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    process: Process | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
@@ -129,7 +130,7 @@ def nginx(folder: Path, upstream: str, *, http: str = "", server: str = "") -> G
         log = str(folder / "error.log")
         return [str(peers_folder() / "nginx"), "-p", str(folder), "-c", str(configuration_file), "-e", log]
 
-    with started(command, lambda: can_connect(running.port), folder / "output.log") as process:
+    with answering(command, lambda: can_connect(running.port), folder / "output.log") as process:
         running.process = process
         try:
             yield running

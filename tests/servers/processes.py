@@ -7,9 +7,7 @@ import http.client
 import itertools
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast, final
 
 from tests.support.commands import IMPORTING
+from tests.support.processes import Process, started
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Visit(TypedDict):
 class Server:
     """A server that was started; it may not be ready, but connections to it wait until it is."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     port: int
     log_file: Path
 
@@ -89,19 +88,19 @@ def serve_command(
     Args:
         folder: Where its log is written.
         command: The server and its arguments.
-        environ: Its environment.
+        environ: Variables of its environment, besides those of this process.
         cwd: The folder that it runs in.
     """
     log_file = folder / "server.log"
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, log_file.open("wb") as log:
         fd = str(listener.fileno())
-        with subprocess.Popen(
-            [word.replace("{fd}", fd) for word in command],
+        with started(
+            *(word.replace("{fd}", fd) for word in command),
             stderr=log,
             stdout=log,
             pass_fds=[listener.fileno()],
-            start_new_session=True,
-            env={name: value.replace("{fd}", fd) for name, value in environ.items()},
+            session=True,  # a worker that hangs outlives its master
+            environ={name: value.replace("{fd}", fd) for name, value in environ.items()},
             cwd=cwd,
         ) as process:
             port = int(listener.getsockname()[1])
@@ -110,11 +109,7 @@ def serve_command(
                 yield Server(process, port, log_file)
             finally:
                 process.terminate()
-                try:
-                    process.wait(PATIENCE)
-                finally:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)  # a worker that hangs outlives its master
+                process.wait(PATIENCE)
 
 
 @final

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +28,7 @@ from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED, DirectoryAccess, Fault
 from tests.support.commands import IMPORTING, run
 from tests.support.examples import examples
+from tests.support.processes import PIPE, hear, say, started
 from tests.support.queues import needs_root
 from tests.support.sandbox import sandbox
 from tests.support.spool_directories import (
@@ -285,26 +285,18 @@ for number in range(rounds):
 """
     users, rounds = (USER, OTHER, USER + 100), 40
     with contextlib.ExitStack() as stack:
+        command = (sys.executable, "-c", code)
         processes = [
             stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", code, str(user), str(rounds)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    env={**os.environ, **IMPORTING},
-                )
+                started(*command, str(user), str(rounds), stdin=PIPE, stdout=PIPE, environ=IMPORTING)
             )
             for user in users
         ]
         for number in range(rounds):
             for process in processes:
-                assert process.stdin is not None
-                process.stdin.write("\n")
-                process.stdin.flush()
+                say(process)
             for process in processes:
-                assert process.stdout is not None
-                assert f"{number}\n" == process.stdout.readline()
+                assert str(number) == hear(process)
             folder = place / f"events-{number}"
             assert 0o2770 == mode_of(folder)
             assert {str(user) for user in users} == names_in(folder)

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.processes import Process, started
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def spooled_files(directory: Path, name: str) -> list[Path]:
 class PublisherProcess:
     """A publisher in a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     log_file: Path
     config_file: Path
 
@@ -142,16 +142,9 @@ def publisher_process(
     config_file = folder / f"{queue_name}.ini"
     config_file.write_text(config_text(queue_name, url, **overrides))
     log_file = folder / f"{queue_name}.log"
-    command = [sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", queue_name]
-    with (
-        log_file.open("wb") as log,
-        subprocess.Popen([*command, str(config_file)], stderr=log) as process,
-    ):
-        try:
-            yield PublisherProcess(process, log_file, config_file)
-        finally:
-            if process.poll() is None:
-                process.kill()
+    command = (sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", queue_name)
+    with log_file.open("wb") as log, started(*command, config_file, stderr=log) as process:
+        yield PublisherProcess(process, log_file, config_file)
 
 
 def make_events(count: int, pad: int = 50) -> list[bytes]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
-from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 from tests.support.commands import run
+from tests.support.processes import PIPE, hear, started
 from tests.support.tools import missing, need_command
 
 if TYPE_CHECKING:
@@ -80,9 +79,10 @@ def sandbox(folder: Path, *, own_queues: bool = True) -> Generator[Sandbox]:
         need_command(tool)
     namespaces = ["--mount", "--ipc"] if own_queues else ["--mount"]
     # It ends with its standard input.
-    command = ["unshare", *namespaces, "sh", "-c", "echo ready; cat"]
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as holder:
-        assert holder.stdout is not None
-        if holder.stdout.readline() != b"ready\n":
+    command = ("unshare", *namespaces, "sh", "-c", "echo ready; cat")
+    with started(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as holder:
+        try:
+            hear(holder)
+        except ChildProcessError:
             missing("this user may not have namespaces of its own")
         yield Sandbox(holder.pid, namespaces, folder)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
+from tests.support.processes import started
 from tests.support.waiting import wait_until
 
 
@@ -27,7 +27,7 @@ def test_a_condition_that_does_not_come_to_hold_is_an_error() -> None:
 
 def test_the_end_of_the_process_ends_the_wait() -> None:
     """A wait for a process that has ended fails with its status, unless the condition holds all the same."""
-    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+    with started(sys.executable, "-c", "raise SystemExit(3)") as process:
         with pytest.raises(TimeoutError, match=r"nothing is done .*ended with 3"):
             wait_until(lambda: False, "nothing is done", process=process)
         assert wait_until(lambda: True, "nothing is done", process=process)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import http.client
 import json
-import subprocess
 import sys
 import threading
 from configparser import RawConfigParser
@@ -21,10 +20,12 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.pytest_plugin import event_collector
 from baseplate_events.testing import EventCollector
 from tests.support.examples import examples
+from tests.support.processes import DEVNULL, started
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES, small_queue
 from tests.support.queues import fresh_event_name
 from tests.support.services import Clicks
 from tests.support.strategies import json_objects
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,24 +171,17 @@ def test_the_way_of_an_event_from_end_to_end(tmp_path: Path, event_collector: Ev
             EventQueue(
                 name, serialize_v2j_event, max_queue_size=MAX_MESSAGES, max_event_size=MAX_MESSAGE_SIZE
             ) as queue,
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "baseplate_events.event_publisher",
-                    "--queue-name",
-                    name,
-                    str(config_file),
-                ],
-                stderr=subprocess.DEVNULL,
+            started(
+                *(sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", name),
+                config_file,
+                stderr=DEVNULL,
             ) as publisher,
         ):
-            try:
-                event_collector.answer_with(503)
-                service = Clicks(queue)
-                assert service.handle("click")
-                assert event_collector.wait_for(refusals=2) == []
-                event_collector.answer_with(None)
-                assert event_collector.wait_for(1) == [{"action": "click"}]
-            finally:
-                publisher.terminate()
+            event_collector.answer_with(503)
+            service = Clicks(queue)
+            assert service.handle("click")
+            assert event_collector.wait_for(refusals=2) == []
+            event_collector.answer_with(None)
+            assert event_collector.wait_for(1) == [{"action": "click"}]
+            publisher.terminate()
+            assert publisher.wait(PATIENCE) == 0

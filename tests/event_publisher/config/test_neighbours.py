@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 from baseplate_events.errors import ConfigurationError
 from baseplate_events.event_publisher.config.neighbours import check_neighbours
 from tests.support.commands import call
+from tests.support.processes import PIPE, finish, started
 from tests.support.publishers import config_text, publisher_process
 from tests.support.queues import fresh_event_name
-from tests.support.waiting import PATIENCE
 
 URL: Final = "https://collector.example.com"
 
@@ -95,14 +94,10 @@ def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     """`--check` of a pipe ends, although it has nothing to compare the section with."""
     pipe = tmp_path / "events.ini"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "baseplate_events", "publish", "--check", str(pipe)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            pipe.write_text(config_text("v2", URL))
-            process.communicate(timeout=PATIENCE)
-        finally:
-            process.kill()
-    assert process.returncode == 0
+    command = (sys.executable, "-m", "baseplate_events", "publish", "--check", pipe)
+    with started(*command, stdout=PIPE) as process:
+        pipe.write_text(config_text("v2", URL))
+        finish(process).check()
 
 
 def test_within_a_section_both_are_a_mistake(file: Path) -> None:

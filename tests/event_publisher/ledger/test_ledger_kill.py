@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.ledgers import IDENTITIES, NAME, copied, events_written, opened
+from tests.support.processes import PIPE, finish, hear, started
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,17 +68,16 @@ def test_a_kill_loses_nothing(sync: bool, tmp_path: Path) -> None:
     finished: set[int] = set()
     for _ in range(12):
         arguments = [str(folder / NAME), str(sync), str(start)]
-        with subprocess.Popen([sys.executable, "-c", WORK, *arguments], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(source.randrange(1, 120))]
-            process.send_signal(signal.SIGKILL)
-            lines += process.stdout.read().splitlines()
+        with started(sys.executable, "-c", WORK, *arguments, stdout=PIPE) as process:
+            lines = [hear(process) for _ in range(source.randrange(1, 120))]
+            process.kill()
+            lines += finish(process).out.splitlines()
         for line in lines:
             word, text = line.split()[:2]
-            assert word != b"bad", line
-            if word == b"recovered":
+            assert word != "bad", line
+            if word == "recovered":
                 finished |= entered
-            {b"enter": begun, b"entered": entered, b"finished": finished}.get(word, set()).add(int(text))
+            {"enter": begun, "entered": entered, "finished": finished}.get(word, set()).add(int(text))
 
         copied(folder, copy)
         ledger = opened(copy)

@@ -3,9 +3,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +33,7 @@ from tests.support.ledgers import (
     opened,
     written,
 )
+from tests.support.processes import PIPE, Process, finish, hear, say, started
 from tests.support.queues import needs_root
 from tests.support.strategies import answers, any_events, refusals, texts
 
@@ -287,19 +286,11 @@ file.replay(numbers, put)
 
 
 @contextlib.contextmanager
-def replaying(folder: Path) -> Generator[subprocess.Popen[str]]:
+def replaying(folder: Path) -> Generator[Process]:
     """Run `REPLAY` in a process of its own, from the moment when it begins to put events."""
-    with subprocess.Popen(
-        [sys.executable, "-c", REPLAY, str(folder / NAME)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        assert process.stdout.readline() == "ready\n"
-        process.stdin.write("\n")
-        process.stdin.flush()
+    with started(sys.executable, "-c", REPLAY, folder / NAME, stdin=PIPE, stdout=PIPE) as process:
+        assert hear(process) == "ready"
+        say(process)
         yield process
 
 
@@ -308,10 +299,9 @@ def test_a_killed_replay_repeats_at_most_one(after: int, tmp_path: Path) -> None
     """A real process that is killed leaves at most one letter whose event was put."""
     fill(tmp_path, [b"%d" % number for number in range(60)])
     with replaying(tmp_path) as process:
-        assert process.stdout is not None
-        put = [int(process.stdout.readline()) for _ in range(after)]
-        process.send_signal(signal.SIGKILL)
-        put += [int(line) for line in process.stdout.read().splitlines()]
+        put = [int(hear(process)) for _ in range(after)]
+        process.kill()
+        put += [int(line) for line in finish(process).out.splitlines()]
     with letter_file(tmp_path) as file:
         left = file.numbers()
     assert list(range(1, 61)) == sorted({*put, *left})

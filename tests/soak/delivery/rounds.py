@@ -21,13 +21,12 @@ import os
 import random
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from baseplate_events.event_publisher.ledger.file import SPOOL_NAME
 from baseplate_events.events import SPOOL_VARIABLE
@@ -36,11 +35,12 @@ from tests.soak.delivery.collector import Collector
 from tests.soak.delivery.damage import Damage
 from tests.soak.spool.oracle import ENTRY_SIZE
 from tests.support.commands import IMPORTING
+from tests.support.processes import Process, started
 from tests.support.publishers import publisher_process
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from tests.support.publishers import PublisherProcess
 
@@ -55,9 +55,6 @@ _DAMAGE_SHARE: Final = 0.4
 
 #: Settings of the publishers.
 _SETTINGS: Final = {"delivery__concurrency": "4", "shutdown__grace": "10 minutes"}
-
-
-_Process: TypeAlias = "subprocess.Popen[bytes]"
 
 
 class Victims(enum.Enum):
@@ -180,21 +177,21 @@ class _Rounds:
         settings = {**_SETTINGS, "spool__directory": str(self._spool_directory)}
         return publisher_process(self._folder, self.name, self._collector.url, **settings)
 
-    def _start_services(self, stack: contextlib.ExitStack, logs: Path) -> dict[Path, _Process]:
+    def _start_services(self, stack: contextlib.ExitStack, logs: Path) -> dict[Path, Process]:
         """Start services, and return them by their logs."""
         threads = str(self._scale.threads)
-        started: dict[Path, _Process] = {}
+        services: dict[Path, Process] = {}
         for _ in range(self._scale.services):
             log, seed = logs / f"spool-{secrets.token_hex(8)}", str(self._chance.getrandbits(32))
             words = ("tests.soak.spool.producer", self.name, str(log), threads, seed)
-            started[log] = stack.enter_context(_service(words, self._spool_directory))
+            services[log] = stack.enter_context(_service(words, self._spool_directory))
         log = logs / f"posix-{secrets.token_hex(8)}"
-        started[log] = stack.enter_context(
+        services[log] = stack.enter_context(
             _service(("tests.soak.delivery.producer", self.name, str(log), threads), None)
         )
-        return started
+        return services
 
-    def _wait_for_events(self, services: Mapping[Path, _Process], count: int) -> None:
+    def _wait_for_events(self, services: Mapping[Path, Process], count: int) -> None:
         """Return as soon as so many more events were put, and each service has put some."""
         before = sum(map(_entries, services))
         wait_until(
@@ -247,25 +244,14 @@ def _entries(log: Path) -> int:
     return log.stat().st_size // ENTRY_SIZE if log.exists() else 0
 
 
-@contextlib.contextmanager
-def _service(words: Sequence[str], spool: Path | None) -> Generator[_Process]:
+def _service(words: Sequence[str], spool: Path | None) -> contextlib.AbstractContextManager[Process]:
     """Run a service in a session of its own, and kill the whole session in the end."""
-    environment = {**os.environ, **IMPORTING}
-    environment.pop(SPOOL_VARIABLE, None)
-    if spool is not None:
-        environment[SPOOL_VARIABLE] = str(spool)
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", *words],
-        start_new_session=True,
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            _kill([process])
+    command = (sys.executable, "-W", "ignore::DeprecationWarning", "-m", *words)
+    variable = None if spool is None else str(spool)
+    return started(*command, session=True, environ={**IMPORTING, SPOOL_VARIABLE: variable})
 
 
-def _kill(processes: Collection[_Process]) -> None:
+def _kill(processes: Collection[Process]) -> None:
     """Kill processes and all of their children at once."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from baseplate_events import EventQueue
 from baseplate_events.event_publisher.spool_reader.followed_segment import MIN_HOLE
@@ -28,6 +27,7 @@ from baseplate_events.transport.posix import unlink_queue
 from tests.soak.delivery.collector import Collector
 from tests.soak.spool.oracle import make_event
 from tests.support.commands import IMPORTING
+from tests.support.processes import PIPE, Process, hear, say, started
 from tests.support.publishers import publisher_process
 from tests.support.spools_written import segment_name
 
@@ -87,30 +87,21 @@ class Place:
     def writer(self, lane: int) -> Generator[Writer]:
         """Run a service in a process of its own."""
         words = ("tests.soak.delivery.writer", self.name, str(lane))
-        with subprocess.Popen(
-            [sys.executable, "-m", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **IMPORTING, SPOOL_VARIABLE: str(self.directory)},
-        ) as process:
-            try:
-                yield Writer(process)
-            finally:
-                process.kill()
+        environ = {**IMPORTING, SPOOL_VARIABLE: str(self.directory)}
+        with started(sys.executable, "-m", *words, stdin=PIPE, stdout=PIPE, environ=environ) as process:
+            yield Writer(process)
 
 
 @dataclass(frozen=True)
 class Writer:
     """A service that does what it reads; see `tests.soak.delivery.writer`."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
 
     def do(self, words: str) -> None:
         """Send it a request, and wait until that is done."""
-        stdin, stdout = _pipe(self.process.stdin), _pipe(self.process.stdout)
-        stdin.write(f"{words}\n".encode())
-        stdin.flush()
-        assert stdout.readline() == b"done\n"
+        say(self.process, words)
+        assert hear(self.process) == "done"
 
 
 @contextlib.contextmanager
@@ -227,11 +218,6 @@ def _bytes_on_disk(paths: list[Path]) -> int:
 def _check(made: Place) -> None:
     deliveries = made.collector.deliveries
     assert (deliveries.foreign, deliveries.duplicates) == (0, 0)
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None
-    return pipe
 
 
 #: The scenes by name, at full scale.

@@ -14,10 +14,7 @@ Moments are counted in events, so the speed of the machine doesn't matter.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -29,10 +26,11 @@ from baseplate_events.events import SPOOL_VARIABLE
 from tests.soak.spool.oracle import ENTRY_SIZE, Audit, audit
 from tests.soak.spool.producer import MAX_SPOOL_SIZE
 from tests.support.commands import IMPORTING
+from tests.support.processes import PIPE, Process, finish, kill_group, started
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from contextlib import AbstractContextManager
 
 _NAME: Final = "kills"
 
@@ -112,7 +110,7 @@ def run_rounds(scale: Scale) -> Report:
 def _run_round(scale: Scale, chance: random.Random, spool: Path, logs: Path) -> int:
     """Run a round, and return how often this process killed another."""
     with contextlib.ExitStack() as stack:
-        producers: list[subprocess.Popen[bytes]] = []
+        producers: list[Process] = []
         for number in range(scale.producers):
             log = str(logs / f"put-{number}")
             arguments = (_NAME, log, str(scale.threads), str(chance.getrandbits(32)))
@@ -144,10 +142,8 @@ def _run_round(scale: Scale, chance: random.Random, spool: Path, logs: Path) -> 
             kills += 1
         wait_for_events(chance.randint(1, scale.events))
         for producer in producers:
-            _kill_group(producer)
-        assert reader.stdin is not None
-        reader.stdin.close()
-        assert reader.wait(_PATIENCE) == 0, "the reader failed"
+            kill_group(producer)
+        finish(reader, _PATIENCE).check()
     return kills
 
 
@@ -155,22 +151,11 @@ def _entries(log: Path) -> int:
     return log.stat().st_size // ENTRY_SIZE
 
 
-@contextlib.contextmanager
-def _start(module: str, *arguments: str, directory: Path) -> Generator[subprocess.Popen[bytes]]:
+def _start(module: str, *arguments: str, directory: Path) -> AbstractContextManager[Process]:
     """Run a module of this folder in a session of its own, and kill the whole session in the end."""
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{__package__}.{module}", *arguments],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, **IMPORTING, SPOOL_VARIABLE: str(directory)},
-    ) as process:
-        try:
-            yield process
-        finally:
-            _kill_group(process)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return started(
+        *(sys.executable, "-W", "ignore::DeprecationWarning", "-m", f"{__package__}.{module}", *arguments),
+        stdin=PIPE,
+        session=True,
+        environ={**IMPORTING, SPOOL_VARIABLE: str(directory)},
+    )
