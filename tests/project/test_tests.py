@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Final
@@ -74,8 +75,66 @@ def test_numbers_of_examples_follow_the_profile() -> None:
     assert files == {"conftest.py"}
 
 
+def sources() -> dict[str, str]:
+    """Return the code of the tests and of the benchmarks, by its path."""
+    files = [*TESTS.rglob("*.py"), *(TESTS.parent / "benchmarks").rglob("*.py")]
+    return {file.relative_to(TESTS.parent).as_posix(): file.read_text() for file in files}
+
+
 def test_there_is_one_way_to_wait() -> None:
     """Nothing but `tests/support/waiting.py` defines `wait_until`, in the tests and in the benchmarks."""
-    sources = [*TESTS.rglob("*.py"), *(TESTS.parent / "benchmarks").rglob("*.py")]
-    defined = [file for file in sources if re.search(r"\bdef _?wait_until\b", file.read_text())]
-    assert [TESTS / "support" / "waiting.py"] == defined
+    defined = {file for file, code in sources().items() if re.search(r"\bdef _?wait_until\b", code)}
+    assert defined == {"tests/support/waiting.py"}
+
+
+#: Files that start processes, each with the reason why it has a way of its own.
+STARTERS: Final = {
+    "benchmarks/footprint.py": "measures a single child, with wait4(2), and without what `subprocess` adds",
+    "tests/support/commands.py": "the way to run a command to its end",
+    "tests/support/processes.py": "the way to start a process beside a test",
+    "tests/machine/guest/agent.py": "runs in the guest, which has only the standard library",
+    "tests/machine/qemu.py": "a machine is an object that outlives the block that starts it",
+    "tests/mutants/__main__.py": "what runs for hours shows its progress, so its output isn't captured",
+    "tests/release/check.py": "runs where the package isn't installed, and so can't be imported",
+    "tests/vendored/check.py": "likewise",
+}
+
+#: Functions that start processes. `os.fork` is no command: the child goes on in the same program.
+STARTING: Final = re.compile(
+    r"subprocess\.(run|call|check_call|check_output|getoutput|getstatusoutput|Popen)"
+    r"|os\.(system|popen|posix_spawnp?|spawn\w+)|asyncio\.create_subprocess_\w+"
+)
+
+
+def starts_processes(code: str) -> bool:
+    """Return whether a module itself starts processes; a program in a string is run by another."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [
+        f"{node.module}.{name.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    ]
+    called = [ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)]
+    return any(map(STARTING.fullmatch, [*names, *called]))
+
+
+def test_there_is_one_way_to_run_a_command() -> None:
+    """Only `support.commands` and `support.processes` start processes, and the exceptions in the table."""
+    assert {file for file, code in sources().items() if starts_processes(code)} == set(STARTERS)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import subprocess\nsubprocess.run(['true'])",
+        "import subprocess\nwith subprocess.Popen('true') as process:\n    pass",
+        "from subprocess import check_output",
+        "import os\nos.system('true')",
+    ],
+)
+def test_another_way_to_run_a_command_is_found(code: str) -> None:
+    """It is found in code, and neither in a program within a string nor in an annotation."""
+    assert starts_processes(code)
+    assert not starts_processes(f"program = {code!r}")
+    assert not starts_processes("def stop(process: subprocess.Popen[bytes]) -> None: ...")
