@@ -155,9 +155,7 @@ def test_a_failing_serializer_is_an_error_of_ours_without_the_event(name: str, e
         assert SECRET not in shown
         assert caught.value.__cause__ is None
         assert caught.value.__context__ is None
-        assert re.search(
-            rf"{type(error).__name__} in the event serializer at .*:\d+ in serialize$", str(caught.value)
-        )
+        assert re.search(rf"{type(error).__name__} .* at .*:\d+ in serialize$", str(caught.value))
         assert drain(other) == []
 
 
@@ -166,7 +164,7 @@ def test_a_failing_serializer_written_in_c_is_reported_too(name: str) -> None:
     with EventQueue(name, bytes.fromhex, max_queue_size=FEW, max_event_size=SMALL) as queue:
         with pytest.raises(EventNotSerializableError) as caught:
             queue.put(SECRET)
-        assert str(caught.value) == "Can't serialize the event: ValueError in the event serializer"
+        assert (caught.value.field, caught.value.problem) == ("", "ValueError in the event serializer")
 
 
 @pytest.mark.parametrize("error", [EventNotSerializableError("a.b", "why"), EventEmptyError(), EventError()])
@@ -330,7 +328,7 @@ def test_the_sizes_of_the_original_are_the_defaults(name: str) -> None:
     assert (MAX_QUEUE_SIZE, MAX_EVENT_SIZE) == (10_000, 102_400)
     with (
         publisher_side(name),
-        pytest.raises(EventQueueLimitError, match="instead of 10,000 events of at most 102,400"),
+        pytest.raises(EventQueueLimitError, match=r"10,000 .* 102,400 "),
     ):
         EventQueue(name, same, strict_size=True)
 

@@ -359,14 +359,14 @@ def test_a_service_starts_without_its_queue(
     missing = tmp_path / "volume"
     queue = in_spool(missing)
     for _ in range(3):
-        with pytest.raises(EventQueueUnavailableError, match="mount the volume"):
+        with pytest.raises(EventQueueUnavailableError):
             queue.put(b"{x}")
-    with pytest.raises(EventQueueUnavailableError):
+    with pytest.raises(EventQueueUnavailableError) as caught:
         queue.put_many([b"{x}", b"{y}"])
     assert {"unavailable": 5} == queue.refused
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
-    assert "mount the volume" in record.getMessage()
+    assert str(caught.value) in record.getMessage()
     queue.report_runtime_metrics(None)  # type: ignore[arg-type]
     missing.mkdir()
     queue.put(b"{x}")
@@ -377,7 +377,7 @@ def test_a_service_starts_without_its_queue(
 def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
     """With `strict_size` nothing is logged, and nothing stays open."""
     before = open_files()
-    with pytest.raises(EventQueueUnavailableError, match="mount the volume"):
+    with pytest.raises(EventQueueUnavailableError, match="volume"):
         EventQueue("main", serialize, spool_directory=tmp_path / "volume", strict_size=True)
     assert open_files() <= before
 

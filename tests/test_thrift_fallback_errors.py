@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,20 +45,13 @@ def test_300_characters_of_a_path_are_shown(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wire_type", "words"),
+    ("wire_type", "word"),
     [
-        *((2, "a bool"), (3, "an i8"), (4, "a double"), (6, "an i16"), (8, "an i32"), (10, "an i64")),
-        *(
-            (11, "a str or bytes"),
-            (12, "a struct"),
-            (13, "a map"),
-            (14, "a set"),
-            (15, "a list"),
-            (16, "a UUID"),
-        ),
+        *((2, "bool"), (3, "i8"), (4, "double"), (6, "i16"), (8, "i32"), (10, "i64")),
+        *((11, "str"), (12, "struct"), (13, "map"), (14, "set"), (15, "list"), (16, "UUID")),
     ],
 )
-def test_types_are_named(wire_type: int, words: str) -> None:
+def test_types_are_named(wire_type: int, word: str) -> None:
     """As Thrift names them; of an enum there is a remedy."""
 
     def write(protocol: Any, error: type[Exception] = RuntimeError) -> None:  # noqa: ANN401 - Apache's
@@ -67,10 +61,11 @@ def test_types_are_named(wire_type: int, words: str) -> None:
         raise error
 
     found = error_of(write)
-    assert (found.field, found.problem) == ("field", f"writing it as {words} raised RuntimeError")
+    assert found.field == "field"
+    assert re.search(rf"\b{word}\b.* raised RuntimeError$", found.problem)
     for error in (KeyError, AttributeError):
         problem = error_of(partial(write, error=error)).problem
-        assert ("; this enum field takes" in problem) == (wire_type == 8)
+        assert (not problem.endswith(f"raised {error.__name__}")) == (wire_type == 8)
 
 
 @pytest.mark.parametrize(("done", "field"), [(0, "map{0}"), (1, "map{0}"), (2, "map{1}"), (3, "map{1}")])
@@ -90,7 +85,7 @@ def test_pairs_of_a_map_are_counted(done: int, field: str) -> None:
 
     found = error_of(write)
     assert found.field == field
-    assert found.problem == f"writing it as {'a str or bytes' if done % 2 else 'an i32'} raised RuntimeError"
+    assert (" i32 " in found.problem) == (done % 2 == 0)
 
 
 @pytest.mark.parametrize(("written", "fits"), [(1, False), (2, True), (3, False)])

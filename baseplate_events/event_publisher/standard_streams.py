@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: The highest number of a standard stream.
 _STDERR: Final = 2
 
+#: The mistake of a command that is of no use without a stdout.
+NO_STDOUT: Final = "there is no stdout to write to"
+
 
 class EscapingParser(argparse.ArgumentParser):
     """A parser whose errors are escaped: argparse quotes unknown options as they are."""
@@ -215,7 +218,7 @@ def _stand_ins(*, needs_stdout: bool) -> Generator[None]:
     before = sys.stdin, sys.stdout, sys.stderr
     sys.stdin = sys.stdin or _closed("there is no stdin to read from")
     if sys.stdout is None:
-        sys.stdout = _closed("there is no stdout to write to" if needs_stdout else None)
+        sys.stdout = _closed(NO_STDOUT if needs_stdout else None)
     else:
         reconfigure = getattr(sys.stdout, "reconfigure", None)
         if sys.stdout.errors == "strict" and callable(reconfigure):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from baseplate_events.event_publisher.standard_streams import ClosedStream
+from baseplate_events.event_publisher.standard_streams import NO_STDOUT, ClosedStream
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.commands import Result, run
 from tests.support.ledgers import fill
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 #: Each test starts a command, or more.
 pytestmark = pytest.mark.slow
 
-#: What each command writes to stderr if it can't write to stdout.
-NO_STDOUT: Final = "there is no stdout to write to\n"
+#: What each command writes to stderr if its disk is full.
 NO_SPACE: Final = "can't write to stdout: No space left on device\n"
 
 #: What a shell does to the streams of a command.
@@ -105,7 +104,7 @@ def test_what_is_to_be_shown_needs_a_stdout(command: str, words: dict[str, str])
     for streams in (CLOSED_IN, CLOSED_ERR):
         result = run_with(streams, command, words)
         assert (SHOW[command], True) == (result.status, bool(result.out))
-    assert Result(2, "", NO_STDOUT) == run_with(CLOSED_OUT, command, words)
+    assert Result(2, "", "there is no stdout to write to\n") == run_with(CLOSED_OUT, command, words)
     assert Result(2, "", "") == run_with(ALL_CLOSED, command, words)
     assert Result(1, "", NO_SPACE) == run_with(FULL, command, words)
     assert Result(1, "", "") == run_with(ALL_FULL, command, words)

@@ -87,7 +87,8 @@ def test_an_event_that_is_no_object_is_refused(
 ) -> None:
     """One value that isn't an object refuses the batch, wherever it stands."""
     events.insert(place, json.dumps(value).encode())
-    assert "isn't a JSON object" in assert_refused(sealed(path, batch_of(events, path)).check(), 400).reason
+    refused = assert_refused(sealed(path, batch_of(events, path)).check(), 400)
+    assert f"event {min(place, len(events) - 1) + 1} " in refused.reason
 
 
 @given(event_lists, st.integers(0, 20))
@@ -317,7 +318,7 @@ def test_any_other_body_is_refused(request: SignedRequest, data: st.DataObject) 
     put = data.draw(st.binary(max_size=2).filter(lambda put: put != plain[place : place + 1]))
     changed = plain[:place] + put + plain[place + 1 :]
     body = gzip.compress(changed, mtime=0) if is_gzip else changed
-    assert "doesn't match" in assert_refused(replace(request, body=body).check(), 401).reason
+    assert_refused(replace(request, body=body).check(), 401)
 
 
 @given(requests, texts.filter(lambda name: name not in KEYS and name and "," not in name))
@@ -329,7 +330,7 @@ def test_any_other_key_is_refused(request: SignedRequest, name: str) -> None:
     assert "unknown key" in assert_refused(verdict, 401).reason
     (other,) = KEYS.keys() - {used}
     verdict = request.with_header("X-Signature", f"key={other}, mac={mac}").check()
-    assert "doesn't match" in assert_refused(verdict, 401).reason
+    assert_refused(verdict, 401)
 
 
 @given(texts)

@@ -71,7 +71,8 @@ def test_a_second_consumer_warns_or_is_refused(
         if exclusive:
             with pytest.raises(QueueInUseError) as caught:
                 QueueConsumer(lambda: opened(posix_name), exclusive=True)
-            assert f"another publisher (process {os.getpid()}) also reads {posix_name}" in str(caught.value)
+            assert f"(process {os.getpid()})" in str(caught.value)
+            assert posix_name in str(caught.value)
             first.close()
             first = QueueConsumer(lambda: opened(posix_name), exclusive=True)
             return
@@ -127,11 +128,11 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
                     second.wait_for_log("publishing events")
                     assert f"(process {first.process.pid}) also reads /events-{name}" in second.log
             if exclusive == "true":
-                assert "another publisher" not in first.log
+                assert "WARNING" not in first.log
             first.process.kill()
             first.process.wait(PATIENCE)
         with publisher(folders[1], "true") as third:
             third.wait_for_log("publishing events")
-            assert "another publisher" not in third.log
+            assert "WARNING" not in third.log
             assert third.stop() == 0
         assert queue.current_messages == 0

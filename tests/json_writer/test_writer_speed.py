@@ -126,5 +126,6 @@ def test_what_is_no_object_goes_the_slow_way() -> None:
     """Which says so, with a serializer that has a default too."""
     for event in ([1], "x", 5, [dict[str, int]()], ""):
         for serialize in (serialize_v2j_event, json_serializer(default=str)):
-            with pytest.raises(EventNotSerializableError, match="expected a mapping"):
+            with pytest.raises(EventNotSerializableError) as caught:
                 serialize(cast("Any", event))
+            assert caught.value.field == ""

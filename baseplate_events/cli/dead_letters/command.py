@@ -31,7 +31,7 @@ from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeErro
 from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
-from ...event_publisher.ledger.letters import DamagedLetterError, LetterFile
+from ...event_publisher.ledger.letters import DamagedLetterError, LetterFile, damage_of
 from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...spool import MIN_SPOOL_SIZE, UNKNOWN_FORMAT
@@ -316,7 +316,7 @@ class _Selection:
         for number in self._missing:
             print_stderr(f"there is no letter {number}")
         for number in self.damaged:
-            print_stderr(f"letter {number} is damaged; purge it")
+            print_stderr(damage_of(number))
         return EXIT_FAILURE if self._missing or self.damaged else 0
 
 

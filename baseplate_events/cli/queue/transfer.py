@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, final
 from ..._words import counted
 from ...errors import ConfigurationError, EventError, EventTooLargeError
 from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
-from ...event_publisher.standard_streams import is_open, report
+from ...event_publisher.standard_streams import NO_STDOUT, is_open, report
 from ..terminal import event_for_terminal
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _put(sink: Sink, event: bytes, timeout: float, interrupts: Interrupts) -> st
 def _stdout() -> io.FileIO:
     """Return stdout without a buffer, in which an event could be lost."""
     if not is_open(sys.stdout):
-        raise ConfigurationError("there is no stdout to write to")
+        raise ConfigurationError(NO_STDOUT)
     return io.FileIO(sys.stdout.fileno(), "w", closefd=False)
 
 

@@ -108,6 +108,11 @@ def totals(connection: sqlite3.Connection) -> tuple[int, int]:
     return cast("tuple[int, int]", connection.execute(query).fetchone())
 
 
+def damage_of(number: int) -> str:
+    """Return how a command reports a damaged letter."""
+    return f"letter {number} is damaged; purge it"
+
+
 class LetterFile:
     """The dead letters of a ledger, for a command.
 
@@ -160,7 +165,7 @@ class LetterFile:
                     row = self._connection.execute(query, (number,)).fetchone()
                     return Letter(*cast("_Columns", tuple(unseal(row)))) if row is not None else None
             except DamagedLedgerError as exc:
-                raise DamagedLetterError(self._path, f"letter {number} is damaged; purge it") from exc
+                raise DamagedLetterError(self._path, damage_of(number)) from exc
 
     def purge(self, numbers: Sequence[int]) -> int:
         """Delete letters, and free their space; return how many existed.

@@ -24,7 +24,7 @@ from baseplate_events._words import counted
 from baseplate_events.cli.dead_letters import command as command_module
 from baseplate_events.errors import EventError
 from baseplate_events.event_publisher.ledger.file import LETTERS_NAME, LedgerError
-from baseplate_events.event_publisher.ledger.letters import LetterFile
+from baseplate_events.event_publisher.ledger.letters import LetterFile, damage_of
 from baseplate_events.events import SPOOL_VARIABLE
 from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED
@@ -153,7 +153,7 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / NAME) as connection:
         connection.execute("UPDATE letters SET time = 'noon' WHERE number = 2")
     connection.close()
-    expected = "letter 2 is damaged; purge it\n"
+    expected = f"{damage_of(2)}\n"
     said = call("dead-letters", "list", path)
     assert (1, 3, expected) == (said.status, len(said.out.splitlines()), said.err)
     assert Result(1, "1\n3\n", expected) == call("dead-letters", "show", path, "--all")

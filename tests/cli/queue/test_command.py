@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from baseplate_events.cli.common import posix_queue_name
 from baseplate_events.cli.queue import command, posix_ends, transfer
-from baseplate_events.cli.queue.info import QueueInfo, inspect_queue, user_name
+from baseplate_events.cli.queue.info import MOUNT_COMMAND, QueueInfo, inspect_queue, user_name
 from baseplate_events.errors import EventError, EventQueuePermissionError
+from baseplate_events.event_publisher.standard_streams import NO_STDOUT
 from baseplate_events.transport.descriptor import find_queue
 from baseplate_events.transport.limits import QueueSize, read_limits
 from baseplate_events.transport.posix import MAX_NAME_SIZE, MessageQueue
@@ -156,7 +157,7 @@ def test_the_queue_of_another_user_is_reported_as_such() -> None:
     with small_queue() as (name, _), as_user(65_534):
         result = call("queue", "stat", name)
     assert result.status == 1
-    assert "so this process of user 65534 may not open it" in result.err
+    assert "user 65534" in result.err
 
 
 def test_a_queue_that_doesnt_show_has_to_be_mounted_first() -> None:
@@ -164,7 +165,7 @@ def test_a_queue_that_doesnt_show_has_to_be_mounted_first() -> None:
     shown = QueueInfo("/a b", QueueSize(1, 1), 0, 0, 0, 0o644, shown=True)
     assert shown.chmod_command(0o600) == "`chmod 0600 '/dev/mqueue/a b'` as its owner"
     hidden = replace(shown, shown=False)
-    assert "mount -t mqueue none /dev/mqueue" in hidden.chmod_command(0o600)
+    assert MOUNT_COMMAND in hidden.chmod_command(0o600)
 
 
 def test_an_owner_without_a_name_is_shown_by_number() -> None:
@@ -315,7 +316,7 @@ def test_nothing_is_taken_without_a_stdout() -> None:
         queue.put(b"{}")
         with contextlib.redirect_stdout(None), contextlib.redirect_stderr(io.StringIO()) as err:
             status = command.run(parse("read", name))
-        assert (2, "there is no stdout to write to\n") == (status, err.getvalue())
+        assert (2, f"{NO_STDOUT}\n") == (status, err.getvalue())
         assert drain(queue) == [b"{}"]
 
 
@@ -479,7 +480,7 @@ def test_create_makes_what_was_asked_for_or_finds_it() -> None:
         )
         again = call(*words)
         assert again.status == 0
-        assert "already exists: 3 events of at most 100 bytes, mode 0660" in again.out
+        assert "already exists" in again.out
         assert f"chmod 0600 /dev/mqueue{name}" in again.err
 
 

@@ -398,9 +398,7 @@ def test_a_queue_needs_a_possible_name(folder: Path, name: str) -> None:
 def test_a_section_that_is_not_there_is_told_with_those_that_are(folder: Path) -> None:
     """The sections of the file are named when the one of the queue is missing."""
     load(folder, _REQUIRED)
-    with pytest.raises(
-        ConfigurationError, match=r"no section \[event-publisher:v3\]; the file has \[event-publisher:v2\]"
-    ):
+    with pytest.raises(ConfigurationError, match=r" \[event-publisher:v3\];.* \[event-publisher:v2\]"):
         load_settings(folder / "publisher.ini", "v3", {})
 
 

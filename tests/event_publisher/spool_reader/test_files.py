@@ -72,7 +72,7 @@ def test_a_second_publisher_is_refused_also_if_the_lock_was_deleted(
     """A second publisher is refused even if the lock file was deleted: the folder is locked too."""
     with contextlib.closing(ReaderFolder(directory)):
         (folder_of(tmp_path) / READER_LOCK).unlink()
-        with pytest.raises(EventQueueUnavailableError, match="another event publisher is using it"):
+        with pytest.raises(EventQueueUnavailableError, match="events-v2"):
             ReaderFolder(directory)
     ReaderFolder(directory).close()
 
@@ -133,7 +133,7 @@ def test_another_publisher_in_a_new_folder_is_an_error(directory: SpoolDirectory
         folder_of(tmp_path).rename(tmp_path / "away")
         other = ReaderFolder(directory)
         for _ in range(2):
-            with pytest.raises(EventQueueUnavailableError, match="another event publisher"):
+            with pytest.raises(EventQueueUnavailableError, match="events-v2"):
                 folder.names()
         for call in (folder.size_of, folder.open, folder.delete):
             with pytest.raises(FileNotFoundError):

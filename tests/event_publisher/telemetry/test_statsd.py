@@ -390,7 +390,8 @@ def test_a_name_is_resolved_in_the_background_and_again(
         clock.now += LOOKUP_INTERVAL
         count(client, "c")
         resolver.wait(3)
-        assert caplog.messages == ["metrics not sent to statsd.test:8125 (injected); 3 lines dropped so far"]
+        (message,) = caplog.messages
+        assert " statsd.test:8125 (injected)" in message
         count(client, "d")
         assert [second.receive(), second.receive()] == [b"c:1|c", b"d:1|c"]
         assert first.pending() == []
