@@ -136,7 +136,7 @@ def run(task: Task) -> Figures:
             settings["queue__transport"] = "spool"
         variables = {**IMPORTING, SPOOL_VARIABLE: str(spool) if task.transport == "spool" else None}
         publisher = stack.enter_context(publisher_process(folder, name, url, **settings))
-        publisher.wait_for_log("publishing events")
+        publisher.wait_until_it_publishes()
         services = [
             stack.enter_context(_service(name, lane, folder, task, variables)) for lane in range(SERVICES)
         ]
@@ -152,7 +152,7 @@ def run(task: Task) -> Figures:
             publisher.process.wait(PATIENCE)
             publisher = stack.enter_context(publisher_process(folder, name, url, **settings))
         found = [json.loads(hear(service)) for service in services]
-        publisher.wait_for_log("publishing events")
+        publisher.wait_until_it_publishes()
         expected = sum(result["put"] - len(result["refused"]) for result in found)
         arrived = Arrivals(server.bodies)
         arrived.wait_for(expected)

@@ -117,7 +117,7 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
             return publisher_process(folder, name, server.url, **overrides)
 
         with publisher(folders[0], "false") as first:
-            first.wait_for_log("publishing events")
+            first.wait_until_it_publishes()
             with publisher(folders[1], exclusive) as second:
                 if exclusive == "true":
                     assert second.process.wait(PATIENCE) == 1
@@ -125,14 +125,14 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
                     assert len(lines) == 1
                     assert f"(process {first.process.pid}) also reads /events-{name}" in lines[0]
                 else:
-                    second.wait_for_log("publishing events")
+                    second.wait_until_it_publishes()
                     assert f"(process {first.process.pid}) also reads /events-{name}" in second.log
             if exclusive == "true":
                 assert "WARNING" not in first.log
             first.process.kill()
             first.process.wait(PATIENCE)
         with publisher(folders[1], "true") as third:
-            third.wait_for_log("publishing events")
+            third.wait_until_it_publishes()
             assert "WARNING" not in third.log
             assert third.stop() == 0
         assert queue.current_messages == 0

@@ -105,7 +105,7 @@ class Node:
         volume.mkdir(parents=True)
         settings = {"spool__directory": str(volume), "queue__transport": "spool", **overrides}
         publisher = self._stack.enter_context(publisher_process(folder, _NAME, self._url, **settings))
-        publisher.wait_for_log("publishing events")  # as a sidecar with a startup probe has started first
+        publisher.wait_until_it_publishes()  # as a sidecar with a startup probe has started first
         log = self._stack.enter_context((folder / "put").open("wb"))
         command = (sys.executable, "-c", _SERVICE, folder.name, volume)
         service = self._stack.enter_context(started(*command, stdout=log))
@@ -150,7 +150,7 @@ def test_a_pod_waits_for_a_collector_that_fails_for_a_moment(tmp_path: Path) -> 
     with FaultCollector([Respond(503)]) as collector, contextlib.ExitStack() as stack:
         node = Node(tmp_path, collector.url, stack)
         pod = node.start(shutdown__grace="20 seconds", batch__max_age="1 minute", batch__max_events="100")
-        pod.publisher.wait_for_log("can't deliver")
+        pod.publisher.wait_until_it_fails()
         pod.stop_service()
         pod.stop_publisher()
         pod.publisher.wait_for_log("stopping: ")
@@ -168,7 +168,7 @@ def test_a_pod_that_is_deleted_during_an_outage_says_what_it_takes_along(tmp_pat
         node = Node(tmp_path, collector.url, stack)
         endpoint = UnixEndpoint(str(tmp_path / "health.sock"))
         pod = node.start(shutdown__grace="300 milliseconds", health__bind=endpoint.path)
-        pod.publisher.wait_for_log("can't deliver")
+        pod.publisher.wait_until_it_fails()
         pod.stop_service()
         # Within its grace it might not get to reading all.
         pod.publisher.wait_for(lambda: scrape(endpoint).number("events_received_total") == len(pod.put))

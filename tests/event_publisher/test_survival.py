@@ -85,7 +85,7 @@ def test_an_outage_costs_producers_nothing(name: str, tmp_path: Path) -> None:
     ):
         put_all(queue, events)
         publisher.wait_for(lambda: queue.current_messages == 0)
-        publisher.wait_for_log("can't deliver")
+        publisher.wait_until_it_fails()
         server.change_script(Respond())
         publisher.wait_for_log("accepts events again")
         assert publisher.stop() == 0
@@ -103,7 +103,7 @@ def test_sigterm_with_the_collector_down_leaves_everything_in_the_spool(name: st
             publisher_process(tmp_path, name, down.url, **spool) as publisher,
         ):
             put_all(queue, events)
-            publisher.wait_for_log("can't deliver")
+            publisher.wait_until_it_fails()
             assert publisher.stop() == 0
             assert " spooled" in publisher.log
         with FaultCollector() as up, publisher_process(tmp_path, name, up.url, **spool) as publisher:
@@ -171,7 +171,7 @@ def test_a_configuration_that_is_corrected_costs_nothing(
         publisher_process(tmp_path, name, wrong.url, retry__base="1 hour", retry__cap="1 hour") as publisher,
     ):
         put_all(queue, events[:5])
-        publisher.wait_for_log("can't deliver")
+        publisher.wait_until_it_fails()
         publisher.config_file.write_text(
             config_text(name, right.url, retry__base="1 hour", retry__cap="1 hour")
         )

@@ -103,12 +103,28 @@ class PublisherProcess:
 
     def stop(self, *, twice: bool = False) -> int:
         """Send SIGTERM as soon as it publishes, and return the exit status."""
-        self.wait_for_log("publishing events")
+        self.wait_until_it_publishes()
         self.process.send_signal(signal.SIGTERM)
         if twice:
             self.wait_for_log("stopping")  # two signals at once are one
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
+
+    def wait_until_it_publishes(self) -> None:
+        """Return as soon as it has started.
+
+        Raises:
+            TimeoutError: It didn't.
+        """
+        self.wait_for_log("publishing events")
+
+    def wait_until_it_fails(self) -> None:
+        """Return as soon as it has failed to deliver.
+
+        Raises:
+            TimeoutError: It didn't.
+        """
+        self.wait_for_log("can't deliver")
 
     def wait_for_log(self, words: str) -> None:
         """Return as soon as it has written these words to stderr.

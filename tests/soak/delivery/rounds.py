@@ -138,7 +138,7 @@ class _Rounds:
             services = self._start_services(stack, logs)
             publisher = stack.enter_context(self._publisher())
             if victims is Victims.SERVICES or self._chance.random() >= _EARLY_SHARE:
-                publisher.wait_for_log("publishing events")
+                publisher.wait_until_it_publishes()
             self._wait_for_events(services, self._chance.randint(1, self._scale.events))
             if victims is not Victims.SERVICES:
                 publisher.process.kill()
@@ -152,7 +152,7 @@ class _Rounds:
                 self._damage()
                 publisher = stack.enter_context(self._publisher())
             self._wait_for_events(services, self._chance.randint(1, self._scale.events))
-            publisher.wait_for_log("publishing events")
+            publisher.wait_until_it_publishes()
             _kill(services.values())
             self._end(publisher)
         self._audit(number, logs, kills=victims is not Victims.SERVICES)
@@ -209,7 +209,7 @@ class _Rounds:
             self._report.figures["damaged_ledgers"] += 1
 
     def _end(self, publisher: PublisherProcess) -> None:
-        publisher.wait_for_log("publishing events")
+        publisher.wait_until_it_publishes()
         publisher.process.send_signal(signal.SIGTERM)
         status = publisher.process.wait(_LONG_PATIENCE)
         if status:

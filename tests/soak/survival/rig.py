@@ -336,7 +336,7 @@ class Rig:
         """Run a publisher, by default wait until it publishes; it is killed at the end if it still runs."""
         with publisher_process(self.folder, self.name, self.collector.url, **self.settings) as publisher:
             if wait:
-                publisher.wait_for_log("publishing events")
+                publisher.wait_until_it_publishes()
             yield publisher
 
     @contextlib.contextmanager

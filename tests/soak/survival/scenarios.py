@@ -289,7 +289,7 @@ def shutdown_no_spool(scale: Scale) -> Result:
                     with setup.producer(count=MAX_MESSAGES) as producer:
                         producer.finish()
                     put = producer.put
-                publisher.wait_for_log("can't deliver")
+                publisher.wait_until_it_fails()
                 setup.check(publisher.stop() == 0, f"a publisher ended with {publisher.process.returncode}")
                 setup.check(setup.queue.current_messages == len(put), "events did not go back to the queue")
         setup.collector.start()
