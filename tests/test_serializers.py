@@ -155,7 +155,7 @@ def test_v2j_writes_keys_as_json_does() -> None:
 # --- v2j: what JSON can't carry ---
 
 
-def _bury(value: object, path: list[str | int], kind: int) -> object:
+def _nest(value: object, path: list[str | int], kind: int) -> object:
     """Return a value at a path: a mapping or a dataclass at each name, a list at each position."""
     for step in reversed(path):
         if isinstance(step, int):
@@ -182,7 +182,7 @@ def test_v2j_names_the_bad_field(
 ) -> None:
     """A value that JSON can't carry is reported by exactly its path, with what it is, wherever it is."""
     value, word = bad
-    event: dict[str, object] = {"first": [1, {"a": None}], name: _bury(value, path, kind), "last": {}}
+    event: dict[str, object] = {"first": [1, {"a": None}], name: _nest(value, path, kind), "last": {}}
     error = error_of(event)
     assert f"{name}{_text(path)}" == error.field
     assert word in error.problem

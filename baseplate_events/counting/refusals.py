@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Whoever takes counts to report them takes each once, and gives back what couldn't be reported. If two
+1. Whoever takes counts to report them takes each once, and puts back what couldn't be reported. If two
    threads take at the same time, one gets nothing.
 2. No one waits for that: a signal handler may have interrupted the thread that takes.
 3. Counts are those of a process (see `forks`), so that none is reported twice.
@@ -25,7 +25,7 @@ class _Refusals:
 
     Attributes:
         counted: All of them.
-        returned: Those that were given back.
+        returned: Those that were put back.
         taken: Those that were taken, as often as they were.
         lock: Held by the thread that takes some.
         unreported: Whether there may be some to take.
@@ -92,7 +92,7 @@ class RefusalCounts:
         finally:
             refusals.lock.release()
 
-    def give_back(self, counts: dict[str, int]) -> None:
+    def put_back(self, counts: dict[str, int]) -> None:
         """Have `take` return these again, as they couldn't be reported."""
         refusals = self._refusals.get()
         for reason, number in counts.items():

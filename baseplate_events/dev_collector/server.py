@@ -119,12 +119,12 @@ class DevCollector:
         self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes
     ) -> AcceptedBatch | RejectedBatch:
         """Check a request, hand on its events, and count it."""
-        verdict = check_batch(method, path, headers, body, self._keys, max_size=self.max_size)
-        if isinstance(verdict, RejectedBatch):
-            self.reject(verdict)
-            return verdict
+        checked = check_batch(method, path, headers, body, self._keys, max_size=self.max_size)
+        if isinstance(checked, RejectedBatch):
+            self.reject(checked)
+            return checked
         try:
-            refusal = self._on_batch(verdict)
+            refusal = self._on_batch(checked)
         except OSError as exc:
             refusal = RejectedBatch(500, f"can't write the events: {exc.strerror or type(exc).__name__}")
         if refusal is not None:
@@ -132,8 +132,8 @@ class DevCollector:
             return refusal
         with self._lock:
             was = self._counts
-            self._counts = Counts(was.batches + 1, was.events + len(verdict.events), was.rejected)
-        return verdict
+            self._counts = Counts(was.batches + 1, was.events + len(checked.events), was.rejected)
+        return checked
 
     def reject(self, rejected: RejectedBatch) -> None:
         """Count a refusal and pass it on."""
@@ -209,11 +209,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(length, RejectedBatch):
             self._refuse(length)
             return
-        verdict = self._collector.receive(self.command, self.path, headers, self.rfile.read(length))
-        if isinstance(verdict, RejectedBatch):
-            self._answer(verdict.status, verdict.reason)
+        checked = self._collector.receive(self.command, self.path, headers, self.rfile.read(length))
+        if isinstance(checked, RejectedBatch):
+            self._answer(checked.status, checked.reason)
         else:
-            self._answer(200, json.dumps({"accepted": len(verdict.events)}), "application/json")
+            self._answer(200, json.dumps({"accepted": len(checked.events)}), "application/json")
 
     # The base class looks methods up by these names; it answers those that have none with 501.
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve  # noqa: N815

@@ -172,8 +172,8 @@ class SpoolSource:
         if run is None and not self._has_reported_error:
             self._has_reported_error = True
             logger.error(
-                "can't read failed events from the spool again; the publisher retries until it can: see "
-                "the log line about the folder or the segment"
+                "can't read the events of a failed batch from the spool; retrying: see the log line about "
+                "the folder or the segment"
             )
         return run
 

@@ -324,12 +324,12 @@ class SpoolDirectory:
                 problem = problems.denied(self._directory, absent=isinstance(hidden, FileNotFoundError))
                 return EventQueuePermissionError(self.path, problem)
             return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
-        verdict = access.judge()
-        if isinstance(verdict, Fault):
-            kind = EventQueueUnavailableError if verdict is Fault.KIND else EventQueuePermissionError
-            return kind(self.path, access.explain(verdict, self.path))
+        judged = access.judge()
+        if isinstance(judged, Fault):
+            kind = EventQueueUnavailableError if judged is Fault.KIND else EventQueuePermissionError
+            return kind(self.path, access.explain(judged, self.path))
         if denied:
-            return EventQueuePermissionError(self.path, problems.closed(self.path, access.mode, verdict))
+            return EventQueuePermissionError(self.path, problems.closed(self.path, access.mode, judged))
         return EventQueueUnavailableError(self.path, problems.unusable(self.path, exc))
 
 

@@ -164,7 +164,7 @@ class SpoolWriter:
             raise
         finally:
             if counts:
-                self._refusals.give_back(counts)
+                self._refusals.put_back(counts)
 
     def has_reader(self) -> bool | None:
         """Return whether an event publisher reads this spool; None if unknown."""

@@ -45,7 +45,7 @@ def in_threads(number: int, job: Callable[[], None]) -> None:
     st.lists(
         st.one_of(
             st.tuples(st.sampled_from(REASONS), st.integers(1, 5)),
-            st.sampled_from([("take", 0), ("give back", 0)]),
+            st.sampled_from([("take", 0), ("put back", 0)]),
         )
     )
 )
@@ -59,8 +59,8 @@ def test_each_is_reported_once(steps: list[tuple[str, int]]) -> None:
         if reason == "take":
             taken = refusals.take()
             reported.update(taken)
-        elif reason == "give back":
-            refusals.give_back(taken)
+        elif reason == "put back":
+            refusals.put_back(taken)
             reported.subtract(taken)
             taken = {}
         else:
@@ -76,7 +76,7 @@ def test_each_is_reported_once(steps: list[tuple[str, int]]) -> None:
 
 @pytest.mark.usefixtures("_frequent_switches")
 def test_threads_count_exactly() -> None:
-    """Eight threads count, report and give back at once."""
+    """Eight threads count, report and put back at once."""
     refusals = RefusalCounts()
     reports: list[dict[str, int]] = []
     dips: list[str] = []
@@ -88,7 +88,7 @@ def test_threads_count_exactly() -> None:
             if number % 3 == 0:
                 taken = refusals.take()
                 if number % 2:
-                    refusals.give_back(taken)
+                    refusals.put_back(taken)
                 else:
                     reports.append(taken)
             total = sum(refusals.totals.values())
@@ -166,7 +166,7 @@ def test_no_one_waits_for_who_is_taking() -> None:
     with vars(refusals)["_refusals"].get().lock:
         refusals.count("full", 2)
         refusals.count("empty", 4)
-        refusals.give_back({"full": 1})
+        refusals.put_back({"full": 1})
         assert refusals.totals == {"full": 3, "empty": 4}
         assert refusals.take() == {}
         assert refusals.unreported

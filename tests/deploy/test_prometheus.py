@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.deploy.faults import FAULTS, healthy
 from tests.deploy.prometheus import POD, RULES, prepare, running
 from tests.deploy.scene import Scene
 from tests.deploy.systems import DEPLOY
-from tests.deploy.troubles import TROUBLES, healthy
 from tests.support.commands import run
 from tests.support.queues import needs_root
 from tests.support.tools import need_command
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from tests.deploy.faults import Steps
     from tests.deploy.prometheus import Alert, Prometheus
-    from tests.deploy.troubles import Steps
 
 #: Seconds until all alerts have come and gone, and between two looks at them.
 _PATIENCE: Final = 120.0
@@ -125,11 +125,11 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
             play.look(prometheus)
             time.sleep(_GLANCE)
         running_steps: dict[str, Steps] = {}
-        for trouble, expected in TROUBLES.items():
-            folder = tmp_path_factory.mktemp(trouble.__name__)
+        for fault, expected in FAULTS.items():
+            folder = tmp_path_factory.mktemp(fault.__name__)
             scene = Scene(folder, prometheus, stack, expected)
-            play.scenes[trouble.__name__] = scene
-            running_steps[trouble.__name__] = trouble(scene)
+            play.scenes[fault.__name__] = scene
+            running_steps[fault.__name__] = fault(scene)
         quiet = False
         while not (quiet and running_steps.keys() == {healthy.__name__}) and time.monotonic() < give_up_at:
             for name, steps in list(running_steps.items()):
@@ -156,10 +156,10 @@ def test_an_alert_fires_and_ends(play: Play, name: str) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("trouble", [trouble.__name__ for trouble in TROUBLES])
-def test_a_trouble_fires_its_alerts(play: Play, trouble: str) -> None:
+@pytest.mark.parametrize("fault", [fault.__name__ for fault in FAULTS])
+def test_a_fault_fires_its_alerts(play: Play, fault: str) -> None:
     """A publisher with a fault fires its alerts; a healthy publisher beside it fires none."""
-    scene = play.scenes[trouble]
+    scene = play.scenes[fault]
     assert scene.expected <= scene.fired.keys()
     if not scene.expected:
         assert scene.fired == {}
@@ -167,7 +167,7 @@ def test_a_trouble_fires_its_alerts(play: Play, trouble: str) -> None:
 
 def test_each_alert_is_tried() -> None:
     """No alert is left out."""
-    assert {_NOTHING_IS_SCRAPED, *frozenset().union(*TROUBLES.values())} == set(ALERTS)
+    assert {_NOTHING_IS_SCRAPED, *frozenset().union(*FAULTS.values())} == set(ALERTS)
 
 
 @needs_root

@@ -16,13 +16,13 @@ from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, b
 from tests.support.strategies import json_events, json_non_objects, json_objects, texts
 
 
-def assert_refused(verdict: AcceptedBatch | RejectedBatch, *statuses: int) -> RejectedBatch:
+def assert_refused(checked: AcceptedBatch | RejectedBatch, *statuses: int) -> RejectedBatch:
     """Assert that a request is refused with one of these statuses, and return the refusal."""
-    assert isinstance(verdict, RejectedBatch)
-    assert verdict.status in statuses, verdict
-    assert verdict.reason.isascii()
-    assert verdict.reason.isprintable()
-    return verdict
+    assert isinstance(checked, RejectedBatch)
+    assert checked.status in statuses, checked
+    assert checked.reason.isascii()
+    assert checked.reason.isprintable()
+    return checked
 
 
 paths = st.sampled_from(["/v2", "/v2j"])
@@ -94,11 +94,11 @@ def test_an_event_that_is_no_object_is_refused(
 @given(event_lists, st.integers(0, 20))
 def test_the_count_must_be_right(events: list[bytes], count: int) -> None:
     """A batch of version 2 is accepted with the number of its events, and with no other."""
-    verdict = sealed("/v2", batch_of(events, "/v2", count)).check()
+    checked = sealed("/v2", batch_of(events, "/v2", count)).check()
     if count == len(events):
-        assert AcceptedBatch(tuple(events)) == verdict
+        assert AcceptedBatch(tuple(events)) == checked
     else:
-        assert f"holds {len(events)}" in assert_refused(verdict, 400).reason
+        assert f"holds {len(events)}" in assert_refused(checked, 400).reason
 
 
 @given(event_lists, paths, st.data())
@@ -202,12 +202,12 @@ def shape_of(path: str, plain: bytes) -> list[object] | None:
 def test_it_agrees_with_the_json_module(path: str, inner: bytes, wrapped: bool) -> None:
     """What is accepted holds the same events for `json.loads`; what is refused holds none for it."""
     plain = batch_of([inner], path) if wrapped else inner
-    verdict = sealed(path, plain).check()
+    checked = sealed(path, plain).check()
     expected = shape_of(path, plain)
-    if isinstance(verdict, AcceptedBatch):
-        events = [json.loads(event, parse_constant=refuse_constant) for event in verdict.events]
+    if isinstance(checked, AcceptedBatch):
+        events = [json.loads(event, parse_constant=refuse_constant) for event in checked.events]
         assert events == expected
-        assert not any(b"\n" in event or b"\r" in event for event in verdict.events)
+        assert not any(b"\n" in event or b"\r" in event for event in checked.events)
     elif wrapped:
         assert expected is None
 
@@ -225,9 +225,9 @@ def test_several_gzip_members_are_one_body(pieces: list[bytes]) -> None:
         plain[len(plain) * i // len(pieces) : len(plain) * (i + 1) // len(pieces)] for i in range(len(pieces))
     ]
     body = b"".join(gzip.compress(cut, mtime=0) for cut in cuts)
-    verdict = replace(sealed("/v2j", plain), body=body).check()
-    assert isinstance(verdict, AcceptedBatch)
-    assert len(pieces) == len(verdict.events)
+    checked = replace(sealed("/v2j", plain), body=body).check()
+    assert isinstance(checked, AcceptedBatch)
+    assert len(pieces) == len(checked.events)
 
 
 def test_the_number_of_gzip_members_is_bounded() -> None:
@@ -266,8 +266,8 @@ def test_the_size_is_bounded(parts: list[int], max_size: int, compressed: bool) 
     if compressed:
         members = b"".join(gzip.compress(b"%d" % (part % 10) * part, mtime=0) for part in parts)
         request = replace(request.with_header("Content-Encoding", "gzip"), body=members)
-    verdict = assert_refused(request.check(max_size), 400, 413)
-    assert (413 if len(plain) > max_size else 400) == verdict.status
+    checked = assert_refused(request.check(max_size), 400, 413)
+    assert (413 if len(plain) > max_size else 400) == checked.status
 
 
 @given(st.binary(max_size=2_000), st.integers(0, 9))
@@ -285,11 +285,11 @@ def test_a_bomb_is_not_inflated(members: int) -> None:
     request = replace(sealed("/v2j", b"[{}]"), body=body)
     tracemalloc.start()
     try:
-        verdict = request.check()
+        checked = request.check()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert_refused(verdict, 413)
+    assert_refused(checked, 413)
     assert peak < 4 * MAX_SIZE
 
 
@@ -302,11 +302,11 @@ def test_any_other_mac_is_refused(request: SignedRequest, place: int, digit: str
     signature = dict(request.headers)["X-Signature"]
     start = signature.index("mac=") + len("mac=") + place
     changed = signature[:start] + digit + signature[start + 1 :]
-    verdict = request.with_header("X-Signature", changed).check()
+    checked = request.with_header("X-Signature", changed).check()
     if changed == signature:
-        assert isinstance(verdict, AcceptedBatch)
+        assert isinstance(checked, AcceptedBatch)
     else:
-        assert_refused(verdict, 401)
+        assert_refused(checked, 401)
 
 
 @given(requests, st.data())
@@ -326,18 +326,18 @@ def test_any_other_key_is_refused(request: SignedRequest, name: str) -> None:
     """A key that isn't known is refused, and so is the mac of one key under the name of another."""
     signature = dict(request.headers)["X-Signature"]
     used, _, mac = signature.removeprefix("key=").partition(", mac=")
-    verdict = request.with_header("X-Signature", f"key={name}, mac={mac}").check()
-    assert "unknown key" in assert_refused(verdict, 401).reason
+    checked = request.with_header("X-Signature", f"key={name}, mac={mac}").check()
+    assert "unknown key" in assert_refused(checked, 401).reason
     (other,) = KEYS.keys() - {used}
-    verdict = request.with_header("X-Signature", f"key={other}, mac={mac}").check()
-    assert_refused(verdict, 401)
+    checked = request.with_header("X-Signature", f"key={other}, mac={mac}").check()
+    assert_refused(checked, 401)
 
 
 @given(texts)
 def test_a_signature_of_any_other_form_is_refused(words: str) -> None:
     """What isn't `key=NAME, mac=HEX` is refused as such, whatever the body is."""
-    verdict = replace(SAMPLE, body=b"not gzip").with_header("X-Signature", words).check()
-    assert "X-Signature isn't" in assert_refused(verdict, 401).reason
+    checked = replace(SAMPLE, body=b"not gzip").with_header("X-Signature", words).check()
+    assert "X-Signature isn't" in assert_refused(checked, 401).reason
 
 
 # --- The head ---
@@ -429,20 +429,20 @@ header_values = any_text | st.sampled_from(
 def test_nothing_raises(
     method: str, path: str, headers: list[tuple[str, str]], body: bytes, max_size: int
 ) -> None:
-    """Any request at all gets a verdict, and a reason of one line of printable ASCII."""
-    verdict = check_batch(method, path, headers, body, KEYS, max_size=max_size)
-    if isinstance(verdict, RejectedBatch):
-        assert_refused(verdict, 400, 401, 404, 405, 411, 413, 415)
+    """Any request at all gets a checked, and a reason of one line of printable ASCII."""
+    checked = check_batch(method, path, headers, body, KEYS, max_size=max_size)
+    if isinstance(checked, RejectedBatch):
+        assert_refused(checked, 400, 401, 404, 405, 411, 413, 415)
     head = check_head(method, path, headers, max_size=max_size)
     if isinstance(head, RejectedBatch):
-        assert head == verdict
+        assert head == checked
 
 
 @given(event_lists, paths, st.data())
 def test_reasons_and_reprs_repeat_no_event_and_no_secret(
     events: list[bytes], path: str, data: st.DataObject
 ) -> None:
-    """Whatever is wrong with a batch, the verdict shows none of its content, no secret and no right mac."""
+    """Whatever is wrong with a batch, the checked shows none of its content, no secret and no right mac."""
     marked = [
         b'{"' + MARKER.encode() + b'":"' + MARKER.encode() + b'"}',
         *events,

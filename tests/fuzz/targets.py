@@ -169,17 +169,17 @@ def _answer_to(pieces: Iterable[bytes]) -> tuple[object, int]:
 def check_body(data: bytes) -> None:
     """The dev collector takes a signed batch exactly if `json` finds the same events in it."""
     path, plain = ("/v2", "/v2j")[(data[:1] or b"\0")[0] % 2], data[1:]
-    verdict = sealed(path, plain).check()
+    checked = sealed(path, plain).check()
     expected = shape_of(path, plain)
-    if isinstance(verdict, AcceptedBatch):
-        assert [json.loads(event, parse_constant=refuse_constant) for event in verdict.events] == expected
+    if isinstance(checked, AcceptedBatch):
+        assert [json.loads(event, parse_constant=refuse_constant) for event in checked.events] == expected
     else:
-        assert verdict.reason.isascii()
-        assert verdict.reason.isprintable()
+        assert checked.reason.isascii()
+        assert checked.reason.isprintable()
 
 
 def check_request(data: bytes) -> None:
-    """Any request gets a verdict, and a reason of one line.
+    """Any request is accepted, or rejected with a reason of one line.
 
     The bytes are a line with method and path, a line for each header, an empty one, and the body.
     """
@@ -187,13 +187,13 @@ def check_request(data: bytes) -> None:
     first, *lines = head.decode("latin-1").split("\n")
     method, _, path = first.partition(" ")
     headers = [(name, value) for name, _, value in (line.partition(":") for line in lines)]
-    verdict = check_batch(method, path, headers, body, KEYS)
-    if isinstance(verdict, RejectedBatch):
-        assert verdict.reason.isascii()
-        assert verdict.reason.isprintable()
+    checked = check_batch(method, path, headers, body, KEYS)
+    if isinstance(checked, RejectedBatch):
+        assert checked.reason.isascii()
+        assert checked.reason.isprintable()
     refused = check_head(method, path, headers)
     if isinstance(refused, RejectedBatch):
-        assert refused == verdict
+        assert refused == checked
 
 
 # --- the ledger ---

@@ -66,12 +66,12 @@ def test_our_collector_answers_as_requested(vector: Vector) -> None:
     """The collector for development gives each request its status, and takes its events as they are."""
     keys = {name: base64.b64decode(secret) for name, secret in vector["keys"].items()}
     headers = list(vector["headers"].items())
-    verdict = check_batch(vector["method"], vector["target"], headers, bytes_of(vector, "body"), keys)
-    if isinstance(verdict, AcceptedBatch):
+    checked = check_batch(vector["method"], vector["target"], headers, bytes_of(vector, "body"), keys)
+    if isinstance(checked, AcceptedBatch):
         assert vector["status"] == 200
-        assert vector["events"] == [event.decode() for event in verdict.events]
+        assert vector["events"] == [event.decode() for event in checked.events]
     else:
-        assert vector["status"] == verdict.status
+        assert vector["status"] == checked.status
 
 
 @pytest.mark.parametrize(

@@ -170,9 +170,9 @@ def make_events(count: int, pad: int = 50) -> list[bytes]:
 
 def events_of(request: RecordedRequest) -> list[bytes]:
     """Return the events of a request, after checking all that a collector checks."""
-    verdict = check_batch(request.method, request.target, request.headers, request.body, {KEY_NAME: SECRET})
-    assert isinstance(verdict, AcceptedBatch), verdict
-    return list(verdict.events)
+    checked = check_batch(request.method, request.target, request.headers, request.body, {KEY_NAME: SECRET})
+    assert isinstance(checked, AcceptedBatch), checked
+    return list(checked.events)
 
 
 def put_all(queue: MessageQueue, events: Iterable[bytes]) -> None:

@@ -68,7 +68,7 @@ class SpoolWatch:
         self._watch = NO_WATCH
         self._place: tuple[int, int] | None = None  # device and inode of the watched folder
         self._polled = False  # whether a poll has found nothing since the watch was armed
-        self._suspected_at: float | None = None
+        self._missed_at: float | None = None
 
     @property
     def armed(self) -> bool:
@@ -98,7 +98,7 @@ class SpoolWatch:
                 return False
             self._disarm()
         self._polled = False
-        self._suspected_at = None
+        self._missed_at = None
         self._place = place
         try:
             self._watch = self._inotify.add(self._path, _MASK)
@@ -116,8 +116,8 @@ class SpoolWatch:
             self._watch = NO_WATCH
             return
         now = self._clock()
-        if self._suspected_at is not None:
-            if now >= self._suspected_at + GRACE:
+        if self._missed_at is not None:
+            if now >= self._missed_at + GRACE:
                 self.problem = (
                     "inotify doesn't announce the writes of others here; the spool is polled instead"
                 )
@@ -125,7 +125,7 @@ class SpoolWatch:
         elif not found:
             self._polled = True
         elif self._polled and self._place == self._find_place():
-            self._suspected_at = now
+            self._missed_at = now
         else:
             self._disarm()
 

@@ -55,7 +55,7 @@ ACCEPT_INTERVAL: Final = 0.05
 _ACCEPT_PAUSE: Final = 1.0
 
 #: Bytes read away after an answer, so that a client that still sends sees the answer instead of a reset.
-_LEFTOVER: Final = 65_536
+_MAX_UNREAD: Final = 65_536
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 32
@@ -162,7 +162,7 @@ class HealthServer(ConnectionServer):
         response = answer(head[:length], self._read_snapshot(), time.monotonic(), hosts=self._hosts)
         hurry().sendall(response)
         connection.shutdown(socket.SHUT_WR)
-        left = _LEFTOVER
+        left = _MAX_UNREAD
         while left > 0 and (data := hurry().recv(left)):
             left -= len(data)
 

@@ -55,13 +55,13 @@ def look(snapshot: Snapshot) -> Scrape:
     return Scrape(snapshot.unready(now), parse_samples(format_metrics(metrics_of(snapshot, now))))
 
 
-def a_snapshot(*, delivered: int = 0, trouble: str | None = None, made_at: float | None = None) -> Snapshot:
+def a_snapshot(*, delivered: int = 0, failure: str | None = None, made_at: float | None = None) -> Snapshot:
     """What a publisher is doing that is alive now."""
     now = time.monotonic() if made_at is None else made_at
     attempts = Attempts()
     attempts.record(Accepted(200), 0.02, now)
-    if trouble is not None:
-        attempts.record(Retryable(reason=trouble, from_collector=True), 0.04, now)
+    if failure is not None:
+        attempts.record(Retryable(reason=failure, from_collector=True), 0.04, now)
     counters = Accounting(received=delivered, delivered=delivered)
     return Snapshot("v2", "1.0", 0.0, now, counters, 3, 10, attempts=attempts.counts())
 
@@ -304,7 +304,7 @@ def test_an_endpoint_is_asked_over_both_kinds_of_sockets(tmp_path: Path) -> None
     """Over loopback and over a Unix socket the look is that of the snapshot."""
     path = UnixEndpoint(str(tmp_path / "health.sock"))
     for endpoint in (InternetEndpoint("127.0.0.1", 0), InternetEndpoint("::1", 0), path):
-        with contextlib.closing(HealthServer(endpoint, lambda: a_snapshot(trouble="503 Busy"))) as server:
+        with contextlib.closing(HealthServer(endpoint, lambda: a_snapshot(failure="503 Busy"))) as server:
             server.start()
             seen = scrape(server.endpoint)
             assert seen.unready == "503 Busy"
@@ -351,7 +351,7 @@ def test_elsewhere_than_on_a_terminal_it_is_one_json_object() -> None:
 
 def test_a_publisher_that_does_not_deliver_ends_it_with_1() -> None:
     """The JSON object has the reason, and the exit status is 1."""
-    with serving(lambda: a_snapshot(trouble="401 Unauthorized; check key.name")) as server:
+    with serving(lambda: a_snapshot(failure="401 Unauthorized; check key.name")) as server:
         result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
     assert (result.status, result.err) == (1, "")
     assert json.loads(result.out)["unready"] == "401 Unauthorized; check key.name"
@@ -448,7 +448,7 @@ def test_on_a_terminal_it_refreshes_until_q() -> None:
         on_terminal("--health", str(server.endpoint), "--interval", "100 milliseconds") as terminal,
     ):
         terminal.read_until("1,234")
-        seen[0] = a_snapshot(delivered=56_789, trouble="503 Busy")
+        seen[0] = a_snapshot(delivered=56_789, failure="503 Busy")
         terminal.read_until("56,789")
         terminal.read_until("503 Busy")
         seen[0] = a_snapshot(delivered=99_999)

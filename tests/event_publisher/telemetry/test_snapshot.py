@@ -116,7 +116,7 @@ def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, late
     reasons = [snapshot.attempts.last_error, snapshot.disk_error, spool.error if spool else None]
     if spool is not None and (success is None or success < now - STUCK_AFTER):
         reasons.append(spool.paused)
-    troubles = [text for text in reasons if text is not None]
+    problems = [text for text in reasons if text is not None]
     if now - snapshot.made_at > STUCK_AFTER:
         assert unready is not None
         assert unready.startswith("stuck")
@@ -126,8 +126,8 @@ def test_a_publisher_is_ready_unless_something_is_wrong(snapshot: Snapshot, late
     if snapshot.stopping:
         assert unready == "stopping"
     else:
-        assert all(trouble in (unready or "") for trouble in troubles)
-        assert (unready is None) == (not troubles)
+        assert all(problem in (unready or "") for problem in problems)
+        assert (unready is None) == (not problems)
 
 
 @given(snapshots())

@@ -42,8 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "seconds": round(time.monotonic() - began),
     }
     words = [f"{name}={figure}" for name, figure in figures.items()]
-    verdict = "FAIL" if report.failures else "PASS"
-    print(f"{verdict} kill-services:", *words, *(f"[{failure}]" for failure in report.failures), flush=True)
+    outcome = "FAIL" if report.failures else "PASS"
+    print(f"{outcome} kill-services:", *words, *(f"[{failure}]" for failure in report.failures), flush=True)
     return int(bool(report.failures))
 
 

@@ -93,8 +93,8 @@ def describe(name: str, result: Result, seconds: float, *, as_json: bool) -> str
         passed = not result.failures
         return json.dumps({"scenario": name, "passed": passed, **figures, "failures": list(result.failures)})
     words = " ".join(f"{key}={value}" for key, value in figures.items())
-    verdict = "FAIL" if result.failures else "PASS"
-    return " ".join([f"{verdict} {name}: {words}", *(f"[{failure}]" for failure in result.failures)])
+    outcome = "FAIL" if result.failures else "PASS"
+    return " ".join([f"{outcome} {name}: {words}", *(f"[{failure}]" for failure in result.failures)])
 
 
 if __name__ == "__main__":

@@ -107,20 +107,20 @@ class Collector:
 
     def receive(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, str]:
         """Check a request and note it; return the status and the words to answer with."""
-        verdict = check_batch(method, path, headers, body, self.keys)
+        checked = check_batch(method, path, headers, body, self.keys)
         with self._lock:
             self._batches += 1
-            if isinstance(verdict, AcceptedBatch):
+            if isinstance(checked, AcceptedBatch):
                 crash = self.crash_on
-                if crash is not None and any(crash in event for event in verdict.events):
-                    verdict = RejectedBatch(500, "fell over an event")
+                if crash is not None and any(crash in event for event in checked.events):
+                    checked = RejectedBatch(500, "fell over an event")
                 elif self.busy_every and self._batches % self.busy_every == 0:
-                    verdict = RejectedBatch(503, "busy")
-            if isinstance(verdict, RejectedBatch):
-                self.rejected[verdict.status] = self.rejected.get(verdict.status, 0) + 1
-                return verdict.status, verdict.reason
+                    checked = RejectedBatch(503, "busy")
+            if isinstance(checked, RejectedBatch):
+                self.rejected[checked.status] = self.rejected.get(checked.status, 0) + 1
+                return checked.status, checked.reason
             key = next((value for name, value in headers if name.lower() == "idempotency-key"), None)
-            self.ledger.take(key, verdict.events)
+            self.ledger.take(key, checked.events)
             return 200, "taken"
 
 

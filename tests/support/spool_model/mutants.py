@@ -251,18 +251,18 @@ class _IsReplaced(QuietSegment):
         super().send(message)
 
 
-class _GivesBackTwice(RefusalCounts):
+class _PutsBackTwice(RefusalCounts):
     """Puts counts back twice."""
 
-    def give_back(self, counts: dict[str, int]) -> None:
-        super().give_back(counts)
-        super().give_back(counts)
+    def put_back(self, counts: dict[str, int]) -> None:
+        super().put_back(counts)
+        super().put_back(counts)
 
 
 class _ForgetsRefusals(RefusalCounts):
     """Doesn't put counts back."""
 
-    def give_back(self, counts: dict[str, int]) -> None:
+    def put_back(self, counts: dict[str, int]) -> None:
         """Do nothing."""
 
 
@@ -307,6 +307,6 @@ MUTANTS: dict[str, Mutant] = {
     "write to a deleted file": Mutant(WriterCode(segment=_Unchecked), "a deleted directory", 1, 0, "lost"),
     "write again what is written": Mutant(WriterCode(directory=_FailsOnce), "one writer", 0, 0, "twice"),
     "no limit": Mutant(WriterCode(directory=_NoQuota), "a full spool", 0, 0, "bytes are in the spool"),
-    "give refusals back twice": Mutant(WriterCode(refusals=_GivesBackTwice), "a full disk", 0, 0, "refusals"),
+    "give refusals back twice": Mutant(WriterCode(refusals=_PutsBackTwice), "a full disk", 0, 0, "refusals"),
     "forget refusals": Mutant(WriterCode(refusals=_ForgetsRefusals), "a full disk", 0, 0, "refusals"),
 }

@@ -274,8 +274,8 @@ def full_disk(scene: Scene) -> Steps:
     os.truncate(disk / "filler", 0)
 
 
-#: Each trouble, and the alerts that it makes fire.
-TROUBLES: Final[dict[Callable[[Scene], Steps], frozenset[str]]] = {
+#: Each fault, and the alerts that it makes fire.
+FAULTS: Final[dict[Callable[[Scene], Steps], frozenset[str]]] = {
     healthy: frozenset(),
     outage: frozenset(
         {
