@@ -32,6 +32,52 @@ SCENARIOS: Final = {
 }
 
 
+#: Modules without a test file of their own, and the one in which they are tested: through what uses them.
+TESTED_IN: Final = {
+    "__main__.py": "cli/test_commands.py",
+    "_compat.py": "transport/test_limits.py",
+    "observed_queue.py": "test_events_counters.py",
+    "queue_settings.py": "test_events.py",
+    "cli/demo.py": "cli/test_commands.py",
+    "cli/dead_letters/place.py": "cli/dead_letters/test_command.py",
+    "cli/doctor/codes.py": "cli/doctor/test_findings.py",
+    "cli/doctor/probe.py": "cli/doctor/test_collector.py",
+    "cli/queue/info.py": "cli/queue/test_command.py",
+    "cli/queue/posix.py": "cli/queue/test_command.py",
+    "cli/queue/posix_ends.py": "cli/queue/test_command.py",
+    "cli/queue/spool_info.py": "cli/queue/test_spool.py",
+    "cli/queue/spool_place.py": "cli/queue/test_spool_events.py",
+    "cli/queue/transfer.py": "cli/queue/test_command.py",
+    "cli/status/report.py": "cli/status/test_command.py",
+    "cli/thrift_stubs/schema.py": "cli/thrift_stubs/test_text.py",
+    "cli/thrift_stubs/source.py": "cli/thrift_stubs/test_text.py",
+    "cli/thrift_stubs/types.py": "cli/thrift_stubs/test_text.py",
+    "counting/reasons.py": "counting/test_refusal_log.py",
+    "event_publisher/__main__.py": "cli/test_commands.py",
+    "event_publisher/assembly.py": "event_publisher/test_publisher.py",
+    "event_publisher/certificates.py": "event_publisher/test_http_transport.py",
+    "event_publisher/clock.py": "event_publisher/test_sender.py",
+    "event_publisher/config/declare.py": "event_publisher/config/test_settings.py",
+    "event_publisher/config/ini_lines.py": "event_publisher/config/test_ini.py",
+    "event_publisher/config/options.py": "event_publisher/config/test_settings.py",
+    "event_publisher/exit_status.py": "cli/test_commands.py",
+    "event_publisher/inotify.py": "event_publisher/spool_reader/test_watch.py",
+    "event_publisher/missing_queue.py": "event_publisher/test_publisher_spool.py",
+    "event_publisher/policy/rejection.py": "event_publisher/policy/test_delivery.py",
+    "event_publisher/relay.py": "event_publisher/test_spool_source.py",
+    "event_publisher/spool_reader/catalog.py": "event_publisher/spool_reader/test_reader.py",
+    "event_publisher/spool_reader/findings.py": "event_publisher/spool_reader/test_reader.py",
+    "event_publisher/spool_reader/followed_segment.py": "event_publisher/spool_reader/test_reader.py",
+    "event_publisher/standard_streams.py": "cli/test_closed_streams.py",
+    "json_writer/forms.py": "json_writer/test_writer.py",
+    "json_writer/hook.py": "test_serializers.py",
+    "spool/open_directory.py": "spool/test_directory.py",
+    "spool/problems.py": "spool/test_directory.py",
+    "transport/discarding.py": "test_events_counters.py",
+    "transport/opening.py": "test_events_transports.py",
+}
+
+
 def folders() -> list[str]:
     """Return the folders of the package, itself among them, by their paths in it."""
     return sorted({str(module.parent.relative_to(PACKAGE)) for module in PACKAGE.rglob("*.py")})
@@ -60,6 +106,21 @@ def test_a_test_file_is_named_after_its_module(folder: str) -> None:
 def test_the_exceptions_are_needed() -> None:
     """Each file in the table exists."""
     assert all((TESTS / file).exists() for file in SCENARIOS)
+
+
+def has_test_file(module: Path) -> bool:
+    """Return whether a test file is named after a module, or a folder with test files is."""
+    folder = TESTS / module.parent.relative_to(PACKAGE)
+    own = [folder / f"test_{module.stem}.py", *folder.glob(f"test_{module.stem}_*.py")]
+    return any(file.exists() for file in own) or any((folder / module.stem).glob("test_*.py"))
+
+
+def test_each_module_has_a_test_file() -> None:
+    """A module has a test file with its name, or is in the table with the one that tests it."""
+    modules = {module.relative_to(PACKAGE).as_posix(): module for module in PACKAGE.rglob("*.py")}
+    without = {path for path, module in modules.items() if not has_test_file(module)}
+    assert {path for path in without if not path.endswith("__init__.py")} == set(TESTED_IN)
+    assert all((TESTS / file).exists() for file in TESTED_IN.values())
 
 
 def test_no_test_file_is_too_long() -> None:
