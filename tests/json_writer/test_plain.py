@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.json_writer import plain
@@ -105,6 +105,9 @@ def test_plain_values_are_written_as_json_writes_them(value: Any) -> None:  # no
 
 @pytest.mark.usefixtures("_referents")
 @given(value=containers(KEYS))
+@example(value={1: 0, "1": 0})
+@example(value={"a": {True: 0, "true": 0}})
+@example(value=[{"x": 0}, {None: 0, "null": 0, "b": 0}])
 def test_two_keys_of_the_same_name_are_refused(value: Any) -> None:  # noqa: ANN401 - any value
     """And no other keys of scalar types are."""
     wanted = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
