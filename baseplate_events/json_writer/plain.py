@@ -97,7 +97,7 @@ def _has_unique_names(value: Any) -> bool:  # noqa: ANN401 - any class
         return kinds[0] in _SCALARS
     if not _SCALARS.issuperset(kinds):
         return False
-    return value.keys().isdisjoint([key_text(key) for key in value if type(key) is not str])
+    return not any(key_text(key) in value for key in value if type(key) is not str)
 
 
 def visit(*values: Any) -> list[Any]:  # noqa: ANN401 - any class
