@@ -285,7 +285,11 @@ def test_the_folder_of_a_synced_file_is_synced(
 ) -> None:
     """Once, when the file has its name; without `sync` nothing is forced onto the disk."""
     synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    def sync(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.chdir(tmp_path if relative else "/")
     create("one" if relative else str(tmp_path / "one"), 0o600, sync=False)
     assert synced == []
