@@ -276,7 +276,7 @@ def test_the_dot_of_an_absolute_name_is_for_the_resolver(
         assert status_of(collector.post(REQUEST)) == 200
         assert server.requests[0].header("Host") == f"events.example.com{port}"
         assert asked == ["events.example.com"] * secure
-        assert names == [b"events.example.com."]
+        assert names == ["events.example.com."]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

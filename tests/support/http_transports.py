@@ -66,12 +66,12 @@ def kind_of(reply: Reply) -> FailureKind:
     return reply.kind
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[object]:
-    """Resolve each name to these addresses; yield the list of names looked up."""
-    names: list[object] = []
+def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: Sequence[tuple[str, int]]) -> list[str]:
+    """Resolve each name to these addresses; return the list of names looked up, as text."""
+    names: list[str] = []
 
-    def getaddrinfo(host: object, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        names.append(host)
+    def getaddrinfo(host: str | bytes, *_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        names.append(host.decode() if isinstance(host, bytes) else host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
