@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+import baseplate_events
 from tests.support.documents import TOP
 
 #: What stands for a value in a quotation.
@@ -18,7 +20,7 @@ GAP = "…"
 def texts() -> list[str]:
     """Return all texts in the package's code, with gaps for values."""
     found: list[str] = []
-    for path in sorted((TOP / "baseplate_events").rglob("*.py")):
+    for path in sorted(Path(baseplate_events.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [part.value if isinstance(part, ast.Constant) else GAP for part in node.values]
