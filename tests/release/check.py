@@ -150,7 +150,7 @@ def main(work: Path, *, publish: bool) -> None:
     lacks = missing(head, addresses)
     if not check_version(root, wheel, work):
         lacks.insert(0, "the top of CHANGELOG.md has no date")
-    print("\n".join(f"not ready to publish: {what}" for what in lacks) or "ready to publish", flush=True)
+    print("\n".join(f"to do before publishing: {what}" for what in lacks) or "ready to publish", flush=True)
     if publish and lacks:
         sys.exit(1)
 
