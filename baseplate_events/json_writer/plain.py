@@ -26,7 +26,7 @@ from .forms import key_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    #: Takes containers and returns what is in all of them, with the keys of dicts that have others than str.
+    #: Takes containers and returns the items of each, with the keys of a dict unless all of them are str.
     Referents = Callable[..., list[Any]]
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from baseplate_events.json_writer import plain
 from baseplate_events.json_writer.plain import plain_text, visit
 from tests.support import strategies, typed_events
+from tests.support.typed_events import Same
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
 
 class Text(str):  # noqa: SLOT000 - one that has a `__dict__`
     """A text that isn't of type str."""
-
-
-class Same(str):
-    """Equal only to itself."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 class Word(str, enum.Enum):

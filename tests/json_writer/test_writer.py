@@ -24,6 +24,7 @@ from baseplate_events.json_writer.writer import JsonWriters
 from baseplate_events.serializers import event_format_of
 from tests.support import strategies, typed_events
 from tests.support.commands import IMPORTING, run
+from tests.support.typed_events import Same
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,16 +217,6 @@ def test_names_are_unique(keys: list[object]) -> None:
 
 def test_names_are_compared_as_text() -> None:
     """Unequal keys with the same text are an error, also in a dict of known keys."""
-
-    class Same(str):
-        __slots__ = ()
-
-        def __eq__(self, other: object) -> bool:
-            return self is other
-
-        def __hash__(self) -> int:
-            return id(self)
-
     for _ in range(20):
         assert b'{"a":1,"b":2}' == serialize_v2j_event({"a": 1, "b": 2})
         assert b'{"a":1,"b":2}' == serialize_v2j_event({Same("a"): 1, "b": 2})

@@ -28,6 +28,18 @@ Pair: TypeAlias = tuple[object, object]
 ClassMaker: TypeAlias = Callable[["Sequence[tuple[str, object]]", "Sequence[object]"], object]
 
 
+class Same(str):
+    """A key that is equal only to itself, also beside the same text."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
 class Color(enum.Enum):
     """An enum of values that need a form of their own."""
 
