@@ -43,7 +43,10 @@ html_copy_source = False
 
 #: The navigation: what README.md has as its sections elsewhere.
 NAVIGATION: Final = {
-    "Guides": ("docs/services", "docs/operations", "docs/migrating", "docs/protocol", "CHANGELOG"),
+    "Guides": (
+        *("docs/services", "docs/operations", "docs/migrating", "docs/protocol", "docs/speed"),
+        "CHANGELOG",
+    ),
     "Reference": ("docs/api/library", "docs/api/errors", "docs/api/testing", "docs/api/dev_collector"),
     "Project": (
         *("CONTRIBUTING", "docs/architecture", "docs/decisions/README", "tests/README"),

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import baseplate_events
 from baseplate_events import errors
 from baseplate_events.event_publisher.config.options import OPTIONS
@@ -31,10 +33,11 @@ def test_the_table_is_that_of_the_options() -> None:
     assert table == expected, f"expected in {README.name}:\n{expected}"
 
 
-def test_operations_name_what_a_reload_applies() -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/operations.md"])
+def test_documents_name_what_a_reload_applies(name: str) -> None:
     """The options in the sentence on reloads, less those that it excepts, are those that a reload applies."""
-    text = (FOLDER / "docs" / "operations.md").read_text()
-    found = re.search(r"`collector\.\*`.*?immediately", text, re.DOTALL)
+    text = (FOLDER / name).read_text()
+    found = re.search(r"`collector\.\*`.*?(immediately|without a restart)", text, re.DOTALL)
     assert found is not None
     sentence = found[0]
     excepted = set(re.findall("except `([a-z_.]+)`", sentence))

@@ -58,7 +58,7 @@ def test_the_files_are_what_the_package_gives(name: str) -> None:
     made: list[Vector] = json.loads(json.dumps(vector_files.make_all()[name]))
     if name != "signatures":
         expected, made = list(map(portable, expected)), list(map(portable, made))
-    assert expected == made
+    assert expected == made, "run python -m tests.support.vector_files"
 
 
 @pytest.mark.parametrize("vector", load("requests"), ids=lambda vector: vector["name"])

@@ -480,7 +480,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 # --- testing ---
 
-#: Events for `tests.test_testing.serialize`: what it returns as it is, and what it fails with.
+#: Events for `serialize` of `tests/testing/test_memory_queue.py`: what it returns as it is, and what it fails
+#: with.
 puttable_events: st.SearchStrategy[object] = st.one_of(
     st.binary(max_size=10).map(lambda content: b"{%b}" % content),
     st.binary(max_size=12),

@@ -1,7 +1,7 @@
 """The test vectors of the protocol: inputs for a publisher or collector in any language, and what they give.
 
-`python -m tests.vector_files` rewrites the files of `tests/vectors`: the inputs stand here, the outputs
-come from the package. `docs/protocol.md` describes the protocol, `tests/vectors/README.md` the files.
+`python -m tests.support.vector_files` rewrites the files of `tests/vectors`: the inputs stand here, the
+outputs come from the package. `docs/protocol.md` describes the protocol, `tests/vectors/README.md` the files.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ _ANSWERS: Final[list[tuple[int, str | None, str | None]]] = [
     *(
         (status, None, None)
         for status in (
-            103, 200, 201, 202, 204, 299, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 407, 408,
+            101, 200, 201, 202, 204, 299, 300, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 407, 408,
             409, 410, 411, 413, 415, 418, 422, 425, 429, 451, 499, 500, 501,
             502, 503, 504, 507, 599, 600, 999,
         )

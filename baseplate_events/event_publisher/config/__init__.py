@@ -1,6 +1,8 @@
 """The publisher's configuration: a section of an INI file becomes typed settings.
 
-To add an option, declare it in `options`; then use it. Everything else follows from the declaration.
+To add an option, declare it in `options`; then use it. Parsing, defaults, help and `--check` follow from
+the declaration. Tests ask for the rest: `tests/project/test_readme.py` for the README's row,
+`tests/event_publisher/config/` for an example.
 
 | module | subject |
 |---|---|

@@ -221,8 +221,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "More HTTP statuses after which a batch is retried and never split, as after 408, 425 and 429; "
-        "separated by commas, such as `400, 422`.",
+        "More HTTP statuses after which a batch is retried, but never split; for 408, 425 and 429 this is "
+        "always so. Separate them with commas, such as `400, 422`.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -269,9 +269,9 @@ class SpoolSettings(Group):
         "spool.fsync",
         choice("never", "batch", "event"),
         "never",
-        "When events are forced to disk. `never`: the system decides. `batch`: within `batch.max_age` of "
-        "the event's arrival. `event`: an event of the POSIX queue is forced to disk before the publisher "
-        "takes the next one; for events that services write to the spool, `event` does the same as `batch`.",
+        "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
+        "`batch.max_age` after they were written. `event`: an event of the POSIX queue before the publisher "
+        "takes the next one from there; events that services write to the spool as with `batch`.",
     )
 
 
@@ -352,8 +352,8 @@ class HealthSettings(Group):
         "health.hosts",
         HOST_NAMES,
         "",
-        "Host names that requests to `health.bind` may use besides addresses and `localhost`, separated by "
-        "commas.",
+        "Host names, separated by commas, that a request to `health.bind` may have in its `Host` header. "
+        "Addresses and `localhost` are always allowed.",
     )
 
 

@@ -3,8 +3,8 @@
 Nothing here can disturb delivery.
 
     snapshot        what the publisher is doing, as a value that other threads read; `rates` how fast
-    reporter        makes a snapshot when a report is due, and hands it to the others
-    metrics         what a snapshot says in metrics, under the names of statsd and Prometheus
+    reporter        makes a snapshot when a report is due, and hands it to the others; has the names of statsd
+    metrics         what a snapshot says in metrics, under the names of Prometheus
     statsd          sends metrics to a statsd server; `statsd_lines` has the format
     prometheus      writes and reads the text format
     health_server   serves `health_pages`; `host_check` refuses what a web page could ask
