@@ -221,15 +221,14 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "More HTTP statuses after which a batch is retried, but never split; for 408, 425 and 429 this is "
-        "always so. Separate them with commas, such as `400, 422`.",
+        "HTTP statuses after which a batch is retried and not split, although by default it would be. "
+        "Separate them with commas, such as `400, 422`.",
         reload=True,
     )
     max_age: float | None = optional(
         "retry.max_age",
         span(1, _YEAR, "7 days"),
-        "Age at which an undelivered event is given up. By default events are retried until they are "
-        "delivered.",
+        "Age at which an undelivered event is given up. By default there is no such age.",
     )
 
 
@@ -270,8 +269,9 @@ class SpoolSettings(Group):
         choice("never", "batch", "event"),
         "never",
         "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
-        "`batch.max_age` after they were written. `event`: an event of the POSIX queue before the publisher "
-        "takes the next one from there; events that services write to the spool as with `batch`.",
+        "`batch.max_age` after they were written. `event`: each event of the POSIX queue is forced to disk "
+        "before the publisher takes the next one. Events that services write to the spool are treated as "
+        "with `batch`.",
     )
 
 
