@@ -68,7 +68,7 @@ def fuzz(name: str, work: Path, seconds: int) -> Result:
         *(str(found), str(CORPUS / name)),
     )
     done = run(*command, timeout=2 * seconds + _MARGIN)
-    log = done.err
+    log = done.out + done.err  # an exception is in the first, what libFuzzer says in the second
     (work / f"{name}.log").write_text(log, errors="surrogateescape")
     failures = tuple(sorted(path for path in found.iterdir() if re.match(r"(crash|timeout|oom)-", path.name)))
     if done.status and not failures:

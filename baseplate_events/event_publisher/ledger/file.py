@@ -104,7 +104,7 @@ def connect(path: str, *, patience: float, sync: bool, journal_limit: int) -> sq
         raise DamagedLedgerError("isn't a ledger" if header else "is empty")
     connection = _connect(path, patience)
     try:
-        with finding_damage():
+        with finding_damage(connection):
             _check_schema(connection, path)
             connection.execute("PRAGMA journal_mode = PERSIST")
             connection.execute(f"PRAGMA journal_size_limit = {journal_limit}")
@@ -187,26 +187,40 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def finding_damage() -> Generator[None]:
-    """Translate the errors of SQLite for a damaged file.
+def finding_damage(connection: sqlite3.Connection) -> Generator[None]:
+    """Translate the errors of SQLite for a damaged file, which `connection` has open.
 
     Raises:
         DamagedLedgerError: It is damaged.
     """
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as exc:
-        if is_damage(exc) or str(exc).startswith(_SIGNS_OF_DAMAGE):
-            raise DamagedLedgerError(str(exc)) from exc
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as exc:
+        damage = find_damage(exc, connection)
+        if damage or str(exc).startswith(_SIGNS_OF_DAMAGE):
+            raise DamagedLedgerError(damage or str(exc)) from exc
         raise
 
 
-def is_damage(error: BaseException) -> bool:
-    """Return whether an error means that the file is damaged, rather than locked, full or inaccessible."""
+def find_damage(error: BaseException, connection: sqlite3.Connection | None) -> str:
+    """Return what is damaged, or "" if an error has another cause: the file is locked, full or inaccessible.
+
+    Args:
+        error: One of `LEDGER_ERRORS`.
+        connection: The file that it came from, if it could be opened; it is read if the error leaves a doubt.
+    """
     # `sqlite_errorcode` is new in 3.11, and there is no class for SQLITE_CORRUPT and SQLITE_NOTADB. A message
     # that quotes a damaged name isn't UTF-8, so that `sqlite3` fails to raise its own error.
-    damage = (DamagedLedgerError, UnicodeDecodeError)
-    return isinstance(error, damage) or type(error) is sqlite3.DatabaseError
+    if isinstance(error, (DamagedLedgerError, UnicodeDecodeError)) or type(error) is sqlite3.DatabaseError:
+        return str(error)
+    if connection is None or isinstance(error, (sqlite3.OperationalError, OSError)):
+        return ""
+    # A damaged length asks for more memory than there is (MemoryError), or than SQLite allows (DataError).
+    try:
+        ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except LEDGER_ERRORS as exc:
+        return find_damage(exc, None)
+    return "" if found == "ok" else str(found)
 
 
 def _connect(path: str, patience: float) -> sqlite3.Connection:

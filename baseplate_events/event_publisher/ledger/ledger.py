@@ -34,8 +34,8 @@ from .file import (
     LedgerVersionError,
     connect,
     create,
+    find_damage,
     finding_damage,
-    is_damage,
     keep_aside,
     transaction,
 )
@@ -325,7 +325,7 @@ class Ledger:
                 with contextlib.suppress(OSError):  # the journal may not exist, or belong to another user
                     os.chmod(path, self._mode)  # noqa: PTH101 - beside the other paths
             if not self._is_started:
-                with finding_damage():
+                with finding_damage(connection):
                     self._load(connection)
             connection.execute("PRAGMA busy_timeout = 0")
         except BaseException:
@@ -353,11 +353,12 @@ class Ledger:
     def _fail(self, error: BaseException) -> None:
         """Record a failure: close the file, and try again later."""
         connection, self._connection = self._connection, None
+        damage = find_damage(error, connection)
+        if damage:
+            self._damage = f"was damaged while it was open: {damage}"
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-        if is_damage(error):
-            self._damage = f"was damaged while it was open: {error}"
         self.error = str(error) or type(error).__name__
         self.retry_at = self._clock() + min(FIRST_PAUSE * 2 ** min(self._failures, 16), LONGEST_PAUSE)
         self._failures += 1

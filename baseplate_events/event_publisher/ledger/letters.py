@@ -161,7 +161,7 @@ class LetterFile:
         query = "SELECT time, status, queue, reason, excerpt, event, crc FROM letters WHERE number = ?"
         with self._translated(f"letter {number} can't be read"):
             try:
-                with finding_damage():
+                with finding_damage(self._connection):
                     row = self._connection.execute(query, (number,)).fetchone()
                     return Letter(*cast("_Columns", tuple(unseal(row)))) if row is not None else None
             except DamagedLedgerError as exc:

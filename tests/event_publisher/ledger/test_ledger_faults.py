@@ -141,6 +141,39 @@ ERRORS: Final = (
 )
 
 
+#: What SQLite raises for a record whose damaged length is beyond the memory, or beyond its limit.
+BEYOND: Final = (MemoryError(), sqlite3.DataError("string or blob too big"))
+
+
+@pytest.mark.parametrize("error", BEYOND, ids=repr)
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_length_beyond_the_memory_may_be_damage(tmp_path: Path, error: Exception, is_damaged: bool) -> None:
+    """After such an error, the file is read: only a damaged one is kept aside, and the letter is written."""
+    filled(tmp_path)
+    if is_damaged:
+        _damage_free_space(tmp_path / NAME, "letters")
+    with failing(-1, error, happens=False):
+        ledger = opened(tmp_path)
+        assert ledger.start_problem is None
+        FailingConnection.left = 0
+        ledger.resolve([], [letter_of(b"new")])
+        assert ledger.error is None
+        ledger.close()
+    assert (aside_of(tmp_path) != []) == is_damaged
+    assert b"new" in events_written(tmp_path)
+
+
+def _damage_free_space(path: Path, table: str) -> None:
+    """Let the first page of a table say that it has a free block where none can be."""
+    with contextlib.closing(_connect(path)) as connection:
+        ((page_size,),) = connection.execute("PRAGMA page_size").fetchall()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        ((page,),) = connection.execute(query, (table,)).fetchall()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_size + 1)  # see "B-tree Pages" of https://sqlite.org/fileformat.html
+        file.write(b"\xff\xff")
+
+
 @examples(200)
 @given(st.integers(0, 45), st.sampled_from(ERRORS), st.booleans(), st.booleans(), st.booleans())
 def test_a_failure_anywhere_loses_nothing(
