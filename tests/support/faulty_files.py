@@ -80,10 +80,6 @@ class FaultyFiles(ReaderFolder):
         self._end("read")
         return data
 
-    def is_hole(self, fd: int) -> bool:
-        self._begin("is_hole", self._names[fd])
-        return self._files.is_hole(fd)
-
     def lock(self, fd: int) -> bool:
         self._begin("lock", self._names[fd])
         return self.lock_lies or self._files.lock(fd)

@@ -241,10 +241,13 @@ class Scene:
         """Return the format of a segment."""
         return segment_model.ModelSegment("2", bytes.fromhex(name[38:70]))
 
+    def has_header(self, name: str) -> bool:
+        """Return whether the header of a segment is intact."""
+        return self.data[name].startswith(self.format_of(name).line)
+
     def records(self, name: str) -> list[Whole]:
         """Return all whole records of a segment."""
-        segment = self.format_of(name)
-        return segment.records(self.data[name]) if self.data[name].startswith(segment.line) else []
+        return self.format_of(name).records(self.data[name])
 
     def events(self, name: str) -> list[SpooledEvent]:
         """Return all events of a segment."""
@@ -295,7 +298,7 @@ class Scene:
         """Return the torn bytes that this run found in a segment that was read to its end, and their runs."""
         data, known = self.data[name], self.before.get(name, set())
         pending = self.format_of(name).pending(data) if name in self.names() else len(data)
-        whole = set(range(len(self.format_of(name).line)))
+        whole = set(range(len(self.format_of(name).line))) if self.has_header(name) else set[int]()
         for record in self.records(name):
             whole.update(range(record.start, record.end))
         torn = set(range(pending)) - whole - known

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import stat
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,12 +17,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ..._words import counted
 from ...errors import EventQueueUnavailableError
 from ...event_publisher.ledger.file import SPOOL_NAME
-from ...event_publisher.spool_reader.files import SegmentName
 from ...spool import UNKNOWN_FORMAT, problems
 from ...spool.file_systems import Suitability, file_system_of, judge_file_system
-from ...spool.format import MAX_HEADER, Header, UnreadableSegmentError
+from ...spool.format import UnreadableSegmentError
 from ...spool.permissions import SHARED, DirectoryAccess, Fault, file_mode
-from ..queue.spool_info import FLAGS, inspect_folder, open_spool
+from ..queue.spool_info import FLAGS, inspect_folder, open_spool, read_header
 from .checks import judge_inodes, judge_space
 from .findings import Code, Verdict, ok, problem, skipped, warning
 from .folders import check_place, check_use, fields_of, look_up, nearest, take_over_command
@@ -33,6 +31,7 @@ from .memory import judge_spool_memory, read_memory_limit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ...spool.format import Header
     from ..queue.spool_info import SpoolInfo
     from .findings import Check, Field
 
@@ -236,7 +235,7 @@ def _check_segments(info: SpoolInfo, folder: int, event_format: str | None) -> I
 
 
 def _read_header(folder: int, name: str) -> Header | None:
-    """Return the header of a segment; None if the file ends within it.
+    """Return the header of a segment; None if there is nothing to deliver.
 
     Raises:
         OSError: It can't be read.
@@ -244,12 +243,6 @@ def _read_header(folder: int, name: str) -> Header | None:
     """
     descriptor = os.open(name, FLAGS, dir_fd=folder)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnreadableSegmentError("it isn't a regular file")
-        header = Header.decode(os.pread(descriptor, MAX_HEADER, 0))
+        return read_header(descriptor, name)
     finally:
         os.close(descriptor)
-    parsed = SegmentName.parse(name)
-    if header is not None and parsed is not None and header.identity != parsed.identity:
-        raise UnreadableSegmentError("the identity in its header differs from that in its name")
-    return header

@@ -11,12 +11,15 @@ import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ...errors import EventQueuePermissionError, EventQueueUnavailableError
 from ...event_publisher.ledger.file import SPOOL_NAME
+from ...event_publisher.policy.byte_ranges import ByteRanges
 from ...event_publisher.spool_reader.files import SegmentName
 from ...event_publisher.spool_reader.findings import OwnFindings
+from ...event_publisher.spool_reader.lost_header import LostHeader
 from ...spool import problems
 from ...spool.file_systems import Suitability, file_system_of, judge_file_system
 from ...spool.format import (
@@ -201,15 +204,37 @@ def read_contents(info: SpoolInfo, folder: int) -> SpoolContents:
     return contents
 
 
+def read_header(descriptor: int, name: str) -> Header | None:
+    """Return the header of a segment, also if it is damaged but known; None if there is nothing to deliver.
+
+    Raises:
+        OSError: It can't be read.
+        UnreadableSegmentError: It isn't a segment that this release can read.
+    """
+    status, parsed = os.fstat(descriptor), SegmentName.parse(name)
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableSegmentError("it isn't a regular file")
+    try:
+        header = Header.decode(os.pread(descriptor, MAX_HEADER, 0))
+    except UnreadableSegmentError as exc:
+        lost = LostHeader()
+        if parsed is not None and not exc.newer:
+            lost.search(parsed.identity, partial(os.pread, descriptor), status.st_size, ByteRanges())
+        if lost.header is None and not lost.only_zeros:
+            raise
+        return lost.header
+    if header is not None and parsed is not None and header.identity != parsed.identity:
+        raise UnreadableSegmentError("the identity in its header differs from that in its name")
+    return header
+
+
 def _read_segment(folder: int, name: str, contents: SpoolContents) -> None:
     """Add a segment to the contents."""
     descriptor = os.open(name, FLAGS, dir_fd=folder)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UnreadableSegmentError("it isn't a regular file")
-        header = Header.decode(os.pread(descriptor, MAX_HEADER, 0))
+        header = read_header(descriptor, name)
         if header is None:
-            raise UnreadableSegmentError("its header is incomplete")
+            raise UnreadableSegmentError("it has no header")
         contents.formats[header.event_format] += 1
         at = len(header.encode())
         parser = SegmentParser(header, at)

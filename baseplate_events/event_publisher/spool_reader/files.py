@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
@@ -183,14 +182,6 @@ class ReaderFolder:
     def read(self, fd: int, size: int, offset: int) -> bytes:
         """Return up to `size` bytes from an offset on; none only at the end of the file."""
         return os.pread(fd, size, offset)
-
-    def is_hole(self, fd: int) -> bool:
-        """Return whether a file has no data, whatever its length, as far as the file system says."""
-        try:
-            os.lseek(fd, 0, os.SEEK_DATA)
-        except OSError as exc:
-            return exc.errno == errno.ENXIO
-        return False
 
     def lock(self, fd: int) -> bool:
         """Lock a file exclusively until it is closed; return False if another process has it open."""

@@ -8,12 +8,16 @@ Rules:
 2. Bytes that an earlier run of the publisher settled, and events that were loaded or skipped by their places,
    are passed over. Between those, the same parser finds the records.
 3. A file that ends within its header has no records; all of it is torn once its writers are gone.
-4. While the file is closed, only the offset of the last record read and byte ranges are kept.
+4. A damaged header is rebuilt, if that is possible (`lost_header`), and counts as torn. Then no space is
+   freed before the segment is deleted, so that a later run finds the same header.
+5. While the file is closed, only the header that was rebuilt, the offset of the last record read and byte
+   ranges are kept.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from functools import partial
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +33,7 @@ from ...spool.format import (
 )
 from ..policy.byte_ranges import ByteRanges
 from ..policy.span import EventRun, Span, join_spans
+from .lost_header import LostHeader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,9 +83,9 @@ class FollowedSegment:
     """
 
     __slots__ = (
-        *("_findings", "_over", "_parser", "_punched", "_ready", "_torn_to", "aside", "created", "fd"),
-        *("gone", "gone_at", "header", "identity", "lock_at", "locked", "name", "position", "seen"),
-        *("settled", "size", "sync_failed", "synced", "writer"),
+        *("_findings", "_lost", "_over", "_parser", "_punched", "_ready", "_torn_to", "aside", "created"),
+        *("fd", "gone", "gone_at", "header", "identity", "lock_at", "locked", "name", "position"),
+        *("seen", "settled", "size", "sync_failed", "synced", "writer"),
     )
 
     def __init__(
@@ -110,6 +115,7 @@ class FollowedSegment:
         self._over = ByteRanges(self.settled.pairs())  # ranges to pass over
         self._ready: list[RecordRun] = []
         self._findings = findings
+        self._lost: LostHeader | None = None
         self._parser: SegmentParser | None = None
         self._punched = _PAGE  # the header stays
         self._torn_to = -1
@@ -274,7 +280,7 @@ class FollowedSegment:
     @property
     def punchable(self) -> bool:
         """Whether there is space to free."""
-        return self._hole_end - self._punched >= max(MIN_HOLE, self.size // _HOLES)
+        return self._lost is None and self._hole_end - self._punched >= max(MIN_HOLE, self.size // _HOLES)
 
     @property
     def _hole_end(self) -> int:
@@ -288,29 +294,40 @@ class FollowedSegment:
                 return None
         if not self.position:
             self.position = len(self.header.encode())
-            if self.settled.prefix < self.position:
-                self._own(0, self.position)
+            settle = self._own if self._lost is None else self._tear
+            for gap in self.settled.gaps(0, self.position):
+                settle(*gap)
         self.position = self._over.end_at(self.position)
         self._record_seen(self.position)
         self._parser = SegmentParser(self.header, self.position)
         return self._parser
 
     def _read_header(self, files: ReaderFolder) -> None:
-        """Read the header if it is complete."""
+        """Read the header if it is complete, or find out what it was if it is damaged."""
         data = files.read(self.fd, MAX_HEADER, 0)
         try:
             self.header = Header.decode(data)
-        except UnreadableSegmentError:
-            if not files.is_hole(self.fd):
+        except UnreadableSegmentError as exc:
+            if exc.newer or not self._find_header(files):
                 raise
-            # Power failed before anything was on the disk that isn't settled.
-            self._record_seen(files.size(self.fd))
-            self.position = self._over.end_at(0)
             return
         if self.header is None:
             self._record_seen(len(data))
         elif self.header.identity != self.identity:
             raise UnreadableSegmentError("the identity in its header differs from that in its name")
+
+    def _find_header(self, files: ReaderFolder) -> bool:
+        """Return whether the damaged header is known, or there are only zeros, which are torn."""
+        lost = self._lost = self._lost or LostHeader()
+        size = files.size(self.fd)
+        lost.search(self.identity, partial(files.read, self.fd), size, self._over)
+        self.header = lost.header
+        if lost.only_zeros:
+            self._record_seen(size)
+            for gap in self.settled.gaps(self.position, size):
+                self._tear(*gap)
+            self.position = size
+        return lost.only_zeros or lost.header is not None
 
     def _record_seen(self, end: int) -> None:
         self.seen = max(self.seen, end)

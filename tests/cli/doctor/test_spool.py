@@ -265,7 +265,7 @@ def test_segments_are_counted_and_left_alone(tmp_path: Path) -> None:
     [
         ("2", NEWER, Code.SEGMENTS_NEWER),
         ("2j", None, Code.SEGMENTS_OF_ANOTHER_FORMAT),
-        ("2", b"something else\n" * 10, Code.SEGMENTS_UNREADABLE),
+        ("3", b"something else\n" * 10, Code.SEGMENTS_UNREADABLE),
     ],
 )
 def test_segments_that_are_set_aside_are_a_warning(
@@ -291,6 +291,20 @@ def test_a_segment_with_another_identity_is_unreadable(tmp_path: Path) -> None:
     path = write_segment(folder_of(tmp_path), [b"a"])
     path.rename(path.with_name(path.name.replace(path.name[-40:-8], "0" * 32)))
     assert find(tmp_path, "set aside").code is Code.SEGMENTS_UNREADABLE
+
+
+@pytest.mark.parametrize("event_format", ["2", "2j"])
+@pytest.mark.parametrize("events", [[b"a"], []])
+def test_a_header_that_is_lost_is_judged_as_by_the_publisher(
+    events: list[bytes], event_format: str, tmp_path: Path
+) -> None:
+    """Events of the publisher's format are delivered, and without events there is nothing to deliver."""
+    spool_in(tmp_path)
+    write_segment(folder_of(tmp_path), events, event_format=event_format, head=bytes(4096))
+    if events and event_format == "2j":
+        assert find(tmp_path, "set aside").code is Code.SEGMENTS_OF_ANOTHER_FORMAT
+    else:
+        assert "set aside" not in {check.name for check in look(tmp_path)}
 
 
 @needs_root

@@ -192,12 +192,13 @@ segments = st.lists(st.tuples(st.sampled_from(["2", "2j", "unknown"]), st.none()
 @given(segments, st.integers(0, 2))
 @examples(30)
 def test_stat_adds_up_what_the_segments_say(made: list[tuple[str, dict[str, int] | None]], odd: int) -> None:
-    """Formats and refusals are those of all segments; one that can't be read is named."""
+    """Formats and refusals are those of all segments, also without a header; an unreadable one is named."""
     with fresh_place() as place:
         queue("create", place).check()
         folder = spool_of(place)
-        for event_format, refusals in made:
-            write_segment(folder, [b"{}"], event_format=event_format, refusals=refusals)
+        for number, (event_format, refusals) in enumerate(made):
+            head = bytes(4096) if number % 2 else None
+            write_segment(folder, [b"{}"], event_format=event_format, refusals=refusals, head=head)
         unreadable = {write_segment(folder, head=b"no header\n").name for _ in range(odd)}
         info = json.loads(queue("stat", place, "--json").check())
         assert info["formats"] == Counter(event_format for event_format, _ in made)

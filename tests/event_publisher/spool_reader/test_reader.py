@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Which of several things.
 WHICH = st.integers(0, 100)
 
+#: How many bytes of a segment a power cut takes.
+LOST = (0, 1, 60, 100, 4_096, 8_192)
+
 
 class SpoolReading(RuleBasedStateMachine):
     """Writers, their children, a reader that is restarted, and everything that can be in a segment."""
@@ -271,6 +274,32 @@ class SpoolReading(RuleBasedStateMachine):
         assert loaded == [event.payload for event in batch]
         scene.handed += batch
         scene.outstanding += batch
+
+    @rule(forgets=st.booleans(), data=st.data())
+    def cut_power(self, *, forgets: bool, data: st.DataObject) -> None:
+        """All processes end. The disk has lost some bytes of segments, as a rule their beginning."""
+        scene = self.scene
+        scene.reader.close()
+        scene.writers.clear()
+        while scene.children:
+            os.close(scene.children.pop().fd)
+        self.halves.clear()
+        scene.handed.clear()
+        scene.outstanding.clear()
+        if forgets:
+            scene.settled.clear()
+        for name in scene.names():
+            content = (scene.folder / name).read_bytes()
+            start, size = data.draw(st.sampled_from([0, 0, 0, 30])), data.draw(st.sampled_from(LOST))
+            lost = min(size, len(content) - start)
+            content = content[:start] + bytes(lost) + content[start + lost :]
+            scene.data[name] = content
+            settled = scene.settled.get(name, set())
+            left = {at for at, byte in enumerate(content) if byte} - settled
+            if left and not scene.has_header(name) and not scene.records(name):
+                scene.data[name] = content = bytes(len(content))  # otherwise it is set aside
+            (scene.folder / name).write_bytes(content)
+        scene.start()
 
     @precondition(lambda self: self.scene.outstanding)
     @rule(data=st.data())

@@ -336,7 +336,7 @@ def test_a_segment_in_which_no_holes_can_be_punched_is_read_on(scene: Scene) -> 
 STRANGE = {
     "newer": (b"event-segment 2 2 x ", "newer"),
     "other format": (Encoder(Header("2j", IDENTITY)).header + b"x", "other_format"),
-    "zeros": (bytes(4096), "unreadable"),
+    "zeros before something": (bytes(4096) + b"x", "unreadable"),
     "text": (b"hello\n", "unreadable"),
     "other identity": (Encoder(Header("2", bytes(16))).header, "unreadable"),
     "damaged": (OURS.header[:-2] + b"x\n", "unreadable"),
@@ -443,17 +443,6 @@ def test_a_segment_of_which_nothing_is_on_the_disk_is_deleted(size: int, settled
     assert scene.names() == []
     assert scene.reader.status().torn_bytes == max(0, size - settled)
     scene.close()
-
-
-def test_a_segment_with_data_behind_a_hole_is_set_aside(scene: Scene) -> None:
-    """There may be events in it."""
-    with (scene.folder / SEGMENT).open("wb") as file:
-        file.seek(1 << 20)
-        file.write(OURS.encode(b"an event"))
-    assert scene.payloads() == []
-    scene.clock.sleep(1.0)
-    assert scene.reader.tidy() == []
-    assert scene.reader.status().aside == {"unreadable": 1}
 
 
 def test_files_that_were_never_published_are_removed(scene: Scene) -> None:

@@ -69,9 +69,6 @@ class SimulatedFolder(ReaderFolder):
         self._step("read", (fd, offset))
         return self._kernel.read(self._process, fd, offset)[:size]
 
-    def is_hole(self, fd: int) -> bool:
-        return not self._kernel.status(self._process, fd).size
-
     def lock(self, fd: int) -> bool:
         self._step("lock exclusively", fd)
         return self._kernel.lock(self._process, fd, exclusive=True)
