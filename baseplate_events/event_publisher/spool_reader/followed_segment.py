@@ -9,7 +9,8 @@ Rules:
    are passed over. Between those, the same parser finds the records.
 3. A file that ends within its header has no records; all of it is torn once its writers are gone.
 4. A damaged header is rebuilt, if that is possible (`lost_header`), and counts as torn. Then no space is
-   freed before the segment is deleted, so that a later run finds the same header.
+   freed before the segment is deleted, so that a later run finds the same header. If there are only zeros,
+   they are torn.
 5. While the file is closed, only the header that was rebuilt, the offset of the last record read and byte
    ranges are kept.
 """
@@ -287,10 +288,15 @@ class FollowedSegment:
         return min(self.settled.prefix, self.size) // _PAGE * _PAGE
 
     def _begin(self, files: ReaderFolder) -> SegmentParser | None:
-        """Return a parser that continues where the last one ended; None if there is no header yet."""
+        """Return a parser that continues where the last one ended; None if there is no header."""
         if self.header is None:
-            self._read_header(files)
+            end = self._read_header(files)
             if self.header is None:
+                self._record_seen(end)
+                if self._lost is not None:
+                    for gap in self.settled.gaps(self.position, end):
+                        self._tear(*gap)
+                    self.position = end
                 return None
         if not self.position:
             self.position = len(self.header.encode())
@@ -302,32 +308,30 @@ class FollowedSegment:
         self._parser = SegmentParser(self.header, self.position)
         return self._parser
 
-    def _read_header(self, files: ReaderFolder) -> None:
-        """Read the header if it is complete, or find out what it was if it is damaged."""
+    def _read_header(self, files: ReaderFolder) -> int:
+        """Read the header if it is complete, or find out what it was if it is damaged.
+
+        Returns:
+            The offset up to which the file has nothing to deliver; 0 if the header is known.
+        """
         data = files.read(self.fd, MAX_HEADER, 0)
         try:
             self.header = Header.decode(data)
         except UnreadableSegmentError as exc:
-            if exc.newer or not self._find_header(files):
+            if exc.newer:
                 raise
-            return
+            lost = self._lost = self._lost or LostHeader()
+            size = files.size(self.fd)
+            lost.search(self.identity, partial(files.read, self.fd), size, self._over)
+            self.header = lost.header
+            if lost.header is None and not lost.only_zeros:
+                raise
+            return 0 if lost.header is not None else size
         if self.header is None:
-            self._record_seen(len(data))
-        elif self.header.identity != self.identity:
+            return len(data)
+        if self.header.identity != self.identity:
             raise UnreadableSegmentError("the identity in its header differs from that in its name")
-
-    def _find_header(self, files: ReaderFolder) -> bool:
-        """Return whether the damaged header is known, or there are only zeros, which are torn."""
-        lost = self._lost = self._lost or LostHeader()
-        size = files.size(self.fd)
-        lost.search(self.identity, partial(files.read, self.fd), size, self._over)
-        self.header = lost.header
-        if lost.only_zeros:
-            self._record_seen(size)
-            for gap in self.settled.gaps(self.position, size):
-                self._tear(*gap)
-            self.position = size
-        return lost.only_zeros or lost.header is not None
+        return 0
 
     def _record_seen(self, end: int) -> None:
         self.seen = max(self.seen, end)

@@ -277,7 +277,7 @@ class SpoolReading(RuleBasedStateMachine):
 
     @rule(forgets=st.booleans(), data=st.data())
     def cut_power(self, *, forgets: bool, data: st.DataObject) -> None:
-        """All processes end. The disk has lost some bytes of segments, as a rule their beginning."""
+        """All processes end. The disk has lost the beginning of segments."""
         scene = self.scene
         scene.reader.close()
         scene.writers.clear()
@@ -290,9 +290,8 @@ class SpoolReading(RuleBasedStateMachine):
             scene.settled.clear()
         for name in scene.names():
             content = (scene.folder / name).read_bytes()
-            start, size = data.draw(st.sampled_from([0, 0, 0, 30])), data.draw(st.sampled_from(LOST))
-            lost = min(size, len(content) - start)
-            content = content[:start] + bytes(lost) + content[start + lost :]
+            lost = min(data.draw(st.sampled_from(LOST)), len(content))
+            content = bytes(lost) + content[lost:]
             scene.data[name] = content
             settled = scene.settled.get(name, set())
             left = {at for at, byte in enumerate(content) if byte} - settled
