@@ -7,6 +7,7 @@ import os
 import shutil
 import zlib
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from baseplate_events import EventQueueUnavailableError
 from baseplate_events.event_publisher.policy.span import Span
+from baseplate_events.event_publisher.spool_reader import catalog
 from baseplate_events.event_publisher.spool_reader.catalog import NEW_PAUSE, RETRY_PAUSE
 from baseplate_events.spool.format import Encoder, Header
 from tests.support.clocks import FakeClock
@@ -424,6 +426,18 @@ def test_a_file_that_ends_within_its_header_has_no_events(size: int) -> None:
     assert scene.reader.tidy() == [IDENTITY]
     assert scene.reader.status().torn_bytes == size
     scene.close()
+
+
+@pytest.mark.parametrize("data", [OURS.header[:30], bytes(4096)], ids=["half a header", "zeros"])
+def test_a_segment_without_a_header_that_was_opened_before_is_deleted(data: bytes, scene: Scene) -> None:
+    """It isn't read when it is opened for another reason, here a sync, and closed to open others."""
+    (scene.folder / SEGMENT).write_bytes(data)
+    scene.writer().put([b"1"])
+    with patch.object(catalog, "MAX_OPEN", 1):
+        assert [] == scene.reader.sync()
+        assert [b"1"] == scene.payloads()
+        scene.clock.sleep(1.0)
+        assert [IDENTITY] == scene.reader.tidy()
 
 
 @given(size=st.integers(1, 20_000), settled=st.integers(0, 20_000))
