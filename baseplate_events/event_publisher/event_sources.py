@@ -27,7 +27,7 @@ from ..errors import EventError, EventQueueFullError
 from .missing_queue import MissingQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
     from .assembly import Parts
     from .clock import Clock
@@ -41,10 +41,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 #: Events taken at a time before the publisher does anything else: some milliseconds of work.
 _BURST: Final = 1_000
-
-#: Bytes of events after which a turn ends, too: a slow disk may take longer for 1,000 of full size than the
-#: watchdog waits.
-BURST_BYTES: Final = 8 * 2**20
 
 #: Share of the grace for which a stopping publisher goes on taking events.
 _DRAIN_SHARE: Final = 0.8
@@ -232,7 +228,7 @@ class EventSources:
         allowed = min(self._may_receive(), self._room(now))
         if not allowed:
             return False
-        events = burst(self.consumer.receive(), allowed)
+        events = itertools.islice(self.consumer.receive(), allowed)
         if self._spool is None:
             self._log_rejected(self._delivery.offer(events, now))
         else:
@@ -272,13 +268,3 @@ class EventSources:
             logger.error(
                 "can't send a message of %s: %s; %s", Count(size, "byte"), rejection.reason, self.fate
             )
-
-
-def burst(events: Iterable[bytes], allowed: int) -> Iterator[bytes]:
-    """Yield so many events at most, and none after those that have `BURST_BYTES` together."""
-    size = 0
-    for event in itertools.islice(events, allowed):
-        yield event
-        size += len(event)
-        if size >= BURST_BYTES:
-            return

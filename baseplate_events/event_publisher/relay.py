@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from .._words import counted
 from ..counting.refusals import RefusalCounts
 from ..errors import EventQueueFullError, EventQueueUnavailableError
-from ..spool.format import OVERHEAD, Header
+from ..spool.format import OVERHEAD
 from ..spool.writer import FULL_PAUSE, SpoolWriter
 from .policy.span import EventRun, Span, join_spans, spans_size
 
@@ -97,26 +97,32 @@ class Relay:
                 self.error = None
         return self._budget // largest
 
-    def append(self, events: Iterable[bytes]) -> EventRun:
+    def append(self, events: Iterable[bytes], most: int = sys.maxsize) -> EventRun:
         """Append the held event, if any, then `events`, each before the next one is taken.
 
+        Args:
+            events: Yields them.
+            most: Bytes of events to append; the last one may exceed that.
+
         Returns:
-            The appended events: all, except one that is held now, after which none was taken.
+            The appended events: all that were taken, except one that is held now.
         """
         waiting = iter(events) if self.held is None else itertools.chain((self.held,), events)
         appended: list[bytes] = []
         spans: list[Span] = []
         segment = self._open_segment()
         start = 0 if segment is None else segment.size
-        while True:
-            event = next(waiting, None) if segment is None else self._send(segment, waiting, appended)
-            spans += _places(segment, start)
+        while (left := most - spans_size(spans) + OVERHEAD * len(appended)) > 0:
+            event = next(waiting, None) if segment is None else self._send(segment, waiting, appended, left)
+            if segment is not None and segment.size > start:
+                spans.append(Span(segment.encoder.identity, start, segment.size))
             if event is None:
                 break
             segment = self._append_elsewhere(event)
             if segment is None:
                 break
-            start = segment.size - OVERHEAD - len(event)
+            start = segment.size
+            spans.append(Span(segment.encoder.identity, start - OVERHEAD - len(event), start))
             appended.append(event)
             if self._syncs:
                 self._sync(segment)
@@ -152,14 +158,17 @@ class Relay:
         self.held = self.error = None
         return self._writer.segment
 
-    def _send(self, segment: Segment, events: Iterator[bytes], appended: list[bytes]) -> bytes | None:
-        """Append events to a segment; return the one that it refuses, or None if all were appended."""
+    def _send(
+        self, segment: Segment, events: Iterator[bytes], appended: list[bytes], most: int
+    ) -> bytes | None:
+        """Append events to a segment; return the one that it refuses, or None; see `Segment.send_each`."""
         if not self._syncs:
-            return segment.send_each(events, appended)
-        for event in events:
-            if segment.send_each(iter((event,)), appended) is not None:
+            return segment.send_each(events, appended, most)
+        while most > 0 and (event := next(events, None)) is not None:
+            if segment.send_each(iter((event,)), appended, most) is not None:
                 return event
             self._sync(segment)
+            most -= len(event)
         return None
 
     def _sync(self, segment: Segment) -> None:
@@ -167,7 +176,7 @@ class Relay:
             segment.sync()
         except OSError:
             segment.end()  # never sync it again: the kernel may have dropped the pages that it couldn't write
-            self.unsynced.append(_identity(segment))
+            self.unsynced.append(segment.encoder.identity)
 
     def _measure(self, now: float, largest: int) -> str | None:
         """Measure how much can certainly be appended; return why that isn't enough, or None."""
@@ -194,17 +203,3 @@ class Relay:
     def _measure_free(self) -> tuple[int, int | None]:
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize, status.f_favail if status.f_files else None
-
-
-def _identity(segment: Segment) -> bytes:
-    header = Header.decode(segment.encoder.header)
-    if header is None:
-        raise AssertionError("a segment begins with its header")
-    return header.identity
-
-
-def _places(segment: Segment | None, start: int) -> list[Span]:
-    """Return the place of everything appended to a segment from an offset."""
-    if segment is None or segment.size <= start:
-        return []
-    return [Span(_identity(segment), start, segment.size)]

@@ -20,16 +20,14 @@ Rules:
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-import itertools
 import logging
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .._words import Count
-from .policy.span import EventRun, Span, cut_spans, join_spans, records_size, spans_size, spans_without
+from .policy.span import EventRun, Span, cut_spans, join_spans, records_size, spans_without
 from .spool_reader.catalog import REASONS
 from .telemetry.snapshot import SpoolLevel
 
@@ -45,6 +43,10 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger(__name__)
 
 _NOTHING: Final = EventRun([], ())
+
+#: Bytes of events of the POSIX queue that are appended at a time: a slow disk may take longer for 1,000 of
+#: full size than the watchdog waits.
+BURST_BYTES: Final = 8 * 2**20
 
 #: Reasons for which services refuse events, as their segments report them (`EventQueue.refused`).
 _REFUSALS: Final = ("too_large", "full", "empty", "not_serializable", "unavailable", "other")
@@ -180,29 +182,27 @@ class SpoolSource:
     def relay_events(self, events: Iterable[bytes], memory_left: int) -> tuple[int, EventRun]:
         """Append events of the POSIX queue to the spool.
 
+        With memory for them, and if nothing waits unread, they are handed on. Then these are no more than
+        there is memory for; the last one may exceed that.
+
         Args:
             events: Yields them; each is requested after the last one was appended.
-            memory_left: Bytes of events that may be handed on; the last one may exceed that.
+            memory_left: Bytes of events that may be handed on.
 
         Returns:
-            How many were appended, and those that are to be handed on.
+            How many were appended, and those that are handed on: all or none.
         """
-        run = self.relay.append(events)
-        if not run.events:
-            return 0, _NOTHING
-        self._plan_sync()
-        events, spans, unread = run.events, run.spans, tuple[Span, ...]()
-        room = 0 if self.is_behind else memory_left
-        if spans_size(spans) > room:
-            ends = list(itertools.accumulate(map(len, events)))
-            count = bisect.bisect_left(ends, room) + (room > 0)
-            events = events[:count]
-            spans, unread = cut_spans(spans, records_size(events))
-        for span in unread:
-            self.is_behind = True
-            self._reader.notice(span.identity)
-        self._reader.skip(spans)
-        return len(run.events), EventRun(events, spans)
+        if memory_left > 0 and not self.is_behind:
+            run = handed_on = self.relay.append(events, min(memory_left, BURST_BYTES))
+            self._reader.skip(run.spans)
+        else:
+            run, handed_on = self.relay.append(events, BURST_BYTES), _NOTHING
+            for span in run.spans:
+                self.is_behind = True
+                self._reader.notice(span.identity)
+        if run.events:
+            self._plan_sync()
+        return len(run.events), handed_on
 
     def read(self, max_events: int, memory_left: int) -> EventRun:
         """Return the next events: at most so many, and of so many bytes, or one that is larger."""

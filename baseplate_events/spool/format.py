@@ -165,16 +165,18 @@ class Encoder:
 
     Attributes:
         header: The header line of the segment.
+        identity: The segment's identity.
         seed: CRC-32 of that line. The CRC-32 of each payload continues from it.
 
     Raises:
         ValueError: As from `Header.encode`.
     """
 
-    __slots__ = ("_base", "_event_mask", "header", "seed")
+    __slots__ = ("_base", "_event_mask", "header", "identity", "seed")
 
     def __init__(self, header: Header) -> None:
         self.header: bytes = header.encode()
+        self.identity: bytes = header.identity
         self.seed: int = zlib.crc32(self.header)
         self._base = int.from_bytes(header.identity[:4], "big")
         self._event_mask = self.mask(EVENT)

@@ -173,11 +173,16 @@ class Segment:
             raise NotAppendedError
         self._size = size  # other threads set it too: it is never too large, and `check` corrects it
 
-    def send_each(self, messages: Iterator[bytes], sent: list[bytes]) -> bytes | None:
+    def send_each(self, messages: Iterator[bytes], sent: list[bytes], most: int) -> bytes | None:
         """Append events, each before the next one is taken, and add the appended ones to `sent`.
 
+        Args:
+            messages: The events.
+            sent: Gets those that were appended.
+            most: Bytes of events to append, at least 1; the last event may exceed that.
+
         Returns:
-            The event that couldn't be appended, as from `send`; None if all were.
+            The event that couldn't be appended, as from `send`; None if all that were taken were.
         """
         mask, seed, write, fd, limit = self._mask, self._seed, self._write, self._fd, self._limit
         size, add = self._size, sent.append
@@ -199,6 +204,9 @@ class Segment:
                     return message
                 size += whole
                 add(message)
+                most -= length
+                if most <= 0:
+                    break
         finally:
             self._size = size
         return None

@@ -8,12 +8,14 @@ import math
 import os
 import shutil
 from typing import TYPE_CHECKING, Final, final
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import EventQueue
+from baseplate_events.event_publisher import spool_source
 from baseplate_events.event_publisher.ledger.ledger import Ledger
 from baseplate_events.event_publisher.policy.journal import EnteredBatch
 from baseplate_events.event_publisher.policy.outcome import Accepted
@@ -180,12 +182,40 @@ def test_what_is_relayed_is_handed_on_unless_something_waits_unread(tmp_path: Pa
     directory = SpoolDirectory(str(tmp_path), "v2", mode=0o600)
     directory.prepare()
     source = source_of(tmp_path, ReaderFolder(directory), directory, stack)
-    assert source.relay_events([b"1", b"2"], 1)[1].events == [b"1"]
-    assert source.relay_events([b"3"], 10)[1].events == []
+    assert source.relay_events(iter([b"1"]), 1)[1].events == [b"1"]
+    assert source.relay_events(iter([b"2"]), 0) == (1, EventRun([], ()))
+    assert source.relay_events(iter([b"3"]), 10)[1].events == []
     assert source.read(10, 10).events == [b"2", b"3"]
     assert source.read(10, 10).events == []
-    assert source.relay_events([b"4"], 10)[1].events == [b"4"]
+    assert source.relay_events(iter([b"4"]), 10)[1].events == [b"4"]
     assert source.read(10, 10).events == []
+
+
+@given(
+    sizes=st.lists(st.sampled_from([1, 100, 3_000, 102_400]), max_size=8),
+    memory_left=st.sampled_from([-1, 0, 1, 3_001, 10**6]),
+    most=st.sampled_from([1, 200, 6_000, 10**6]),
+    syncs=st.booleans(),
+)
+def test_a_turn_of_the_relay_is_bounded(
+    sizes: list[int], memory_left: int, most: int, *, syncs: bool
+) -> None:
+    """It ends with the event that fills the memory, or that makes it large; the rest stays in the queue."""
+    events = [bytes(size) for size in sizes]
+    queue = iter(events)
+    with fresh_place() as place, contextlib.ExitStack() as stack:
+        place.chmod(0o700)
+        directory = SpoolDirectory(str(place), "v2", mode=0o600)
+        directory.prepare()
+        source = source_of(place, ReaderFolder(directory), directory, stack, syncs=syncs)
+        with patch.object(spool_source, "BURST_BYTES", most):
+            moved, run = source.relay_events(queue, memory_left)
+        assert run.events == (events[:moved] if memory_left > 0 else [])
+        assert [*source.read(10, 10**7).events, *queue] == events[len(run.events) :]
+        assert source.read(10, 10**7).events == []
+    bound = min(most, memory_left) if memory_left > 0 else most
+    assert sum(sizes[: moved - 1]) < bound or not moved
+    assert moved == len(sizes) or sum(sizes[:moved]) >= bound
 
 
 def test_what_is_relayed_goes_behind_what_an_earlier_run_relayed(tmp_path: Path, stack: ExitStack) -> None:
@@ -195,7 +225,7 @@ def test_what_is_relayed_goes_behind_what_an_earlier_run_relayed(tmp_path: Path,
     left = [b"%d" % number + bytes(1_000) for number in range(300)]
     with contextlib.ExitStack() as earlier:
         source = source_of(tmp_path, ReaderFolder(directory), directory, earlier)
-        assert source.relay_events(left, 0)[0] == len(left)
+        assert source.relay_events(iter(left), 0)[0] == len(left)
     source = source_of(tmp_path, ReaderFolder(directory), directory, stack)
     source.recover(Timeline(accept).delivery, 0.0)
     queue = stack.enter_context(EventQueue("v2", bytes, spool_directory=tmp_path, strict_size=True))
@@ -221,7 +251,7 @@ def test_what_neither_relay_nor_reader_could_sync_is_copied_once(
     directory.prepare()
     source = source_of(tmp_path, ReaderFolder(directory), directory, stack, syncs=True)
     monkeypatch.setattr(os, "fdatasync", fail_twice)
-    assert source.relay_events([b"{}"], 10)[1].events == [b"{}"]
+    assert source.relay_events(iter([b"{}"]), 10)[1].events == [b"{}"]
     source.work(0.0)
     assert len(calls) >= 2
     segments = (tmp_path / "events-v2").glob("*.segment")

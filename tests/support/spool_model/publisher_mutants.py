@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 from unittest.mock import patch
 
@@ -151,16 +152,16 @@ class _DropsHeld(Relay):
 class _ReceivesAhead(Relay):
     """Receives all events before it appends the first."""
 
-    def append(self, events: Iterable[bytes]) -> EventRun:
-        return super().append(iter(list(events)))
+    def append(self, events: Iterable[bytes], most: int = sys.maxsize) -> EventRun:
+        return super().append(iter(list(events)), most)
 
 
 class _KeepsHeldForLater(Relay):
     """Appends what it held behind later events."""
 
-    def append(self, events: Iterable[bytes]) -> EventRun:
+    def append(self, events: Iterable[bytes], most: int = sys.maxsize) -> EventRun:
         held, self.held = self.held, None
-        return super().append(itertools.chain(events, () if held is None else (held,)))
+        return super().append(itertools.chain(events, () if held is None else (held,)), most)
 
 
 class _Waits(Relay):
@@ -173,8 +174,8 @@ class _Waits(Relay):
 class _CutsPlaces(Relay):
     """Says that events are a byte further on."""
 
-    def append(self, events: Iterable[bytes]) -> EventRun:
-        run = super().append(events)
+    def append(self, events: Iterable[bytes], most: int = sys.maxsize) -> EventRun:
+        run = super().append(events, most)
         return EventRun(run.events, tuple(span._replace(end=span.end - 1) for span in run.spans))
 
 
