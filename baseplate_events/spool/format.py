@@ -249,7 +249,8 @@ class SegmentParser:
     Each byte belongs to a whole record, is torn, or is pending. The records returned so far, `torn` and
     `pending` depend on the data so far, and not on how it was cut into pieces. The time is linear in the size
     of the data: bytes are searched for markers once or twice, and the CRC of a payload is computed only if
-    its length passes its check.
+    its length passes its check. But each piece costs a copy of the pending bytes, so pieces shouldn't be
+    much smaller than records.
 
     Args:
         header: The segment's header.
@@ -257,18 +258,19 @@ class SegmentParser:
 
     Attributes:
         torn: Bytes so far that are part of no whole record.
+        position: Offset in the segment of the first pending byte; without any, of the next byte to feed.
 
     Raises:
         ValueError: As from `Header.encode`.
     """
 
-    __slots__ = ("_buffer", "_encoder", "_event_mask", "_position", "_probed", "_unsure", "torn")
+    __slots__ = ("_encoder", "_event_mask", "_pending", "_probed", "_unsure", "position", "torn")
 
     def __init__(self, header: Header, position: int) -> None:
         self._encoder = Encoder(header)
         self._event_mask = self._encoder.mask(EVENT)
-        self._buffer = bytearray()
-        self._position = position
+        self._pending = b""
+        self.position: int = position
         # Offsets behind a pending record: no whole record begins before `_probed`, except perhaps, later, at
         # those in `_unsure`.
         self._probed = position
@@ -276,14 +278,9 @@ class SegmentParser:
         self.torn: int = 0
 
     @property
-    def position(self) -> int:
-        """Offset in the segment of the first pending byte; without any, of the next byte to feed."""
-        return self._position
-
-    @property
     def pending(self) -> int:
         """Bytes at the end of the data that may become a record."""
-        return len(self._buffer)
+        return len(self._pending)
 
     def feed(self, data: bytes) -> list[Record]:
         """Feed the next bytes of the segment; return the records that became whole, in order."""
@@ -297,40 +294,35 @@ class SegmentParser:
 
     def feed_runs(self, data: bytes) -> list[RecordRun]:
         """Like `feed`, but faster: records of one kind are grouped, though not always maximally."""
-        old = len(self._buffer)
-        self._buffer += data
+        data = self._pending + data
         runs: list[RecordRun] = []
         at = 0
-        while True:
-            if at >= old:
-                at = old + self._walk(data, at - old, runs)
-            if at == len(self._buffer):
-                break
-            found = self._parse_at(at)
+        while (at := self._walk(data, at, runs)) < len(data):
+            found = self._parse_at(data, at)
             if found is True:
-                found = self._find_behind(at)
+                found = self._find_behind(data, at)
                 if found is True:
                     break
             if isinstance(found, Record):
                 runs.append(RecordRun(found.kind, [found.payload], found.start, found.end))
-                self.torn += found.start - self._position - at
-                at = found.end - self._position
+                self.torn += found.start - self.position - at
+                at = found.end - self.position
             else:
-                after = next(self._beginnings(at + 1), len(self._buffer))
+                after = next(_beginnings(data, at + 1), len(data))
                 self.torn += after - at
                 at = after
-        del self._buffer[:at]
-        self._position += at
+        self._pending = data[at:]
+        self.position += at
         return runs
 
     def finish(self) -> None:
         """Count the pending bytes as torn, since the segment ended. Further bytes may still be fed."""
-        self.torn += len(self._buffer)
-        self._position += len(self._buffer)
-        self._buffer.clear()
+        self.torn += len(self._pending)
+        self.position += len(self._pending)
+        self._pending = b""
 
     def _walk(self, data: bytes, at: int, runs: list[RecordRun]) -> int:
-        """Collect the whole events from an index of the new data on; return the index after them.
+        """Collect the whole events from an index of the data on; return the index after them.
 
         It finds the same as `_parse_at`, but much faster.
         """
@@ -350,45 +342,44 @@ class SegmentParser:
             payloads.append(payload)
             at = end
         if payloads:
-            offset = self._position + len(self._buffer) - len(data)
-            runs.append(RecordRun(EVENT, payloads, offset + begin, offset + at))
+            runs.append(RecordRun(EVENT, payloads, self.position + begin, self.position + at))
         return at
 
-    def _parse_at(self, at: int) -> Record | bool:
-        """Return the whole record at an index of the buffer, or whether one may follow later."""
-        buffer = self._buffer
+    def _parse_at(self, data: bytes, at: int) -> Record | bool:
+        """Return the whole record at an index of the data, or whether one may follow later."""
         start = at + OVERHEAD
-        if len(buffer) < start:
-            return _MARKER.startswith(buffer[at : at + len(_MARKER)])
-        words, size, check, crc = _RECORD.unpack_from(buffer, at)
+        if len(data) < start:
+            return _MARKER.startswith(data[at : at + len(_MARKER)])
+        words, size, check, crc = _RECORD.unpack_from(data, at)
         marker, kind = words[: len(_MARKER)], words[len(_MARKER) :]
         if marker != _MARKER or size ^ check != self._encoder.mask(kind) or size > MAX_PAYLOAD:
             return False
         end = start + size
-        if len(buffer) < end:
+        if len(data) < end:
             return True
-        payload = bytes(memoryview(buffer)[start:end])
+        payload = data[start:end]
         if zlib.crc32(payload, self._encoder.seed) != crc:
             return False
-        return Record(kind, payload, self._position + at, self._position + end)
+        return Record(kind, payload, self.position + at, self.position + end)
 
-    def _beginnings(self, at: int) -> Iterator[int]:
-        """Yield the indexes of the buffer, from `at` on, at which a record may begin."""
-        while match := _BEGINNING.search(self._buffer, at):
-            yield match.start()
-            at = match.start() + 1
-
-    def _find_behind(self, at: int) -> Record | bool:
+    def _find_behind(self, data: bytes, at: int) -> Record | bool:
         """Return the first whole record behind the pending one at an index; True if that stays pending."""
-        position = self._position
+        position = self.position
         known = [offset - position for offset in self._unsure if offset > position + at]
         unsure: list[int] = []
-        for index in chain(known, self._beginnings(max(at + 1, self._probed - position))):
-            found = self._parse_at(index)
+        for index in chain(known, _beginnings(data, max(at + 1, self._probed - position))):
+            found = self._parse_at(data, index)
             if isinstance(found, Record):
                 return found
             if found:
                 unsure.append(position + index)
         self._unsure = unsure
-        self._probed = position + len(self._buffer)
+        self._probed = position + len(data)
         return True
+
+
+def _beginnings(data: bytes, at: int) -> Iterator[int]:
+    """Yield the indexes of the data, from `at` on, at which a record may begin."""
+    while match := _BEGINNING.search(data, at):
+        yield match.start()
+        at = match.start() + 1

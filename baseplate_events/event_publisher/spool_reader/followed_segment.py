@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .findings import OwnFindings
 
 #: Bytes read at a time. A writer's turn is the whole records in them.
-CHUNK: Final = 128 * 1024
+CHUNK: Final = 256 * 1024
 
 #: Space is freed in pieces of at least this many bytes, aligned to `_PAGE`.
 MIN_HOLE: Final = 64 * 1024
