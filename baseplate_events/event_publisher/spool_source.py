@@ -150,9 +150,14 @@ class SpoolSource:
             self.rekeyed += rest.count
 
     def finish(self, order: tuple[int, int], letters: Sequence[DeadLetter] = ()) -> int:
-        """End a batch; see `Journal.finish`."""
-        dropped = self.ledger.finish(order, letters)
-        self._reader.resolve(self._spans.pop(order))
+        """End a batch; see `Journal.finish`. Without letters, `work` writes it down at the latest."""
+        spans, dropped = self._spans[order], 0
+        if letters:
+            dropped = self.ledger.finish(order, letters)
+        else:
+            self.ledger.finish_later(order, spans)
+        del self._spans[order]
+        self._reader.resolve(spans)
         return dropped
 
     def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = ()) -> int:
@@ -227,11 +232,8 @@ class SpoolSource:
         settled = self._reader.take_settled()
         if settled:
             self.ledger.resolve(settled)
-        deleted = self._reader.tidy()
-        if deleted:
-            self.ledger.forget(deleted)
-        if self.ledger.error is not None and now >= self.ledger.retry_at:
-            self.ledger.retry()
+        self.ledger.retry()
+        self.ledger.forget(self._reader.tidy())
         if now >= self._sync_at:
             self._sync()
             if self.may_be_more:  # services go on writing, even if there is no memory to read
@@ -300,6 +302,7 @@ class SpoolSource:
         if self._sync_at < math.inf:
             self._sync()
         self.relay.close()
+        self.ledger.retry()
         self.ledger.forget(self._reader.tidy(at_once=True))
         self.ledger.close()
         self._reader.close()

@@ -12,7 +12,9 @@
    spans.
 4. A file that is damaged, deleted or replaced while it is open is recreated at the next write, with the whole
    state. Its dead letters are in the file that was kept aside, if there is one.
-5. At the start, a file that can't be trusted or read means an empty ledger: everything in the spool counts as
+5. Each transaction costs some 40 microseconds. So the end of a delivered batch goes with the next change
+   (`finish_later`), which is the next batch if the publisher is busy.
+6. At the start, a file that can't be trusted or read means an empty ledger: everything in the spool counts as
    new, which duplicates events.
 """
 
@@ -131,6 +133,7 @@ class Ledger:
         self._is_logged = False
         self._batches: dict[tuple[int, int], EnteredBatch] = {}
         self._resolved: dict[bytes, ByteRanges] = {}
+        self._later: list[Statement] = []  # to be written with the next change
         try:
             self._open(_START_PATIENCE)
         except LedgerVersionError:
@@ -191,6 +194,16 @@ class Ledger:
         del self._batches[order]
         return dropped
 
+    def finish_later(self, order: tuple[int, int], spans: Sequence[Span]) -> None:
+        """End a batch that has these spans; the file follows with the next change, or by `retry`.
+
+        A kill before that delivers the batch again, as a kill before its response does.
+        """
+        self._batches.pop(order, None)
+        changed = self._with(spans)
+        self._later += [(DELETE_BATCH, order), *(put_segment(*item) for item in changed.items())]
+        self._resolved.update(changed)
+
     def resolve(self, spans: Sequence[Span], letters: Sequence[DeadLetter] = ()) -> int:
         """End events that are in no batch; see `Journal`."""
         return self._settle(spans, letters, [])
@@ -223,8 +236,8 @@ class Ledger:
         self.forget([identity for identity in self._resolved if identity not in identities])
 
     def retry(self) -> None:
-        """Write pending changes if `retry_at` has passed; every change does this too."""
-        if self.error is not None:
+        """Write pending changes, after an error if `retry_at` has passed; every change does this too."""
+        if self._later or self.error is not None:
             self._write([])
 
     def close(self) -> None:
@@ -239,14 +252,19 @@ class Ledger:
         self, spans: Sequence[Span], letters: Sequence[DeadLetter], statements: list[Statement]
     ) -> int:
         """Mark spans as resolved. With letters this may fail; then nothing has changed."""
+        changed = self._with(spans)
+        dropped = self._write([*statements, *(put_segment(*item) for item in changed.items())], letters)
+        self._resolved.update(changed)
+        return dropped
+
+    def _with(self, spans: Sequence[Span]) -> dict[bytes, ByteRanges]:
+        """Return the resolved ranges of the segments of spans, with these."""
         changed: dict[bytes, ByteRanges] = {}
         for identity, start, end in spans:
             if identity not in changed:
                 changed[identity] = ByteRanges(self.resolved(identity))
             changed[identity].add(start, end)
-        dropped = self._write([*statements, *(put_segment(*item) for item in changed.items())], letters)
-        self._resolved.update(changed)
-        return dropped
+        return changed
 
     def _write(self, statements: Sequence[Statement], letters: Sequence[DeadLetter] = ()) -> int:
         """Write a change and letters to the file; return how many letters were dropped.
@@ -254,6 +272,8 @@ class Ledger:
         Raises:
             LedgerError: The letters can't be written.
         """
+        statements = [*self._later, *statements]
+        self._later.clear()  # after an error, the whole state is written
         is_due = self.error is None or self._clock() >= self.retry_at
         while is_due:
             try:
