@@ -56,9 +56,11 @@ _STALL: Final = 0.02
 #: Events that a queue must hold for that: 20 ms of 50,000 a second. A smaller queue would refuse some.
 _DEEP: Final = 1_000
 
-#: Seconds after a read in which no writer wakes the publisher. Otherwise each event of a request would, and
-#: delay the request if both share a core. The batch waits for more events anyway.
-_REST: Final = 0.005
+#: Seconds after a read in which no writer wakes the publisher, at most, and at most this share of
+#: `batch.max_age`, since the batch waits for more events anyway. A writer that wakes it may be interrupted by
+#: it, in the middle of a request.
+_REST: Final = 0.05
+_REST_SHARE: Final = 0.1
 
 
 class EventSources:
@@ -245,7 +247,7 @@ class EventSources:
             return True
         run = self._spool.read(_BURST, self._delivery.memory_left)
         if run.events:
-            self._rests_until = now + _REST
+            self._rests_until = now + min(_REST, _REST_SHARE * self._current_settings().batch.max_age)
         self._log_rejected(self._delivery.offer_run(run, now))
         return not self._spool.may_be_more
 
