@@ -64,7 +64,6 @@ TESTED_IN: Final = {
     "event_publisher/inotify.py": "event_publisher/spool_reader/test_watch.py",
     "event_publisher/missing_queue.py": "event_publisher/test_publisher_spool.py",
     "event_publisher/policy/rejection.py": "event_publisher/policy/test_delivery.py",
-    "event_publisher/event_sources.py": "event_publisher/test_publisher_life.py",
     "event_publisher/relay.py": "event_publisher/test_spool_source.py",
     "event_publisher/spool_reader/catalog.py": "event_publisher/spool_reader/test_reader.py",
     "event_publisher/spool_reader/findings.py": "event_publisher/spool_reader/test_reader.py",

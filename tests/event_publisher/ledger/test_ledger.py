@@ -37,6 +37,7 @@ from tests.support.machines import check_machine
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
     from pathlib import Path
 
     from baseplate_events.event_publisher.ledger.ledger import Ledger
@@ -250,6 +251,47 @@ def test_a_restart_rebuilds_what_was_in_flight(tmp_path: Path) -> None:
     again.finish((2, 0))
     assert [(10, 40)] == again.resolved(A)
     assert [] == again.resolved(C)
+    again.close()
+
+
+@pytest.mark.parametrize("after", ["retry", "enter", "resolve", "forget", "close"])
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_the_end_of_a_batch_is_written_with_the_next_change(
+    after: str, tmp_path: Path, *, is_locked: bool
+) -> None:
+    """Until then a kill leaves the batch unfinished. After an error, it is written with everything else."""
+    clock = FakeClock()
+    ledger = opened(tmp_path, clock=clock)
+    first, second, third = (batch_of(n, (A, n * 10, n * 10 + 10)) for n in (1, 2, 3))
+    for batch in (first, second):
+        ledger.enter(batch)
+    lock = locked(tmp_path) if is_locked else None
+    ledger.finish_later(first.order, first.spans)
+    assert ([second], [(10, 20)]) == (ledger.unfinished(), ledger.resolved(A))
+    changes: dict[str, Callable[[], object]] = {
+        "retry": ledger.retry,
+        "enter": lambda: ledger.enter(third),
+        "resolve": lambda: ledger.resolve([Span(B, 0, 1)]),
+        "forget": lambda: ledger.forget([A]),
+        "close": ledger.close,
+    }
+    if lock is None:
+        copied(tmp_path, tmp_path / "before")
+        before = opened(tmp_path / "before")
+        assert ([first, second], []) == (before.unfinished(), before.resolved(A))
+        before.close()
+    else:
+        ledger.retry()
+        assert ledger.error is not None
+        lock.close()
+        clock.now = ledger.retry_at
+    changes[after]()
+    copied(tmp_path, tmp_path / "copy")
+    ledger.close()
+    again = opened(tmp_path / "copy")
+    assert again.unfinished() == ([second, third] if after == "enter" else [second])
+    assert again.resolved(A) == ([] if after == "forget" else [(10, 20)])
+    assert again.resolved(B) == ([(0, 1)] if after == "resolve" else [])
     again.close()
 
 

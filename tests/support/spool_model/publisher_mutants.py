@@ -284,7 +284,7 @@ MUTANTS: dict[str, PublisherMutant] = {
     "settles first": PublisherMutant(PublisherCode(source=_SettlesFirst), "", 588, is_rare=True),
     "never skips": PublisherMutant(PublisherCode(source=_NeverSkips), "handed out twice", 0),
     "forgets skips": PublisherMutant(PublisherCode(reader=_ForgetsSkips), "handed out twice", 0),
-    "overtakes": PublisherMutant(PublisherCode(source=_Overtakes), "order", 178, is_rare=True),
+    "overtakes": PublisherMutant(PublisherCode(source=_Overtakes), "order", 708, is_rare=True),
     "settles what it reads": PublisherMutant(PublisherCode(reader=_SettlesWhatItReads), "lost", 3),
     "reads what it has loaded": PublisherMutant(PublisherCode(reader=_LoadsOnly), "handed out twice", 0),
     "settles all before": PublisherMutant(PublisherCode(reader=_SettlesAllBefore), "", 25),
