@@ -211,27 +211,11 @@ class Encoder:
         return self.encode(f"{{{members}}}".encode(), REFUSALS)
 
 
-class Record(NamedTuple):
-    """A whole record.
-
-    Attributes:
-        kind: `EVENT`, `REFUSALS`, or a byte that only later releases know.
-        payload: What the writer encoded.
-        start: Offset in the segment of the record's first byte.
-        end: Offset in the segment of the byte after its last one.
-    """
-
-    kind: bytes
-    payload: bytes
-    start: int
-    end: int
-
-
 class RecordRun(NamedTuple):
     """Whole records of one kind, one after the other.
 
     Attributes:
-        kind: As in `Record`.
+        kind: `EVENT`, `REFUSALS`, or a byte that only later releases know.
         payloads: What the writer encoded; in the segment each takes `OVERHEAD` more bytes.
         start: Offset in the segment of the first record's first byte.
         end: Offset in the segment of the byte after the last one.
@@ -282,18 +266,11 @@ class SegmentParser:
         """Bytes at the end of the data that may become a record."""
         return len(self._pending)
 
-    def feed(self, data: bytes) -> list[Record]:
-        """Feed the next bytes of the segment; return the records that became whole, in order."""
-        records: list[Record] = []
-        for run in self.feed_runs(data):
-            end = run.start
-            for payload in run.payloads:
-                start, end = end, end + OVERHEAD + len(payload)
-                records.append(Record(run.kind, payload, start, end))
-        return records
-
     def feed_runs(self, data: bytes) -> list[RecordRun]:
-        """Like `feed`, but faster: records of one kind are grouped, though not always maximally."""
+        """Feed the next bytes of the segment; return the records that became whole, in order.
+
+        Records of one kind are grouped, though not always maximally.
+        """
         data = self._pending + data
         runs: list[RecordRun] = []
         at = 0
@@ -303,8 +280,8 @@ class SegmentParser:
                 found = self._find_behind(data, at)
                 if found is True:
                     break
-            if isinstance(found, Record):
-                runs.append(RecordRun(found.kind, [found.payload], found.start, found.end))
+            if isinstance(found, RecordRun):
+                runs.append(found)
                 self.torn += found.start - self.position - at
                 at = found.end - self.position
             else:
@@ -345,7 +322,7 @@ class SegmentParser:
             runs.append(RecordRun(EVENT, payloads, self.position + begin, self.position + at))
         return at
 
-    def _parse_at(self, data: bytes, at: int) -> Record | bool:
+    def _parse_at(self, data: bytes, at: int) -> RecordRun | bool:
         """Return the whole record at an index of the data, or whether one may follow later."""
         start = at + OVERHEAD
         if len(data) < start:
@@ -360,16 +337,16 @@ class SegmentParser:
         payload = data[start:end]
         if zlib.crc32(payload, self._encoder.seed) != crc:
             return False
-        return Record(kind, payload, self.position + at, self.position + end)
+        return RecordRun(kind, [payload], self.position + at, self.position + end)
 
-    def _find_behind(self, data: bytes, at: int) -> Record | bool:
+    def _find_behind(self, data: bytes, at: int) -> RecordRun | bool:
         """Return the first whole record behind the pending one at an index; True if that stays pending."""
         position = self.position
         known = [offset - position for offset in self._unsure if offset > position + at]
         unsure: list[int] = []
         for index in chain(known, _beginnings(data, max(at + 1, self._probed - position))):
             found = self._parse_at(data, index)
-            if isinstance(found, Record):
+            if isinstance(found, RecordRun):
                 return found
             if found:
                 unsure.append(position + index)

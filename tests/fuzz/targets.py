@@ -33,11 +33,12 @@ from baseplate_events.event_publisher.http_response import (
 from baseplate_events.event_publisher.ledger.file import LedgerError
 from baseplate_events.event_publisher.ledger.letters import DamagedLetterError, LetterFile
 from baseplate_events.serializers import serialize_v2j_event
-from baseplate_events.spool.format import Header, Record, SegmentParser, UnreadableSegmentError
+from baseplate_events.spool.format import Header, SegmentParser, UnreadableSegmentError
 from tests import test_thrift_json
 from tests.dev_collector.test_check import refuse_constant, shape_of
 from tests.json_writer import test_writer
 from tests.support.ledgers import NAME, batch_of, fill, letter_of, opened
+from tests.support.records import Record, feed
 from tests.support.segment_model import HEAD, MARKER, ModelSegment
 from tests.support.signed_requests import KEYS, sealed
 
@@ -76,7 +77,7 @@ def read_segment(data: bytes) -> None:
     parser = SegmentParser(Header(*_SEGMENT), 0)
     found: list[Record] = []
     for piece in pieces_of(body, choice[0] & 127):
-        found += parser.feed(piece)
+        found += feed(parser, piece)
     assert [tuple(record) for record in found] == [tuple(record) for record in expected]
     pending = _SEGMENT.pending(body)
     whole = sum(record.end - record.start for record in found)

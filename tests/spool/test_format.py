@@ -24,12 +24,12 @@ from baseplate_events.spool.format import (
     VERSION,
     Encoder,
     Header,
-    Record,
     RecordRun,
     SegmentParser,
     UnreadableSegmentError,
 )
 from tests.support import segment_vectors, strategies, vector_files
+from tests.support.records import Record, feed
 from tests.support.segment_model import HEAD, MARKER, ModelSegment
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def test_at_each_moment_the_whole_records_are_found(data: bytes, places: list[in
     found: list[Record] = []
     size = 0
     for piece in cut(data, places):
-        found += parser.feed(piece)
+        found += feed(parser, piece)
         size += len(piece)
         expected = OURS.records(data[:size])
         assert [
@@ -169,9 +169,9 @@ def test_the_fast_path_finds_what_the_careful_one_finds(data: bytes, places: lis
     fast, careful = SegmentParser(HEADER, BEGIN), CarefulParser(HEADER, BEGIN)
     again = SegmentParser(HEADER, BEGIN)
     for piece in cut(data, places):
-        records = careful.feed(piece)
+        records = feed(careful, piece)
         runs = fast.feed_runs(piece)
-        assert records == again.feed(piece)
+        assert records == feed(again, piece)
         assert state(careful) == state(fast) == state(again)
         assert [record.payload for record in records] == [each for run in runs for each in run.payloads]
         kinds = [(run.kind, len(run.payloads)) for run in runs]
@@ -191,7 +191,7 @@ def test_every_intact_record_is_found(pieces: list[Piece], places: list[int]) ->
     data = b"".join(piece.data for piece in pieces)
     expected = OURS.records(data)
     assume(not any(OURS.records(record.payload) for record in expected))
-    found = {(record.start, record.end) for piece in cut(data, places) for record in parser.feed(piece)}
+    found = {(record.start, record.end) for piece in cut(data, places) for record in feed(parser, piece)}
     start = 0
     for piece in pieces:
         end = start + len(piece.data)
@@ -206,14 +206,14 @@ def test_a_torn_text_costs_only_itself(text: str, size: int, payload: bytes, pla
     torn = OURS.record(text.encode())
     torn = torn[: size % len(torn)]
     parser = SegmentParser(HEADER, 0)
-    found = [record for piece in cut(torn + OURS.record(payload), places) for record in parser.feed(piece)]
+    found = [record for piece in cut(torn + OURS.record(payload), places) for record in feed(parser, piece)]
     assert [(payload, len(torn))] == [(record.payload, record.start) for record in found]
 
 
 def test_only_other_payloads_can_take_from_the_next_record() -> None:
     """The limit of the format: a marker completes a payload that was cut before the same bytes."""
     cut_off = OURS.record(b"x\xff")[:-1]
-    found = SegmentParser(HEADER, 0).feed(cut_off + OURS.record(b"lost") + OURS.record(b"found"))
+    found = feed(SegmentParser(HEADER, 0), cut_off + OURS.record(b"lost") + OURS.record(b"found"))
     assert [b"x\xff", b"found"] == [record.payload for record in found]
 
 
@@ -226,7 +226,7 @@ def test_a_changed_byte_costs_only_its_record(events: list[bytes], damage: st.Da
     data[at] ^= damage.draw(st.integers(1, 255))
     ends = [sum(HEAD + len(event) for event in events[: n + 1]) for n in range(len(events))]
     hit = sum(end <= at for end in ends)
-    found = SegmentParser(HEADER, 0).feed(bytes(data))
+    found = feed(SegmentParser(HEADER, 0), bytes(data))
     assert events[:hit] + events[hit + 1 :] == [record.payload for record in found]
 
 
@@ -234,19 +234,19 @@ def test_a_changed_byte_costs_only_its_record(events: list[bytes], damage: st.Da
 def test_reading_goes_on_from_any_record(data: bytes, later: bytes, places: list[int]) -> None:
     """A reader that begins where a record ends, or after `finish`, finds the same as one that read on."""
     assume(not any(OURS.records(record.payload) for record in OURS.records(data + later)))
-    found = SegmentParser(HEADER, BEGIN).feed(data + later)
+    found = feed(SegmentParser(HEADER, BEGIN), data + later)
     for number, record in enumerate(found, 1):
         again = SegmentParser(HEADER, record.end)
         rest = [
-            new for piece in cut((data + later)[record.end - BEGIN :], places) for new in again.feed(piece)
+            new for piece in cut((data + later)[record.end - BEGIN :], places) for new in feed(again, piece)
         ]
         assert found[number:] == rest
     parser = SegmentParser(HEADER, BEGIN)
-    first = parser.feed(data)
+    first = feed(parser, data)
     parser.finish()
     at, torn = parser.position, parser.torn
     fresh = SegmentParser(HEADER, at)
-    assert fresh.feed(later) == parser.feed(later)
+    assert feed(fresh, later) == feed(parser, later)
     assert (fresh.position, fresh.torn + torn, fresh.pending) == state(parser)
     assert at == BEGIN + len(data) == BEGIN + torn + sum(record.end - record.start for record in first)
 
@@ -255,7 +255,7 @@ def test_reading_goes_on_from_any_record(data: bytes, later: bytes, places: list
 def test_a_record_belongs_to_its_segment(payload: bytes, kind: bytes, other: ModelSegment) -> None:
     """A record of a segment that differs in its format, or in any part of its identity, is no record."""
     parser = SegmentParser(HEADER, BEGIN)
-    assert [] == parser.feed(other.record(payload, kind))
+    assert [] == feed(parser, other.record(payload, kind))
 
 
 def test_the_largest_payload_comes_back() -> None:
@@ -263,8 +263,8 @@ def test_the_largest_payload_comes_back() -> None:
     payload = bytes(MAX_PAYLOAD)
     parser = SegmentParser(HEADER, 0)
     record = Encoder(HEADER).encode(payload)
-    assert [] == parser.feed(record[:-1])
-    (found,) = parser.feed(record[-1:] + OURS.head(MAX_PAYLOAD + 1))
+    assert [] == feed(parser, record[:-1])
+    (found,) = feed(parser, record[-1:] + OURS.head(MAX_PAYLOAD + 1))
     assert (payload, 0, OVERHEAD) == (found.payload, parser.torn - OVERHEAD, found.end - MAX_PAYLOAD)
 
 
@@ -272,7 +272,7 @@ def test_an_event_that_is_too_large_is_torn() -> None:
     """A record that is too large is torn, even if it is complete: no writer writes it."""
     data = OURS.record(bytes(MAX_PAYLOAD + 1)) + OURS.record(b"x")
     for parser in (SegmentParser(HEADER, 0), CarefulParser(HEADER, 0)):
-        assert [b"x"] == [record.payload for record in parser.feed(data)]
+        assert [b"x"] == [record.payload for record in feed(parser, data)]
         assert parser.torn == HEAD + MAX_PAYLOAD + 1
 
 
@@ -290,7 +290,7 @@ class Work:
             self.summed += len(data)
             return crc32(data, value)
 
-        def counting_parse_at(parser: SegmentParser, data: bytes, at: int) -> Record | bool:
+        def counting_parse_at(parser: SegmentParser, data: bytes, at: int) -> RecordRun | bool:
             self.looks += 1
             return look(parser, data, at)
 
@@ -350,7 +350,7 @@ def test_reading_is_linear(data: bytes, size: int, work: Work) -> None:
     work.summed = 0
     count = 0
     for at in range(0, len(data), size):
-        assert parser.feed(data[at : at + size]) == []
+        assert feed(parser, data[at : at + size]) == []
         count += 1
     parser.finish()
     assert parser.torn == len(data)
@@ -384,7 +384,7 @@ def test_a_bad_length_costs_no_body(length: int, size: int, right: bool, work: W
     ends = list(range(416, len(before) + 1, 416))
     ends += [len(before) + HEAD + end for end in range(416, len(behind) + 1, 416)]
     for at in range(0, len(data), size):
-        found += parser.feed(data[at : at + size])
+        found += feed(parser, data[at : at + size])
         assert len(found) == sum(end <= at + size for end in ends)
     assert events == [record.payload for record in found]
     assert (len(data), HEAD, 0) == state(parser)
@@ -402,7 +402,7 @@ def test_many_torn_records_are_linear(size: int, work: Work) -> None:
     parser = SegmentParser(HEADER, 0)
     work.summed = 0
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
-    assert events == [record.payload for piece in pieces for record in parser.feed(piece)]
+    assert events == [record.payload for piece in pieces for record in feed(parser, piece)]
     assert (len(data), HEAD * len(events), 0) == state(parser)
     assert work.summed == sum(map(len, events))
     assert work.looks <= 2 * len(events) + 12 * len(pieces)
@@ -532,7 +532,7 @@ def test_a_record_that_no_reader_would_find_is_not_written() -> None:
 )
 def test_refusals_are_json(counts: dict[str, int]) -> None:
     """Any JSON reader reads the counts of refused events back."""
-    (record,) = SegmentParser(HEADER, 0).feed(Encoder(HEADER).encode_refusals(counts))
+    (record,) = feed(SegmentParser(HEADER, 0), Encoder(HEADER).encode_refusals(counts))
     assert record.kind == REFUSALS
     assert counts == json.loads(record.payload)
 
@@ -556,7 +556,7 @@ def test_the_segments_of_every_release_are_read(vector: Vector) -> None:
         header = Header(vector["format"], bytes.fromhex(vector["identity"]))
         begin = data.index(b"\n") + 1
         parser = SegmentParser(header, begin)
-        records = [record for at in range(begin, len(data)) for record in parser.feed(data[at : at + 1])]
+        records = [record for at in range(begin, len(data)) for record in feed(parser, data[at : at + 1])]
         assert [(record["start"], record["end"]) for record in vector["records"]] == [r[2:] for r in records]
         assert (len(data) - vector["pending"], vector["torn"], vector["pending"]) == state(parser)
 

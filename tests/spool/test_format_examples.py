@@ -14,10 +14,10 @@ from baseplate_events.spool.format import (
     REFUSALS,
     Encoder,
     Header,
-    Record,
     SegmentParser,
     UnreadableSegmentError,
 )
+from tests.support.records import Record, feed
 
 IDENTITY = bytes(range(16))
 HEADER = Header("2j", IDENTITY)
@@ -113,10 +113,10 @@ def test_a_record(payload: bytes, kind: bytes) -> None:
     parser = SegmentParser(HEADER, START)
     assert (parser.position, parser.pending, parser.torn) == (START, 0, 0)
     expected = Record(kind, payload, START, START + len(data))
-    assert parser.feed(data) == [expected]
+    assert feed(parser, data) == [expected]
     assert (parser.position, parser.pending, parser.torn) == (expected.end, 0, 0)
     slow = SegmentParser(HEADER, START)
-    found = [each for index in range(len(data)) for each in slow.feed(data[index : index + 1])]
+    found = [each for index in range(len(data)) for each in feed(slow, data[index : index + 1])]
     assert found == [expected]
     assert (slow.position, slow.pending, slow.torn) == (expected.end, 0, 0)
 
@@ -127,7 +127,7 @@ def test_the_largest_record() -> None:
     data = ENCODER.encode(payload)
     for pieces in ([data], [data[:5], data[5:]]):
         parser = SegmentParser(HEADER, 0)
-        assert [len(each.payload) for piece in pieces for each in parser.feed(piece)] == [MAX_PAYLOAD]
+        assert [len(each.payload) for piece in pieces for each in feed(parser, piece)] == [MAX_PAYLOAD]
     with pytest.raises(ValueError, match="at most 16777216 bytes, not 16777217"):
         ENCODER.encode(bytes(MAX_PAYLOAD + 1))
     for event in (EVENT, b"Z"):
@@ -135,10 +135,10 @@ def test_the_largest_record() -> None:
         crc = zlib.crc32(bytes(MAX_PAYLOAD + 1), ENCODER.seed)
         parser = SegmentParser(HEADER, 0)
         head = b"\xffEV" + event + struct.pack(">III", MAX_PAYLOAD + 1, check, crc)
-        assert parser.feed(head) == []
+        assert feed(parser, head) == []
         assert (parser.pending, parser.torn) == (0, 16)
         parser = SegmentParser(HEADER, 0)
-        assert parser.feed(head + bytes(MAX_PAYLOAD + 1)) == []
+        assert feed(parser, head + bytes(MAX_PAYLOAD + 1)) == []
 
 
 def test_refusals() -> None:
@@ -155,7 +155,7 @@ def test_runs_have_records_of_one_kind() -> None:
         (REFUSALS, [b"{}"], 135, 153),
         (EVENT, [b"d"], 153, 170),
     ]
-    found = SegmentParser(HEADER, 100).feed(data)
+    found = feed(SegmentParser(HEADER, 100), data)
     assert [(each.start, each.end) for each in found] == [(100, 117), (117, 135), (135, 153), (153, 170)]
 
 
@@ -165,15 +165,15 @@ def test_a_record_that_is_cut_costs_itself(cut: int) -> None:
     whole = record(b"event")
     assert len(whole) == 21
     parser = SegmentParser(HEADER, 0)
-    assert parser.feed(whole[:cut]) == []
+    assert feed(parser, whole[:cut]) == []
     assert (parser.position, parser.pending, parser.torn) == (0, cut, 0)
-    assert parser.feed(whole) == [Record(EVENT, b"event", cut, cut + 21)]
+    assert feed(parser, whole) == [Record(EVENT, b"event", cut, cut + 21)]
     assert (parser.position, parser.pending, parser.torn) == (cut + 21, 0, cut)
     other = SegmentParser(HEADER, 0)
-    other.feed(whole[:cut])
+    feed(other, whole[:cut])
     other.finish()
     assert (other.position, other.pending, other.torn) == (cut, 0, cut)
-    assert other.feed(whole) == [Record(EVENT, b"event", cut, cut + 21)]
+    assert feed(other, whole) == [Record(EVENT, b"event", cut, cut + 21)]
     assert other.torn == cut
 
 
@@ -184,7 +184,7 @@ def test_a_byte_that_changed_costs_its_record(at: int) -> None:
     damaged = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
     for pieces in ([damaged + following], [damaged, following], [damaged[:3], damaged[3:] + following]):
         parser = SegmentParser(HEADER, 0)
-        found = [each for piece in pieces for each in parser.feed(piece)]
+        found = [each for piece in pieces for each in feed(parser, piece)]
         assert found == [Record(EVENT, b"next", 21, 41)]
         assert (parser.position, parser.pending, parser.torn) == (41, 0, 21)
 
@@ -202,7 +202,7 @@ def test_what_is_between_records_is_torn() -> None:
     ):
         parser = SegmentParser(HEADER, 0)
         end = 21 + len(garbage)
-        found = parser.feed(record(b"event") + garbage + record(b"next"))
+        found = feed(parser, record(b"event") + garbage + record(b"next"))
         assert found == [Record(EVENT, b"event", 0, 21), Record(EVENT, b"next", end, end + 20)]
         assert parser.torn == len(garbage)
 
@@ -212,5 +212,5 @@ def test_records_of_another_segment_are_none() -> None:
     other = Encoder(Header("2j", bytes(16)))
     parser = SegmentParser(HEADER, 0)
     data = other.encode(b"event")
-    assert parser.feed(data + record(b"next")) == [Record(EVENT, b"next", len(data), len(data) + 20)]
+    assert feed(parser, data + record(b"next")) == [Record(EVENT, b"next", len(data), len(data) + 20)]
     assert parser.torn == len(data)

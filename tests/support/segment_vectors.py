@@ -16,6 +16,8 @@ from baseplate_events.spool.format import (
     UnreadableSegmentError,
 )
 
+from .records import feed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -141,7 +143,7 @@ def read(data: bytes) -> dict[str, Any]:
             "start": start,
             "end": end,
         }
-        for kind, payload, start, end in parser.feed(data[begin:])
+        for kind, payload, start, end in feed(parser, data[begin:])
     ]
     return {
         "header": "good",

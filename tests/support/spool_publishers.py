@@ -68,7 +68,7 @@ def begin(ledger: Ledger, reader: SpoolReader, size: int) -> list[bytes]:
     """Enter a batch of at most so many events in the ledger, as if it was sent; return them."""
     events, spans = reader.read(size, sys.maxsize)
     if events:
-        ledger.enter(EnteredBatch((ledger.last_number + 1, 0), len(events), spans))
+        ledger.enter(EnteredBatch((len(ledger.unfinished()) + 1, 0), len(events), spans))
     return events
 
 

@@ -30,11 +30,12 @@ from baseplate_events.spool.format import (
     REFUSALS,
     SEGMENT_SUFFIX,
     Header,
-    Record,
     SegmentParser,
     UnreadableSegmentError,
 )
 from tests.support.waiting import wait_until
+
+from .records import Record, feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,7 +215,7 @@ class SpoolFileReader:
                 size = followed.end = len(header.encode())
                 followed.parser = SegmentParser(header, size)
                 piece = followed.head[size:]
-            self._note(followed, followed.parser.feed(piece))
+            self._note(followed, feed(followed.parser, piece))
 
     def _finish(self, followed: _FollowedFile) -> None:
         parser = followed.parser

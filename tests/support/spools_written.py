@@ -15,9 +15,10 @@ from baseplate_events.spool.format import (
     SEGMENT_SUFFIX,
     Encoder,
     Header,
-    Record,
     SegmentParser,
 )
+
+from .records import Record, feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,7 +67,7 @@ def read_records(spool: Path) -> list[Record]:
         assert header is not None
         start = len(Encoder(header).header)
         parser = SegmentParser(header, start)
-        records += parser.feed(data[start:])
+        records += feed(parser, data[start:])
         assert (parser.pending, parser.torn) == (0, 0)
     return records
 

@@ -20,6 +20,7 @@ from baseplate_events.spool.format import Header, SegmentParser
 from tests.support.commands import run
 from tests.support.disks import delete_in_use, largest_file, mounted
 from tests.support.queues import event_of, needs_root, outlast_trust
+from tests.support.records import feed
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import (
     TINY,
@@ -275,7 +276,7 @@ def test_a_disk_that_becomes_read_only_below_a_writer(tmp_path: Path) -> None:
         header = Header.decode(data)
         assert header is not None
         size = len(header.encode())
-        records = SegmentParser(header, size).feed(data[size:])
+        records = feed(SegmentParser(header, size), data[size:])
         assert before == [record.payload for record in records[: len(before)]]
 
 

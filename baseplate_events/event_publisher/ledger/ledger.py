@@ -151,11 +151,6 @@ class Ledger:
                 self._letters = totals(self._connection)
         return self._letters
 
-    @property
-    def last_number(self) -> int:
-        """The greatest number of an unfinished batch, or 0; new batches need greater numbers."""
-        return max((number for number, _ in self._batches), default=0)
-
     def unfinished(self) -> list[EnteredBatch]:
         """Return the unfinished batches in order, with the fault records of this run."""
         return [self._batches[order] for order in sorted(self._batches)]

@@ -9,6 +9,7 @@ from baseplate_events.spool.format import Encoder, Header, SegmentParser
 from baseplate_events.spool.segment import Segment
 from baseplate_events.spool.writer import SpoolWriter
 
+from ..records import feed
 from .files import SimulatedDirectory
 from .machine import Machine
 from .schedules import Replay
@@ -70,4 +71,4 @@ def records_of(inode: Inode) -> list[tuple[bytes, bytes]]:
     assert header is not None
     start = len(header.encode())
     parser = SegmentParser(header, start)
-    return [(record.kind, record.payload) for record in parser.feed(bytes(inode.data[start:]))]
+    return [(record.kind, record.payload) for record in feed(parser, bytes(inode.data[start:]))]

@@ -36,6 +36,7 @@ from baseplate_events.event_publisher.spool_reader import followed_segment
 from baseplate_events.spool import writer as writer_module
 from baseplate_events.spool.format import EVENT, NEW_SUFFIX, SEGMENT_SUFFIX, Header, SegmentParser
 
+from ..records import feed
 from . import programs
 from .collector import Collector, JsonEvents
 from .files import SimulatedDirectory
@@ -498,4 +499,4 @@ def events_in(inode: Inode) -> list[bytes]:
     if header is None:
         return []
     parser = SegmentParser(header, len(header.encode()))
-    return [r.payload for r in parser.feed(bytes(inode.data[parser.position :])) if r.kind == EVENT]
+    return [r.payload for r in feed(parser, bytes(inode.data[parser.position :])) if r.kind == EVENT]

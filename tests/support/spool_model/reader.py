@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from baseplate_events.spool.format import NEW_SUFFIX, SEGMENT_SUFFIX, Header, SegmentParser
 
+from ..records import Record, feed
 from .machine import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from baseplate_events.spool.format import Record
 
     from .files import ReaderFiles
 
@@ -80,7 +79,7 @@ class ReferenceReader:
                 return
         for name in sorted(self._followed):
             one = self._followed[name]
-            self._deliver(one, one.parser.feed(data[name]))
+            self._deliver(one, feed(one.parser, data[name]))
         for name in sorted(self._followed):
             self._try_to_delete(name)
 

@@ -11,8 +11,9 @@ from baseplate_events.event_publisher.spool_reader.files import FolderVersion, R
 from baseplate_events.event_publisher.spool_reader.findings import OwnFindings
 from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 from baseplate_events.event_publisher.spool_reader.watch import SpoolWatch
-from baseplate_events.spool.format import EVENT, REFUSALS, Record
+from baseplate_events.spool.format import EVENT, REFUSALS
 
+from ..records import Record
 from .kernel import os_error
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from baseplate_events.counting.refusals import RefusalCounts
 from baseplate_events.spool import writer as writer_module
 from baseplate_events.spool.format import EVENT, MAX_HEADER, OVERHEAD, REFUSALS, Header, SegmentParser
 
+from ..records import feed
 from . import programs
 from .files import ReaderFiles, SimulatedDirectory
 from .machine import Machine, Violation
@@ -225,8 +226,8 @@ class World:
 
     def _check_published(self, inode: Inode) -> None:
         header = Header.decode(bytes(inode.data))
-        if header is None or not SegmentParser(header, size := len(header.encode())).feed(
-            bytes(inode.data[size:])
+        if header is None or not feed(
+            SegmentParser(header, size := len(header.encode())), bytes(inode.data[size:])
         ):
             raise Violation("a segment without a record was published")
 
@@ -274,7 +275,7 @@ class World:
             header = Header.decode(bytes(inode.data))
             if inode.destroyed is not None and header is not None:
                 parser = SegmentParser(header, len(header.encode()))
-                records = parser.feed(bytes(inode.data[parser.position :]))
+                records = feed(parser, bytes(inode.data[parser.position :]))
                 found.update(
                     record.payload
                     for record in records
