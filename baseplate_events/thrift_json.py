@@ -303,8 +303,9 @@ class _Source:
                 self._names[names] = numbers
                 return f"{names}[{name}]"
         limit = 1 << (_BITS[wire_type] - 1)
-        known = f"type({name}) is int and {-limit} <= {name} <= {limit - 1}"
-        return f"{name} if {known} else I({name}, {-limit}, {limit - 1})"
+        low, high = -limit, limit - 1
+        known = f"type({name}) is int and {low} <= {name} <= {high}"
+        return f"{name} if {known} else I({name}, {low}, {high})"
 
     def _list(self, spec: object) -> str:
         wire_type, inner = _unpack(spec, 2)

@@ -275,6 +275,24 @@ def test_an_int_fits_in_its_field_or_is_refused(name: str, bits: int, kind: type
             write_struct(PLAIN.Everything(**{name: kind(value)}))
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+@pytest.mark.parametrize("kind", [int, Number])
+def test_an_int_that_fits_needs_no_fallback(
+    bits: int, kind: type[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to both bounds it is written by the writer of its class, whatever its type."""
+
+    def refuse(_struct: object) -> NoReturn:
+        pytest.fail("it was left to the fallback")
+
+    monkeypatch.setattr(thrift_json, "write_fallback", refuse)
+    name = {8: "tiny", 16: "small", 32: "medium", 64: "large"}[bits]
+    limit = 1 << (bits - 1)
+    for value in (-limit, -1, 0, limit - 1):
+        data = json.loads(write_struct(PLAIN.Everything(**{name: kind(value)})))
+        assert [{f"i{bits}": value}] == [*data.values()]
+
+
 @pytest.mark.parametrize(
     "value",
     [

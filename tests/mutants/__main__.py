@@ -10,12 +10,16 @@ It ends with 0 if the tests found at least 95 % of the mutants, and at most 3 % 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import os
+import queue
 import random
 import shlex
 import shutil
+import socket
 import sqlite3
 import string
 import subprocess
@@ -25,12 +29,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tests.mutants.ask import NO_ANSWER
 from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.not_counted import find_not_counted
 from tests.mutants.targets import COMMON, TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
 _ROOT: Final = Path(__file__).parents[2]
 _PACKAGE: Final = "baseplate_events"
@@ -46,6 +51,9 @@ _COPIED: Final = (
     "CHANGELOG.md",
     "pyproject.toml",
 )
+
+#: In the copy, where `forks` waits for `ask`.
+_SOCKET: Final = "mutants.socket"
 
 #: The share of the mutants that must be found at least, and that may be declared as equivalent at most.
 _FOUND: Final = 0.95
@@ -77,12 +85,15 @@ class Tally(NamedTuple):
 def main() -> int:
     """Do what the command line says, and return the exit status."""
     arguments = _parse()
+    modules = arguments.module or [*TARGETS]
     tallies: list[Tally] = []
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        copy = Path(folder)
-        _copy(copy)
-        for module in arguments.module or TARGETS:
-            tally = _try_module(module, copy, arguments)
+    with contextlib.ExitStack() as stack:
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for _ in range(arguments.jobs):
+            copies.put(stack.enter_context(_copy()))
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(arguments.jobs))
+        results = pool.map(functools.partial(_try_in_copy, copies, arguments), modules)
+        for module, tally in zip(modules, results, strict=True):
             tallies.append(tally)
             print("\n\n".join(tally.survivors) + "\n" if tally.survivors else "", end="")
             print(_row(module, tally), flush=True)
@@ -98,6 +109,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("module", nargs="*", help="as in targets.py; all by default")
     parser.add_argument("--sample", type=int, metavar="N", help="mutants of each module; all by default")
     parser.add_argument("--seed", default="1", help="what chooses them (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="modules at the same time (default: %(default)s)")
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir(), "mutants"), help="of results"
     )
@@ -107,16 +119,52 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def _copy(folder: Path) -> None:
-    """Copy the package and what its tests need: cosmic-ray changes files where they are."""
-    for name in _COPIED:
-        source = _ROOT / name
-        if source.is_dir():
-            shutil.copytree(
-                source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
+@contextlib.contextmanager
+def _copy() -> Generator[Path]:
+    """Copy the package and what its tests need: cosmic-ray changes files where they are.
+
+    In the copy, `tests.mutants.forks` runs until the end of the block.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy = Path(folder)
+        for name in _COPIED:
+            source = _ROOT / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, copy / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
+                )
+            else:
+                shutil.copy2(source, copy / name)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+            server.bind(str(copy / _SOCKET))
+            server.listen()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.mutants.forks", str(server.fileno())],
+                cwd=copy,
+                env=_environ(copy),
+                stdin=subprocess.PIPE,
+                pass_fds=[server.fileno()],
             )
-        else:
-            shutil.copy2(source, folder / name)
+        with process:
+            yield copy
+
+
+def _environ(copy: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "CI": "1",
+        "HYPOTHESIS_PROFILE": "mutants",
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+
+
+def _try_in_copy(copies: queue.SimpleQueue[Path], arguments: argparse.Namespace, module: str) -> Tally:
+    copy = copies.get()
+    try:
+        return _try_module(module, copy, arguments)
+    finally:
+        copies.put(copy)
 
 
 def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally:
@@ -128,8 +176,10 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
     session.parent.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
-        "-m",
-        "pytest",
+        "-I",
+        "-S",
+        "tests/mutants/ask.py",
+        _SOCKET,
         "-q",
         "-x",
         "-p",
@@ -141,16 +191,9 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
         "not slow and not simulated",
     ]
     command += [str(file.relative_to(copy)) for file in tests]
-    environ = {
-        **os.environ,
-        "CI": "1",
-        "HYPOTHESIS_PROFILE": "mutants",
-        "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "",
-    }
 
     def run(*words: str | Path) -> None:
-        subprocess.run(words, cwd=copy, env=environ, check=True, stdout=sys.stderr)
+        subprocess.run(words, cwd=copy, env=_environ(copy), check=True, stdout=sys.stderr)
 
     begin = monotonic()
     run(*command)  # which must pass without a mistake; and compiles the tests
@@ -198,7 +241,7 @@ def _read(session: Path, module: str) -> Tally:
     # cosmic-ray can't replace an exception that isn't a plain name.
     results = [row for row in results if row[3] != "EXCEPTION" or "exception_replacer.py" not in str(row[1])]
     for _, output, _, outcome in results:
-        if outcome != "NORMAL":
+        if outcome != "NORMAL" or NO_ANSWER in str(output):
             raise RuntimeError(output)
     tried = len(results)
     timed_out = sum(output == "timeout" for _, output, *_ in results)

@@ -12,6 +12,7 @@ from baseplate_events.event_publisher.policy.span import (
     cut_spans,
     join_spans,
     records_size,
+    spans_size,
     spans_without,
 )
 from baseplate_events.spool.format import Encoder, Header
@@ -59,3 +60,9 @@ def test_the_size_of_records_is_what_an_encoder_writes(events: list[bytes]) -> N
     """None for no event."""
     encoder = Encoder(Header("2j", b"A" * 16))
     assert records_size(events) == sum(len(encoder.encode(event)) for event in events)
+
+
+@given(st.lists(SPANS))
+def test_the_size_of_spans_is_that_of_their_bytes(spans: list[Span]) -> None:
+    """Wherever they begin, and bytes that are in two of them count twice."""
+    assert spans_size(spans) == len(offsets(spans))
