@@ -17,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Final
 
 from .accounting import DropReason
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 #: Places of parked batches in memory, each of some hundred bytes. Each comes from a failed attempt, so more
 #: come together only if the collector has accepted nothing for a long time.
 MAX_PARKED: Final = 10_000
-
-#: More bytes than any batch has. One of an earlier run with a larger `batch.max_size` exceeds the bounds.
-_ANY_SIZE: Final = 1 << 63
 
 #: The bytes at the ends of a JSON object.
 _OPENS: Final = ord("{")
@@ -94,10 +92,13 @@ class Admission:
         return allowed - self._used
 
     @property
-    def spare(self) -> int:
-        """Bytes that a parked batch may take, beyond what is in memory; with nothing there, any number."""
+    def spare(self) -> float:
+        """Bytes that a parked batch may take, beyond what is in memory; with nothing there, any number.
+
+        A batch of an earlier run with a larger `batch.max_size` exceeds the bounds.
+        """
         used = self._used
-        return self._max_memory + self._max_size - self._pending.held_memory - used if used else _ANY_SIZE
+        return self._max_memory + self._max_size - self._pending.held_memory - used if used else math.inf
 
     @property
     def _used(self) -> int:

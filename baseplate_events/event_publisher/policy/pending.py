@@ -164,7 +164,7 @@ class PendingBatches:
         """Whether a batch waits that was not set aside."""
         return bool(self._line)
 
-    def due_at(self, spare: int) -> float | None:
+    def due_at(self, spare: float) -> float | None:
         """When a batch may be taken, in seconds of the monotonic clock; None if none may, whatever the time.
 
         Args:
@@ -175,7 +175,7 @@ class PendingBatches:
         first = self._first_aside(spare)
         return None if first is None else first[0]
 
-    def _first_aside(self, spare: int) -> _Aside | None:
+    def _first_aside(self, spare: float) -> _Aside | None:
         """Return the batch that was set aside and is due first among those that memory has room for."""
         if not self._aside or _fits(self._aside[0], spare):
             return self._aside[0] if self._aside else None
@@ -232,7 +232,7 @@ class PendingBatches:
             pending.order, pending.count, batch.size, batch.opened_at, batch.spans, pending.record
         )
 
-    def take(self, now: float, spare: int) -> PendingBatch | ParkedBatch | None:
+    def take(self, now: float, spare: float) -> PendingBatch | ParkedBatch | None:
         """Take out the batch that is to be sent next; None if none is due.
 
         Args:
@@ -295,7 +295,7 @@ class PendingBatches:
         ]
 
 
-def _fits(item: _Aside, spare: int) -> bool:
+def _fits(item: _Aside, spare: float) -> bool:
     """Return whether a batch that was set aside can be in memory."""
     pending = item[-1]
     return isinstance(pending, PendingBatch) or pending.size <= spare

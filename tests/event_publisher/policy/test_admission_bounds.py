@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,7 @@ def test_memory_is_left_for_three_batches_less_what_is_there() -> None:
     """Batches that wait, the open one and dead letters that can't be written count, each for its bytes."""
     scene = Scene()
     assert scene.admission.memory_left == 1_200
+    assert scene.admission.spare == math.inf
     scene.pending.memory = 50
     assert scene.admission.memory_left == 1_150
     scene.rejections.size = 30
