@@ -315,11 +315,10 @@ class Delivery:
         match pace:
             case Pace.ANSWERED:
                 self._limit.succeed(attempt.started_at, now, accepted=False)
-            case Pace.UNCHANGED:
+            case Pace.UNCHANGED | Pace.PROBE:
                 self._limit.pause_until(now + retry_after)
-            case Pace.PROBE:
-                self._limit.pause_until(now + retry_after)
-                self._limit.pause_briefly(now)
+                if pace is Pace.PROBE:
+                    self._limit.pause_briefly(now)
             case Pace.FAILED:
                 self._limit.fail(attempt.started_at, retry_after, now)
             case _:

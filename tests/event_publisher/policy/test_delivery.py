@@ -51,7 +51,8 @@ failures = st.one_of(
         Retryable,
         st.just("500"),
         from_collector=st.just(True),
-        status=st.just(500),
+        retry_after=st.sampled_from([0.0, 5.0]),
+        status=st.sampled_from([500, 503]),
         may_be_poison=st.just(True),
     ),
     st.builds(Misconfigured, st.just("401"), st.just("check the key"), st.booleans()),
@@ -256,10 +257,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.delivery.finish(attempt, outcome, self.now)
         if sum(self.delivery.accounting.dropped.values()) > dropped_before:
             self.dropped.update(attempt.batch.events)
+        opens_at = self.delivery.paused_until
+        if isinstance(outcome, Retryable):
+            assert opens_at >= self.now + outcome.retry_after
         if isinstance(outcome, Misconfigured) or (
             isinstance(outcome, Retryable) and not outcome.may_be_poison
         ):
-            opens_at = self.delivery.paused_until
             assert self.now + outcome.retry_after <= opens_at <= self.now + 300.0 + CAP
             assert failures_before <= self.delivery.failures <= failures_before + 1
             assert self.delivery.failures > 0
