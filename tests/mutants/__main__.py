@@ -16,26 +16,22 @@ import functools
 import hashlib
 import os
 import queue
-import random
 import shlex
 import shutil
 import socket
-import sqlite3
 import string
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from tests.mutants.ask import NO_ANSWER
-from tests.mutants.equivalent import EQUIVALENT
-from tests.mutants.not_counted import find_not_counted
+from tests.mutants.sessions import Tally, choose, forget_unanswered, read
 from tests.mutants.targets import COMMON, TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
 _ROOT: Final = Path(__file__).parents[2]
 _PACKAGE: Final = "baseplate_events"
@@ -62,24 +58,6 @@ _EQUIVALENT: Final = 0.03
 #: The tests of a mutant may take so many seconds, and so many times what they take without it.
 _PATIENCE: Final = 20.0
 _FACTOR: Final = 4.0
-
-
-class Tally(NamedTuple):
-    """What became of the mutants of a module.
-
-    Attributes:
-        tried: How many were tried.
-        found: How many the tests found, those among them that ran into the timeout.
-        timed_out: How many did.
-        equivalent: How many survived, and are declared as equivalent.
-        survivors: The others, each as text for a terminal.
-    """
-
-    tried: int
-    found: int
-    timed_out: int
-    equivalent: int
-    survivors: Sequence[str]
 
 
 def main() -> int:
@@ -208,56 +186,11 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
         begun.unlink(missing_ok=True)
         run("cosmic-ray", "init", configuration, begun)
         run("cr-filter-operators", begun, configuration)
-        _choose(begun, source.read_text(), f"{arguments.seed} {module}", arguments.sample)
+        choose(begun, source.read_text(), f"{arguments.seed} {module}", arguments.sample)
         begun.rename(session)
+    forget_unanswered(session)
     run("cosmic-ray", "exec", configuration, session)
-    return _read(session, module)
-
-
-def _choose(session: Path, source: str, seed: str, sample: int | None) -> None:
-    """Leave out what isn't counted, and all but a sample of the rest."""
-    ranges = find_not_counted(source)
-    with contextlib.closing(sqlite3.connect(session)) as database, database:
-        rows = database.execute(
-            "SELECT job_id, start_pos_row, start_pos_col FROM mutation_specs"
-            " WHERE job_id NOT IN (SELECT job_id FROM work_results) ORDER BY operator_name, occurrence"
-        ).fetchall()
-        counted = [job for job, row, column in rows if not any(a <= (row, column) < b for a, b in ranges)]
-        keep = counted
-        if sample is not None and sample < len(counted):
-            keep = random.Random(seed).sample(counted, sample)
-        database.executemany(
-            "INSERT INTO work_results (worker_outcome, job_id) VALUES ('SKIPPED', ?)",
-            [(job,) for job, *_ in rows if job not in set(keep)],
-        )
-
-
-def _read(session: Path, module: str) -> Tally:
-    with contextlib.closing(sqlite3.connect(session)) as database:
-        results = database.execute(
-            "SELECT test_outcome, output, diff, worker_outcome FROM work_results"
-            " WHERE worker_outcome != 'SKIPPED'"
-        ).fetchall()
-    # cosmic-ray can't replace an exception that isn't a plain name.
-    results = [row for row in results if row[3] != "EXCEPTION" or "exception_replacer.py" not in str(row[1])]
-    for _, output, _, outcome in results:
-        if outcome != "NORMAL" or NO_ANSWER in str(output):
-            raise RuntimeError(output)
-    tried = len(results)
-    timed_out = sum(output == "timeout" for _, output, *_ in results)
-    diffs = [diff for outcome, _, diff, _ in results if outcome == "SURVIVED"]
-    survivors = [diff for diff in diffs if not _is_equivalent(module, diff)]
-    return Tally(tried, tried - len(diffs), timed_out, len(diffs) - len(survivors), survivors)
-
-
-def _is_equivalent(module: str, diff: str) -> bool:
-    removed, added = (
-        " ".join(
-            line[1:].strip() for line in diff.splitlines() if line.startswith(sign) and line[:3] != 3 * sign
-        ).strip()
-        for sign in "-+"
-    )
-    return any((each.module, each.line, each.mutant) == (module, removed, added) for each in EQUIVALENT)
+    return read(session, module)
 
 
 def _row(module: str, tally: Tally) -> str:
