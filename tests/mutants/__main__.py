@@ -27,7 +27,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from tests.mutants.sessions import Tally, choose, forget_unanswered, read
+from tests.mutants.sessions import Tally, choose, is_complete, read
 from tests.mutants.targets import COMMON, TARGETS
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
     chosen = "all" if arguments.sample is None else f"{arguments.seed}-{arguments.sample}"
     session: Path = arguments.folder / chosen / f"{module.replace('/', '.')}-{digest}.sqlite"
     session.parent.mkdir(parents=True, exist_ok=True)
+    if session.exists() and is_complete(session):
+        return read(session, module)
     command = [
         sys.executable,
         "-I",
@@ -188,7 +190,6 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
         run("cr-filter-operators", begun, configuration)
         choose(begun, source.read_text(), f"{arguments.seed} {module}", arguments.sample)
         begun.rename(session)
-    forget_unanswered(session)
     run("cosmic-ray", "exec", configuration, session)
     return read(session, module)
 

@@ -52,10 +52,14 @@ def choose(session: Path, source: str, seed: str, sample: int | None) -> None:
         )
 
 
-def forget_unanswered(session: Path) -> None:
-    """Have those mutants tried again that an earlier run tried when it was being ended."""
+def is_complete(session: Path) -> bool:
+    """Return whether all chosen mutants were tried. What had no answer, as a run was ended, is tried again."""
     with contextlib.closing(sqlite3.connect(session)) as database, database:
         database.execute("DELETE FROM work_results WHERE instr(output, ?)", (NO_ANSWER,))
+        (left,) = database.execute(
+            "SELECT count(*) FROM mutation_specs WHERE job_id NOT IN (SELECT job_id FROM work_results)"
+        ).fetchone()
+        return left == 0
 
 
 def read(session: Path, module: str) -> Tally:

@@ -40,16 +40,24 @@ def skipped(session: Path) -> set[str]:
         return {job for (job,) in rows}
 
 
-def record(session: Path, results: Iterable[tuple[str, str, str]]) -> None:
-    """Add results: whether the mutant survived, the output, and the difference."""
+def record(session: Path, *results: tuple[str, str, str], rows: Iterable[int] = (0,)) -> None:
+    """Add results to mutants: whether they survived, the output, and the difference."""
     with contextlib.closing(sqlite3.connect(session)) as database, database:
-        database.executemany("INSERT INTO work_results VALUES ('job', 'NORMAL', ?, ?, ?)", results)
+        database.executemany(
+            "INSERT INTO work_results VALUES (?, 'NORMAL', ?, ?, ?)",
+            [(f"job{row}", *result) for row in rows for result in results],
+        )
 
 
 def test_all_that_is_code_is_tried(session: Path) -> None:
     """Without a sample, everything except annotations."""
     sessions.choose(session, SOURCE, "7", None)
     assert skipped(session) == {"job21"}
+    assert not sessions.is_complete(session)
+    record(session, ("KILLED", "1 failed", ""), rows=range(1, 20))
+    assert not sessions.is_complete(session)
+    record(session, ("KILLED", "1 failed", ""), rows=[20])
+    assert sessions.is_complete(session)
 
 
 def test_a_seed_chooses_the_same_sample(session: Path, tmp_path: Path) -> None:
@@ -69,16 +77,16 @@ def test_what_becomes_of_mutants_is_counted(session: Path) -> None:
     """A timeout is found, and only what is declared is equivalent."""
     known = EQUIVALENT[0]
     equivalent = f"--- a\n+++ b\n-    {known.line}\n+    {known.mutant}\n"
-    record(session, [("KILLED", "1 failed", ""), ("KILLED", "timeout", "")])
-    record(session, [("SURVIVED", "1 passed", equivalent), ("SURVIVED", "1 passed", "-a\n+b\n")])
+    record(session, ("KILLED", "1 failed", ""), ("KILLED", "timeout", ""))
+    record(session, ("SURVIVED", "1 passed", equivalent), ("SURVIVED", "1 passed", "-a\n+b\n"))
     assert sessions.read(session, known.module) == (4, 2, 1, 1, ["-a\n+b\n"])
     assert sessions.read(session, "another").equivalent == 0
 
 
 def test_a_mutant_without_an_answer_is_not_found(session: Path) -> None:
     """It is an error, and tried again by the next run."""
-    record(session, [("KILLED", "1 failed", ""), ("KILLED", f"{NO_ANSWER}\n", "")])
+    record(session, ("KILLED", "1 failed", ""), ("KILLED", f"{NO_ANSWER}\n", ""))
     with pytest.raises(RuntimeError, match=NO_ANSWER):
         sessions.read(session, "module")
-    sessions.forget_unanswered(session)
+    assert not sessions.is_complete(session)
     assert sessions.read(session, "module").tried == 1
