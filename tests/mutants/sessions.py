@@ -53,13 +53,13 @@ def choose(session: Path, source: str, seed: str, sample: int | None) -> None:
 
 
 def is_complete(session: Path) -> bool:
-    """Return whether all chosen mutants were tried. What had no answer, as a run was ended, is tried again."""
+    """Return whether all chosen mutants were tried; one without an answer, as a run was ended, wasn't."""
     with contextlib.closing(sqlite3.connect(session)) as database, database:
         database.execute("DELETE FROM work_results WHERE instr(output, ?)", (NO_ANSWER,))
         (left,) = database.execute(
             "SELECT count(*) FROM mutation_specs WHERE job_id NOT IN (SELECT job_id FROM work_results)"
         ).fetchone()
-        return left == 0
+        return bool(left == 0)
 
 
 def read(session: Path, module: str) -> Tally:
