@@ -277,19 +277,12 @@ def test_an_int_fits_in_its_field_or_is_refused(name: str, bits: int, kind: type
 
 @pytest.mark.parametrize("bits", [8, 16, 32, 64])
 @pytest.mark.parametrize("kind", [int, Number])
-def test_an_int_that_fits_needs_no_fallback(
-    bits: int, kind: type[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_int_that_fits_needs_no_fallback(bits: int, kind: type[int]) -> None:
     """Up to both bounds it is written by the writer of its class, whatever its type."""
-
-    def refuse(_struct: object) -> NoReturn:
-        pytest.fail("it was left to the fallback")
-
-    monkeypatch.setattr(thrift_json, "write_fallback", refuse)
     name = {8: "tiny", 16: "small", 32: "medium", 64: "large"}[bits]
     limit = 1 << (bits - 1)
     for value in (-limit, -1, 0, limit - 1):
-        data = json.loads(write_struct(PLAIN.Everything(**{name: kind(value)})))
+        data = json.loads(compiled(PLAIN.Everything(**{name: kind(value)})))
         assert [{f"i{bits}": value}] == [*data.values()]
 
 
@@ -550,12 +543,29 @@ def test_threads_may_compile_at_once() -> None:
         assert [wanted] * threads == results
 
 
+def test_a_short_write_is_followed() -> None:
+    """A class without fields needs no more than the beginning and the end of a struct to be compiled."""
+
+    class Short:
+        thrift_spec = ()
+
+        def write(self, protocol: Any) -> None:  # noqa: ANN401 - Apache's
+            protocol.writeStructBegin("Short")
+            protocol.writeFieldStop()
+            protocol.writeStructEnd()
+
+    assert is_compiled(Short)
+    check(Short(), odd=False)
+
+
 def test_writers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that keeps making classes doesn't fill the memory with their writers."""
-    monkeypatch.setattr(thrift_json, "_MAX_WRITERS", 3)
-    lengths: set[int] = set()
-    for _ in range(10):
+    """A program that keeps making classes doesn't fill the memory with their writers: 4,096 are kept."""
+    writers = type(thrift_json._writers)()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(thrift_json, "_writers", writers)
+    writers.update({type(f"Class{number}", (), {}): repr for number in range(4_095)})
+    lengths: list[int] = []
+    for _ in range(3):
         cls = type("Fleeting", (PLAIN.Event,), {})
         assert b'{"1":{"str":"a"}}' == write_struct(cls(source="a"))
-        lengths.add(len(thrift_json._writers))  # pyright: ignore[reportPrivateUsage]
-    assert max(lengths) == 3
+        lengths.append(len(writers))
+    assert [4_096, 1, 2] == lengths
