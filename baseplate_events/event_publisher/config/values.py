@@ -36,7 +36,7 @@ _STATUSES = r"(?:[345][0-9]{2}(?:\s*,\s*[345][0-9]{2})*)?"
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([^}]*)\})")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_MODE = re.compile(r"(?:0o?)?([0-7]{3})")
+_MODE = re.compile(r"(?:0o?)?[0-7]{3}")
 _SPAN = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s+(millisecond|second|minute|hour|day)s?")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _COMMA = re.compile(r"\.?\s*,\s*")
@@ -67,7 +67,7 @@ class MistakeError(Exception):
     """What is wrong with a text; the message continues a sentence that begins with the text."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class Secret:
     """Bytes that nothing shows by accident: `repr` and `str` have neither them nor their length."""
 
@@ -160,10 +160,9 @@ def format_span(seconds: float) -> str:
 
 def parse_mode(text: str) -> int:
     """Read the permissions of a file that its owner can read and write and no one can execute: 0600, 0660."""
-    match = _MODE.fullmatch(text)
-    if match is None:
+    if _MODE.fullmatch(text) is None:
         raise MistakeError("isn't an octal mode")
-    mode = int(match[1], 8)
+    mode = int(text, 8)
     if mode & _OWNER != _OWNER:
         raise MistakeError("doesn't let the owner read and write")
     if mode & _EXECUTE:

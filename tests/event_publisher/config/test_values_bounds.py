@@ -19,6 +19,7 @@ from baseplate_events.event_publisher.config.values import (
     parse_base64,
     parse_bind,
     parse_boolean,
+    parse_ca_file,
     parse_choice,
     parse_endpoint,
     parse_host,
@@ -154,6 +155,7 @@ MISTAKES: list[tuple[Callable[[str], object], str]] = [
     ),
     *((parse_endpoint, text) for text in ("", "a", "[::1]", "a://b:1", "/a\n", "/" + "x" * 107, "udp://a:1")),
     *((parse_bind, text) for text in ("a:1", "127.0.0.1", "224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:1")),
+    *((parse_ca_file, text) for text in ("/", "/missing/ca.pem", __file__, "a\n")),
 ]
 
 
