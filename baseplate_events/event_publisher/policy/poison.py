@@ -135,7 +135,8 @@ class PoisonPolicy:
     """
 
     def __init__(self) -> None:
-        self._accepted = 0
+        # How many were accepted: until now, when the batch on trial was split, and when its trial began.
+        self._accepted = self._split_at = self._began_at = 0
         self._accepted_start = float("-inf")  # when the latest attempt began whose batch was accepted
         self._tried = 0
         self._failed = 0
@@ -143,11 +144,7 @@ class PoisonPolicy:
         # The batch on trial, how many pieces of it may be split, and how often one may be split at its first
         # failure though nothing was accepted since it was made.
         self._on_trial: int | None = None
-        self._divisible = 0
-        self._budget = 0
-        self._probes = 0
-        self._split_at = 0  # how many had been accepted when the batch on trial was split
-        self._began_at = 0  # how many had been accepted when this trial began
+        self._divisible = self._budget = self._probes = 0
         self._fruitless = 0  # how many trials ended since anything was accepted
 
     def accept(self, record: FaultRecord, number: int, count: int, started_at: float) -> None:

@@ -244,3 +244,16 @@ def test_a_lone_part_fails_for_itself_if_anything_was_accepted_since() -> None:
     assert (first.action, first.pace) == (Action.KEEP, Pace.UNCHANGED)
     second = policy.fail(first.record, 1, 1, all_held=True)
     assert (second.action, second.pace) == (Action.KEEP, Pace.FAILED)
+
+
+def test_a_part_of_an_earlier_run_by_example() -> None:
+    """It has no probes and needs four failures; if anything was accepted in this run, it is split at once."""
+    policy, part = PoisonPolicy(), FaultRecord(is_part=True)
+    for action in (Action.KEEP, Action.KEEP, Action.KEEP, Action.SPLIT):
+        judgement = policy.fail(part, 1, 2)
+        part = judgement.record
+        assert (judgement.action, judgement.pace) == (action, Pace.FAILED)
+    policy, part = PoisonPolicy(), FaultRecord(is_part=True)
+    policy.accept(CLEAN, 2, 2, 0.0)
+    judgement = policy.fail(part, 1, 2)
+    assert (judgement.action, judgement.pace) == (Action.SPLIT, Pace.UNCHANGED)
