@@ -294,6 +294,50 @@ def test_what_is_lost_of_a_batch_that_waits_in_the_spool(lost: int) -> None:
     assert (delivery.accounting.spooled, delivery.accounting.balanced) == (6 - lost, True)
 
 
+def test_a_failed_event_waits_for_its_own_pause() -> None:
+    """It isn't due at once, whatever the pause of all batches is."""
+    delivery = make_delivery()
+    delivery.offer([make_event(0)], 99.0)
+    attempt = delivery.next_attempt(100.0)
+    assert attempt is not None
+    delivery.finish(attempt, FAILURE, 100.0)
+    delivery.resume()
+    wake_at = delivery.wake_at()
+    assert wake_at is not None
+    assert 100.0 < wake_at <= 100.0 + BASE
+    assert delivery.next_attempt(math.nextafter(wake_at, 0.0)) is None
+    assert delivery.next_attempt(wake_at) is not None
+
+
+def test_what_cannot_be_read_lets_others_go_first() -> None:
+    """A batch in the spool waits as after a failure, and the next one is sent at that moment."""
+    spool, journal = MemorySpool(), MemoryJournal()
+    delivery = make_delivery(journal=journal, spool=spool, max_size=10_000, max_events=3)
+    for number in range(9):
+        spool.append(make_event(number))
+    feed(delivery, spool, 0.0)
+    for outcome in (FAILURE, replace(FAILURE, status=503)):
+        attempt = delivery.next_attempt(0.0)
+        assert attempt is not None
+        assert attempt.pending.order == (1, 0)
+        delivery.finish(attempt, outcome, 0.0)
+        delivery.resume()
+    spool.is_unreadable = True
+    for order in ((2, 0), (3, 0)):
+        attempt = delivery.next_attempt(100.0)
+        assert attempt is not None
+        assert attempt.pending.order == order
+        delivery.finish(attempt, Accepted(200), 100.0)
+    assert delivery.next_attempt(100.0) is None
+    spool.is_unreadable = False
+    wake_at = delivery.wake_at()
+    assert wake_at is not None
+    assert wake_at > 100.0
+    attempt = delivery.next_attempt(wake_at)
+    assert attempt is not None
+    assert attempt.pending.order == (1, 0)
+
+
 @dataclass(slots=True)
 class LetterJournal(MemoryJournal):
     """A journal that keeps the statuses of its letters."""
