@@ -188,18 +188,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "A status of 299 was accepted before.",
     ),
     Equivalent(
-        "event_publisher/policy/poison",
-        "if self._on_trial is None and count > 1:",
-        "if self._on_trial is None and count >= 1:",
-        "It is asked of batches of several events only.",
-    ),
-    Equivalent(
-        "event_publisher/policy/poison",
-        "if self._on_trial is None and count > 1:",
-        "if self._on_trial is None and count > 0:",
-        "It is asked of batches of several events only.",
-    ),
-    Equivalent(
         "event_publisher/ledger/letters",
         "count = last = 0",
         "count = last = -1",

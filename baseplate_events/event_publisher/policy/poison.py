@@ -178,7 +178,7 @@ class PoisonPolicy:
         if count == 1:
             return Judgement(record, Action.GIVE_UP if has_evidence else Action.KEEP, pace)
         may_split = has_evidence or (
-            self._is_on_trial(number, count)
+            self._is_on_trial(number)
             and (not record.is_part or record.failures >= MAX_FAILURES or bool(self._probe(record, number)))
         )
         return Judgement(record, Action.SPLIT if may_split else Action.KEEP, pace)
@@ -219,12 +219,12 @@ class PoisonPolicy:
                 record, number, others_pass=others_pass, more_others_pass=more_others_pass
             )
         if overloaded:
-            return self._judge_overloaded(record, number, count)
-        return self._judge_several(record, number, count, others_pass=tried > 0 and not failed)
+            return self._judge_overloaded(record, number)
+        return self._judge_several(record, number, others_pass=tried > 0 and not failed)
 
-    def _judge_overloaded(self, record: FaultRecord, number: int, count: int) -> Judgement:
+    def _judge_overloaded(self, record: FaultRecord, number: int) -> Judgement:
         is_likely = record.failures >= MAX_OVERLOADS or record.evidence >= SUSPICIOUS
-        may_split = (is_likely or self._has_evidence(record)) and self._is_on_trial(number, count)
+        may_split = (is_likely or self._has_evidence(record)) and self._is_on_trial(number)
         return Judgement(record, Action.SPLIT if may_split else Action.KEEP, Pace.FAILED)
 
     def _judge_lone(
@@ -238,9 +238,9 @@ class PoisonPolicy:
             pace = self._probe(record, number) or Pace.FAILED
         return Judgement(record, self._end_or_keep(record), pace)
 
-    def _judge_several(self, record: FaultRecord, number: int, count: int, *, others_pass: bool) -> Judgement:
+    def _judge_several(self, record: FaultRecord, number: int, *, others_pass: bool) -> Judgement:
         is_first = record.failures == 1
-        if not self._is_on_trial(number, count):
+        if not self._is_on_trial(number):
             is_the_cause = not is_first and others_pass
             return Judgement(record, Action.KEEP, Pace.UNCHANGED if is_the_cause else Pace.FAILED)
         if self._has_evidence(record):
@@ -279,9 +279,9 @@ class PoisonPolicy:
         """Return the fault record with one failure more, at this moment."""
         return replace(record, failures=record.failures + 1, tried=self._tried, failed=self._failed)
 
-    def _is_on_trial(self, number: int, count: int) -> bool:
+    def _is_on_trial(self, number: int) -> bool:
         """Whether a batch of several events is the one on trial, which it becomes if there is none."""
-        if self._on_trial is None and count > 1:
+        if self._on_trial is None:
             self._on_trial = number
             self._divisible = 1
             self._began_at = self._accepted
