@@ -262,28 +262,16 @@ class Number(int):
     """An int of another type."""
 
 
-@pytest.mark.parametrize(("name", "bits"), [("medium", 32), ("large", 64)])
+@pytest.mark.parametrize(("name", "bits"), [("tiny", 8), ("small", 16), ("medium", 32), ("large", 64)])
 @pytest.mark.parametrize("kind", [int, Number])
 def test_an_int_fits_in_its_field_or_is_refused(name: str, bits: int, kind: type[int]) -> None:
-    """At both bounds, and one beyond them, whatever its type."""
+    """At both bounds, where it needs no fallback, and one beyond them, whatever its type."""
     limit = 1 << (bits - 1)
-    for value in (-limit, limit - 1):
-        data = write_struct(PLAIN.Everything(**{name: kind(value)}))
-        assert f'"i{bits}":{value}}}'.encode() in data
+    for value in (-limit, -1, 0, limit - 1):
+        assert f'"i{bits}":{value}}}' in compiled(PLAIN.Everything(**{name: kind(value)}))
     for value in (-limit - 1, limit):
         with pytest.raises(EventNotSerializableError):
             write_struct(PLAIN.Everything(**{name: kind(value)}))
-
-
-@pytest.mark.parametrize("bits", [8, 16, 32, 64])
-@pytest.mark.parametrize("kind", [int, Number])
-def test_an_int_that_fits_needs_no_fallback(bits: int, kind: type[int]) -> None:
-    """Up to both bounds it is written by the writer of its class, whatever its type."""
-    name = {8: "tiny", 16: "small", 32: "medium", 64: "large"}[bits]
-    limit = 1 << (bits - 1)
-    for value in (-limit, -1, 0, limit - 1):
-        data = json.loads(compiled(PLAIN.Everything(**{name: kind(value)})))
-        assert [{f"i{bits}": value}] == [*data.values()]
 
 
 @pytest.mark.parametrize(
