@@ -50,12 +50,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "Both lists are changed together, and have as many items.",
     ),
     Equivalent(
-        "event_publisher/policy/delivery",
-        "for at, half in zip((start, start + counts[0]), halves, strict=True)",
-        "for at, half in zip((start, start + counts[0]), halves, strict=False)",
-        "Both have two items.",
-    ),
-    Equivalent(
         "event_publisher/policy/outcome",
         "return min(float(text[:20]), MAX_RETRY_AFTER)",
         "return min(float(text[: 21]), MAX_RETRY_AFTER)",

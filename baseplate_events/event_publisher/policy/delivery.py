@@ -370,13 +370,13 @@ class Delivery:
 
     def _split(self, pending: PendingBatch) -> None:
         """Set the halves of a batch aside in its place; they are due at once."""
-        halves = self._batcher.split(pending.batch)
+        first, second = self._batcher.split(pending.batch)
         number, start = pending.order
-        counts = (len(halves[0].events), len(halves[1].events))
-        record = self._poison.split(pending.record, number, counts)
+        count = len(first.events)
+        record = self._poison.split(pending.record, number, (count, len(second.events)))
         parts = [
-            PendingBatch((number, at), half, record, is_entered=pending.is_entered)
-            for at, half in zip((start, start + counts[0]), halves, strict=True)
+            replace(pending, batch=first, record=record),
+            replace(pending, order=(number, start + count), batch=second, record=record),
         ]
         if self._journal is not None and pending.batch.spans:
             self._journal.replace(pending.order, [_entry(part) for part in parts])
