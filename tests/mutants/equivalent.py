@@ -50,12 +50,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "Both lists are changed together, and have as many items.",
     ),
     Equivalent(
-        "event_publisher/policy/outcome",
-        "return min(float(text[:20]), MAX_RETRY_AFTER)",
-        "return min(float(text[: 21]), MAX_RETRY_AFTER)",
-        "A number of 21 digits exceeds the cap by any 20 of them, except with zeros before it, which no server writes.",
-    ),
-    Equivalent(
         "events",
         'T_contra = TypeVar("T_contra", contravariant=True)',
         'T_contra = TypeVar("T_contra", contravariant=False)',
@@ -174,12 +168,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)",
         "handle = os.open(self._path, os.O_RDONLY & os.O_NOFOLLOW)",
         "Links were refused when the file was opened; the flag is for who replaces it at this moment.",
-    ),
-    Equivalent(
-        "event_publisher/policy/outcome",
-        "if (300 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:",
-        "if ( 299 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:",
-        "A status of 299 was accepted before.",
     ),
     Equivalent(
         "event_publisher/ledger/letters",

@@ -146,7 +146,7 @@ def classify(reply: Reply, also_retryable: frozenset[int] = frozenset()) -> Outc
         return TooLarge(reason, status, reply.excerpt)
     if status in _REFUSED:
         return Refused(reason, status, reply.excerpt)
-    if (300 <= status <= 499 and status not in RETRYABLE_STATUSES) or status == 501:
+    if (status // 100 in {3, 4} and status not in RETRYABLE_STATUSES) or status == 501:
         return Misconfigured(
             reason=reason,
             remedy=REMEDIES.get(status, "check collector.scheme and collector.hostname"),
@@ -197,8 +197,7 @@ def retry_after(response: Response) -> float:
     """
     text = (response.retry_after or "").strip()
     if text.isascii() and text.isdigit():
-        # Longer numbers exceed the cap anyway, and int() has a limit of its own.
-        return min(float(text[:20]), MAX_RETRY_AFTER)
+        return min(float(text), MAX_RETRY_AFTER)  # of any length; int() has a limit
     try:
         until = email.utils.parsedate_to_datetime(text)
         since = email.utils.parsedate_to_datetime(response.date or "")
