@@ -158,9 +158,8 @@ def _build(
     if any(condition for condition, _ in parts):
         lines.append(" o = ''")
         for condition, part in parts:
-            indent = " " * (2 if condition else 1)
-            lines += [f" if {condition}:"] if condition else []
-            lines.append(f"{indent}o += f',{part}'")
+            guard = f"if {condition}: " if condition else ""
+            lines.append(f" {guard}o += f',{part}'")
         lines.append(" return f'{{{o[1:]}}}'")
     else:
         lines.append(f" return f'{{{{{','.join(part for _, part in parts)}}}}}'")
