@@ -78,7 +78,9 @@ def main() -> int:
     found, equivalent, tried = (
         sum(getattr(tally, field) for tally in tallies) for field in ("found", "equivalent", "tried")
     )
-    print(_row("total", Tally(tried, found, sum(tally.timed_out for tally in tallies), equivalent, ())))
+    survivors = [survivor for tally in tallies for survivor in tally.survivors]
+    timed_out = sum(tally.timed_out for tally in tallies)
+    print(_row("total", Tally(tried, found, timed_out, equivalent, survivors)))
     return 0 if found >= _FOUND * tried and equivalent <= _EQUIVALENT * tried else 1
 
 
@@ -197,7 +199,7 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
 def _row(module: str, tally: Tally) -> str:
     share = 100 * tally.found / tally.tried if tally.tried else 100.0
     return (
-        f"| {module} | {tally.tried} | {tally.found} | {share:.0f} % | {tally.equivalent} |"
+        f"| {module} | {tally.tried} | {tally.found} | {share:.1f} % | {tally.equivalent} |"
         f" {len(tally.survivors)} | {tally.timed_out} |"
     )
 
