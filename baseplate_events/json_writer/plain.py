@@ -2,15 +2,18 @@
 
 Rules:
 
-1. A value is plain if it consists of dicts, lists, tuples and scalars, none of the containers is of a
-   subclass, and no two keys of a dict get the same name. What the encoder writes is then what these writers
-   write. Subclasses of scalars are plain as values, not as keys.
+1. A value is plain if it consists of dicts, lists, tuples and scalars, and no two keys of a dict get the same
+   name. What the encoder writes is then what these writers write. Subclasses of scalars are plain as values,
+   not as keys; subclasses of containers aren't.
 2. The check goes through containers only, not through their items: it must take less time than the checks for
    circles that `JSONEncoder` makes.
+3. If another thread changes the value meanwhile, the text is that of one state and the check is of another.
 
 How it works: `gc.get_referents` returns the items of many containers at once, and no keys of a dict whose
 keys are all of type str. Garbage collection needs neither them nor any scalar, but must get to see whatever
-may refer to something. Where it works in another way, a function takes its place.
+may refer to something. So values refer to as much as is in the containers among them if those are plain. They
+refer to more if there are other keys, or instances of subclasses, which refer to their class. Where garbage
+collection works in another way, nothing counts as plain.
 """
 
 from __future__ import annotations
@@ -19,100 +22,94 @@ import gc
 import json.encoder
 import sys
 from json.encoder import JSONEncoder, encode_basestring
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from .forms import key_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     #: Takes containers and returns the items of each, with the keys of a dict unless all of them are str.
     Referents = Callable[..., list[Any]]
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-CONTAINERS: Final = frozenset({dict, list, tuple})
-
-#: Types of which values may be plain.
-PLAIN: Final = _SCALARS | CONTAINERS
-
-#: Values from which on it is faster to see first whether all are containers.
-_MANY: Final = 16
+_ONLY_INT: Final = frozenset({int})
+_CONTAINERS: Final = frozenset({dict, list, tuple})
+_PLAIN: Final = _SCALARS | _CONTAINERS
 
 
 def plain_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tuple
     """Write a dict, list or tuple of exactly that type; None if it may not be plain."""
     try:
+        if (
+            type(value) is list
+            and value
+            and type(value[0]) not in _PLAIN
+            and not _is_plain_by_itself(value[0])
+        ):
+            return None  # a list of objects, for which the encoder would take long
         text = "".join(_encode(value, 0))
         # Without a second bracket there is no second container.
-        holds_none = text.find("[", 1) < 0 and text.find("{", 1) < 0
-        if holds_none and text[0] == "[":
-            return text
-        items = referents(value)
-        if len(items) != len(value) and not _has_unique_names(value):
-            return None
-        if not holds_none and not _are_plain(items):
-            return None
+        has_arrays = text.find("[", 1) >= 0
+        has_any = has_arrays or text.find("{", 1) >= 0
+        if text[0] == "[":
+            is_plain = not has_any or _are_plain(value)
+        elif len(items := referents(value)) > len(value):
+            is_plain = _is_plain_by_itself(value) and (not has_any or _are_plain(items))
+        else:
+            is_plain = not has_any or (not has_arrays and _counts_agree(items, text)) or _are_plain(items)
     except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
         return None
-    return text
+    return text if is_plain else None
 
 
-def _are_plain(items: list[Any]) -> bool:
-    """Say whether values that the encoder takes are plain.
+def _counts_agree(items: list[Any], text: str) -> bool:
+    """Say whether the values of a dict, and all that they refer to, are as many as the members in its text.
 
-    They are if what they refer to is as much as is in containers of plain types. A dict with other keys than
-    str refers to more, and so does an instance of a subclass: to its class.
+    There are no arrays in the text.
     """
+    # A name ends with `":`. So may a text, but with a backslash before.
+    left = text.count('":') - (text.count('\\":') if "\\" in text else 0)
+    while items and left > 0:
+        left -= len(items)
+        items = referents(*items)
+    return left == 0 and not items
+
+
+def flat_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tuple
+    """Write a dict, list or tuple of exactly that type; None if it may not be plain or holds a container."""
+    values = value.values() if type(value) is dict else value
+    return plain_text(value) if _SCALARS.issuperset(map(type, values)) else None
+
+
+def _are_plain(items: Sequence[Any]) -> bool:
+    """Say whether values that the encoder takes are plain."""
     while children := referents(*items):
         excess = len(children)
-        last = items[-1]
-        if type(last) in CONTAINERS and len(last) == excess:
-            excess = 0  # the only container, as is common
-        elif len(items) >= _MANY and CONTAINERS.issuperset(map(type, items)):
-            excess -= sum(map(len, items))
-        else:
-            for item in items:
-                if type(item) in CONTAINERS:
-                    excess -= len(item)
+        for item in items:
+            if type(item) in _CONTAINERS:
+                excess -= len(item)
         if excess:
-            containers = [item for item in items if type(item) in CONTAINERS]
-            if not all(issubclass(kind, (str, int, float)) for kind in {*map(type, items)} - PLAIN):
+            if not all(map(_is_plain_by_itself, items)):
                 return False
-            if not all(map(_has_unique_names, containers)):
-                return False
-            children = referents(*containers)
+            children = referents(*[item for item in items if type(item) in _CONTAINERS])
         items = children
     return True
 
 
-def _has_unique_names(value: Any) -> bool:  # noqa: ANN401 - any class
-    """Say whether this isn't a dict of which two keys may get the same name.
+def _is_plain_by_itself(value: Any) -> bool:  # noqa: ANN401 - any class
+    """Say whether a value is plain, apart from what it holds.
 
-    Keys of these types that aren't equal get different names, except that a str may be what another is named.
+    Keys of scalar types that aren't equal get different names, but a str may be what another is named.
     """
-    if cast("type[object]", type(value)) is not dict or not value:
+    kind: type[object] = type(value)
+    if kind is not dict:
+        return kind in _CONTAINERS or issubclass(kind, (str, int, float, type(None)))
+    if _ONLY_INT.issuperset(map(type, value)):
         return True
-    kinds = [*map(type, value)]
-    if kinds.count(kinds[0]) == len(kinds):
-        return kinds[0] in _SCALARS
-    if not _SCALARS.issuperset(kinds):
-        return False
-    return not any(key_text(key) in value for key in value if type(key) is not str)
-
-
-def visit(*values: Any) -> list[Any]:  # noqa: ANN401 - any class
-    """Do what is needed of `gc.get_referents` in Python."""
-    found: list[Any] = []
-    for value in values:
-        cls = cast("type[object]", type(value))
-        if issubclass(cls, dict):
-            found += value.values()
-            found += [key for key in value if type(key) is not str]
-        elif issubclass(cls, (list, tuple)):
-            found += value
-        if cls not in PLAIN:
-            found.append(cls)
-    return found
+    return _SCALARS.issuperset(map(type, value)) and not any(
+        key_text(key) in value for key in value if type(key) is not str
+    )
 
 
 def choose_referents() -> Referents:
@@ -122,14 +119,18 @@ def choose_referents() -> Referents:
     named: dict[Any, int] = {"a": 0, "b": 0}
     exact: list[Any] = [named, {}, [1, "a"], (None,)]
     more: list[Any] = [{key: 0, **rest} for key in (_Text("a"), 1, 0.5, True, None) for rest in ({}, named)]
-    more += [type("", (base,), {})() for base in CONTAINERS]
+    more += [type("", (base,), {})() for base in _CONTAINERS]
     works = (
         is_gil_enabled()
         and not found("a", 1, 0.5, True, None, [], (), {})
         and all(len(found(item)) == len(item) for item in exact)
         and all(len(found(item)) > len(item) for item in more)
     )
-    return found if works else visit
+    return found if works else _refuse
+
+
+def _refuse(*_: object) -> list[Any]:
+    raise NotImplementedError
 
 
 class _Text(str):

@@ -23,6 +23,9 @@ JsonWriter = Callable[[Any], str]
 #: Members that the dicts within a sample may have together; to compile one takes some 40 µs.
 _MAX_MEMBERS_WITHIN: Final = 32
 
+#: Items of a list in a sample up to which they are written one by one: more are written faster together.
+_MAX_ITEMS: Final = 8
+
 #: How a value of a hinted type is written if it has exactly that type.
 _KNOWN: Final = {
     "str": "S({0}) if type({0}) is str",
@@ -30,9 +33,8 @@ _KNOWN: Final = {
     # Of floats only NaN and the infinities aren't 0 less themselves.
     "float": "{0} if type({0}) is float and {0} - {0} == 0.0",
     "bool": '"true" if {0} is True else "false" if {0} is False',
-    "dict": "W_dict({0}) if type({0}) is dict",
-    "other": "W_other({0}) if type({0}) is dict",
-    "list": "W_list({0}) if type({0}) is list",
+    "dict": "P({0}) if type({0}) is dict",
+    "list": "P({0}) if type({0}) is list",
 }
 
 
@@ -71,7 +73,7 @@ def compile_shape(shape: JsonShape, writers: Mapping[type, JsonWriter], title: s
 def compile_keys(
     sample: Mapping[str, object],
     writers: Mapping[type, JsonWriter],
-    containers: Mapping[str, JsonWriter],
+    write_plain: JsonWriter,
     left: list[int] | None = None,
 ) -> JsonWriter:
     """Return the function that writes each dict that has the keys of a sample, in the same order.
@@ -79,36 +81,40 @@ def compile_keys(
     Args:
         sample: A dict; the types of its values are hints, and so are the keys of dicts within.
         writers: The writer of each class.
-        containers: The writers of some classes by their names.
+        write_plain: Writes dicts and lists.
         left: How many members dicts within may still have, which goes down with each.
     """
     left = [_MAX_MEMBERS_WITHIN] if left is None else left
-    names: dict[str, object] = {f"W_{name}": write for name, write in containers.items()}
+    names: dict[str, object] = {"P": write_plain}
     reads: list[str] = []
     parts: list[tuple[str, str]] = []
     for index, (key, value) in enumerate(sample.items()):
         variable = f"v{index}"
-        hint = type(value).__name__
         reads.append(f"{variable} = s[{key!r}]")
-        members = {**cast("dict[Any, object]", value)} if type(value) is dict else {}
-        if _are_few(members, left[0]):
+        is_short = type(value) is list and 0 < len(cast("list[object]", value)) <= _MAX_ITEMS
+        example: Any = cast("list[object]", value)[0] if is_short else value
+        members = {**cast("dict[Any, object]", example)} if type(example) is dict else {}
+        known = _KNOWN["str"] if is_short and type(example) is str else ""
+        if 0 < len(members) <= left[0] and all(type(name) is str for name in members):
             left[0] -= len(members)
             names[f"K{index}"] = tuple(members)
-            names[f"N{index}"] = compile_keys(members, writers, containers, left)
-            is_known = f"type({variable}) is dict and tuple({variable}) == K{index}"
-            text = f"N{index}({variable}) if {is_known} else {_value('', variable)}"
-        else:
-            text = _value(hint if _has_names(members) else "other", variable)
-        parts.append(("", _member(key, text)))
+            names[f"N{index}"] = compile_keys(members, writers, write_plain, left)
+            known = f"N{index}({{0}}) if type({{0}}) is dict and tuple({{0}}) == K{index}"
+        if known and is_short:
+            known = _items(known)
+        text = _value(type(value).__name__, variable)
+        parts.append(("", _member(key, f"{known.format(variable)} else {text}" if known else text)))
     return _build(reads, parts, names, writers, "dict")
 
 
-def _are_few(sample: Mapping[Any, object], limit: int) -> bool:
-    return 0 < len(sample) <= limit and _has_names(sample)
-
-
-def _has_names(sample: Mapping[Any, object]) -> bool:
-    return all(type(key) is str for key in sample)
+def _items(known: str) -> str:
+    """Return the expression for a list of a few items whose first one is known, as in `_KNOWN`."""
+    condition = known.partition(" if ")[2].format("{0}[0]")
+    item = f"{known.format('i')} else W[type(i)](i)"
+    return (
+        f'"["+",".join([{item} for i in {{0}}])+"]" '
+        f"if type({{0}}) is list and 0 < len({{0}}) <= {_MAX_ITEMS} and {condition}"
+    )
 
 
 def _attribute(name: str) -> str:

@@ -18,7 +18,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .forms import Array, Members, Scalar, form_of, key_text
-from .plain import PLAIN, plain_text
+from .plain import flat_text, plain_text
 from .shapes import StandIn
 from .source import JsonWriter, compile_keys, compile_shape
 
@@ -49,13 +49,6 @@ _MAX_COUNTED: Final = 256
 _MANY_MISSES: Final = 64
 _WAIT: Final = 7
 
-#: Items of an array from which on it is worthwhile to look at their types first.
-_MANY: Final = 8
-
-#: The same if the first is a container: those that are plain are written faster together. A few dicts aren't
-#: if their keys come again.
-_LEAST: Final[dict[type, int]] = {dict: 4, list: 1, tuple: 1}
-
 _ONLY_STR: Final = frozenset({str})
 
 
@@ -67,12 +60,14 @@ class JsonWriters(dict[type, "JsonWriter"]):
 
     Args:
         default: Takes a value that JSON has no form for and returns what to write instead.
+        within: Whether these write what is within a container that isn't plain. They don't try whether a
+            container within is plain, since each that isn't would be gone through once more.
     """
 
-    def __init__(self, default: Callable[[Any], object] | None = None) -> None:
+    def __init__(self, default: Callable[[Any], object] | None = None, *, within: bool = False) -> None:
         super().__init__()
         self._default = default
-        self._containers = _container_writers(self)
+        self._containers = _container_writers(self, None if within else JsonWriters(default, within=True))
 
     def __missing__(self, cls: type) -> JsonWriter:
         registered = get_cache_token()
@@ -105,7 +100,7 @@ class JsonWriters(dict[type, "JsonWriter"]):
         if isinstance(form, Scalar):
             return form.text
         if isinstance(form, Array):
-            return containers.write_array
+            return containers.write_plain if cls in (list, tuple) else containers.write_array
         if isinstance(form, Members):
             if cls is dict:
                 return containers.write_dict
@@ -153,39 +148,40 @@ class _ContainerWriters(NamedTuple):
     """The writers of arrays and mappings.
 
     Attributes:
+        write_plain: Writes a dict, list or tuple of exactly that type, which is most likely plain.
+        write_dict: Writes a dict whose keys may have come before.
         write_array: Writes a list, tuple or set.
-        write_dict: Writes a dict.
         write_items: Writes an object, given the keys and values of a mapping.
     """
 
-    write_array: JsonWriter
+    write_plain: JsonWriter
     write_dict: JsonWriter
+    write_array: JsonWriter
     write_items: JsonWriter
 
 
-def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901, PLR0915 - closures are fast
-    """Return the writers of containers, given the writer of each class."""
+def _container_writers(writers: JsonWriters, within: JsonWriters | None) -> _ContainerWriters:  # noqa: C901 - closures are fast
+    """Return the writers of containers.
+
+    Args:
+        writers: The writer of each class.
+        within: The same for what is within a container that isn't plain; None if these are for that.
+    """
     quote = encode_basestring
+    text_of = plain_text if within is not None else flat_text
     compiled: dict[tuple[object, ...], JsonWriter] = {(): _write_empty}
     counts: dict[tuple[object, ...], int] = {}
-    containers: dict[str, JsonWriter] = {}
     misses = 0  # dicts that were looked up and have no writer; threads may lose some
     hit_at = 0  # how many there had been when a dict had one
     wait = 0  # how many of the next ones aren't looked up
 
-    def write_array(value: Any) -> str:  # noqa: ANN401 - any class
-        if not value:
-            return "[]"
-        items: list[object] = [*value]  # which no other thread changes
-        kind = type(items[0])
-        if len(items) >= _MANY or len(items) >= _LEAST.get(kind, _MANY):
-            if kind in PLAIN and (text := plain_text(items)):
-                return text
-            if len(items) >= _MANY and len(kinds := {*map(type, items)}) == 1:
-                write = writers[kinds.pop()]
-                return f"[{','.join([write(item) for item in items])}]"
-        texts = [quote(item) if type(item) is str else writers[type(item)](item) for item in items]
-        return f"[{','.join(texts)}]"
+    def write_plain(value: Any) -> str:  # noqa: ANN401 - a dict, list or tuple
+        return text_of(value) or write_other(value)
+
+    def write_other(value: Any) -> str:  # noqa: ANN401 - a dict, list or tuple
+        if within is not None:
+            return within[type(value)](value)
+        return write_items(value.items()) if type(value) is dict else write_array(value)
 
     def write_dict(value: Any) -> str:  # noqa: ANN401 - any class
         nonlocal misses, hit_at, wait
@@ -202,10 +198,11 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
                 wait = _WAIT
             if (wait or not misses % _SAMPLE) and len(compiled) < _MAX_COMPILED:
                 count(keys, value)
-        return plain_text(value) or write_items(value.items())
+        return text_of(value) or write_other(value)
 
-    def write_other(value: Any) -> str:  # noqa: ANN401 - a dict
-        return plain_text(value) or write_items(value.items())
+    def write_array(value: Any) -> str:  # noqa: ANN401 - any class
+        texts = [quote(item) if type(item) is str else writers[type(item)](item) for item in [*value]]
+        return f"[{','.join(texts)}]"
 
     def write_items(pairs: Any) -> str:  # noqa: ANN401 - any iterable
         items: list[tuple[Any, object]] = [*pairs]
@@ -233,10 +230,9 @@ def _container_writers(writers: JsonWriters) -> _ContainerWriters:  # noqa: C901
         sample = {**value}
         if (*sample,) == keys:  # no other thread has changed it
             has_names = _ONLY_STR.issuperset(map(type, sample))
-            compiled[keys] = compile_keys(sample, writers, containers) if has_names else write_other
+            compiled[keys] = compile_keys(sample, writers, write_plain) if has_names else write_plain
 
-    containers |= {"dict": write_dict, "list": write_array, "tuple": write_array, "other": write_other}
-    return _ContainerWriters(write_array, write_dict, write_items)
+    return _ContainerWriters(write_plain, write_dict, write_array, write_items)
 
 
 def _write_empty(_: object) -> str:

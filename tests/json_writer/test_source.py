@@ -10,7 +10,7 @@ from baseplate_events.json_writer import source
 from baseplate_events.json_writer.writer import JsonWriters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 
 def members(count: int) -> dict[str, int]:
@@ -30,7 +30,12 @@ def members(count: int) -> dict[str, int]:
         ({"a": members(20), "b": members(13), "c": members(12)}, 3),
         ({"a": {"b": members(31)}}, 3),
         ({"a": {"b": members(32)}}, 2),
-        ({"a": [members(1)]}, 1),
+        ({"a": [members(1)]}, 2),
+        ({"a": [members(1)] * 8}, 2),
+        ({"a": [members(1)] * 9}, 1),
+        ({"a": ["x"]}, 1),
+        ({"a": [1]}, 1),
+        ({"a": []}, 1),
     ],
 )
 def test_dicts_within_have_32_members_together(
@@ -47,12 +52,16 @@ def test_dicts_within_have_32_members_together(
 
     monkeypatch.setattr(source, "compile_keys", count)
     writers = JsonWriters()
-    containers: Mapping[str, Callable[[Any], str]] = {
-        **dict.fromkeys(("dict", "other"), writers[dict]),
-        "list": writers[list],
-    }
-    write = source.compile_keys(sample, writers, containers)
+    write = source.compile_keys(sample, writers, writers[list])
     assert calls == compiled
     assert write(sample) == writers[dict](sample)
-    other = {key: {"other": 5} for key in sample}
-    assert write(other) == writers[dict](other)
+    for value in (
+        {"other": 5},
+        [],
+        ["x", 5, {}],
+        [{"k0": 1}, {"k0": {}}, {"other": 1}],
+        [members(1)] * 9,
+        ("x",),
+    ):
+        other = dict.fromkeys(sample, value)
+        assert write(other) == writers[dict](other)

@@ -88,11 +88,24 @@ def test_dicts_that_come_again_are_the_same(
     write = JsonWriters()[dict]
     for number in range(20):
         value = values[number % len(values)]
-        event = {**dict.fromkeys(keys, value), "n": dict.fromkeys(nested, value), "i": {1: value}}
+        within = dict.fromkeys(nested, value)
+        event = {
+            **dict.fromkeys(keys, value),
+            "n": within,
+            "i": {1: value},
+            "l": [within, value],
+            "t": ["x", value],
+        }
         assert plain_json(event) == write(event).encode()
     for event in (
-        {**dict.fromkeys(keys, 1), "n": last, "i": last},
-        {**dict.fromkeys(keys, last), "n": {**dict.fromkeys(nested, 1), "other": 1}, "i": {True: 1}},
+        {**dict.fromkeys(keys, 1), "n": last, "i": last, "l": last, "t": last},
+        {
+            **dict.fromkeys(keys, last),
+            "n": {**dict.fromkeys(nested, 1), "other": 1},
+            "i": {True: 1},
+            "l": [last],
+            "t": [last] * 9,
+        },
     ):
         assert plain_json(event) == write(event).encode()
 
@@ -131,7 +144,11 @@ class Ordered(dict[str, object]):
 
 #: What is and isn't what `json` writes by itself, with brackets in texts, and names that may be equal.
 SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "{", "[", "{[", Text("]")])
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["", "{", "[", "{[", Text("]"), '":', dt.date(2026, 1, 2)])
 )
 NAMES = (
     st.sampled_from(["a", "b", "1", "{", "["]) | st.integers(0, 2) | st.builds(Text, st.sampled_from("ab"))

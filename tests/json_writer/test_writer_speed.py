@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import enum
+import contextlib
+import datetime as dt
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from baseplate_events import (
     EventNotSerializableError,
@@ -14,13 +17,13 @@ from baseplate_events import (
     serialize_v2_event,
     serialize_v2j_event,
 )
-from baseplate_events.json_writer import reference
+from baseplate_events.json_writer import plain, reference
 from baseplate_events.json_writer.writer import JsonWriters
 from baseplate_events.serializers import event_format_of
-from tests.support import typed_events
+from tests.support import strategies, typed_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.typed_events import Pair
 
@@ -31,23 +34,42 @@ class Point(NamedTuple):
     x: int
 
 
-class CountingWriters(JsonWriters):
-    """Writers that count how often the one of each class is asked for."""
+class Attempts:
+    """Counts what is handed to the encoder of `json`.
+
+    Attributes:
+        values: The dicts, lists and tuples, in order.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[type] = []
+        self.values: list[object] = []
 
-    def __getitem__(self, cls: type) -> Callable[[Any], str]:
-        self.asked.append(cls)
-        return super().__getitem__(cls)
+    @property
+    def containers(self) -> int:
+        """How many containers the encoder may have gone through."""
+        return sum(map(containers_of, self.values))
 
-    def asked_for(self, value: object) -> list[str]:
-        """Return the names of the classes whose writers are asked for within a value."""
-        write = self[type(value)]
-        self.asked.clear()
-        write(value)
-        return [cls.__name__ for cls in self.asked]
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what this thread writes meanwhile."""
+        encode: Callable[[Any, int], Any] = vars(plain)["_encode"]
+
+        def count(value: Any, indent: int) -> Any:  # noqa: ANN401 - handed on
+            self.values.append(value)
+            return encode(value, indent)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(plain, "_encode", count)
+            yield
+
+
+def containers_of(value: object) -> int:
+    """Count the dicts, lists and tuples that a value consists of."""
+    if isinstance(value, dict):
+        return 1 + sum(map(containers_of, cast("dict[object, object]", value).values()))
+    if isinstance(value, (list, tuple)):
+        return 1 + sum(map(containers_of, cast("list[object]", value)))
+    return 0
 
 
 @given(pair=typed_events.events((typed_events.make_dataclass, typed_events.make_named_tuple)))
@@ -75,43 +97,71 @@ def test_the_writers_of_4096_classes_are_kept() -> None:
     assert len(writers) == 1
 
 
-@pytest.mark.parametrize(
-    ("value", "asked"),
-    [
-        ([Point(1)] * 7, ["Point"] * 7),
-        ([Point(1)] * 8, ["Point"]),
-        ([1] * 7, ["int"] * 7),
-        ([1] * 8, []),
-        (["x"] * 7, []),
-        (["x"] * 8, []),
-        ([Point(1), *[1] * 7], ["Point", *["int"] * 7]),
-        ([1, Point(1), *["x"] * 7], ["int", "Point"]),
-        ((1.5,) * 8, []),
-        ({"a": 1, "b": None}, []),
-        ({"a": Point(1), "b": 1}, ["Point", "int"]),
-        ({"a": Point(1), "b": "x"}, ["Point"]),
-        ({f"k{number}": 1 for number in range(65)}, []),
-        ({f"k{number}": Point(1) for number in range(65)}, ["Point"] * 65),
-    ],
-    ids=lambda value: str(value)[:30],
+@given(members=st.dictionaries(strategies.texts, strategies.plain_values, min_size=1, max_size=5))
+def test_a_plain_event_is_written_at_once(members: dict[str, object]) -> None:
+    """By the encoder of `json`, which gets nothing twice."""
+    attempts = Attempts()
+    with attempts.counted():
+        assert JsonWriters()[dict](members) == json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    assert attempts.values == [members]
+
+
+@given(
+    path=st.lists(st.sampled_from(["dict", "list", "tuple", "point"]), min_size=1, max_size=60),
+    bad=st.sampled_from([dt.date(2026, 1, 2), {1}, Point(1), {"a": Point(1)}, {"a": [5, {1}]}]),
+    beside=strategies.plain_values,
 )
-def test_many_values_are_written_together(value: object, asked: list[str]) -> None:
-    """Scalars by the encoder of `json`, and values of one class by one writer, from eight items on."""
-    writers = CountingWriters()
-    writers[Point](Point(1))
-    assert writers.asked_for(value) == asked
+def test_an_event_that_is_not_plain_is_written_in_linear_time(
+    path: list[str], bad: object, beside: object
+) -> None:
+    """However deep in it what isn't plain is: the encoder of `json` gets each container twice at most."""
+    event: object = {"bad": bad}
+    for number, step in enumerate(path):
+        makers: dict[str, Callable[[object], object]] = {
+            "dict": lambda value, number=number: {f"k{number}": value, "beside": beside},
+            "list": lambda value: [beside, value],
+            "tuple": lambda value: (value, beside),
+            "point": lambda value: Point(cast("Any", value)),
+        }
+        event = makers[step](event)
+    attempts = Attempts()
+    with attempts.counted():
+        JsonWriters()[type(event)](event)
+    assert attempts.containers <= 2 * containers_of(event)
 
 
-def test_values_of_enums_are_written_by_their_class() -> None:
-    """Also if they are of a class that has a writer."""
+@pytest.mark.parametrize(
+    ("event", "wholes"),
+    [
+        ({"a": 1, "b": "x"}, 0),
+        ({"a": {"b": 1}}, 0),
+        ({"a": ["x"] * 8}, 0),
+        ({"a": ["x"] * 9}, 1),
+        ({"a": [{"b": 1}] * 8}, 0),
+        ({"a": [{"b": 1}] * 9}, 1),
+        ({"a": [1]}, 1),
+        ({"a": [1], "b": [{}], "c": {1: 2}}, 3),
+        ({"a": {"b": {f"k{number}": 1 for number in range(40)}}}, 1),
+    ],
+    ids=str,
+)
+def test_dicts_whose_keys_come_again_have_functions(event: dict[str, object], wholes: int) -> None:
+    """So do dicts within, and a few texts or dicts in a list. The encoder of `json` writes the rest."""
+    write = JsonWriters()[dict]
+    for _ in range(40):
+        write(event)
+    attempts = Attempts()
+    with attempts.counted():
+        write(event)
+    assert len(attempts.values) == wholes
 
-    class Color(enum.Enum):
-        RED = "red"
-        POINT = Point(1)
 
-    writers = CountingWriters()
-    writers[Color](Color.RED)
-    assert writers.asked_for([Color.RED, Color.POINT]) == ["Color", "str", "Color", "Point"]
+def test_lists_of_objects_are_not_handed_to_the_encoder() -> None:
+    """Which would write NamedTuples as arrays."""
+    attempts = Attempts()
+    with attempts.counted():
+        assert JsonWriters()[list]([Point(1)] * 3) == '[{"x":1},{"x":1},{"x":1}]'
+    assert attempts.values == []
 
 
 def test_the_format_of_a_serializer() -> None:
