@@ -40,19 +40,15 @@ _PLAIN: Final = _SCALARS | _CONTAINERS
 
 def plain_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tuple
     """Write a dict, list or tuple of exactly that type; None if it may not be plain."""
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
     try:
-        if (
-            type(value) is list
-            and value
-            and type(value[0]) not in _PLAIN
-            and not _is_plain_by_itself(value[0])
-        ):
+        if kind is list and value and type(value[0]) not in _PLAIN and not _is_plain_by_itself(value[0]):
             return None  # a list of objects, for which the encoder would take long
         text = "".join(_encode(value, 0))
         # Without a second bracket there is no second container.
         has_arrays = text.find("[", 1) >= 0
         has_any = has_arrays or text.find("{", 1) >= 0
-        if text[0] == "[":
+        if kind is not dict:
             is_plain = not has_any or _are_plain(value)
         elif len(items := referents(value)) > len(value):
             is_plain = _is_plain_by_itself(value) and (not has_any or _are_plain(items))
@@ -78,7 +74,8 @@ def _counts_agree(items: list[Any], text: str) -> bool:
 
 def flat_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tuple
     """Write a dict, list or tuple of exactly that type; None if it may not be plain or holds a container."""
-    values = value.values() if type(value) is dict else value
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
+    values: Iterable[object] = value.values() if kind is dict else value
     return plain_text(value) if _SCALARS.issuperset(map(type, values)) else None
 
 
@@ -102,7 +99,7 @@ def _is_plain_by_itself(value: Any) -> bool:  # noqa: ANN401 - any class
 
     Keys of scalar types that aren't equal get different names, but a str may be what another is named.
     """
-    kind: type[object] = type(value)
+    kind: type[object] = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind is not dict:
         return kind in _CONTAINERS or issubclass(kind, (str, int, float, type(None)))
     if _ONLY_INT.issuperset(map(type, value)):

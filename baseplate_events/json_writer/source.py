@@ -71,7 +71,7 @@ def compile_shape(shape: JsonShape, writers: Mapping[type, JsonWriter], title: s
 
 
 def compile_keys(
-    sample: Mapping[str, object],
+    sample: Mapping[str, Any],
     writers: Mapping[type, JsonWriter],
     write_plain: JsonWriter,
     left: list[int] | None = None,
@@ -91,10 +91,12 @@ def compile_keys(
     for index, (key, value) in enumerate(sample.items()):
         variable = f"v{index}"
         reads.append(f"{variable} = s[{key!r}]")
-        is_short = type(value) is list and 0 < len(cast("list[object]", value)) <= _MAX_ITEMS
-        example: Any = cast("list[object]", value)[0] if is_short else value
-        members = {**cast("dict[Any, object]", example)} if type(example) is dict else {}
-        known = _KNOWN["str"] if is_short and type(example) is str else ""
+        kind = cast("type[object]", type(value))
+        is_short = kind is list and 0 < len(value) <= _MAX_ITEMS
+        example: Any = value[0] if is_short else value
+        example_kind = cast("type[object]", type(example))
+        members: dict[Any, Any] = {**example} if example_kind is dict else {}
+        known = _KNOWN["str"] if is_short and example_kind is str else ""
         if 0 < len(members) <= left[0] and all(type(name) is str for name in members):
             left[0] -= len(members)
             names[f"K{index}"] = tuple(members)
@@ -102,7 +104,7 @@ def compile_keys(
             known = f"N{index}({{0}}) if type({{0}}) is dict and tuple({{0}}) == K{index}"
         if known and is_short:
             known = _items(known)
-        text = _value(type(value).__name__, variable)
+        text = _value(kind.__name__, variable)
         parts.append(("", _member(key, f"{known.format(variable)} else {text}" if known else text)))
     return _build(reads, parts, names, writers, "dict")
 

@@ -79,7 +79,7 @@ def have_unique_names(value: object) -> bool:
 
 def holds_scalars_only(value: Any) -> bool:  # noqa: ANN401 - any container
     """Say whether nothing within is more than a scalar of JSON."""
-    items: Any = value.values() if isinstance(value, dict) else value
+    items: list[object] = [*value.values()] if isinstance(value, dict) else [*value]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     return all(type(item) in {str, int, float, bool, type(None)} for item in items)
 
 
@@ -172,6 +172,6 @@ def test_another_garbage_collector_is_not_asked(
     assert plain.choose_referents() is chosen
     monkeypatch.setattr(plain, "referents", chosen)
     writers = JsonWriters()
-    for value in ({"a": {"b": [1, {}]}}, {"a": 1}):
+    for value in ({"a": {"b": [1, {"c": 2}]}}, {"a": 1}):
         assert plain_text(value) is flat_text(value) is None
         assert writers[dict](value) == json.dumps(value, separators=(",", ":"))

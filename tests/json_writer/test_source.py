@@ -55,13 +55,7 @@ def test_dicts_within_have_32_members_together(
     write = source.compile_keys(sample, writers, writers[list])
     assert calls == compiled
     assert write(sample) == writers[dict](sample)
-    for value in (
-        {"other": 5},
-        [],
-        ["x", 5, {}],
-        [{"k0": 1}, {"k0": {}}, {"other": 1}],
-        [members(1)] * 9,
-        ("x",),
-    ):
+    values: list[object] = [{"other": 5}, [], ["x", 5, {}], [members(1)] * 9, ("x",)]
+    for value in (*values, [{"k0": 1}, {"k0": values}, {"other": 1}]):
         other = dict.fromkeys(sample, value)
         assert write(other) == writers[dict](other)

@@ -23,7 +23,7 @@ from baseplate_events.serializers import event_format_of
 from tests.support import strategies, typed_events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from tests.support.typed_events import Pair
 
@@ -50,7 +50,7 @@ class Attempts:
         return sum(map(containers_of, self.values))
 
     @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
+    def counted(self) -> Generator[None]:
         """Count what this thread writes meanwhile."""
         encode: Callable[[Any, int], Any] = vars(plain)["_encode"]
 
@@ -117,13 +117,13 @@ def test_an_event_that_is_not_plain_is_written_in_linear_time(
     """However deep in it what isn't plain is: the encoder of `json` gets each container twice at most."""
     event: object = {"bad": bad}
     for number, step in enumerate(path):
-        makers: dict[str, Callable[[object], object]] = {
-            "dict": lambda value, number=number: {f"k{number}": value, "beside": beside},
-            "list": lambda value: [beside, value],
-            "tuple": lambda value: (value, beside),
-            "point": lambda value: Point(cast("Any", value)),
+        forms: dict[str, object] = {
+            "dict": {f"k{number}": event, "beside": beside},
+            "list": [beside, event],
+            "tuple": (event, beside),
+            "point": Point(cast("Any", event)),
         }
-        event = makers[step](event)
+        event = forms[step]
     attempts = Attempts()
     with attempts.counted():
         JsonWriters()[type(event)](event)
@@ -140,7 +140,7 @@ def test_an_event_that_is_not_plain_is_written_in_linear_time(
         ({"a": [{"b": 1}] * 8}, 0),
         ({"a": [{"b": 1}] * 9}, 1),
         ({"a": [1]}, 1),
-        ({"a": [1], "b": [{}], "c": {1: 2}}, 3),
+        ({"a": [1], "b": [[2]], "c": {1: 2}}, 3),
         ({"a": {"b": {f"k{number}": 1 for number in range(40)}}}, 1),
     ],
     ids=str,
