@@ -12,7 +12,7 @@ import json
 import statistics
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from baseplate_events import serialize_v2j_event
 from benchmarks.report import Table, Target, number
@@ -193,6 +193,7 @@ def _measure_shapes(scale: Scale) -> Table:
         (
             "Each event is another dict, made just before. New keys are keys that no dict before had.",
             "A bare `JSONEncoder` neither finds keys that get the same name nor knows NamedTuples.",
+            "docs/decisions/0012-compiled-writers.md says why nested dicts with new keys take longer.",
             "Ratios are medians of those of each round. CPU time.",
         ),
     )
@@ -258,7 +259,15 @@ _encoder: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 
 
 def _encode(event: object) -> bytes:
-    return _encoder.encode(event).encode()
+    """Write a dict as `serialize_v2j_event` did until there were compiled writers."""
+    members = _members(event)
+    if members is None:
+        raise TypeError
+    return _encoder.encode(members).encode()
+
+
+def _members(event: object) -> dict[object, object] | None:
+    return cast("dict[object, object]", event) if isinstance(event, dict) else None
 
 
 def _measuring(serialize: Callable[[Any], bytes], event: object) -> Callable[[], float]:

@@ -13,7 +13,7 @@ How it works: `gc.get_referents` returns the items of many containers at once, a
 keys are all of type str. Garbage collection needs neither them nor any scalar, but must get to see whatever
 may refer to something. So values refer to as much as is in the containers among them if those are plain. They
 refer to more if there are other keys, or instances of subclasses, which refer to their class. Where garbage
-collection works in another way, nothing counts as plain.
+collection works in another way, a function takes its place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import gc
 import json.encoder
 import sys
 from json.encoder import JSONEncoder, encode_basestring
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .forms import key_text
 
@@ -109,6 +109,21 @@ def _is_plain_by_itself(value: Any) -> bool:  # noqa: ANN401 - any class
     )
 
 
+def visit(*values: Any) -> list[Any]:  # noqa: ANN401 - any class
+    """Do what is needed of `gc.get_referents` in Python."""
+    found: list[Any] = []
+    for value in values:
+        cls = cast("type[object]", type(value))
+        if issubclass(cls, dict):
+            found += value.values()
+            found += [key for key in value if type(key) is not str]
+        elif issubclass(cls, (list, tuple)):
+            found += value
+        if cls not in _PLAIN:
+            found.append(cls)
+    return found
+
+
 def choose_referents() -> Referents:
     """Return `gc.get_referents` if it works as described above, and doesn't stop other threads."""
     is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
@@ -123,11 +138,7 @@ def choose_referents() -> Referents:
         and all(len(found(item)) == len(item) for item in exact)
         and all(len(found(item)) > len(item) for item in more)
     )
-    return found if works else _refuse
-
-
-def _refuse(*_: object) -> list[Any]:
-    raise NotImplementedError
+    return found if works else visit
 
 
 class _Text(str):
