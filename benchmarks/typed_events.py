@@ -193,7 +193,7 @@ def _measure_shapes(scale: Scale) -> Table:
         (
             "Each event is another dict, made just before. New keys are keys that no dict before had.",
             "A bare `JSONEncoder` neither finds keys that get the same name nor knows NamedTuples.",
-            "docs/decisions/0012-compiled-writers.md says why nested dicts with new keys take longer.",
+            "docs/decisions/0019-check-of-plain-values.md says why nested dicts with new keys take longer.",
             "Ratios are medians of those of each round. CPU time.",
         ),
     )

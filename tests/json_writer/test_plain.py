@@ -105,6 +105,7 @@ def test_plain_values_are_written_as_json_writes_them(value: Any) -> None:  # no
 @given(value=containers(KEYS))
 @example(value={1: 0, "1": 0})
 @example(value={"a": {True: 0, "true": 0}})
+@example(value={"a": {1: 0, "1": 0}, "b": '":":'})
 @example(value=[{"x": 0}, {None: 0, "null": 0, "b": 0}])
 def test_two_keys_of_the_same_name_are_refused(value: Any) -> None:  # noqa: ANN401 - any value
     """And no other keys of scalar types are."""

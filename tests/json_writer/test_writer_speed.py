@@ -156,6 +156,22 @@ def test_dicts_whose_keys_come_again_have_functions(event: dict[str, object], wh
     assert len(attempts.values) == wholes
 
 
+@pytest.mark.parametrize(
+    ("items", "wholes"),
+    [([{"b": 1}] * 8, 0), ([{"b": 1}] * 9, 1), ([{"c": 1}] * 2, 1), ([], 1), (["x"], 1)],
+    ids=str,
+)
+def test_other_lists_than_those_before_are_handed_to_the_encoder(items: list[object], wholes: int) -> None:
+    """As a whole: longer ones, and those that begin with something else."""
+    write = JsonWriters()[dict]
+    for _ in range(40):
+        write({"a": [{"b": 1}]})
+    attempts = Attempts()
+    with attempts.counted():
+        assert write({"a": items}) == json.dumps({"a": items}, separators=(",", ":"))
+    assert len(attempts.values) == wholes
+
+
 def test_lists_of_objects_are_not_handed_to_the_encoder() -> None:
     """Which would write NamedTuples as arrays."""
     attempts = Attempts()
