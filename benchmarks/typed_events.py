@@ -193,6 +193,7 @@ def _measure_shapes(scale: Scale) -> Table:
         (
             "Each event is another dict, made just before. New keys are keys that no dict before had.",
             "A bare `JSONEncoder` neither finds keys that get the same name nor knows NamedTuples.",
+            "Its figure includes a test whether the event is a dict, as the serializer with it had.",
             "docs/decisions/0019-check-of-plain-values.md says why nested dicts with new keys take longer.",
             "Ratios are medians of those of each round. CPU time.",
         ),
