@@ -44,12 +44,14 @@ def test_nothing_is_lost(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_nothing_is_lost_in_many_programs() -> None:
     """The same, many times."""
     for seed in range(MANY):
         run_program(seed)
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize(
     "mutant",
     [

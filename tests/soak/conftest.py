@@ -6,5 +6,6 @@ import pytest
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark these tests as slow, so that a quick run leaves them out."""
+    """Leave them out of a quick run, and run them on one Python."""
     item.add_marker(pytest.mark.slow)
+    item.add_marker(pytest.mark.one_python)

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.simulated
 #: Scenes of which there are several thousand schedules with two interruptions.
 LONG = {"two writers", "threads that rotate", "a child in the middle of a start", "a deleted directory"}
 
+#: Marks of a test that only tries more schedules than others do: these don't depend on the Python.
+MANY_SCHEDULES = [pytest.mark.slow, pytest.mark.one_python]
+
 #: Runs for each random example.
 RUNS = 10
 
@@ -34,7 +37,7 @@ def test_nothing_is_lost(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONG else []) for name in SCENES]
+    "name", [pytest.param(name, marks=MANY_SCHEDULES if name in LONG else []) for name in SCENES]
 )
 def test_nothing_is_lost_with_two_interruptions(name: str) -> None:
     """Nothing is lost in any schedule with two interruptions."""
@@ -42,6 +45,7 @@ def test_nothing_is_lost_with_two_interruptions(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 @pytest.mark.parametrize("name", ["one writer", "a full spool"])
 def test_nothing_is_lost_with_both(name: str) -> None:
     """Nothing is lost in any schedule with one interruption and one fault."""
@@ -49,6 +53,7 @@ def test_nothing_is_lost_with_both(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_is_lost_with_more(name: str) -> None:
     """Nothing is lost in many schedules with up to two interruptions and two faults."""
@@ -65,6 +70,7 @@ def test_nothing_is_lost_in_large_programs(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_nothing_is_lost_in_very_many_large_programs() -> None:
     """The same, many times."""
     for seed in range(MANY):

@@ -21,6 +21,7 @@ MOST = 3_000
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mistake_is_found(name: str) -> None:
     """Each mistake is found within its bounds by the rule that it breaks, and its schedule reproduces it."""

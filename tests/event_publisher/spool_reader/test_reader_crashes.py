@@ -50,6 +50,7 @@ def test_nothing_is_lost_in_large_programs(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_nothing_is_lost_in_many_large_programs() -> None:
     """The same, many times."""
     for seed in range(MANY):
