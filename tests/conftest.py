@@ -66,6 +66,16 @@ def _check_package() -> None:
             raise pytest.UsageError(f"the package {process} is {found or child.err}, not {installed}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that have slow tests if several processes share all files.
+
+    One that came last would have the others wait for it.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Escape what isn't UTF-8 in the output of a test: a process that runs tests couldn't report it."""
