@@ -75,6 +75,7 @@ class DevCollector:
 
     Raises:
         OSError: It can't listen there.
+        RuntimeError: The system allows no further thread.
     """
 
     def __init__(
@@ -96,7 +97,11 @@ class DevCollector:
         self._lock = threading.Lock()
         self._counts = Counts()
         self._server = _Server(self, host, port, ssl_context)
-        self._server.start()
+        try:
+            self._server.start()
+        except BaseException:
+            self._server.close()
+            raise
 
     @property
     def address(self) -> tuple[str, int]:
@@ -177,9 +182,13 @@ class _Server(ConnectionServer):
         self.listening_on: tuple[str, int] = (str(name[0]), int(name[1]))
         if ssl_context is not None:
             # The first read shakes hands, in the thread of the connection, so that no client holds up others.
-            self.socket = ssl_context.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
+            try:
+                self.socket = ssl_context.wrap_socket(
+                    self.socket, server_side=True, do_handshake_on_connect=False
+                )
+            except BaseException:
+                self.close()
+                raise
 
     def serve(self, connection: socket.socket, client: object) -> None:
         """Answer the requests of a connection."""

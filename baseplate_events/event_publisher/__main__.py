@@ -22,6 +22,7 @@ from .control import Control
 from .exit_status import failed
 from .publisher import EventPublisher
 from .standard_streams import EscapingParser, report, run_command
+from .telemetry.health_server import HealthError
 from .telemetry.logs import FORMATS, configure_logging
 from .telemetry.systemd import Notifier
 
@@ -85,7 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
         return failed(exc)
     _warn_about_file(arguments.config_file, publisher.queue_name)
     _warn_about_neighbours(arguments.config_file, publisher.queue_name)
-    publisher.run()
+    try:
+        publisher.run()
+    except HealthError as exc:
+        return failed(exc)
     return 0
 
 

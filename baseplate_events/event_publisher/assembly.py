@@ -55,8 +55,7 @@ def open_parts(
     """Open the parts of a publisher.
 
     Args:
-        stack: Closes the parts in the end, except the consumer, which the caller closes. After an error the
-            consumer is closed here, and the stack closes the rest.
+        stack: Closes the parts in the end, or after an error.
         current_settings: Returns the settings; called again whenever the queue is reopened.
         random_source: The source of jitter.
         clock: The clocks.
@@ -67,37 +66,33 @@ def open_parts(
     settings = current_settings()
     now = clock.monotonic()
     consumer = _open_consumer(settings, lambda: _open_queue(current_settings()), now)
+    stack.callback(consumer.close)  # also closes a queue that is found later
     source: SpoolSource | None = None
-    try:
-        letters = None
-        if settings.spool is not None and settings.dead_letters is not None:
-            source = _open_source(stack, settings, settings.spool, settings.dead_letters, clock)
-        elif settings.dead_letters is not None:
-            letters = _open_letters(settings, settings.dead_letters, clock)
-            stack.callback(letters.close)
-        delivery = Delivery(
-            Batcher(
-                FORMATS[settings.collector.version],
-                max_size=settings.batch.max_size,
-                max_events=settings.batch.max_events,
-                max_age=settings.batch.max_age,
-            ),
-            ConcurrencyLimit(
-                Backoff(settings.retry.base, settings.retry.cap, random_source), settings.delivery.concurrency
-            ),
-            concurrency=settings.delivery.concurrency,
+    letters = None
+    if settings.spool is not None and settings.dead_letters is not None:
+        source = _open_source(stack, settings, settings.spool, settings.dead_letters, clock)
+    elif settings.dead_letters is not None:
+        letters = _open_letters(stack, settings, settings.dead_letters, clock)
+    delivery = Delivery(
+        Batcher(
+            FORMATS[settings.collector.version],
             max_size=settings.batch.max_size,
-            queue_capacity=consumer.capacity,
-            queue_message_size=consumer.message_size,
-            journal=letters if source is None else source,
-            load=None if source is None else source.load,
-            max_age=settings.retry.max_age,
-        )
-        if source is not None:
-            source.recover(delivery, now)
-    except BaseException:
-        consumer.close()
-        raise
+            max_events=settings.batch.max_events,
+            max_age=settings.batch.max_age,
+        ),
+        ConcurrencyLimit(
+            Backoff(settings.retry.base, settings.retry.cap, random_source), settings.delivery.concurrency
+        ),
+        concurrency=settings.delivery.concurrency,
+        max_size=settings.batch.max_size,
+        queue_capacity=consumer.capacity,
+        queue_message_size=consumer.message_size,
+        journal=letters if source is None else source,
+        load=None if source is None else source.load,
+        max_age=settings.retry.max_age,
+    )
+    if source is not None:
+        source.recover(delivery, now)
     return Parts(consumer, source, settings.dead_letters is not None, delivery)
 
 
@@ -122,8 +117,12 @@ def _open_queue(settings: PublisherSettings) -> MessageQueue:
         max_message_size=wanted.max_event_size,
         mode=wanted.mode,
     )
-    for warning in inspect_queue_access(queue.fileno(), queue.name, wanted.mode).warnings():
-        logger.warning("%s", warning)
+    try:
+        for warning in inspect_queue_access(queue.fileno(), queue.name, wanted.mode).warnings():
+            logger.warning("%s", warning)
+    except BaseException:
+        queue.close()
+        raise
     return queue
 
 
@@ -168,22 +167,26 @@ def _open_source(
         )
         opened.callback(ledger.close)
         _log_start(ledger)
+        watch = SpoolWatch(files.path, clock.monotonic)
+        opened.callback(watch.close)
         reader = SpoolReader(
             files,
-            SpoolWatch(files.path, clock.monotonic),
+            watch,
             event_format=settings.collector.version,
             clock=clock.monotonic,
             resolved=ledger.resolved,
             only_writer=relay.writer if settings.queue.transport == "posix" else None,
         )
+        sync_pause = None if spool.sync == "never" else settings.batch.max_age
+        source = SpoolSource(reader, relay, ledger, clock=clock.monotonic, sync_pause=sync_pause)
+        stack.callback(source.close)
         opened.pop_all()
-    sync_pause = None if spool.sync == "never" else settings.batch.max_age
-    source = SpoolSource(reader, relay, ledger, clock=clock.monotonic, sync_pause=sync_pause)
-    stack.callback(source.close)
     return source
 
 
-def _open_letters(settings: PublisherSettings, dead_letters: DeadLetterSettings, clock: Clock) -> Ledger:
+def _open_letters(
+    stack: contextlib.ExitStack, settings: PublisherSettings, dead_letters: DeadLetterSettings, clock: Clock
+) -> Ledger:
     """Open the dead letters of a publisher without a spool."""
     from .ledger.file import LETTERS_NAME, LedgerError  # noqa: PLC0415 - as above
     from .ledger.ledger import Ledger  # noqa: PLC0415
@@ -200,6 +203,7 @@ def _open_letters(settings: PublisherSettings, dead_letters: DeadLetterSettings,
         max_letters_size=dead_letters.max_size,
         queue_name=settings.queue.name,
     )
+    stack.callback(ledger.close)
     _log_start(ledger)
     return ledger
 

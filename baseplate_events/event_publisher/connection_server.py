@@ -81,11 +81,16 @@ class ConnectionServer(socketserver.ThreadingTCPServer):
         super().server_bind()
 
     def start(self) -> None:
-        """Serve from now on, in daemon threads."""
-        self._acceptor = threading.Thread(
+        """Serve from now on, in daemon threads.
+
+        Raises:
+            RuntimeError: The system allows no further thread. It can still be closed.
+        """
+        acceptor = threading.Thread(
             target=self.serve_forever, args=(_POLL_INTERVAL,), name=self.thread_name, daemon=True
         )
-        self._acceptor.start()
+        acceptor.start()
+        self._acceptor = acceptor  # only now: `close` waits for it
 
     def serve(self, connection: socket.socket, client: object) -> None:
         """Serve a connection, in a thread of its own; it is closed afterwards.

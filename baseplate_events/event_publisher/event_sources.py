@@ -67,7 +67,7 @@ class EventSources:
     """The queue and the spool of a publisher.
 
     Args:
-        parts: What was opened. The consumer is closed by `close`, the rest elsewhere.
+        parts: What was opened; closed elsewhere.
         control: Says whether to stop, and since when.
         clock: The clocks.
         current_settings: Returns the settings.
@@ -175,10 +175,6 @@ class EventSources:
             logger.error("lost %s that could not be delivered: %s has no room", Count(lost, "event"), name)
         if len(events) > lost:
             logger.warning("put %s back into %s", Count(len(events) - lost, "event"), name)
-
-    def close(self) -> None:
-        """Close the queue."""
-        self.consumer.close()
 
     @property
     def _is_draining(self) -> bool:

@@ -363,7 +363,7 @@ def _connect(family: int, kind: int, protocol: int, address: Address, seconds: f
         connection.settimeout(seconds)
         connection.connect(address)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except OSError:
+    except BaseException:
         connection.close()
         raise
     return connection

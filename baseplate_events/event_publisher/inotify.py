@@ -57,7 +57,10 @@ class Inotify:
 
     def __init__(self) -> None:
         # Imported late: Debian's libffi keeps a file open, which must not get a standard stream's number.
-        import ctypes  # noqa: PLC0415
+        try:
+            import ctypes  # noqa: PLC0415
+        except ImportError as exc:  # a Python built without libffi
+            raise OSError(f"this Python has no ctypes ({exc})") from exc
 
         self._last_errno = ctypes.get_errno
         try:

@@ -63,7 +63,7 @@ class EventPublisher:
     Args:
         load_settings: Loads the settings; called at the start, and for each `reload`.
         random_source: The source of jitter.
-        notifier: Reports to systemd; by default to nothing.
+        notifier: Reports to systemd, by default to nothing; closed in the end.
         control: The requests from signals, possibly made before this call; closed in the end.
         clock: The clocks.
         connect: Creates the transport of a sender; by default to the collector of the settings.
@@ -87,28 +87,27 @@ class EventPublisher:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._control = control if control is not None else Control(self._clock.monotonic)
         self._load_settings = load_settings
-        self._connect = connect if connect is not None else TransportFactory()
-        with contextlib.ExitStack() as stack:
-            stack.callback(self._control.close)
-            self._settings = load_settings()
-            self._transports = _TRANSPORTS[self._settings.queue.transport]
-            parts = open_parts(stack, lambda: self._settings, random_source, self._clock)
-            self._sources = EventSources(parts, self._control, self._clock, lambda: self._settings)
-            stack.callback(self._sources.close)
-            self._source = parts.source
-            self._delivery = parts.delivery
-            self._reporter = Reporter(
-                self._settings, notifier if notifier is not None else Notifier({}), self._snapshot
-            )
-            stack.callback(self._reporter.close)
-            self._resources = stack.pop_all()
         self._stopping = False
-        self._stop_log = StopLog()
         self._waiting: list[str] = []  # changed options that need a restart
         self._disk_error: str | None = None
         self._finished: collections.deque[Finished] = collections.deque()
         self._idle_senders: list[Sender] = []
-        self._started_at = self._clock.monotonic()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._control.close)
+            notifier = notifier if notifier is not None else Notifier({})
+            stack.callback(notifier.close)
+            self._connect = connect if connect is not None else TransportFactory()
+            self._stop_log = StopLog()
+            self._settings = load_settings()
+            self._transports = _TRANSPORTS[self._settings.queue.transport]
+            parts = open_parts(stack, lambda: self._settings, random_source, self._clock)
+            self._sources = EventSources(parts, self._control, self._clock, lambda: self._settings)
+            self._source = parts.source
+            self._delivery = parts.delivery
+            self._reporter = Reporter(self._settings, notifier, self._snapshot)
+            stack.callback(self._reporter.close)
+            self._started_at = self._clock.monotonic()
+            self._resources = stack.pop_all()
 
     @property
     def queue_name(self) -> str:
@@ -152,6 +151,9 @@ class EventPublisher:
 
         Afterwards every event is delivered, back on the queue, in the spool or the dead letters, or counted
         and logged as dropped.
+
+        Raises:
+            HealthError: The health endpoint can't be started; no event was received.
         """
         with self._resources:
             logger.info("publishing events from %s to %s", self._places(), self._settings.collector.url)

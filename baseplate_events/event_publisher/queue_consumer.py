@@ -66,14 +66,18 @@ class QueueConsumer:
         self._open = open_queue
         self._exclusive = exclusive
         self.shared: bool
-        self._queue: MessageQueue = self._open_queue()
         self._watch: UnlinkWatch | None = None
-        self._watch_queue()
         self._orphans: list[tuple[MessageQueue, float]] = []
         self.found_empty: bool = False
         self.refresh_at: float = -math.inf  # it may have been removed before it was watched
         self.times_full: int = 0
         self._highest = 0
+        self._queue: MessageQueue = self._open_queue()
+        try:
+            self._watch_queue()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -187,13 +191,16 @@ class QueueConsumer:
     def _open_queue(self) -> MessageQueue:
         """Open and lock the queue."""
         queue = self._open()
-        shared = not lock_queue(queue.fileno(), exclusive=self._exclusive)
-        holder = find_holder(queue.fileno()) if shared else None
-        if shared and self._exclusive:
+        try:
+            shared = not lock_queue(queue.fileno(), exclusive=self._exclusive)
+            holder = find_holder(queue.fileno()) if shared else None
+            if shared and self._exclusive:
+                raise QueueInUseError(queue.name, holder)  # noqa: TRY301 - to close it
+            if shared:
+                _warn(queue.name, holder)
+        except BaseException:
             queue.close()
-            raise QueueInUseError(queue.name, holder)
-        if shared:
-            _warn(queue.name, holder)
+            raise
         self.shared = shared
         return queue
 

@@ -157,7 +157,12 @@ class SpoolDirectory:
             if exc.errno in _PASSED_ON:
                 raise
             raise self._unusable(exc) from exc
-        return OpenDirectory(descriptor, mode=self._mode, counts_blocks=self._counts_blocks)
+        try:
+            return OpenDirectory(descriptor, mode=self._mode, counts_blocks=self._counts_blocks)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+            raise
 
     def lock(self, fd: int) -> bool:
         """Lock a file opened by `create` against deletion by the publisher, without waiting.

@@ -301,7 +301,11 @@ def make_queue(name: str, size: QueueSize, *, mode: int, read: bool) -> Descript
     ipc = _require_posix_ipc(name)
     try:
         descriptor = _call(ipc, name, ipc.O_CREX, size, mode=mode, read=read)
-        descriptor.set_mode(mode)
+        try:
+            descriptor.set_mode(mode)
+        except BaseException:
+            descriptor.close()
+            raise
     except ipc.ExistentialError:
         return None
     except ValueError:
@@ -363,7 +367,11 @@ def _call(ipc: PosixIpc, name: str, flags: int, size: QueueSize, *, mode: int, r
         max_message_size=size.max_message_size,
         read=read,
     )
-    return Descriptor(ipc, name, queue)
+    try:
+        return Descriptor(ipc, name, queue)
+    except BaseException:
+        queue.close()
+        raise
 
 
 def _not_opened(ipc: PosixIpc, name: str, exc: Exception) -> EventQueueUnavailableError:

@@ -373,11 +373,15 @@ class MessageQueue:
         """Open the existing queue; None if it no longer exists."""
         found = find_queue(self._name, read=self._read)
         if found is not None and not found.size.covers(self._asked):
-            negotiation, depth = Negotiation(self._asked, read_limits()), found.depth
-            if self._strict_size:
+            try:
+                negotiation, depth = Negotiation(self._asked, read_limits()), found.depth
+                if self._strict_size:
+                    explanation = self._explain(negotiation, found.size, depth)
+                    raise EventQueueLimitError(self._name, explanation)  # noqa: TRY301 - to close it
+                self._warn(negotiation, found.size, depth)
+            except BaseException:
                 found.close()
-                raise EventQueueLimitError(self._name, self._explain(negotiation, found.size, depth))
-            self._warn(negotiation, found.size, depth)
+                raise
         return found
 
     def _warn(self, negotiation: Negotiation, got: QueueSize, found: int | None = None) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from baseplate_events.dev_collector import MAX_SIZE, AcceptedBatch, Counts, DevCollector, RejectedBatch
+from tests.support.failing_steps import failing
 from tests.support.fault_collector import trusted_tls
 from tests.support.signed_requests import KEYS, MARKER, SAMPLE, SignedRequest, batch_of, post, sealed
 from tests.support.waiting import PATIENCE
@@ -282,3 +283,12 @@ def test_it_listens_on_ipv6(sink: Sink) -> None:
         assert urlsplit(collector.url).port == collector.address[1]
         assert urlsplit(collector.url).hostname == "::1"
         assert post(connection, SAMPLE)[0] == 200
+
+
+def test_a_collector_that_cannot_start_leaves_nothing_open(sink: Sink) -> None:
+    """Neither without a thread for it, nor with a context that can't be used, does it go on listening."""
+    context, _ = trusted_tls()
+    with failing(threading.Thread, "start"):
+        DevCollector(KEYS, sink.on_batch)
+    with failing(ssl.SSLContext, "wrap_socket"):
+        DevCollector(KEYS, sink.on_batch, ssl_context=context)

@@ -142,6 +142,21 @@ def test_without_threads_connections_are_closed(
     assert "can't start new thread" in capfd.readouterr().err
 
 
+def test_a_server_that_cannot_start_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a thread for it, the server doesn't start, and closing it doesn't wait for that thread."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    server = EchoServer(("127.0.0.1", 0))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        server.start()
+    server.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        server.socket.getsockname()
+
+
 def test_closing_ends_what_is_served(tmp_path: Path) -> None:
     """Clients that send nothing see the end, over every kind of socket."""
     for address in (("127.0.0.1", 0), ("::1", 0), str(tmp_path / "socket")):

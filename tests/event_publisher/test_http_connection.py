@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from baseplate_events.event_publisher.addresses import AddressBook
-from baseplate_events.event_publisher.http_connection import BODY_TIME
+from baseplate_events.event_publisher.http_connection import BODY_TIME, Budget, dial
 from baseplate_events.event_publisher.http_transport import MAX_AGE, MAX_IDLE, HTTPTransport
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, classify
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Request, Response
 from tests.support.clocks import FakeClock
+from tests.support.failing_steps import failing
 from tests.support.fault_collector import (
     OK,
     Behaviour,
@@ -384,3 +385,11 @@ def test_a_failure_keeps_no_request_alive(behaviour: Behaviour | None) -> None:
                 assert sys.getrefcount(body) == before
             finally:
                 gc.enable()
+
+
+def test_a_connection_that_is_interrupted_is_closed() -> None:
+    """Whatever ends an attempt to connect, its socket is closed."""
+    budget = Budget(1.0, 1.0, time.monotonic)
+    budget.start()
+    with failing(socket.socket, "connect"):
+        dial("127.0.0.1", 9, budget, AddressBook())

@@ -14,8 +14,10 @@ import pytest
 from baseplate_events.cli.status.command import UnreachableError, scrape
 from baseplate_events.cli.status.report import status_of
 from baseplate_events.event_publisher.config.values import UnixEndpoint
+from baseplate_events.event_publisher.exit_status import EXIT_FAILURE
 from baseplate_events.event_publisher.policy.outcome import REMEDIES
 from baseplate_events.event_publisher.telemetry.health_server import HealthError
+from tests.support.commands import run
 from tests.support.disks import delete_in_use
 from tests.support.fault_collector import FaultCollector, Respond
 from tests.support.processes import PIPE, finish, started
@@ -232,3 +234,35 @@ def test_json_logs_are_objects_to_the_last_line(name: str, tmp_path: Path) -> No
     refusals = [line for line in lines if line["message"].startswith("the collector refuses 1 event")]
     assert len(refusals) < 10
     assert 50 <= sum(1 + line.get("more", 0) for line in refusals) <= len(server.requests)
+
+
+#: Runs a publisher on a host that allows no thread for the health endpoint.
+WITHOUT_THREAD = """
+import sys, threading
+from baseplate_events.event_publisher.__main__ import main
+
+start = threading.Thread.start
+
+def fail(thread):
+    if thread.name == "health":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+threading.Thread.start = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_endpoint_without_a_thread_ends_the_publisher(
+    endpoint: UnixEndpoint, name: str, tmp_path: Path
+) -> None:
+    """At the limit of threads it exits with one error and without an event, rather than to be stuck."""
+    config_file = tmp_path / "publisher.ini"
+    config_file.write_text(config_text(name, "http://localhost:1", health__bind=endpoint.path))
+    with small_queue(name) as queue:
+        queue.put(b"{}")
+        ended = run(sys.executable, "-c", WITHOUT_THREAD, config_file)
+        assert queue.current_messages == 1
+    assert ended.status == EXIT_FAILURE
+    assert "TasksMax=" in ended.err
+    assert "Traceback" not in ended.err

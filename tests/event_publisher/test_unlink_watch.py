@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import select
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -112,3 +113,10 @@ def test_a_watch_that_the_system_removes_is_known_to_be_gone(name: str) -> None:
         ctypes.CDLL(None).inotify_rm_watch(watch.fileno(), 1)
         assert watch.clear()
         assert not watch.watching
+
+
+def test_a_python_without_ctypes_has_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may be built without libffi; then nothing is announced, which the callers can handle."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    with pytest.raises(OSError, match="ctypes"):
+        UnlinkWatch()

@@ -54,7 +54,6 @@ TESTED_IN: Final = {
     "cli/thrift_stubs/types.py": "cli/thrift_stubs/test_text.py",
     "counting/reasons.py": "counting/test_refusal_log.py",
     "event_publisher/__main__.py": "cli/test_commands.py",
-    "event_publisher/assembly.py": "event_publisher/test_publisher.py",
     "event_publisher/certificates.py": "event_publisher/test_http_transport.py",
     "event_publisher/clock.py": "event_publisher/test_sender.py",
     "event_publisher/config/declare.py": "event_publisher/config/test_settings.py",

@@ -28,6 +28,7 @@ from baseplate_events.spool.directory import SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED, DirectoryAccess, Fault
 from tests.support.commands import IMPORTING, run
 from tests.support.examples import examples
+from tests.support.failing_steps import failing
 from tests.support.processes import PIPE, hear, say, started
 from tests.support.queues import needs_root
 from tests.support.sandbox import sandbox
@@ -403,6 +404,13 @@ def test_a_process_with_too_many_files(place: Path, monkeypatch: pytest.MonkeyPa
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", fail_with(number))
             assert expected in problem_of(place)
+
+
+def test_a_folder_that_cannot_be_looked_at_is_closed(place: Path) -> None:
+    """Its descriptor doesn't stay open if it can't be used after all."""
+    spool = spool_in(place)
+    with failing(directory_module.OpenDirectory, "__init__"):
+        spool.open()
 
 
 def test_a_folder_that_is_deleted_all_the_time(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

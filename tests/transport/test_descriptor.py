@@ -23,11 +23,15 @@ from baseplate_events.errors import (
 )
 from baseplate_events.transport import descriptor as descriptor_module
 from baseplate_events.transport import limits as limits_module
+from baseplate_events.transport import posix as posix_module
+from baseplate_events.transport.descriptor import Descriptor
 from baseplate_events.transport.limits import SPOOL_REMEDY, QueueSize
 from baseplate_events.transport.posix import MessageQueue, unlink_queue
 from tests.support.commands import run
 from tests.support.examples import examples
+from tests.support.failing_steps import failing
 from tests.support.queues import (
+    FEW,
     OTHER_UID,
     as_user,
     drain,
@@ -279,6 +283,17 @@ def test_every_failure_to_open_is_ours(
         with pytest.raises(EventError, match=re.escape(words)) as caught:
             producer("/x")
         assert expected is type(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"), [(Descriptor, "__init__"), (Descriptor, "set_mode"), (posix_module, "read_limits")]
+)
+def test_a_step_that_fails_leaves_nothing_open(owner: object, step: str, name: str) -> None:
+    """Whatever fails once a queue is open, its descriptor is closed."""
+    if owner is posix_module:
+        reader(name).close()  # a queue that is smaller than requested, which is explained
+    with failing(owner, step):
+        producer(name, FEW + 1)
 
 
 @pytest.mark.parametrize(("failure", "expected", "words"), FAILURES[4:7])

@@ -100,6 +100,7 @@ def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
             print_stderr(ledger.start_problem)
         _check(ledger, "nothing was changed")
         watch = SpoolWatch(place.path, time.monotonic)
+        stack.callback(watch.close)  # likewise
         reader = SpoolReader(files, watch, event_format=None, clock=time.monotonic, resolved=ledger.resolved)
         stack.callback(reader.close)
         stack.callback(ledger.close)  # runs first, because closing the reader releases the lock

@@ -231,8 +231,12 @@ def _connect(path: str, patience: float) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,  # opened in one thread and used in another, one at a time
     )
-    for setting in ("trusted_schema = OFF", "mmap_size = 0", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {setting}").fetchall()
+    try:
+        for setting in ("trusted_schema = OFF", "mmap_size = 0", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {setting}").fetchall()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

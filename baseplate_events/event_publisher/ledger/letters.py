@@ -130,7 +130,11 @@ class LetterFile:
             self._connection: sqlite3.Connection = connect(
                 path, patience=patience, sync=True, journal_limit=0
             )
-            self._connection.execute("PRAGMA secure_delete = ON").fetchall()
+            try:
+                self._connection.execute("PRAGMA secure_delete = ON").fetchall()
+            except BaseException:
+                self._connection.close()
+                raise
 
     def totals(self) -> tuple[int, int]:
         """Return how many letters there are, and their accounted bytes.

@@ -24,7 +24,10 @@ def punch_hole(fd: int, start: int, end: int) -> bool:
         OSError: It failed for this file.
     """
     # Imported late; see `inotify`.
-    import ctypes  # noqa: PLC0415
+    try:
+        import ctypes  # noqa: PLC0415
+    except ImportError:  # a Python built without libffi
+        return False
 
     libc = ctypes.CDLL(None, use_errno=True)
     fallocate = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)

@@ -112,9 +112,25 @@ class HealthServer(ConnectionServer):
             else:
                 _remove_if_left_behind(endpoint.path)
                 super().__init__(endpoint.path)
-                self._file = endpoint.path, os.lstat(endpoint.path)
+                try:
+                    self._file = endpoint.path, os.lstat(endpoint.path)
+                except BaseException:
+                    self.close()
+                    raise
         except OSError as exc:
             raise HealthError(str(endpoint), _remedy(exc)) from exc
+
+    def start(self) -> None:
+        """Answer from now on.
+
+        Raises:
+            HealthError: The system allows no further thread.
+        """
+        try:
+            super().start()
+        except RuntimeError as exc:
+            problem = f"no thread for it ({exc}); raise the process limit (ulimit -u, TasksMax=)"
+            raise HealthError(str(self.endpoint), problem) from exc
 
     def close(self) -> None:
         """End all connections, stop listening and remove a socket's file. A second call does nothing."""

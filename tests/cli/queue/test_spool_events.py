@@ -18,9 +18,11 @@ from baseplate_events.__main__ import main
 from baseplate_events.cli.queue.spool_events import SpoolEvents, own_spool
 from baseplate_events.cli.queue.spool_place import SpoolPlace
 from baseplate_events.errors import EventError
+from baseplate_events.event_publisher.spool_reader.reader import SpoolReader
 from tests.cli.queue.processes import process
 from tests.support.commands import call
 from tests.support.examples import examples
+from tests.support.failing_steps import failing
 from tests.support.processes import finish, hear
 from tests.support.spool_directories import fresh_place, names_in
 from tests.support.spool_publishers import begin, publisher_of, what_is_left
@@ -224,3 +226,9 @@ def test_a_kill_costs_no_event(folder: Path) -> None:
     left = what_is_left(folder)
     assert events[len(events) - len(left) :] == left
     assert len(events) <= len(printed) + len(left) <= len(events) + 1_001  # the last line may be cut off
+
+
+def test_a_spool_that_cannot_be_read_is_left_as_it_was(folder: Path) -> None:
+    """If its reader can't be created, neither lock nor ledger nor watch stays open."""
+    with failing(SpoolReader, "__init__"), own_spool(SpoolPlace(str(folder.parent), NAME)):
+        pass

@@ -8,15 +8,21 @@ import shutil
 import sqlite3
 import stat
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events import __version__
-from baseplate_events.event_publisher.ledger.file import KEPT_ASIDE, LedgerVersionError, create
+from baseplate_events.event_publisher.ledger.file import (
+    KEPT_ASIDE,
+    LedgerError,
+    LedgerVersionError,
+    create,
+)
 from baseplate_events.event_publisher.ledger.letters import LetterFile
 from baseplate_events.event_publisher.ledger.rows import SCHEMA_VERSION
 from tests.support.examples import examples
@@ -34,6 +40,7 @@ from tests.support.ledgers import (
     opened,
     resolved_of,
 )
+from tests.support.queues import lasting_files, open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -307,3 +314,24 @@ def test_a_file_that_cannot_be_created_leaves_nothing(tmp_path: Path) -> None:
 
 
 PRAGMAS: Final = ("journal_mode", "synchronous", "busy_timeout", "trusted_schema")
+
+
+@pytest.mark.parametrize("setting", ["temp_store", "secure_delete"])
+def test_a_file_that_cannot_be_used_is_closed(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was opened is closed if a setting of the connection fails, while the error is kept too."""
+    create(str(tmp_path / NAME), 0o600, sync=False)
+
+    class Unusable(sqlite3.Connection):
+        def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401 - as in sqlite3
+            if setting not in sql:
+                return super().execute(sql, parameters)
+            super().execute("SELECT count(*) FROM sqlite_master").fetchall()  # this opens the file
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Unusable))
+    before = lasting_files()
+    with pytest.raises(LedgerError, match="disk I/O error") as kept:
+        LetterFile(str(tmp_path / NAME))
+    assert open_files() <= before, kept

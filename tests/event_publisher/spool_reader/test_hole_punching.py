@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,3 +45,10 @@ def test_an_error_of_one_file_is_raised(tmp_path: Path) -> None:
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_a_python_without_ctypes_punches_no_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may be built without libffi; then the space is freed with the file."""
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    with (tmp_path / "file").open("wb") as file:
+        assert not punch_hole(file.fileno(), 0, 4096)

@@ -26,6 +26,7 @@ from baseplate_events.event_publisher.telemetry.health_server import (
 )
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot
 from tests.support.examples import examples
+from tests.support.failing_steps import failing
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -322,3 +323,25 @@ def test_closing_ends_connections_and_the_thread() -> None:
 def test_a_server_that_was_never_started_can_be_closed() -> None:
     """Between construction and `start` a server can be closed as well."""
     HealthServer(_LOOPBACK, snapshot).close()
+
+
+def test_a_server_that_cannot_start_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of threads, the error names the limit, and the server can be closed."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    server = HealthServer(_LOOPBACK, snapshot)
+    with pytest.raises(HealthError) as caught:
+        server.start()
+    assert str(server.endpoint) == caught.value.address
+    assert "TasksMax=" in caught.value.problem
+    server.close()
+
+
+def test_a_socket_whose_file_is_unknown_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket whose file can't be looked at could never be removed, so the server doesn't listen there."""
+    monkeypatch.setattr(health_server, "_remove_if_left_behind", lambda _: None)
+    with failing(os, "lstat"):
+        HealthServer(UnixEndpoint(str(tmp_path / "health.sock")), snapshot)
