@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import signal
 import threading
@@ -43,6 +44,7 @@ from tests.support.queues import (
     outlast_trust,
     reader,
 )
+from tests.support.spool_directories import unusable
 from tests.support.spools_written import read_events, read_refusals
 
 if TYPE_CHECKING:
@@ -357,10 +359,12 @@ def test_a_service_starts_without_its_queue(
     """The reason is logged once, with its remedy; `put` raises it, and works when the cause is gone."""
     monkeypatch.setattr("baseplate_events.transport.unopened.RETRY_PAUSE", 0.0)
     missing = tmp_path / "volume"
+    folder = missing / "events-main"
     queue = in_spool(missing)
     for _ in range(3):
-        with pytest.raises(EventQueueUnavailableError):
+        with pytest.raises(EventQueueUnavailableError) as caught:
             queue.put(b"{x}")
+        assert caught.value.args == (str(folder), unusable(folder, errno.ENOENT))
     with pytest.raises(EventQueueUnavailableError) as caught:
         queue.put_many([b"{x}", b"{y}"])
     assert {"unavailable": 5} == queue.refused
@@ -377,8 +381,10 @@ def test_a_service_starts_without_its_queue(
 def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
     """With `strict_size` nothing is logged, and nothing stays open."""
     before = open_files()
-    with pytest.raises(EventQueueUnavailableError, match="volume"):
-        EventQueue("main", serialize, spool_directory=tmp_path / "volume", strict_size=True)
+    missing = tmp_path / "volume"
+    with pytest.raises(EventQueueUnavailableError) as caught:
+        EventQueue("main", serialize, spool_directory=missing, strict_size=True)
+    assert caught.value.problem == unusable(missing / "events-main", errno.ENOENT)
     assert open_files() <= before
 
 

@@ -210,7 +210,11 @@ def test_the_check_of_a_configuration_warns_of_its_file(
         config.chmod(0o644)
         caplog.clear()
         assert main([str(config), "--queue-name", "v2", "--check"]) == 0
-        assert expected == len([record for record in caplog.records if record.levelno >= logging.WARNING])
+        access = inspect_file(config, "event-publisher:v2")
+        assert access is not None
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert warnings == list(access.warnings())
+        assert expected == len(warnings)
         assert "c2VjcmV0" not in caplog.text
 
 

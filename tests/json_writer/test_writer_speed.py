@@ -195,3 +195,4 @@ def test_what_is_no_object_goes_the_slow_way() -> None:
             with pytest.raises(EventNotSerializableError) as caught:
                 serialize(cast("Any", event))
             assert caught.value.field == ""
+            assert type(event).__name__ in caught.value.problem

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from baseplate_events.spool import file_systems
+from baseplate_events.spool import file_systems, problems
 from baseplate_events.spool.directory import FileStatus, SpoolDirectory
 from baseplate_events.spool.permissions import PRIVATE, SHARED
 
@@ -69,6 +69,11 @@ def spool_in(place: Path, mode: int = PRIVATE) -> SpoolDirectory:
 def folder_of(place: Path) -> Path:
     """Return the folder of the spool."""
     return place / "events-v2"
+
+
+def unusable(folder: Path, number: int) -> str:
+    """Return the problem of a folder that can't be used because of an error of the system."""
+    return problems.unusable(str(folder), OSError(number, os.strerror(number)))
 
 
 def mode_of(path: Path) -> int:

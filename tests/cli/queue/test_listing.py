@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from baseplate_events.cli.queue.info import MOUNT_COMMAND
 from tests.support.commands import call
 from tests.support.examples import examples
 from tests.support.queues import as_user, fresh_name, needs_root, producer
-from tests.support.spool_directories import USER, fresh_place
+from tests.support.spool_directories import USER, fresh_place, unusable
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_segments import write_segment
 
@@ -107,6 +108,7 @@ def test_what_cant_be_listed_is_said(queues: Path, tmp_path: Path) -> None:
     assert result.status == 0
     assert MOUNT_COMMAND in result.err
     assert "no event queue" in result.err
-    missing = call("queue", "list", "--spool-directory", str(tmp_path / "nothing"))
+    nothing = tmp_path / "nothing"
+    missing = call("queue", "list", "--spool-directory", str(nothing))
     assert missing.status == 1
-    assert str(tmp_path / "nothing") in missing.err
+    assert f"{nothing}: {unusable(nothing / 'events-', errno.ENOENT)}\n" in missing.err

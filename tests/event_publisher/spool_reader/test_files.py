@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from baseplate_events import EventQueueUnavailableError
-from baseplate_events.event_publisher.spool_reader.files import ReaderFolder, SegmentName
+from baseplate_events.event_publisher.spool_reader.files import TAKEN, ReaderFolder, SegmentName
 from baseplate_events.spool.directory import READER_LOCK, SpoolDirectory
 from tests.support.queues import open_files
 from tests.support.spool_directories import MODES, folder_of, mode_of, names_in, spool_in, umask
@@ -55,8 +55,9 @@ def test_a_second_publisher_is_refused(directory: SpoolDirectory) -> None:
     sleeps = Sleeps()
     with pytest.raises(
         EventQueueUnavailableError, match=r"events-v2: another event publisher is using it; stop"
-    ):
+    ) as caught:
         ReaderFolder(directory, sleep=sleeps)
+    assert caught.value.problem == TAKEN
     assert sleeps.count > 10, "services have the lock for moments"
     with directory.open() as opened:
         assert opened.has_reader()
@@ -72,8 +73,9 @@ def test_a_second_publisher_is_refused_also_if_the_lock_was_deleted(
     """A second publisher is refused even if the lock file was deleted: the folder is locked too."""
     with contextlib.closing(ReaderFolder(directory)):
         (folder_of(tmp_path) / READER_LOCK).unlink()
-        with pytest.raises(EventQueueUnavailableError, match="events-v2"):
+        with pytest.raises(EventQueueUnavailableError) as caught:
             ReaderFolder(directory)
+        assert caught.value.args == (directory.path, TAKEN)
     ReaderFolder(directory).close()
 
 
@@ -133,8 +135,9 @@ def test_another_publisher_in_a_new_folder_is_an_error(directory: SpoolDirectory
         folder_of(tmp_path).rename(tmp_path / "away")
         other = ReaderFolder(directory)
         for _ in range(2):
-            with pytest.raises(EventQueueUnavailableError, match="events-v2"):
+            with pytest.raises(EventQueueUnavailableError) as caught:
                 folder.names()
+            assert caught.value.args == (directory.path, TAKEN)
         for call in (folder.size_of, folder.open, folder.delete):
             with pytest.raises(FileNotFoundError):
                 call("old")
@@ -144,8 +147,17 @@ def test_another_publisher_in_a_new_folder_is_an_error(directory: SpoolDirectory
         assert folder.names() == [READER_LOCK]
 
 
-@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
-def test_a_lock_that_is_no_file_is_an_error(kind: str, directory: SpoolDirectory, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("directory", os.strerror(errno.EISDIR)),
+        ("symlink", os.strerror(errno.ELOOP)),
+        ("fifo", "isn't a regular file; remove it"),
+    ],
+)
+def test_a_lock_that_is_no_file_is_an_error(
+    kind: str, reason: str, directory: SpoolDirectory, tmp_path: Path
+) -> None:
     """A link or pipe in place of the lock file isn't followed and doesn't block."""
     path = folder_of(tmp_path) / READER_LOCK
     if kind == "directory":
@@ -154,7 +166,7 @@ def test_a_lock_that_is_no_file_is_an_error(kind: str, directory: SpoolDirectory
         path.symlink_to(tmp_path / "outside")
     else:
         os.mkfifo(path)
-    with pytest.raises(EventQueueUnavailableError, match=r"events-v2: reader\.lock in it"):
+    with pytest.raises(EventQueueUnavailableError, match=rf"events-v2: {READER_LOCK} in it .*{reason}"):
         ReaderFolder(directory)
     assert not (tmp_path / "outside").exists()
 

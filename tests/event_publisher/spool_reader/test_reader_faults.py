@@ -17,6 +17,7 @@ from baseplate_events import EventQueueUnavailableError
 from baseplate_events.event_publisher.policy.span import Span
 from baseplate_events.event_publisher.spool_reader import catalog
 from baseplate_events.event_publisher.spool_reader.catalog import NEW_PAUSE, RETRY_PAUSE
+from baseplate_events.event_publisher.spool_reader.files import TAKEN
 from baseplate_events.spool.format import Encoder, Header
 from tests.support.clocks import FakeClock
 from tests.support.queues import open_files
@@ -277,8 +278,10 @@ def test_a_spool_is_opened_by_one_publisher(tmp_path: Path) -> None:
 
     reader = open_reader()
     during = open_files()
-    with pytest.raises(EventQueueUnavailableError, match="events-v2"):
+    with pytest.raises(EventQueueUnavailableError) as caught:
         open_reader()
+    assert caught.value.args == (spool.path, TAKEN)
+    del caught
     assert open_files() <= during
     assert reader.read(1, 1) == ([], ())
     reader.close()

@@ -348,6 +348,7 @@ def test_a_reader_polls_what_is_not_announced() -> None:
     scene.clock.sleep(POLL_PAUSE)
     writer.put([b"1"])
     assert scene.read_all() == [b"1"]
+    assert scene.reader.status().watch_problem is None
     scene.clock.sleep(GRACE)
     assert scene.reader.wait_time(0.5) == POLL_PAUSE
     assert scene.reader.wait_time(0.5) == 0.5
