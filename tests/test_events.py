@@ -316,10 +316,15 @@ def test_unusual_names_work(name: str) -> None:
         unlink_queue(EVENTS + name)
 
 
-@pytest.mark.parametrize(("queue_size", "event_size", "mode"), [(0, 1, 0), (1, 2**25, 0), (1, 1, 0o1777)])
-def test_other_arguments_are_checked(name: str, queue_size: int, event_size: int, mode: int) -> None:
+@pytest.mark.parametrize(
+    ("queue_size", "event_size", "mode", "named"),
+    [(0, 1, 0, "max_messages"), (1, 2**25, 0, "max_message_size"), (1, 1, 0o1777, "mode")],
+)
+def test_other_arguments_are_checked(
+    name: str, queue_size: int, event_size: int, mode: int, named: str
+) -> None:
     """Sizes and mode out of bounds are refused."""
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=f"^{named} must be"):
         EventQueue(name, same, max_queue_size=queue_size, max_event_size=event_size, mode=mode)
 
 

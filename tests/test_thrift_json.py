@@ -270,8 +270,8 @@ def test_an_int_fits_in_its_field_or_is_refused(name: str, bits: int, kind: type
     for value in (-limit, -1, 0, limit - 1):
         assert f'"i{bits}":{value}}}' in compiled(PLAIN.Everything(**{name: kind(value)}))
     for value in (-limit - 1, limit):
-        with pytest.raises(EventNotSerializableError):
-            write_struct(PLAIN.Everything(**{name: kind(value)}))
+        struct = PLAIN.Everything(**{name: kind(value)})
+        assert (name, f"i{bits}" in problem_of(struct)) == (field_of(struct), True)
 
 
 @pytest.mark.parametrize(
@@ -383,8 +383,7 @@ def test_a_write_that_gives_no_json_is_refused(raw: bytes) -> None:
     assert not is_compiled(_RAW)
     rich = rich_event()
     rich.event = struct
-    with pytest.raises(EventNotSerializableError):
-        write_struct(rich)
+    assert ("", problem_of(struct)) == (field_of(rich), problem_of(rich))
 
 
 @pytest.mark.parametrize("raw", [b"{}", b'{\r\n\t"a": 1}\n', '{"é":"\x7f"}'.encode()])

@@ -17,7 +17,7 @@ from baseplate_events import (
     EventTooLargeError,
 )
 from baseplate_events.counting.refusals import RefusalCounts
-from baseplate_events.spool import MIN_SPOOL_SIZE
+from baseplate_events.spool import MIN_SPOOL_SIZE, problems
 from baseplate_events.spool.directory import READER_LOCK, SpoolDirectory
 from baseplate_events.transport.spool import CHECK_PAUSE, UNREAD_LIMIT, SpoolTransport
 from tests.support.clocks import FakeClock
@@ -152,8 +152,9 @@ def test_a_spool_that_cant_be_used_isnt_waited_for(spool: Spool) -> None:
     """Only for a full spool does a put wait."""
     spool.path.rmdir()
     spool.path.write_text("in the way")
-    with pytest.raises(EventQueueUnavailableError):
+    with pytest.raises(EventQueueUnavailableError) as caught:
         spool.transport.put(b"x", 1.0)
+    assert problems.not_a_folder(str(spool.path)) == caught.value.problem
     assert [] == spool.sleeps
 
 

@@ -244,8 +244,8 @@ def test_a_health_endpoint_by_a_name_is_refused(folder: Path, host: str, port: i
 
 def test_the_health_endpoint_needs_no_secret(folder: Path) -> None:
     """Whoever looks at a publisher needs to have set none of the variables of its configuration."""
-    with pytest.raises(ConfigurationError):
-        load(folder, {"key.secret": "$UNSET_VARIABLE", "health.bind": "./health.sock"})
+    found = mistakes(folder, {"key.secret": "$UNSET_VARIABLE", "health.bind": "./health.sock"})
+    assert any("UNSET_VARIABLE" in problem for problem in found)
     assert load_health(folder / "publisher.ini", "v2", {}) == UnixEndpoint("./health.sock")
     load(folder, _REQUIRED)
     assert load_health(folder / "publisher.ini", "v2", {}) is None
