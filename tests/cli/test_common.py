@@ -178,11 +178,9 @@ def test_dead_letters_are_found_by_the_configuration(tmp_path: Path) -> None:
         (letters / SPOOL_NAME).rename(letters / LETTERS_NAME)
         assert call("dead-letters", "show", str(with_spool), "--all").check() == '"spooled"\n'
         assert call("dead-letters", "show", str(without), "1", "--queue-name", name).check() == '"alone"\n'
-        result = call("dead-letters", "replay", str(with_spool))
-        assert (0, f"put 1 event on {spool}/events-{name}\n") == (result.status, result.out)
+        call("dead-letters", "replay", str(with_spool)).check()
         assert call("queue", "read", name, "--spool-directory", str(spool)).check() == '"spooled"\n'
-        result = call("dead-letters", "replay", str(without))
-        assert (0, f"put 1 event on /events-{name}\n") == (result.status, result.out)
+        call("dead-letters", "replay", str(without)).check()
         assert call("queue", "read", name).check() == '"alone"\n'
         assert call("queue", "unlink", name).status == 0
 

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.queue_consumer import QueueConsumer
-from baseplate_events.event_publisher.queue_lock import QueueInUseError, find_holder, lock_queue
+from baseplate_events.event_publisher.queue_lock import (
+    QueueInUseError,
+    describe_sharing,
+    find_holder,
+    lock_queue,
+)
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.fault_collector import FaultCollector
 from tests.support.publishers import publisher_process, small_queue
@@ -59,6 +64,14 @@ def test_what_cant_be_locked_is_no_ones() -> None:
     assert find_holder(1_000_000) is None
 
 
+def test_the_words_on_another_publisher() -> None:
+    """The queue is named, and the process if it is known."""
+    assert describe_sharing("/events-v2", None) == "another publisher also reads /events-v2"
+    assert str(QueueInUseError("/events-v2", 7)) == (
+        "another publisher (process 7) also reads /events-v2, and queue.exclusive is set: stop the other one"
+    )
+
+
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_a_second_consumer_warns_or_is_refused(
     exclusive: bool, name: str, caplog: pytest.LogCaptureFixture
@@ -71,19 +84,18 @@ def test_a_second_consumer_warns_or_is_refused(
         if exclusive:
             with pytest.raises(QueueInUseError) as caught:
                 QueueConsumer(lambda: opened(posix_name), exclusive=True)
-            assert f"(process {os.getpid()})" in str(caught.value)
-            assert posix_name in str(caught.value)
+            assert (posix_name, os.getpid()) == (caught.value.name, caught.value.holder)
             first.close()
             first = QueueConsumer(lambda: opened(posix_name), exclusive=True)
             return
         second = QueueConsumer(lambda: opened(posix_name))
         assert second.is_shared()
-        assert f"another publisher (process {os.getpid()}) also reads {posix_name}" in caplog.text
+        assert describe_sharing(posix_name, os.getpid()) in caplog.text
         caplog.clear()
         for _ in range(2):
             assert first.is_shared()
         (record,) = caplog.records
-        assert f"another publisher also reads {posix_name}" in record.message
+        assert describe_sharing(posix_name, None) in record.message
         second.refresh(100.0)
         assert second.is_shared()
         assert second.refresh_at <= 105.0
@@ -123,10 +135,10 @@ def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Pa
                     assert second.process.wait(PATIENCE) == 1
                     lines = [line for line in second.log.splitlines() if "WARNING" not in line]
                     assert len(lines) == 1
-                    assert f"(process {first.process.pid}) also reads /events-{name}" in lines[0]
+                    assert describe_sharing(f"/events-{name}", first.process.pid) in lines[0]
                 else:
                     second.wait_until_it_publishes()
-                    assert f"(process {first.process.pid}) also reads /events-{name}" in second.log
+                    assert describe_sharing(f"/events-{name}", first.process.pid) in second.log
             if exclusive == "true":
                 assert "WARNING" not in first.log
             first.process.kill()

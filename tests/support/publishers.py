@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from baseplate_events import EventQueue
 from baseplate_events.dev_collector import AcceptedBatch, check_batch
 from baseplate_events.event_publisher.config.settings import load_settings
+from baseplate_events.event_publisher.policy.accounting import Accounting, DropReason
 from baseplate_events.event_publisher.publisher import EventPublisher
 from baseplate_events.transport.posix import MessageQueue
 from tests.support.processes import Process, started
@@ -161,6 +163,19 @@ def publisher_process(
     command = (sys.executable, "-m", "baseplate_events.event_publisher", "--queue-name", queue_name)
     with log_file.open("wb") as log, started(*command, config_file, stderr=log) as process:
         yield PublisherProcess(process, log_file, config_file)
+
+
+def fates(**counts: int) -> str:
+    """Return what the last line of a publisher's log says of its events.
+
+    Args:
+        counts: The fields of `Accounting`, and reasons of drops.
+    """
+    names = {field.name for field in dataclasses.fields(Accounting)}
+    accounting = Accounting(**{name: count for name, count in counts.items() if name in names})
+    accounting.dropped.update({DropReason(name): counts[name] for name in counts.keys() - names})
+    assert accounting.balanced, accounting
+    return str(accounting)
 
 
 def make_events(count: int, pad: int = 50) -> list[bytes]:
