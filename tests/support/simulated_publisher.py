@@ -260,6 +260,28 @@ def feed(delivery: Delivery, spool: MemorySpool, now: float) -> list[tuple[int, 
     return rejected
 
 
+def start_one(delivery: Delivery, now: float) -> Attempt:
+    """Start the attempt that may start now; there must be one."""
+    attempt = delivery.next_attempt(now)
+    assert attempt is not None
+    return attempt
+
+
+def start_next(delivery: Delivery, now: float) -> tuple[Attempt, float]:
+    """Let the time pass until an attempt may start, and start it; return it, and when that was."""
+    wake_at = delivery.wake_at()
+    assert wake_at is not None
+    now = max(now, wake_at)
+    return start_one(delivery, now), now
+
+
+def start_with(delivery: Delivery, events: Iterable[bytes], now: float = 0.0) -> Attempt:
+    """Offer events, close their batch, and start the attempt that is due."""
+    delivery.offer(iter(events), now)
+    delivery.flush()
+    return start_one(delivery, now)
+
+
 def start_all(delivery: Delivery, now: float) -> list[Attempt]:
     """Start all attempts that may start now; then nothing is due before `wake_at`."""
     attempts = list(iter(lambda: delivery.next_attempt(now), None))

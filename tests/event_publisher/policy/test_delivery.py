@@ -36,6 +36,9 @@ from tests.support.simulated_publisher import (
     make_event,
     recover,
     start_all,
+    start_next,
+    start_one,
+    start_with,
 )
 
 if TYPE_CHECKING:
@@ -404,11 +407,7 @@ def test_one_sender_keeps_the_order(sizes: list[int], seed: int, data: st.DataOb
     while len(arrived) < len(events):
         while pending and delivery.room:
             delivery.offer([pending.pop(0)], now)
-        wake_at = delivery.wake_at()
-        assert wake_at is not None
-        now = max(now, wake_at)
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt, now = start_next(delivery, now)
         outcome = data.draw(st.one_of(st.just(Accepted(200)), faults))
         delivery.finish(attempt, outcome, now)
         if isinstance(outcome, Accepted):
@@ -425,11 +424,7 @@ def test_the_rate_of_attempts_follows_the_backoff(seed: int, number: int) -> Non
     delivery.flush()
     now = 0.0
     for failure in range(1, number + 1):
-        wake_at = delivery.wake_at()
-        assert wake_at is not None
-        now = max(now, wake_at)
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt, now = start_next(delivery, now)
         if failure > 1:
             assert delivery.next_attempt(now) is None, "only one batch probes"
         delivery.finish(attempt, Retryable("503", from_collector=True), now)
@@ -488,8 +483,7 @@ def test_a_413_teaches_a_smaller_size() -> None:
         if delivery.room:
             delivery.offer([make_event(number, pad=20)], 0.0)
     delivery.flush()
-    first = delivery.next_attempt(0.0)
-    assert first is not None
+    first = start_one(delivery, 0.0)
     delivery.finish(first, TooLarge("413", 413), 0.0)
     while (attempt := delivery.next_attempt(0.0)) is not None:
         delivery.finish(attempt, Accepted(200), 0.0)
@@ -546,10 +540,7 @@ def test_only_a_limit_gives_up_for_age(age: float, limit: float | None) -> None:
     """An event that can't be delivered is kept for ever, unless `max_age` is set and over."""
     journal = MemoryJournal()
     delivery = make_delivery(give_up_after=limit, journal=journal)
-    delivery.offer([make_event(0)], 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(0)], 0.0)
     delivery.finish(attempt, Misconfigured("401", "", from_collector=True), age)
     assert len(journal.letters) == (limit is not None and age >= limit)
 
@@ -569,8 +560,7 @@ def test_a_failing_collector_stops_the_draining(outcome: Outcome) -> None:
         return count
 
     def finish_next(result: Outcome, now: float) -> None:
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt = start_one(delivery, now)
         delivery.finish(attempt, result, now)
 
     assert fill() == 2, "an unproven collector gets no more than the queue could take back"
@@ -588,8 +578,7 @@ def test_a_due_batch_goes_without_another_event() -> None:
     delivery.offer([make_event(0)], 10.0)
     assert delivery.wake_at() == 11.0
     assert delivery.next_attempt(10.999) is None
-    attempt = delivery.next_attempt(11.0)
-    assert attempt is not None
+    attempt = start_one(delivery, 11.0)
     assert attempt.batch.events == (make_event(0),)
 
 

@@ -25,6 +25,9 @@ from tests.support.simulated_publisher import (
     make_delivery,
     make_event,
     start_all,
+    start_next,
+    start_one,
+    start_with,
 )
 
 if TYPE_CHECKING:
@@ -52,8 +55,7 @@ def test_a_batch_is_due_after_its_age() -> None:
     delivery.offer([make_event(1)], 10.0)
     assert (delivery.oldest_at, delivery.wake_at()) == (10.0, 11.0)
     assert delivery.next_attempt(10.99) is None
-    attempt = delivery.next_attempt(11.0)
-    assert attempt is not None
+    attempt = start_one(delivery, 11.0)
     assert (delivery.in_flight, delivery.oldest_at, delivery.wake_at()) == (1, 10.0, None)
     delivery.offer([make_event(2)], 12.0)
     assert delivery.next_attempt(13.0) is None  # one at a time
@@ -70,12 +72,10 @@ def test_a_due_batch_fills_up_while_another_one_waits() -> None:
     delivery.offer([make_event(1)], 0.0)
     delivery.flush()
     delivery.offer([make_event(2)], 0.0)
-    first = delivery.next_attempt(5.0)
-    assert first is not None
+    first = start_one(delivery, 5.0)
     assert first.batch.events == (make_event(1),)
     delivery.offer([make_event(3)], 5.0)
-    second = delivery.next_attempt(5.0)
-    assert second is not None
+    second = start_one(delivery, 5.0)
     assert second.batch.events == (make_event(2), make_event(3))
     assert delivery.in_flight == 2
 
@@ -83,10 +83,7 @@ def test_a_due_batch_fills_up_while_another_one_waits() -> None:
 def test_a_pause_ends_at_its_moment() -> None:
     """An attempt may start then, and not before."""
     delivery = make_delivery()
-    delivery.offer([make_event(1)], 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(1)], 0.0)
     delivery.finish(attempt, Misconfigured("404", "", from_collector=True, retry_after=20.0), 1.0)
     until = delivery.paused_until
     assert 21.0 <= until <= 21.0 + 20.0
@@ -101,19 +98,13 @@ def test_a_413_for_several_events_halves_batches(count: int, following: int) -> 
     """Half of what was too large is the bound from then on; a single event teaches nothing."""
     event = b'{"a":"%b"}' % (b"x" * 50)
     delivery = make_delivery(max_size=400, max_events=5)
-    delivery.offer([event] * count, 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [event] * count, 0.0)
     delivery.finish(attempt, TooLarge("413", 413), 0.0)
     while (
         part := delivery.next_attempt(0.0)
     ) is not None and part.pending.record.failures + part.pending.record.is_part:
         delivery.finish(part, Accepted(200), 0.0)
-    delivery.offer([event] * 5, 0.0)
-    delivery.flush()
-    later = delivery.next_attempt(0.0)
-    assert later is not None
+    later = start_with(delivery, [event] * 5, 0.0)
     assert len(later.batch.events) == following
 
 
@@ -129,23 +120,17 @@ def test_a_batch_is_split_after_some_failures(status: int, failures: int) -> Non
     outcome = Retryable(str(status), from_collector=True, status=status, may_be_poison=True)
     now = 0.0
     for count in range(1, failures + 1):
-        wake_at = delivery.wake_at()
-        assert wake_at is not None
-        now = max(now, wake_at)
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt, now = start_next(delivery, now)
         assert attempt.pending.order == (1, 0)
         action = delivery.finish(attempt, outcome, now)
         assert action is (Action.SPLIT if count == failures else Action.KEEP)
     assert {order: batch.count for order, batch in journal.entered.items()} == {(1, 0): 2, (1, 2): 3}
     now += 100.0
-    part = delivery.next_attempt(now)
-    assert part is not None
+    part = start_one(delivery, now)
     assert part.pending.order == (1, 0)
     delivery.finish(part, Accepted(200), now)
     now += 100.0
-    part = delivery.next_attempt(now)
-    assert part is not None
+    part = start_one(delivery, now)
     delivery.finish(part, Refused("400", 400), now)
     assert {order: batch.count for order, batch in journal.entered.items()} == {(1, 2): 1, (1, 3): 2}
 
@@ -153,10 +138,7 @@ def test_a_batch_is_split_after_some_failures(status: int, failures: int) -> Non
 def test_a_refusal_does_not_make_the_collector_healthy() -> None:
     """So there is room for one event only beside the refused one, as the queue takes back no more."""
     delivery = make_delivery(queue_capacity=1, max_size=400)
-    delivery.offer([make_event(0)], 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(0)], 0.0)
     delivery.finish(attempt, Refused("400", 400), 0.0)
     assert delivery.room == 1
     delivery.offer([make_event(1)], 0.0)
@@ -170,8 +152,7 @@ def test_many_refusals_slow_down() -> None:
     for number in range(17):
         assert delivery.paused_until <= now
         delivery.offer([make_event(number)], now)
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt = start_one(delivery, now)
         delivery.finish(attempt, Refused("400", 400), now)
     assert now < delivery.paused_until <= now + BASE
     assert delivery.failures == 1
@@ -182,8 +163,7 @@ def test_a_lone_failure_waits_for_what_the_collector_asks(failing: int, extra: f
     """If others fare well, they wait for no more than that; if not, for a brief pause on top at most."""
     delivery = make_delivery(max_events=1, concurrency=5, max_size=400)
     delivery.offer([make_event(0)], 100.0)
-    first = delivery.next_attempt(100.0)
-    assert first is not None
+    first = start_one(delivery, 100.0)
     delivery.finish(first, FAILURE, 100.0)
     now = 200.0
     delivery.resume()
@@ -224,10 +204,7 @@ def test_an_event_expires_at_its_age(
     """At the end of an attempt, counted from when it came; it is a dead letter then."""
     journal = MemoryJournal()
     delivery = make_delivery(journal=journal, give_up_after=50.0)
-    delivery.offer([make_event(0)], 100.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(100.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(0)], 100.0)
     action = delivery.finish(attempt, outcome, 100.0 + age)
     assert action is (Action.GIVE_UP if expires else Action.KEEP)
     assert journal.letters == [make_event(0)] * expires
@@ -237,10 +214,7 @@ def test_an_event_expires_at_its_age(
 def test_without_dead_letters_expired_events_are_counted() -> None:
     """By their reason."""
     delivery = make_delivery(give_up_after=0.0)
-    delivery.offer([make_event(0), make_event(1)], 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(0), make_event(1)], 0.0)
     delivery.finish(attempt, FAILURE, 0.0)
     assert delivery.accounting.dropped[DropReason.EXPIRED] == 2
 
@@ -265,27 +239,23 @@ def test_what_is_lost_of_a_batch_that_waits_in_the_spool(lost: int) -> None:
     feed(delivery, spool, 0.0)
     overloaded = replace(FAILURE, status=503)
     for outcome in (FAILURE, overloaded):  # on trial, then in the spool only
-        attempt = delivery.next_attempt(0.0)
-        assert attempt is not None
+        attempt = start_one(delivery, 0.0)
         assert attempt.pending.order == (1, 0)
         assert delivery.finish(attempt, outcome, 0.0) is Action.KEEP
         delivery.resume()
     spool.lost = set(list(spool.events)[:lost])
-    other = delivery.next_attempt(5_000.0)  # in its turn
-    assert other is not None
+    other = start_one(delivery, 5_000.0)  # in its turn
     assert other.pending.order == (2, 0)
     delivery.finish(other, Accepted(200), 5_000.0)
     now = 10_000.0
-    attempt = delivery.next_attempt(now)
-    assert attempt is not None
+    attempt = start_one(delivery, now)
     if lost < 3:
         assert attempt.pending.order == (1, 0)
         assert attempt.batch.events == tuple(make_event(number) for number in range(lost, 3))
         assert journal.entered[1, 0].count == 3 - lost
         delivery.finish(attempt, overloaded, now)
         delivery.resume()
-        attempt = delivery.next_attempt(now)
-        assert attempt is not None
+        attempt = start_one(delivery, now)
     assert ((1, 0) in journal.entered) == (lost < 3)
     assert attempt.pending.order == (3, 0)
     action = delivery.finish(attempt, Refused("400", 400), now)
@@ -365,9 +335,6 @@ def test_the_status_of_an_expired_event(
     """It is that of the last response, unless that is about a configuration."""
     journal = LetterJournal()
     delivery = make_delivery(journal=journal, give_up_after=1.0)
-    delivery.offer([make_event(0)], 0.0)
-    delivery.flush()
-    attempt = delivery.next_attempt(0.0)
-    assert attempt is not None
+    attempt = start_with(delivery, [make_event(0)], 0.0)
     assert delivery.finish(attempt, outcome, 1.0) is Action.GIVE_UP
     assert journal.statuses == [status]

@@ -22,7 +22,7 @@ from baseplate_events.event_publisher.policy.poison import (
     FaultRecord,
     PoisonPolicy,
 )
-from tests.support.simulated_publisher import kind_of, make_event
+from tests.support.simulated_publisher import kind_of, make_event, start_one
 from tests.support.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -357,8 +357,7 @@ def test_an_acceptance_that_began_before_a_refusal_is_no_evidence() -> None:
     timeline = Timeline(down(REJECTION, 0.5, 100.0), concurrency=2, max_events=4)
     delivery, events = timeline.delivery, [make_event(number) for number in range(9)]
     delivery.offer(events[:1], 0.0)
-    first = delivery.next_attempt(1.0)
-    assert first is not None
+    first = start_one(delivery, 1.0)
     delivery.finish(first, Accepted(200), 1.1)
     delivery.offer(events[1:], 2.0)
     slow, refused = delivery.next_attempt(2.0), delivery.next_attempt(2.0)
