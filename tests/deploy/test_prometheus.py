@@ -18,6 +18,7 @@ from tests.deploy.systems import DEPLOY
 from tests.support.commands import run
 from tests.support.queues import needs_root
 from tests.support.tools import need_command
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,17 +122,22 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
         contextlib.ExitStack() as stack,
     ):
         give_up_at = time.monotonic() + _PATIENCE
-        while _NOTHING_IS_SCRAPED not in play.fired and time.monotonic() < give_up_at:
+
+        def is_scraped_by_none() -> bool:
             play.look(prometheus)
-            time.sleep(_GLANCE)
+            return _NOTHING_IS_SCRAPED in play.fired
+
+        wait_until(
+            is_scraped_by_none, f"{_NOTHING_IS_SCRAPED} doesn't fire", patience=_PATIENCE, interval=_GLANCE
+        )
         running_steps: dict[str, Steps] = {}
         for fault, expected in FAULTS.items():
             folder = tmp_path_factory.mktemp(fault.__name__)
             scene = Scene(folder, prometheus, stack, expected)
             play.scenes[fault.__name__] = scene
             running_steps[fault.__name__] = fault(scene)
-        quiet = False
-        while not (quiet and running_steps.keys() == {healthy.__name__}) and time.monotonic() < give_up_at:
+
+        def is_over() -> bool:
             for name, steps in list(running_steps.items()):
                 try:
                     next(steps)
@@ -139,7 +145,11 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Generator[Play]:
                     del running_steps[name]
             quiet = play.look(prometheus)
             play.ask(prometheus)
-            time.sleep(_GLANCE)
+            return quiet and running_steps.keys() == {healthy.__name__}
+
+        with contextlib.suppress(TimeoutError):  # the test of each alert says what is missing
+            left = give_up_at - time.monotonic()
+            wait_until(is_over, "alerts fire", patience=left, interval=_GLANCE)
         play.pods = [labels for labels, _ in prometheus.query('up{job="event-publisher-pods"} == 1')]
         yield play
 

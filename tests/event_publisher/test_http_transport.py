@@ -19,7 +19,6 @@ from baseplate_events.event_publisher.policy.outcome import Misconfigured, TooLa
 from baseplate_events.event_publisher.policy.wire import Failure, FailureKind, Request, Response
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
-    PATIENCE,
     SHORT_BODY,
     Behaviour,
     Drip,
@@ -37,6 +36,7 @@ from tests.support.fault_collector import (
     trusted_tls,
 )
 from tests.support.http_transports import REQUEST, collector_for, kind_of, post_once, serving, status_of
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

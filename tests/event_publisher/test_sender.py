@@ -11,8 +11,9 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.policy.batching import Batch
 from baseplate_events.event_publisher.policy.outcome import Accepted, Misconfigured, Outcome, Retryable
 from baseplate_events.event_publisher.sender import Finished, Sender, TransportFactory
-from tests.support.fault_collector import PATIENCE, FaultCollector, trusted_tls
+from tests.support.fault_collector import FaultCollector, trusted_tls
 from tests.support.publishers import config_text
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -147,6 +147,34 @@ def test_there_is_one_way_to_wait() -> None:
     assert defined == {"tests/support/waiting.py"}
 
 
+#: Files with a loop that waits in another way, each with the reason for it.
+WAITERS: Final = {
+    "tests/interop/producer.py": "a service that puts again when its queue is full",
+    "tests/machine/cuts/scene.py": "waits for whichever of several things comes first, and notes when",
+    "tests/machine/guest/producer.py": "a service that puts at a steady rate",
+    "tests/soak/spool/producer.py": "a service that puts again when its spool is full",
+    "tests/soak/survival/rig.py": "a service that puts at a steady rate",
+    "tests/soak/survival/scenarios.py": "a publisher lives for a time that chance decides",
+    "tests/soak/survival/__main__.py": "measures how long each scenario takes",
+    "tests/support/queues.py": "lets a time pass on the clock of a producer",
+    "tests/support/waiting.py": "the way to wait",
+}
+
+
+def waits_in_a_loop(code: str) -> bool:
+    """Return whether a loop of a module looks at the clock, or sleeps."""
+    loops = [node for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.While, ast.For))]
+    nodes = [node for loop in loops for node in ast.walk(loop)]
+    called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    return not called.isdisjoint({"time.monotonic", "time.sleep", "monotonic", "sleep"})
+
+
+def test_no_loop_waits_in_a_way_of_its_own() -> None:
+    """Tests poll with `wait_until`, so each failure says what didn't come, and none waits for longer."""
+    found = {file for file, code in sources().items() if file.startswith("tests/") and waits_in_a_loop(code)}
+    assert found == set(WAITERS)
+
+
 #: Files that start processes, each with the reason why it has a way of its own.
 STARTERS: Final = {
     "benchmarks/footprint.py": "measures a single child, with wait4(2), and without what `subprocess` adds",

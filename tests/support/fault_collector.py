@@ -23,13 +23,11 @@ import trustme
 
 from baseplate_events._compat import assert_never
 from tests.support.server_connection import RecordedRequest, ServerConnection
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
-
-#: Seconds until something that was expected is given up; only a failing test waits for so long.
-PATIENCE: Final = 30.0
 
 #: Bytes that are sent at a time.
 _CHUNK: Final = 65_536

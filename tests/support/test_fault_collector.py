@@ -12,7 +12,6 @@ import pytest
 from tests.support.fault_collector import (
     GARBAGE_STATUS_LINE,
     OK,
-    PATIENCE,
     SHORT_BODY,
     Behaviour,
     Drip,
@@ -26,6 +25,7 @@ from tests.support.fault_collector import (
     stranger_tls,
     trusted_tls,
 )
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,13 +33,11 @@ from tests.support.examples import examples
 from tests.support.processes import finish, hear, say
 from tests.support.queues import as_user, bytes_of_queues, drain, fresh_name, needs_root
 from tests.support.strategies import json_events
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
-
-#: Seconds until a process that should do something is given up.
-PATIENCE = 30.0
 
 #: Events and bytes of the queues here.
 FEW, SMALL = 6, 400
@@ -300,9 +297,7 @@ def test_an_interrupted_read_leaves_the_rest() -> None:
         os.write(writer, held)
         with process("read", name, stdout=writer) as running, os.fdopen(reader, "rb") as output:
             os.close(writer)
-            give_up_at = time.monotonic() + PATIENCE
-            while queue.current_messages > FEW - 4 and time.monotonic() < give_up_at:
-                time.sleep(0.01)
+            wait_until(lambda: queue.current_messages <= FEW - 4, "too few were read")
             running.send_signal(signal.SIGINT)
             printed = output.read().removeprefix(held).splitlines()
             result = finish(running)

@@ -32,7 +32,7 @@ from tests.support.commands import Result, run
 from tests.support.processes import DEVNULL, read_screen, started
 from tests.support.publishers import config_text
 from tests.support.strategies import snapshots
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -403,13 +403,15 @@ class Terminal:
         """Read what is shown until these words come.
 
         Raises:
-            AssertionError: They don't.
+            TimeoutError: They don't.
         """
-        give_up_at = time.monotonic() + PATIENCE
-        while words not in self.shown:
-            assert time.monotonic() < give_up_at, self.shown
-            if select.select([self.master], [], [], 1.0)[0]:
-                self.shown += os.read(self.master, 65_536).decode()
+        wait_until(lambda: words in self.read_available(), lambda: self.shown)
+
+    def read_available(self) -> str:
+        """Read what is shown by now, and return all that was."""
+        if select.select([self.master], [], [], 0.0)[0]:
+            self.shown += os.read(self.master, 65_536).decode()
+        return self.shown
 
     def read_all(self) -> str:
         """Read what is shown until the command has ended."""

@@ -27,7 +27,7 @@ from baseplate_events.event_publisher.telemetry.health_server import (
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot
 from tests.support.examples import examples
 from tests.support.failing_steps import failing
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -176,14 +176,14 @@ def test_a_head_has_a_bound(server: HealthServer) -> None:
 def test_a_connection_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends nothing, or doesn't end, is closed after the deadline."""
     with serving() as server:
-        with monkeypatch.context() as patch, connect(server) as silent, connect(server) as answered:
+        with monkeypatch.context() as patch, contextlib.ExitStack() as clients:
             patch.setattr(health_server, "DEADLINE", 0.05)
+            silent, answered = (clients.enter_context(connect(server)) for _ in range(2))
             assert read_all(silent) == b""
             answered.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
             with contextlib.suppress(ConnectionError):
                 read_all(answered)
-                while answered.send(b"x"):
-                    time.sleep(0.001)
+                wait_until(lambda: not answered.send(b"x"), "it is still open", interval=0.001)
         assert ask(server).endswith(b"ready\n")
 
 
@@ -234,9 +234,7 @@ def test_accepting_goes_on_after_it_failed(
         try:
             client.connect((server.endpoint.host, server.endpoint.port))
             client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
-            give_up_at = time.monotonic() + PATIENCE
-            while "Too many open files" not in caplog.text and time.monotonic() < give_up_at:
-                time.sleep(0.02)
+            wait_until(lambda: "Too many open files" in caplog.text, "it accepts", interval=0.02)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert read_all(client).endswith(b"ready\n")

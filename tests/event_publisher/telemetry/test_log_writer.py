@@ -8,7 +8,6 @@ import os
 import resource
 import select
 import threading
-import time
 from typing import TYPE_CHECKING, TextIO
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.telemetry.log_writer import FLUSH_TIME, LineWriter
+from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,9 +26,6 @@ PAGE = 4_096
 
 #: Bytes of lines that may wait in these tests.
 CAPACITY = 500
-
-#: Seconds until a thread that should do something is given up.
-PATIENCE = 30.0
 
 
 def notice(missing: int) -> str:
@@ -58,12 +55,15 @@ def read_available(reader: int) -> bytes:
 
 def read_all(reader: int, writer: LineWriter) -> bytes:
     """Read until a writer has written everything."""
-    give_up_at = time.monotonic() + PATIENCE
-    data = b""
-    while not writer.flush(0.01):
-        data += read_available(reader)
-        assert time.monotonic() < give_up_at
-    return data + read_available(reader)
+    pieces: list[bytes] = []
+
+    def has_written_all() -> bool:
+        done = writer.flush(0.01)
+        pieces.append(read_available(reader))
+        return done
+
+    wait_until(has_written_all, "lines are left", interval=0.0)
+    return b"".join(pieces)
 
 
 def fill(stream: TextIO) -> None:
@@ -119,16 +119,11 @@ def test_lines_that_are_dropped_during_the_last_write_are_reported() -> None:
         fill(stream)
         writer = LineWriter(stream, notice, capacity=CAPACITY)
         writer.put("the last line")
-        give_up_at = time.monotonic() + PATIENCE
-        while writer._lines:  # pyright: ignore[reportPrivateUsage]  # until the thread waits to write it
-            assert time.monotonic() < give_up_at
+        lines = writer._lines  # pyright: ignore[reportPrivateUsage]
+        wait_until(lambda: not lines, "the thread doesn't write", interval=0.0)
         writer.put("x" * CAPACITY)
         assert not writer.flush(0.01)
-        data = b""
-        while b"missing 1\n" not in data:
-            data += read_available(reader)
-            assert time.monotonic() < give_up_at
-        assert data.endswith(b"the last line\nmissing 1\n")
+        assert read_all(reader, writer).endswith(b"the last line\nmissing 1\n")
 
 
 def test_a_line_longer_than_a_pipe_is_whole() -> None:
