@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
 import os
 import random
@@ -171,9 +170,12 @@ def fates(**counts: int) -> str:
     Args:
         counts: The fields of `Accounting`, and reasons of drops.
     """
-    names = {field.name for field in dataclasses.fields(Accounting)}
-    accounting = Accounting(**{name: count for name, count in counts.items() if name in names})
-    accounting.dropped.update({DropReason(name): counts[name] for name in counts.keys() - names})
+    accounting = Accounting()
+    for name, count in counts.items():
+        if hasattr(accounting, name):
+            setattr(accounting, name, count)
+        else:
+            accounting.dropped[DropReason(name)] = count
     assert accounting.balanced, accounting
     return str(accounting)
 
