@@ -5,11 +5,8 @@ from __future__ import annotations
 import gzip
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-pytest.importorskip("benchmarks", reason="the benchmarks aren't shipped")
 
 from baseplate_events import EventQueue, EventQueueFullError, serialize_v2j_event
 from benchmarks import container_limits, container_pod
@@ -27,6 +24,8 @@ from benchmarks.scale import Scale
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 NOISE = make_noises(1)[0]
 EVENTS = st.tuples(st.integers(0, 1), st.integers(0, 9))

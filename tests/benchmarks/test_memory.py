@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("benchmarks", reason="the benchmarks aren't shipped")
-
 from benchmarks import memory
 from benchmarks.scale import Scale
 

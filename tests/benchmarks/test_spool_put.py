@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("benchmarks", reason="the benchmarks aren't shipped")
-
 from baseplate_events.spool.format import OVERHEAD
 from benchmarks import spool_put, spool_rig, spool_writers
 from benchmarks.scale import Scale

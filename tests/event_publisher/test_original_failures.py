@@ -65,6 +65,7 @@ from tests.support.publishers import (
 )
 from tests.support.queues import as_user, drain, event_of, needs_root
 from tests.support.simulated_publisher import make_delivery, make_event
+from tests.support.tools import missing
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ def test_select_with_a_descriptor_above_1023(name: str, tmp_path: Path) -> None:
     """baseplate.py's publisher and a waiting producer crash in a process that has many files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 1_500:
-        pytest.skip("the limit of open files is too low")
+        missing("the limit of open files is too low: raise it to 1500 (ulimit -n)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_500), hard))
     files: list[int] = []
     try:
