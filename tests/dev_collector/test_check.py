@@ -25,7 +25,7 @@ def assert_refused(checked: AcceptedBatch | RejectedBatch, *statuses: int) -> Re
     return checked
 
 
-#: What tells a signature that doesn't match from one of a wrong form, or of an unknown key: all are 401.
+#: What a signature that doesn't match is refused for; a wrong form and an unknown key have the same status.
 MISMATCH = "the mac doesn't match"
 
 paths = st.sampled_from(["/v2", "/v2j"])

@@ -61,7 +61,7 @@ PURE: Final = {
 }
 
 #: Lines that a module has at most.
-LIMIT: Final = 560
+LIMIT: Final = 460
 
 
 def find_package() -> Path:
@@ -145,6 +145,18 @@ def test_the_policy_is_pure() -> None:
         for name in sorted(names)
         if within(module, "event_publisher.policy") and name[0] != "." and not within(name, *PURE)
     ]
+
+
+def test_the_policy_calls_no_builtin_that_does_io() -> None:
+    """The policy has no file and no terminal by way of a builtin function either."""
+    modules = [module for module in FILES if within(module, "event_publisher.policy")]
+    calls = {
+        (module, ast.unparse(node.func))
+        for module in modules
+        for node in ast.walk(ast.parse(FILES[module].read_text()))
+        if isinstance(node, ast.Call)
+    }
+    assert [] == sorted(call for call in calls if call[1] in {"open", "print", "input", "exec", "eval"})
 
 
 def test_there_are_no_cycles() -> None:

@@ -190,7 +190,7 @@ class Load:
                 self._changed.notify_all()
 
 
-class Source(Protocol):
+class Getter(Protocol):
     """Where events arrive."""
 
     def get(self, timeout: float = 0.0, /) -> bytes | None:
@@ -199,7 +199,7 @@ class Source(Protocol):
 
 
 @final
-class SpoolSource:
+class SpoolGetter:
     """The events of a spool.
 
     Args:
@@ -211,7 +211,7 @@ class SpoolSource:
         self._taken = 0
 
     def get(self, timeout: float = 0.0) -> bytes | None:
-        """Take an event out; see `Source.get`."""
+        """Take an event out; see `Getter.get`."""
         if self._taken == len(self._reader.events):
             self._reader.read()
         if self._taken == len(self._reader.events):
@@ -225,7 +225,7 @@ class SpoolSource:
 class Reader:
     """Takes events out of a queue in a thread, as the publisher does; a context manager that ends it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Getter) -> None:
         self._source = source
         self._messages: list[bytes] = []
         self._over = threading.Event()

@@ -13,7 +13,7 @@ import pytest
 
 from baseplate_events import EventQueue
 from baseplate_events.events import SPOOL_VARIABLE
-from tests.servers.processes import CLIENTS, Load, Reader, Server, SpoolSource, serve
+from tests.servers.processes import CLIENTS, Load, Reader, Server, SpoolGetter, serve
 from tests.support.commands import IMPORTING, Result, run
 from tests.support.publishers import MAX_MESSAGES, small_queue
 from tests.support.spool_reader import SpoolFileReader
@@ -61,7 +61,7 @@ def spool_reader(directory: Path, name: str) -> Generator[Reader]:
             EventQueue(name, bytes, strict_size=True).close()  # makes the folder, to lock
             with (
                 SpoolFileReader(directory / f"events-{name}") as source,
-                Reader(SpoolSource(source)) as reader,
+                Reader(SpoolGetter(source)) as reader,
             ):
                 yield reader
                 # Each server closed what it wrote to, and nothing came behind the reader's back.

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tests.soak.spool.oracle import Kind, decode, identify
+from tests.soak.spool.oracle import Entry, decode, identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ class Deliveries:
 
     def compare(self, put_logs: Iterable[bytes]) -> Puts:
         """Compare the logs of services that have ended with what has arrived."""
-        totals: Counter[Kind] = Counter()
+        totals: Counter[Entry] = Counter()
         lost = foreign = 0
         for log in put_logs:
             ends: Counter[int] = Counter()
@@ -89,11 +89,11 @@ class Deliveries:
                 ends[lane] += 1
                 totals[kind] += 1
                 arrived = self._has(lane, number)
-                lost += kind is Kind.ACKNOWLEDGED and not arrived
-                foreign += kind is Kind.REFUSED and arrived
+                lost += kind is Entry.ACKNOWLEDGED and not arrived
+                foreign += kind is Entry.REFUSED and arrived
             # The put of the number after the last one may have been cut short by a kill.
             foreign += sum(sum(self._arrived.get(lane, b"")[end + 1 :]) for lane, end in ends.items())
-        return Puts(totals[Kind.ACKNOWLEDGED], totals[Kind.REFUSED], lost, foreign)
+        return Puts(totals[Entry.ACKNOWLEDGED], totals[Entry.REFUSED], lost, foreign)
 
     def _has(self, lane: int, number: int) -> bool:
         flags = self._arrived.get(lane, b"")

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from baseplate_events import EventQueue
 from baseplate_events.errors import EventQueueFullError, EventTooLargeError
-from tests.soak.spool.oracle import Kind, encode, make_event
+from tests.soak.spool.oracle import Entry, encode, make_event
 from tests.support.publishers import MAX_MESSAGE_SIZE, MAX_MESSAGES
 
 #: Seconds that a put waits for room.
@@ -27,9 +27,9 @@ def put_events(queue: EventQueue[bytes], log: int) -> NoReturn:
         try:
             queue.put(make_event(lane, number))
         except (EventQueueFullError, EventTooLargeError):
-            os.write(log, encode(Kind.REFUSED, lane, number))
+            os.write(log, encode(Entry.REFUSED, lane, number))
         else:
-            os.write(log, encode(Kind.ACKNOWLEDGED, lane, number))
+            os.write(log, encode(Entry.ACKNOWLEDGED, lane, number))
         number += 1
 
 

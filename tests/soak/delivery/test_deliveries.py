@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.soak.delivery.__main__ import main
 from tests.soak.delivery.deliveries import Deliveries, Puts
-from tests.soak.spool.oracle import Kind, encode, make_event
+from tests.soak.spool.oracle import Entry, encode, make_event
 
 EVENTS = st.tuples(st.integers(0, 2), st.integers(0, 4))
 BATCHES = st.lists(st.lists(EVENTS, min_size=1, max_size=4), max_size=6)
@@ -35,14 +35,14 @@ def test_each_event_is_counted(batches: list[list[tuple[int, int]]], data: st.Da
     assert deliveries.foreign == 0
 
 
-@given(st.lists(st.sampled_from([Kind.ACKNOWLEDGED, Kind.REFUSED]), max_size=5), st.sets(st.integers(0, 8)))
-def test_losses_are_found(kinds: list[Kind], arrived: set[int]) -> None:
+@given(st.lists(st.sampled_from([Entry.ACKNOWLEDGED, Entry.REFUSED]), max_size=5), st.sets(st.integers(0, 8)))
+def test_losses_are_found(kinds: list[Entry], arrived: set[int]) -> None:
     """What was acknowledged and didn't arrive is lost; what arrived and wasn't put is foreign."""
     deliveries = Deliveries()
     for number in arrived:
         deliveries.take(str(number), _body([(1, number)]))
     log = b"".join(encode(kind, 1, number) for number, kind in enumerate(kinds))
-    acknowledged = {number for number, kind in enumerate(kinds) if kind is Kind.ACKNOWLEDGED}
+    acknowledged = {number for number, kind in enumerate(kinds) if kind is Entry.ACKNOWLEDGED}
     possible = acknowledged | {len(kinds)} if kinds else set(arrived)
     assert deliveries.compare([log]) == Puts(
         len(acknowledged),

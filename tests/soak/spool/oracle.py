@@ -42,7 +42,7 @@ _LONG_EVERY: Final = 64
 _PAD: Final = b"x" * _LONG_PAD
 
 
-class Kind(enum.IntEnum):
+class Entry(enum.IntEnum):
     """What an entry says."""
 
     ACKNOWLEDGED = 1
@@ -82,19 +82,19 @@ def identify(event: bytes) -> tuple[int, int] | None:
     return (lane, number) if event == make_event(lane, number) else None
 
 
-def encode(kind: Kind, lane: int, number: int) -> bytes:
+def encode(kind: Entry, lane: int, number: int) -> bytes:
     """Return an entry."""
     return _ENTRY.pack(lane, kind << _KIND_SHIFT | number)
 
 
-def decode(log: bytes) -> Iterator[tuple[Kind, int, int]]:
+def decode(log: bytes) -> Iterator[tuple[Entry, int, int]]:
     """Yield kind, lane and number of each entry of a log.
 
     Raises:
         struct.error: The log ends with a part of an entry.
     """
     for lane, word in _ENTRY.iter_unpack(log):
-        yield Kind(word >> _KIND_SHIFT), lane, word & (1 << _KIND_SHIFT) - 1
+        yield Entry(word >> _KIND_SHIFT), lane, word & (1 << _KIND_SHIFT) - 1
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,15 @@ def audit(put_logs: Iterable[bytes], reader_log: bytes) -> Audit:
     next_number: Counter[int] = Counter()
     for log in put_logs:
         for kind, lane, number in decode(log):
-            assert kind in {Kind.ACKNOWLEDGED, Kind.REFUSED}
+            assert kind in {Entry.ACKNOWLEDGED, Entry.REFUSED}
             assert next_number[lane] == number, "a lane logs all of its puts, in order"
             next_number[lane] += 1
-            (acknowledged if kind is Kind.ACKNOWLEDGED else refused).setdefault(lane, set()).add(number)
+            (acknowledged if kind is Entry.ACKNOWLEDGED else refused).setdefault(lane, set()).add(number)
     arrived: dict[int, set[int]] = {}
-    counts: Counter[Kind] = Counter()
+    counts: Counter[Entry] = Counter()
     duplicates = foreign = 0
     for kind, lane, number in decode(reader_log):
-        if kind is not Kind.ARRIVED:
+        if kind is not Entry.ARRIVED:
             counts[kind] += number
             continue
         seen = arrived.setdefault(lane, set())
@@ -158,9 +158,9 @@ def audit(put_logs: Iterable[bytes], reader_log: bytes) -> Audit:
         acknowledged=sum(map(len, acknowledged.values())),
         refused=sum(map(len, refused.values())),
         lost=sum(len(numbers - arrived.get(lane, set())) for lane, numbers in acknowledged.items()),
-        foreign=foreign + counts[Kind.FOREIGN],
+        foreign=foreign + counts[Entry.FOREIGN],
         duplicates=duplicates,
-        torn=counts[Kind.TORN],
-        removed=counts[Kind.REMOVED],
-        grown=counts[Kind.GROWN],
+        torn=counts[Entry.TORN],
+        removed=counts[Entry.REMOVED],
+        grown=counts[Entry.GROWN],
     )

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from baseplate_events import EventQueue, EventQueueFullError
-from tests.soak.spool.oracle import Kind, encode, make_event
+from tests.soak.spool.oracle import Entry, encode, make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,10 +50,10 @@ def put_events(
         try:
             queue.put(make_event(lane, number))
         except EventQueueFullError:
-            os.write(log, encode(Kind.REFUSED, lane, number))
+            os.write(log, encode(Entry.REFUSED, lane, number))
             time.sleep(_PAUSE)
         else:
-            os.write(log, encode(Kind.ACKNOWLEDGED, lane, number))
+            os.write(log, encode(Entry.ACKNOWLEDGED, lane, number))
         number += 1
         if number == after:
             then()

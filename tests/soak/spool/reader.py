@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tests.soak.spool.oracle import Kind, encode, identify
+from tests.soak.spool.oracle import Entry, encode, identify
 from tests.support.spool_reader import SpoolFileReader
 
 #: Seconds between two scans, in which producers have the processor.
@@ -25,7 +25,7 @@ def main(folder: str, log_path: str) -> None:
     def take(events: list[bytes]) -> None:
         found = [identify(event) for event in events]
         entries = [
-            encode(Kind.FOREIGN, 0, 1) if each is None else encode(Kind.ARRIVED, *each) for each in found
+            encode(Entry.FOREIGN, 0, 1) if each is None else encode(Entry.ARRIVED, *each) for each in found
         ]
         os.write(log, b"".join(entries))
 
@@ -35,7 +35,7 @@ def main(folder: str, log_path: str) -> None:
             before = reader.torn_places, reader.removed, reader.grown
             left = reader.read()
             after = reader.torn_places, reader.removed, reader.grown
-            for kind, old, new in zip((Kind.TORN, Kind.REMOVED, Kind.GROWN), before, after, strict=True):
+            for kind, old, new in zip((Entry.TORN, Entry.REMOVED, Entry.GROWN), before, after, strict=True):
                 if new > old:
                     os.write(log, encode(kind, 0, new - old))
             if over and not left:

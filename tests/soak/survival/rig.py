@@ -27,7 +27,7 @@ from baseplate_events.dev_collector import AcceptedBatch, RejectedBatch, check_b
 from baseplate_events.errors import EventQueueFullError
 from baseplate_events.event_publisher.ledger.file import SPOOL_NAME
 from baseplate_events.transport.posix import MessageQueue
-from tests.soak.survival.ledger import Ledger, make_event, numbers_of
+from tests.soak.survival.receipts import Receipts, make_event, numbers_of
 from tests.support.ledgers import letters_in
 from tests.support.publishers import KEY_NAME, MAX_MESSAGE_SIZE, MAX_MESSAGES, SECRET, publisher_process
 from tests.support.queues import drain
@@ -48,13 +48,13 @@ LONG_PATIENCE: Final = 120.0
 
 
 class Collector:
-    """An event collector that keeps a ledger. It can be stopped, and made to fail or refuse.
+    """An event collector that keeps a receipts. It can be stopped, and made to fail or refuse.
 
     It checks what the development collector checks, and notes the headers too. Its port stays the same when
     it goes down and up again.
 
     Args:
-        ledger: Where it notes what it takes.
+        receipts: Where it notes what it takes.
 
     Attributes:
         keys: Secrets by the names of their keys; can be changed at any time.
@@ -63,8 +63,8 @@ class Collector:
         rejected: Requests that it refused, by status.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self, receipts: Receipts) -> None:
+        self.receipts = receipts
         self.keys: dict[str, bytes] = {KEY_NAME: SECRET}
         self.crash_on: bytes | None = None
         self.busy_every = 0
@@ -103,7 +103,7 @@ class Collector:
     def delivered(self) -> int:
         """How many different events it has taken."""
         with self._lock:
-            return len(self.ledger.delivered)
+            return len(self.receipts.delivered)
 
     def receive(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> tuple[int, str]:
         """Check a request and note it; return the status and the words to answer with."""
@@ -120,7 +120,7 @@ class Collector:
                 self.rejected[checked.status] = self.rejected.get(checked.status, 0) + 1
                 return checked.status, checked.reason
             key = next((value for name, value in headers if name.lower() == "idempotency-key"), None)
-            self.ledger.take(key, checked.events)
+            self.receipts.take(key, checked.events)
             return 200, "taken"
 
 
@@ -371,9 +371,9 @@ class Rig:
         events = numbers_of(
             event for path in self.spool.glob("*.segment") for event in read_whole_events(path)
         )
-        if not events <= self.collector.ledger.delivered:
+        if not events <= self.collector.receipts.delivered:
             events -= numbers_of(letter.event for letter in self.letters())
-        return events - self.collector.ledger.delivered
+        return events - self.collector.receipts.delivered
 
     def settle(self, publisher: PublisherProcess) -> None:
         """Let a publisher empty queue and spool, and stop it."""
@@ -403,21 +403,21 @@ class Rig:
         Returns:
             The numbers of the events that were lost, and the figures.
         """
-        ledger = self.collector.ledger
+        receipts = self.collector.receipts
         dead = [letter.event for letter in self.letters()]
         left = self.left()
-        lost = put - ledger.delivered - numbers_of(dead) - left
-        strays = len(ledger.delivered - put) + ledger.foreign
+        lost = put - receipts.delivered - numbers_of(dead) - left
+        strays = len(receipts.delivered - put) + receipts.foreign
         self.check(strays == 0, f"{strays} events arrived that no one put")
-        self.check(ledger.unexplained == 0, f"{ledger.unexplained} duplicates are not explained")
+        self.check(receipts.unexplained == 0, f"{receipts.unexplained} duplicates are not explained")
         self.check(not left, f"{len(left)} events were left behind")
         figures = {
             "put": len(put),
-            "delivered": len(ledger.delivered),
+            "delivered": len(receipts.delivered),
             "dead_letters": len(dead),
             "lost": len(lost),
-            "duplicates": ledger.duplicates,
-            "unexplained": ledger.unexplained,
+            "duplicates": receipts.duplicates,
+            "unexplained": receipts.unexplained,
         }
         return lost, figures
 
@@ -433,7 +433,7 @@ def rig(*, spool: bool = True, **settings: str) -> Generator[Rig]:
     name = f"survival-{uuid.uuid4().hex}"
     with (
         tempfile.TemporaryDirectory(prefix="survival-") as folder,
-        contextlib.closing(Collector(Ledger())) as collector,
+        contextlib.closing(Collector(Receipts())) as collector,
     ):
         if spool:
             directory = Path(folder, "spool")

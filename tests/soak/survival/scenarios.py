@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from baseplate_events.errors import EventQueueFullError
-from tests.soak.survival.ledger import make_event, unexplained_losses
+from tests.soak.survival.receipts import make_event, unexplained_losses
 from tests.soak.survival.rig import LONG_PATIENCE, Rig, rig
 from tests.support.commands import run
 from tests.support.publishers import KEY_NAME, MAX_MESSAGES, SECRET, config_text
@@ -121,10 +121,15 @@ def kill(scale: Scale) -> Result:
             unexplained = unexplained_losses(lost, kills, MAX_MESSAGES + 1)
             setup.check(len(lost) <= len(kills), f"{len(lost)} events lost by {len(kills)} kills")
             setup.check(not unexplained, f"{len(unexplained)} lost events are explained by no kill")
-        ledger = setup.collector.ledger
+        taken = setup.collector.receipts
         return _result(
             setup,
-            {"kills": len(kills), **figures, "batches": ledger.batches, "repeated_batches": ledger.repeats},
+            {
+                "kills": len(kills),
+                **figures,
+                "batches": receipts.batches,
+                "repeated_batches": receipts.repeats,
+            },
         )
 
 

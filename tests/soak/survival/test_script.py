@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.soak.survival.__main__ import main
-from tests.soak.survival.ledger import Ledger, make_event, number_of, unexplained_losses
+from tests.soak.survival.receipts import Receipts, make_event, number_of, unexplained_losses
 from tests.soak.survival.rig import rig
 from tests.soak.survival.scenarios import SCENARIOS
 
@@ -51,13 +51,13 @@ def test_a_failure_is_reported_and_sets_the_exit_status(
 ) -> None:
     """A scenario that a publisher doesn't survive gives FAIL with the reason, and the script ends with 1."""
     # The oracle sees every batch twice, and no key.
-    take = Ledger.take
+    take = Receipts.take
 
-    def take_twice_without_key(self: Ledger, _: str | None, events: tuple[bytes, ...]) -> None:
+    def take_twice_without_key(self: Receipts, _: str | None, events: tuple[bytes, ...]) -> None:
         take(self, None, events)
         take(self, None, events)
 
-    monkeypatch.setattr(Ledger, "take", take_twice_without_key)
+    monkeypatch.setattr(Receipts, "take", take_twice_without_key)
     assert main(["poison", *TINY[:-1]]) == 1
     output = capsys.readouterr().out
     assert output.startswith("FAIL poison: ")
@@ -74,7 +74,7 @@ def test_a_loss_is_seen() -> None:
         assert {0} == lost
         assert figures["lost"] == 1
         assert ["2 events were left behind"] == setup.failures
-        setup.collector.ledger.take("key", (make_event(7), b"{}"))
+        setup.collector.receipts.take("key", (make_event(7), b"{}"))
         setup.audit({0})
         assert "2 events arrived that no one put" in setup.failures
 
@@ -92,29 +92,29 @@ def test_an_event_has_its_number_only_if_it_is_whole(number: int) -> None:
 @given(st.lists(st.lists(st.integers(0, 20), max_size=4), max_size=6), st.data())
 def test_the_ledger_counts_each_event_once(batches: list[list[int]], data: st.DataObject) -> None:
     """Batches come in any order and number: a repeat under its own key is explained, others aren't."""
-    ledger = Ledger()
+    receipts = Receipts()
     calls = [(f"key {number}", tuple(map(make_event, batch))) for number, batch in enumerate(batches)]
     repeated = data.draw(st.lists(st.sampled_from(calls), max_size=5)) if calls else []
     for key, events in [*calls, *repeated]:
-        ledger.take(key, events)
+        receipts.take(key, events)
     numbers = list(itertools.chain.from_iterable(batches))
-    assert set(numbers) == ledger.delivered
-    assert len(batches) == ledger.batches
-    assert len(repeated) == ledger.repeats
-    assert sum(len(events) for _, events in repeated) == ledger.duplicates
-    assert len(numbers) - len(set(numbers)) == ledger.unexplained
+    assert set(numbers) == receipts.delivered
+    assert len(batches) == receipts.batches
+    assert len(repeated) == receipts.repeats
+    assert sum(len(events) for _, events in repeated) == receipts.duplicates
+    assert len(numbers) - len(set(numbers)) == receipts.unexplained
 
 
 @given(st.sets(st.integers(0, 20), min_size=1), st.sampled_from([None, "fresh key", "used key"]))
 def test_a_repeat_without_the_key_of_its_batch_is_not_explained(numbers: set[int], key: str | None) -> None:
     """Events that come again without a key, under a new one or another batch's are unexplained."""
-    ledger = Ledger()
+    receipts = Receipts()
     events = tuple(map(make_event, numbers))
-    ledger.take("key", events)
-    ledger.take("used key", (make_event(99),))
-    ledger.take(key, events)
-    assert len(events) == ledger.unexplained
-    assert ledger.repeats == 0
+    receipts.take("key", events)
+    receipts.take("used key", (make_event(99),))
+    receipts.take(key, events)
+    assert len(events) == receipts.unexplained
+    assert receipts.repeats == 0
 
 
 @given(

@@ -48,7 +48,7 @@ def numbers_of(events: Iterable[bytes]) -> set[int]:
 
 
 @dataclass
-class Ledger:
+class Receipts:
     """What the collector received. Used by one thread at a time.
 
     Attributes:
