@@ -48,7 +48,7 @@ LONG_PATIENCE: Final = 120.0
 
 
 class Collector:
-    """An event collector that keeps a receipts. It can be stopped, and made to fail or refuse.
+    """An event collector that notes what it takes. It can be stopped, and made to fail or refuse.
 
     It checks what the development collector checks, and notes the headers too. Its port stays the same when
     it goes down and up again.

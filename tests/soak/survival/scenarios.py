@@ -121,7 +121,7 @@ def kill(scale: Scale) -> Result:
             unexplained = unexplained_losses(lost, kills, MAX_MESSAGES + 1)
             setup.check(len(lost) <= len(kills), f"{len(lost)} events lost by {len(kills)} kills")
             setup.check(not unexplained, f"{len(unexplained)} lost events are explained by no kill")
-        taken = setup.collector.receipts
+        receipts = setup.collector.receipts
         return _result(
             setup,
             {
