@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.soak.spool import rounds
 from tests.soak.spool.__main__ import main
-from tests.soak.spool.oracle import Audit, Kind, audit, decode, encode, identify, make_event
+from tests.soak.spool.oracle import Audit, Entry, audit, decode, encode, identify, make_event
 from tests.soak.spool.rounds import Scale, run_rounds
 
 LANES = st.integers(0, 2**64 - 1)
@@ -53,12 +53,12 @@ def test_an_event_is_known_only_if_it_is_whole(lane: int, number: int, other: by
     assert identify(event.replace(b"pad", b"dap")) is None
 
 
-@given(st.lists(st.tuples(st.sampled_from(Kind), LANES, NUMBERS)), st.integers(1, 15))
-def test_a_log_is_read_as_it_was_written(entries: list[tuple[Kind, int, int]], missing: int) -> None:
+@given(st.lists(st.tuples(st.sampled_from(Entry), LANES, NUMBERS)), st.integers(1, 15))
+def test_a_log_is_read_as_it_was_written(entries: list[tuple[Entry, int, int]], missing: int) -> None:
     """Entries come back in order, and a log that was cut inside of one is noticed."""
     log = b"".join(encode(*entry) for entry in entries)
     assert entries == list(decode(log))
-    assert 4_096 % len(encode(Kind.TORN, 0, 0)) == 0
+    assert 4_096 % len(encode(Entry.TORN, 0, 0)) == 0
     if log:
         with pytest.raises(struct.error):
             list(decode(log[:-missing]))
@@ -67,7 +67,7 @@ def test_a_log_is_read_as_it_was_written(entries: list[tuple[Kind, int, int]], m
 @given(st.data())
 def test_an_audit_counts_what_a_plain_count_does(data: st.DataObject) -> None:
     """The oracle is right for any puts, lanes, logs and arrivals."""
-    outcomes = st.lists(st.sampled_from([Kind.ACKNOWLEDGED, Kind.REFUSED]), max_size=5)
+    outcomes = st.lists(st.sampled_from([Entry.ACKNOWLEDGED, Entry.REFUSED]), max_size=5)
     lanes = data.draw(st.dictionaries(st.integers(0, 3), outcomes))
     put = [[encode(kind, lane, number) for number, kind in enumerate(kinds)] for lane, kinds in lanes.items()]
     arrived = data.draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 7)), max_size=20))
@@ -77,12 +77,12 @@ def test_an_audit_counts_what_a_plain_count_does(data: st.DataObject) -> None:
     in_flight = {(lane, len(lanes.get(lane, []))) for lane in range(5)}
     counted = audit(
         [b"".join(log) for log in put],
-        b"".join(encode(Kind.ARRIVED, *each) for each in arrived)
-        + encode(Kind.FOREIGN, 0, 1)
-        + encode(Kind.TORN, 0, 2)
-        + encode(Kind.TORN, 0, 3),
+        b"".join(encode(Entry.ARRIVED, *each) for each in arrived)
+        + encode(Entry.FOREIGN, 0, 1)
+        + encode(Entry.TORN, 0, 2)
+        + encode(Entry.TORN, 0, 3),
     )
-    good = [each for each, kind in fates.items() if kind is Kind.ACKNOWLEDGED]
+    good = [each for each, kind in fates.items() if kind is Entry.ACKNOWLEDGED]
     expected = Audit(
         acknowledged=len(good),
         refused=len(fates) - len(good),
