@@ -175,6 +175,15 @@ def test_no_loop_waits_in_a_way_of_its_own() -> None:
     assert found == set(WAITERS)
 
 
+def test_another_way_to_wait_is_found() -> None:
+    """A loop that sleeps or looks at the clock is found; neither a measurement nor a simulated clock is."""
+    assert waits_in_a_loop("import time\nwhile not ready():\n    time.sleep(0.1)")
+    assert waits_in_a_loop("import time\nwhile time.monotonic() < end and not ready():\n    pass")
+    assert not waits_in_a_loop(
+        "import time\nbegan = time.monotonic()\nfor _ in range(3):\n    clock.sleep(1.0)"
+    )
+
+
 #: Files that start processes, each with the reason why it has a way of its own.
 STARTERS: Final = {
     "benchmarks/footprint.py": "measures a single child, with wait4(2), and without what `subprocess` adds",
