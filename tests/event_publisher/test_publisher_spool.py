@@ -251,10 +251,11 @@ def _zero_the_first_page(data: bytearray) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [_flip_a_bit_of_the_first_line, _tear_the_first_line, _zero_the_first_page]
+    ("damage", "lost"),
+    [(_flip_a_bit_of_the_first_line, 0), (_tear_the_first_line, 10), (_zero_the_first_page, 10)],
 )
-def test_a_damaged_segment_costs_itself(damage: object, name: str, tmp_path: Path) -> None:
-    """A publisher starts beside a damaged segment, says so, and delivers all others."""
+def test_a_damaged_segment_costs_itself(damage: object, lost: int, name: str, tmp_path: Path) -> None:
+    """A publisher starts beside a damaged segment, says so, and delivers whatever is whole."""
     directory = tmp_path / "spool"
     events = make_events(20)
     put_into_spool(directory, name, events[:10])
@@ -268,7 +269,7 @@ def test_a_damaged_segment_costs_itself(damage: object, name: str, tmp_path: Pat
     levels: list[SpoolLevel | None] = []
     simulation.at_end = lambda: levels.append(publisher.snapshot().spool)
     simulation.run(30.0)
-    assert sent(simulation) == events[10:]
+    assert sorted(sent(simulation)) == sorted(events[lost:])
     (level,) = levels
     assert level is not None
     assert sum(level.aside.values()) == 1 or level.torn_bytes > 0

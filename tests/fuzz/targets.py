@@ -113,6 +113,7 @@ def read_header(data: bytes) -> None:
 
 def read_configuration(data: bytes) -> None:
     """A file has usable settings, or an error with a line for each mistake and no part of the secret."""
+    is_elsewhere = b"SECRET" in _SECRET_LINE.sub(b"", data)  # values of other options may be shown
     with tempfile.NamedTemporaryFile(suffix=".ini") as file:
         file.write(data.replace(b"SECRET", SECRET.encode()))
         file.flush()
@@ -122,14 +123,13 @@ def read_configuration(data: bytes) -> None:
             problems: tuple[str, ...] | None = error.problems
         else:
             problems = None
-            assert SECRET not in repr(settings)
+            assert is_elsewhere or SECRET not in repr(settings)
             assert 0 < settings.batch.max_size <= 512_000
             assert settings.queue.name == "v2"
     if problems is not None:
         assert problems
         assert not any("\n" in problem or "\x1b" in problem for problem in problems)
-        if _SECRET_LINE.sub(b"", data).find(b"SECRET") < 0:  # values of other options may be shown
-            assert not any(SECRET in problem for problem in problems)
+        assert is_elsewhere or not any(SECRET in problem for problem in problems)
 
 
 # --- HTTP ---
