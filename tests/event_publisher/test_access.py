@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +28,7 @@ from tests.support.queues import (
     fresh_name,
     needs_root,
 )
+from tests.support.spool_directories import fresh_place
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -144,19 +144,14 @@ def test_no_text_of_a_file_breaks_the_look_at_it(text: str, section: str) -> Non
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Generator[Path]:
+def folder() -> Generator[Path]:
     """Yield a folder that all users can get to, as far as the folders above are concerned."""
-    closed = [(path, path.stat().st_mode) for path in (tmp_path, *tmp_path.parents)]
-    for path, mode in closed:
-        if not mode & stat.S_IXOTH:
-            path.chmod(mode | stat.S_IXOTH)
-    inner = tmp_path / "inner"
-    inner.mkdir()
-    inner.chmod(0o755)
-    yield inner
-    for path, mode in closed:
-        if not mode & stat.S_IXOTH:
-            path.chmod(mode)
+    # Another pytest of this user closes the folders above `tmp_path`, when it starts.
+    with fresh_place() as place:
+        inner = place / "inner"
+        inner.mkdir()
+        inner.chmod(0o755)
+        yield inner
 
 
 def test_a_file_behind_a_closed_folder_or_a_link_is_judged_where_it_is(folder: Path) -> None:

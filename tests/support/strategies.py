@@ -106,11 +106,15 @@ variable_names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,6}", fullmatch=True)
 
 _labels = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,8}[a-z0-9_])?", fullmatch=True)
 
-#: Host names and IPv4 addresses.
-host_names = st.one_of(
-    st.lists(_labels, min_size=1, max_size=4).map(".".join).filter(lambda name: not name[-1].isdigit()),
-    st.ip_addresses(v=4).map(str),
+#: Host names of at most 48 characters; the last one isn't a digit, unlike that of an address.
+domain_names = st.builds(
+    "{}{}".format,
+    st.lists(_labels, max_size=4).map(lambda labels: "".join(f"{label}." for label in labels)),
+    st.from_regex(r"[a-z]([a-z0-9_-]{0,2}[a-z_])?", fullmatch=True),
 )
+
+#: Host names and IPv4 addresses.
+host_names = st.one_of(domain_names, st.ip_addresses(v=4).map(str))
 
 ports = st.integers(1, 65_535)
 
@@ -195,7 +199,7 @@ _VALUES: dict[str, st.SearchStrategy[tuple[str, object]]] = {
     "health.bind": (st.builds(InternetEndpoint, listening_hosts, ports) | _SOCKETS).map(
         lambda endpoint: (str(endpoint), endpoint)
     ),
-    "health.hosts": st.lists(host_names.filter(lambda name: len(name) < 60), min_size=1, max_size=3).map(
+    "health.hosts": st.lists(host_names, min_size=1, max_size=3).map(
         lambda hosts: (", ".join(hosts), frozenset(map(str.lower, hosts)))
     ),
 }

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.queues import needs_root
+from tests.support.spool_directories import fresh_place
 from tests.support.spool_reader import SpoolFileReader
 from tests.support.spool_services import check_exit, files_in, forked, open_queue, read_all, spool_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 pytestmark = needs_root
@@ -27,15 +28,11 @@ def ids() -> tuple[int, int, int]:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
+def directory() -> Generator[Path]:
     """A directory that belongs to root, and that other users can reach."""
-    directory = tmp_path / "directory"
-    directory.mkdir()
-    for folder in (directory, *directory.parents):
-        mode = folder.stat().st_mode
-        if not mode & 0o001:
-            folder.chmod(mode | 0o011)
-    return directory
+    # Another pytest of this user closes the folders above `tmp_path`, when it starts.
+    with fresh_place() as place:
+        yield place
 
 
 def run_as(user: int, group: int, function: Callable[[], object]) -> None:

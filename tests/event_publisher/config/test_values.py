@@ -39,6 +39,7 @@ from baseplate_events.event_publisher.config.values import (
 )
 from tests.support.sections import problems, refused, section, value
 from tests.support.strategies import (
+    domain_names,
     host_names,
     hostile_texts,
     plain_texts,
@@ -227,7 +228,7 @@ def test_a_host_is_kept_as_it_is_written(name: str, port: int | None) -> None:
         assert problems(read) == ()
 
 
-@given(host_names.filter(lambda name: not name[-1].isdigit()), ports)
+@given(domain_names, ports)
 def test_an_absolute_name_is_a_host(name: str, port: int) -> None:
     """A name with a final dot, which the resolver doesn't add its search domains to, is kept as it is."""
     text = f"{name}.:{port}"
@@ -359,7 +360,7 @@ def test_statuses_are_separated_by_commas(drawn: list[tuple[int, str]], comma: s
 
 
 @given(
-    st.lists(host_names.filter(lambda name: len(name) < 60 and not name[-1].isdigit()), max_size=3),
+    st.lists(domain_names, max_size=3),
     st.booleans(),
     st.sampled_from(["", "."]),
 )
