@@ -221,8 +221,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses after which a batch is retried and not split, although by default it would be. "
-        "Separate them with commas, such as `400, 422`.",
+        "HTTP statuses, separated by commas, after which a batch is only retried, such as `400, 422`. By "
+        "default, 400, 413, 422 and 5xx can also split it.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -270,8 +270,8 @@ class SpoolSettings(Group):
         "never",
         "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
         "`batch.max_age` after they were written. `event`: each event of the POSIX queue is forced to disk "
-        "before the publisher takes the next one. Events that services write to the spool are treated as "
-        "with `batch`.",
+        "before the publisher takes the next one; with events that services write to the spool, `event` does "
+        "the same as `batch`.",
     )
 
 
@@ -327,7 +327,7 @@ class MetricsSettings(Group):
     endpoint: Endpoint | None = optional(
         "metrics.endpoint",
         ENDPOINT,
-        "statsd server: `HOST:PORT`, or the path of a Unix socket with a `/` in it.",
+        "statsd server: `HOST:PORT`, or the path of a Unix socket, which contains a `/`.",
     )
     log_if_unconfigured: bool = option(
         "metrics.log_if_unconfigured",
