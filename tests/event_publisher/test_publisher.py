@@ -265,7 +265,9 @@ def test_what_does_not_fit_back_is_counted_and_logged(name: str, tmp_path: Path)
         assert left[0] == events[0]
         lost = len(events) + MAX_MESSAGES - 2 - len(left)
         assert f"lost {lost} events" in publisher.log
-        assert fates(received=len(events), returned=len(events) - lost, queue_full=lost) in publisher.log
+        # The publisher may have received events of others, too, and put them back.
+        counts = range(len(events), len(events) + MAX_MESSAGES - 1)
+        assert any(fates(received=n, returned=n - lost, queue_full=lost) in publisher.log for n in counts)
 
 
 def test_raw_messages_that_no_batch_can_hold_are_dropped_alone(name: str, tmp_path: Path) -> None:
