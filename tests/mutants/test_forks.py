@@ -61,20 +61,15 @@ def forks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Process]:
             yield process
 
 
+def asking(test: str) -> tuple[str, ...]:
+    """Return the command that has a test run."""
+    options = ("-q", "-p", "no:cacheprovider")
+    return (sys.executable, "-I", "-S", str(ASK), "socket", *options, f"test_it.py::{test}")
+
+
 def ask_for(folder: Path, test: str) -> Result:
     """Have a test run."""
-    command = (
-        sys.executable,
-        "-I",
-        "-S",
-        ASK,
-        "socket",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"test_it.py::{test}",
-    )
-    return run(*command, cwd=folder, environ={"PYTHONDONTWRITEBYTECODE": "1"})
+    return run(*asking(test), cwd=folder, environ={"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 @pytest.mark.usefixtures("forks")
@@ -89,21 +84,11 @@ def test_each_fork_imports_the_code_as_it_is_now(folder: Path) -> None:
 
 def test_a_fork_ends_with_the_one_who_asked(folder: Path, forks: Process) -> None:
     """It is killed, as after a timeout; the next request is served, and the end of stdin is the end."""
-    command = (
-        sys.executable,
-        "-I",
-        "-S",
-        ASK,
-        "socket",
-        "-p",
-        "no:cacheprovider",
-        "test_it.py::test_endless",
-    )
     pid = folder / "pid"
-    with started(*command, cwd=folder, stdout=PIPE) as asking:
-        wait_until(lambda: pid.exists() and pid.read_text(), "the test didn't begin", process=asking)
-        asking.kill()
-        asking.communicate()  # which ends when no one has its stdout
+    with started(*asking("test_endless"), cwd=folder, stdout=PIPE) as process:
+        wait_until(lambda: pid.exists() and pid.read_text(), "the test didn't begin", process=process)
+        process.kill()
+        process.communicate()  # which ends when no one has its stdout
     assert ask_for(folder, "test_value").status == 0
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
