@@ -39,7 +39,7 @@ _LOADS: Final = ((50, 10), (50, 50), (500, 10), (500, 200))
 _BOUND: Final = 2.0
 
 _HEAD: Final = (
-    *("requests/s x events", "events put", "refused", "lost", "duplicates"),
+    *("requests/s x events per request", "events put", "refused", "lost", "duplicates"),
     *("p99 of a request", "of bare writes", "ratio", "POSIX queue: refused", "lost"),
 )
 

@@ -47,8 +47,10 @@ TYPES: Final = {
     "NamedTuple": "class Click(NamedTuple):\n    a: int\n\nClick(1)",
     "mapping with keys that aren't text": "{1: 1}",
     "instance of any other class": "class Click:\n    a = 1\n\nClick()",
-    "a class, not its instance: `Click`, not `Click(...)`": "@dataclass\nclass Click:\n    a: int\n\nClick",
-    "a NamedTuple class instead of an instance": "class Click(NamedTuple):\n    a: int\n\nClick",
+    "a dataclass itself, not its instance: `Click`, not `Click(...)`": (
+        "@dataclass\nclass Click:\n    a: int\n\nClick"
+    ),
+    "a NamedTuple class itself, not its instance": "class Click(NamedTuple):\n    a: int\n\nClick",
     "list or tuple": "(1, 2)",
     "str, bytes, number or None": '"a"',
 }

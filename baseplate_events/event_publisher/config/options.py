@@ -186,7 +186,9 @@ class BatchSettings(Group):
         "batch.max_age", _SPAN, "1 second", "Longest time that an event waits for its batch to fill."
     )
     # A whole queue. baseplate.py has no such limit.
-    max_events: int = option("batch.max_events", integer(1, 1_000_000), "10000", "Most events in one batch.")
+    max_events: int = option(
+        "batch.max_events", integer(1, 1_000_000), "10000", "Maximum number of events in one batch."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +223,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses, separated by commas, after which a batch is only retried, such as `400, 422`. By "
-        "default, 400, 413, 422 and 5xx can also split it.",
+        "HTTP statuses, separated by commas, after which a batch is retried but never split, such as "
+        "`400, 422`. By default, it can be split after 400, 413, 422, and 5xx other than 501.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -241,7 +243,7 @@ class DeliverySettings(Group):
         "delivery.concurrency",
         integer(1, 64),
         "16",
-        "Most requests in flight at the same time. With more than 1, batches can arrive out of order.",
+        "Maximum number of requests in flight. With more than 1, batches can arrive out of order.",
     )
 
 
@@ -269,9 +271,8 @@ class SpoolSettings(Group):
         choice("never", "batch", "event"),
         "never",
         "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
-        "`batch.max_age` after they were written. `event`: each event of the POSIX queue is forced to disk "
-        "before the publisher takes the next one; with events that services write to the spool, `event` does "
-        "the same as `batch`.",
+        "`batch.max_age` after they were written. `event`: like `batch` for what services write to the "
+        "spool; but each event of the POSIX queue is forced to disk before the publisher takes the next one.",
     )
 
 
@@ -327,7 +328,7 @@ class MetricsSettings(Group):
     endpoint: Endpoint | None = optional(
         "metrics.endpoint",
         ENDPOINT,
-        "statsd server: `HOST:PORT`, or the path of a Unix socket, which contains a `/`.",
+        "statsd server: `HOST:PORT`, or the path of a Unix socket; the path must contain a `/`.",
     )
     log_if_unconfigured: bool = option(
         "metrics.log_if_unconfigured",
