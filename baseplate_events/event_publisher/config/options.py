@@ -68,7 +68,7 @@ class CollectorSettings(Group):
         "collector.hostname",
         host("collector.scheme"),
         None,
-        "Host of the event collector, with its port unless the scheme's default port is meant.",
+        "Host of the event collector, with its port if that isn't the scheme's default.",
         reload=True,
     )
     version: Version = option(
@@ -120,7 +120,7 @@ class KeySettings(Group):
         "key.name",
         text(r"""(?:(?![,"'])[!-~])+""", "the key's name: printable ASCII without blanks, commas and quotes"),
         None,
-        "Name of the key that signs batches: printable ASCII without blanks, commas and quotes.",
+        "Name of the key that signs batches: printable ASCII without blanks, commas or quotes.",
         reload=True,
         secret=True,
     )
@@ -223,8 +223,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses, separated by commas, after which a batch is retried but never split, such as "
-        "`400, 422`. By default, it can be split after 400, 413, 422, and 5xx other than 501.",
+        "HTTP statuses after which a batch is retried but never split, separated by commas, such as "
+        "`400, 422`. By default, a batch can be split after 400, 413, 422, and 5xx other than 501.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -271,8 +271,8 @@ class SpoolSettings(Group):
         choice("never", "batch", "event"),
         "never",
         "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
-        "`batch.max_age` after they were written. `event`: like `batch` for what services write to the "
-        "spool; but each event of the POSIX queue is forced to disk before the publisher takes the next one.",
+        "`batch.max_age` after they were written. `event`: like `batch`, except that each event of the "
+        "POSIX queue is forced to disk before the publisher takes the next one.",
     )
 
 
