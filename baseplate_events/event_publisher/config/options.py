@@ -255,8 +255,8 @@ class SpoolSettings(Group):
         "spool.directory",
         FOLDER,
         "",
-        "Directory that services and publisher share for spools, where events are safe until they are "
-        f"delivered; by default `${SPOOL_VARIABLE}`. If neither is set, there is no spool.",
+        "Directory for spools, which services and publisher share. Events are safe there until they are "
+        f"delivered. By default `${SPOOL_VARIABLE}`; if neither is set, there is no spool.",
         variable=SPOOL_VARIABLE,
     )
     max_size: int = option(
