@@ -43,6 +43,9 @@ _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_SIZE: Final = 20
 _FORMATS: Final = b"\1\1"
 
+#: Bytes of memory for any statement: four times the largest event, the longest value in a ledger.
+_ENOUGH: Final = 64 * 1024 * 1024
+
 #: Prefixes of SQLite messages that mean damage but have no error class of their own.
 _SIGNS_OF_DAMAGE: Final = ("no such ", "malformed ", "unsupported file format", "Could not decode")
 
@@ -218,9 +221,20 @@ def find_damage(error: BaseException, connection: sqlite3.Connection | None) -> 
     # A damaged length asks for more memory than there is (MemoryError), or than SQLite allows (DataError).
     try:
         ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except (MemoryError, sqlite3.DataError) as exc:
+        return f"a length in it asks for too much memory ({exc!r})" if _has_memory() else ""
     except LEDGER_ERRORS as exc:
         return find_damage(exc, None)
     return "" if found == "ok" else str(found)
+
+
+def _has_memory() -> bool:
+    """Return whether memory suffices for any statement on a whole ledger."""
+    try:
+        bytes(_ENOUGH)
+    except MemoryError:
+        return False
+    return True
 
 
 def _connect(path: str, patience: float) -> sqlite3.Connection:

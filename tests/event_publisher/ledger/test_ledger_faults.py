@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -161,6 +162,31 @@ def test_a_length_beyond_the_memory_may_be_damage(tmp_path: Path, error: Excepti
         ledger.close()
     assert (aside_of(tmp_path) != []) == is_damaged
     assert b"new" in events_written(tmp_path)
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_a_list_of_tables_beyond_the_memory_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    """Then not even a check of the file has enough memory. If memory is short, the file may be whole."""
+    filled(tmp_path)
+    with (tmp_path / NAME).open("r+b") as file:
+        # The lengths in the record of the last table; see "B-tree Pages" of https://sqlite.org/fileformat.html.
+        file.seek(100 + 3)
+        (count,) = struct.unpack(">H", file.read(2))
+        file.seek(100 + 8 + 2 * (count - 1))
+        (place,) = struct.unpack(">H", file.read(2))
+        file.seek(place + 1)
+        file.write(b"\xff" * 18)
+    if is_short:
+        monkeypatch.setattr("baseplate_events.event_publisher.ledger.file._ENOUGH", 1 << 62)
+    ledger = opened(tmp_path)
+    assert (ledger.error is not None) == is_short
+    if not is_short:
+        ledger.resolve([], [letter_of(b"new")])
+        assert b"new" in events_written(tmp_path)
+    ledger.close()
+    assert (aside_of(tmp_path) == []) == is_short
 
 
 def _damage_free_space(path: Path, table: str) -> None:
