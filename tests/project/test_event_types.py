@@ -45,7 +45,7 @@ TYPES: Final = {
     "generic pydantic model": "class Click(pydantic.BaseModel, Generic[T]):\n    a: T\n\nClick[int](a=1)",
     "`RootModel` of pydantic": "class Clicks(pydantic.RootModel[list[int]]):\n    pass\n\nClicks([1])",
     "NamedTuple": "class Click(NamedTuple):\n    a: int\n\nClick(1)",
-    "mapping with keys that aren't text": "{1: 1}",
+    "mapping with keys that aren't text (they are written as text)": "{1: 1}",
     "instance of any other class": "class Click:\n    a = 1\n\nClick()",
     "a dataclass itself, not its instance: `Click`, not `Click(...)`": (
         "@dataclass\nclass Click:\n    a: int\n\nClick"

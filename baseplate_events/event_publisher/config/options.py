@@ -223,8 +223,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses after which a batch is retried but never split, separated by commas, such as "
-        "`400, 422`. By default, a batch can be split after 400, 413, 422, and 5xx other than 501.",
+        "HTTP statuses, separated by commas, after which a batch is retried but never split, such as "
+        "`400, 422`. If unset, a batch can be split after 400, 413, 422, and 5xx other than 501.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -310,7 +310,7 @@ class ShutdownSettings(Group):
         BOOLEAN,
         "true",
         "Whether a publisher with a spool delivers the spool's events before it stops. Use `false` if the "
-        "spool outlives the publisher.",
+        "spool is kept after that.",
         reload=True,
     )
 
