@@ -36,7 +36,7 @@ HEAD: Final = "| event | mypy, strict | pyright, strict | `put` |\n|---|---|---|
 TYPES: Final = {
     "dict with keys of text": '{"a": 1}',
     "TypedDict": "class Click(TypedDict):\n    a: int\n\nClick(a=1)",
-    "another mapping": 'MappingProxyType({"a": 1})',
+    "another mapping with keys of text": 'MappingProxyType({"a": 1})',
     "dataclass": "@dataclass(frozen=True)\nclass Click:\n    a: int\n\nClick(1)",
     "dataclass of pydantic": "@pydantic.dataclasses.dataclass\nclass Click:\n    a: int\n\nClick(1)",
     "attrs class": "@attrs.define\nclass Click:\n    a: int\n\nClick(1)",

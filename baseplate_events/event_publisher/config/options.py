@@ -223,8 +223,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses, separated by commas, after which a batch is retried but never split, such as "
-        "`400, 422`. If unset, a batch can be split after 400, 413, 422, and 5xx other than 501.",
+        "HTTP statuses, separated by commas, such as `400, 422`. After these, a batch is retried but never "
+        "split. If unset, a batch can be split after 400, 413, 422, and 5xx other than 501.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -271,8 +271,8 @@ class SpoolSettings(Group):
         choice("never", "batch", "event"),
         "never",
         "When events in the spool are forced to disk. `never`: the system decides. `batch`: at most "
-        "`batch.max_age` after they were written. `event`: like `batch`, except that each event of the "
-        "POSIX queue is forced to disk before the publisher takes the next one.",
+        "`batch.max_age` after they were written. `event`: like `batch`, but the publisher forces "
+        "each event of the POSIX queue to disk before it takes the next one.",
     )
 
 
@@ -310,7 +310,7 @@ class ShutdownSettings(Group):
         BOOLEAN,
         "true",
         "Whether a publisher with a spool delivers the spool's events before it stops. Use `false` if the "
-        "spool is kept after that.",
+        "spool still exists after the stop.",
         reload=True,
     )
 
