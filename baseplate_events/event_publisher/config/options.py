@@ -223,8 +223,8 @@ class RetrySettings(Group):
         "retry.codes",
         STATUSES,
         "",
-        "HTTP statuses, separated by commas, such as `400, 422`. After these, a batch is retried but never "
-        "split. If unset, a batch can be split after 400, 413, 422, and 5xx other than 501.",
+        "Further HTTP statuses, separated by commas, after which a batch is retried. By default, 400, 413 "
+        "and 422 split it instead.",
         reload=True,
     )
     max_age: float | None = optional(
@@ -256,7 +256,7 @@ class SpoolSettings(Group):
         FOLDER,
         "",
         "Directory for spools, which services and publisher share. Events are safe there until they are "
-        f"delivered. By default `${SPOOL_VARIABLE}`; if neither is set, there is no spool.",
+        f"delivered. By default `${SPOOL_VARIABLE}`; if that isn't set either, there is no spool.",
         variable=SPOOL_VARIABLE,
     )
     max_size: int = option(
