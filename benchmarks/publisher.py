@@ -200,6 +200,9 @@ def _spools(made: Rig, scale: Scale) -> Report:
         candidates[f"none {latency}"] = partial(_ours, made, scale, latency, _DEFAULTS)
         candidates[f"read {latency}"] = partial(_from_spool, made, scale, latency)
     candidates.update({mode: partial(_relayed, made, scale, mode) for mode in modes})
+    candidates["floor"] = partial(_floor, made, scale, _default(_LEVEL))
+    candidates["floor read"] = partial(_floor_from_spool, made, scale)
+    candidates["floor relay"] = partial(_floor_relayed, made, scale)
     if is_installed():
         candidates["original"] = partial(_original, made, scale, 0)
     found = _measure(candidates, scale)
@@ -222,9 +225,16 @@ def _spools(made: Rig, scale: Scale) -> Report:
         ]
         if mode == modes[0]:
             targets += _share(f"{what}, share of those without", lines[-2].of_floor, _RELAY_BOUND)
+    for key, what in (("read", "read from the spool"), ("relay", "moved to the spool")):
+        bare, without = found[f"floor {key}"], found["floor"]
+        lines += [
+            Line(f"bare loop, {what}", "events/s", bare.rate, None, without.rate, more_is_better=True),
+            Line(f"CPU, bare loop, {what}", "s per 1,000,000 events", bare.cpu, None, without.cpu),
+        ]
     notes = (
         made.note,
-        "The floor is the same publisher with a POSIX queue and no spool.",
+        "The floor is the same publisher, or bare loop, with a POSIX queue and no spool.",
+        "A bare loop does the least that any publisher must, and sends nothing: see `benchmarks/floor.py`.",
         f"The spool is on {filesystem(made.folder)}.",
     )
     return Report("Publisher with a spool", tuple(lines), tuple(targets), notes)
@@ -301,6 +311,17 @@ def _original(made: Rig, scale: Scale, latency: int) -> Speed:
 
 def _floor(made: Rig, scale: Scale, level: int) -> Speed:
     return made.floor(level, _seconds(scale))
+
+
+def _floor_from_spool(made: Rig, scale: Scale) -> Speed:
+    with _spool_directory(made) as folder:
+        segments = str(Path(folder, made.queue.name.removeprefix("/")))
+        return made.floor(_default(_LEVEL), _seconds(scale), "--spool", segments, spool=folder)
+
+
+def _floor_relayed(made: Rig, scale: Scale) -> Speed:
+    with _spool_directory(made) as folder:
+        return made.floor(_default(_LEVEL), _seconds(scale), "--relay", folder)
 
 
 def _seconds(scale: Scale) -> float:

@@ -226,10 +226,19 @@ class Rig:
         with log.open("wb") as stderr, self._child(command, self.inner, stderr=stderr) as process:
             yield Publisher(process, log)
 
-    def floor(self, level: int, seconds: float) -> Speed:
-        """Return the speed of the floor, likewise."""
-        command = ("benchmarks.floor", self.queue.name, str(level), str(warm_up(seconds)), str(seconds))
-        with self.producer() as producer, self._child(command, self.inner, stdout=PIPE) as process:
+    def floor(self, level: int, seconds: float, *options: str, spool: str | None = None) -> Speed:
+        """Return the speed of the floor, likewise.
+
+        Args:
+            level: Level of gzip.
+            seconds: Seconds that count.
+            options: Further options of the floor.
+            spool: The directory of the spool that events are put into; None for the queue.
+        """
+        numbers = (str(level), str(warm_up(seconds)), str(seconds))
+        command = ("benchmarks.floor", self.queue.name, *numbers, *options)
+        into = () if spool is None else ("--spool", spool)
+        with self.producer(*into) as producer, self._child(command, self.inner, stdout=PIPE) as process:
             producer.go()
             found = json.loads(hear(process))
         return speed([Arrival(*batch) for batch in found["batches"]], found["cpu"])
