@@ -16,7 +16,10 @@ import enum
 import errno
 import os
 import re
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 #: Local file systems of Linux.
 _LOCAL = frozenset(
@@ -56,23 +59,7 @@ _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOT
 _MOUNTINFO = "/proc/self/mountinfo"
 
 
-class _Fcntl(Protocol):
-    """The part of `fcntl` that is used here."""
-
-    @property
-    def LOCK_SH(self) -> int: ...  # noqa: N802 - names of fcntl
-    @property
-    def LOCK_EX(self) -> int: ...  # noqa: N802
-    @property
-    def LOCK_NB(self) -> int: ...  # noqa: N802
-    @property
-    def LOCK_UN(self) -> int: ...  # noqa: N802
-
-    def flock(self, fd: int, operation: int, /) -> None:
-        """Lock or unlock an open file."""
-
-
-def _load() -> _Fcntl | None:
+def _load() -> ModuleType | None:
     """Import `fcntl` early: a service that gives up its privileges may be unable to later."""
     try:
         import fcntl  # noqa: PLC0415 - Windows and WebAssembly have none
@@ -247,7 +234,7 @@ def unlock(handle: int) -> None:
     fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def _require_fcntl() -> _Fcntl:
+def _require_fcntl() -> ModuleType:
     if _fcntl is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return _fcntl

@@ -53,7 +53,7 @@ class OwnFindings:
             return
         if isinstance(counts, dict):
             for reason, count in cast("dict[str, object]", counts).items():
-                if isinstance(count, int) and not isinstance(count, bool) and 0 < count <= _MAX_COUNT:
+                if type(count) is int and 0 < count <= _MAX_COUNT:  # not a bool
                     known = reason in self.refusals or (
                         len(self.refusals) < _MAX_REASONS and _REASON.fullmatch(reason) is not None
                     )

@@ -207,7 +207,9 @@ class SpoolReader:
         segment = self._find(identity)
         events: list[bytes] = []
         spans: list[Span] = []
-        while segment is not None and self._turns.guard(segment, self._fetch):
+        while segment is not None and self._turns.guard(
+            segment, partial(FollowedSegment.fetch, files=self._files)
+        ):
             while segment.ready and (run := segment.take(sys.maxsize, sys.maxsize)):
                 events += run.payloads
                 spans.append(Span(identity, run.start, run.end))
@@ -386,9 +388,6 @@ class SpoolReader:
             segment.finish()
             self._turns.drop(segment)
         return True
-
-    def _fetch(self, segment: FollowedSegment) -> bool:
-        return segment.fetch(self._files)
 
     def _punch(self, segment: FollowedSegment) -> None:
         with contextlib.suppress(OSError):  # for example, it isn't open for writing
