@@ -6,6 +6,7 @@ An import counts wherever it stands: in a function, under `TYPE_CHECKING`, or by
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib.util
 import sys
@@ -95,10 +96,13 @@ def imports_of(folder: tuple[str, ...], tree: ast.Module) -> Iterator[str]:
             yield str(first.value) if isinstance(first, ast.Constant) else UNKNOWN
 
 
-IMPORTS: Final = {
-    module: set(imports_of(path.relative_to(PACKAGE).parent.parts, ast.parse(path.read_text())))
-    for module, path in FILES.items()
-}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Return the imports of each module."""
+    return {
+        module: set(imports_of(path.relative_to(PACKAGE).parent.parts, ast.parse(path.read_text())))
+        for module, path in FILES.items()
+    }
 
 
 def within(module: str, *parts: str) -> bool:
@@ -121,7 +125,7 @@ def test_a_part_imports_what_it_may() -> None:
     """Inside the package, each part imports what the layout allows; the library only itself."""
     assert [] == [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in sorted(names)
         if name[0] == "." and not within(name[1:], *MAY_IMPORT[part_of(module)])
     ]
@@ -131,7 +135,7 @@ def test_other_packages_are_imported_in_one_place() -> None:
     """Outside the package, a module imports the standard library, or what it alone imports."""
     found = {
         (package, module)
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for package in {name.partition(".")[0] for name in names if name[0] != "."} - sys.stdlib_module_names
     }
     assert found == {(package, module) for package, modules in THIRD_PARTY.items() for module in modules}
@@ -141,7 +145,7 @@ def test_the_policy_is_pure() -> None:
     """The policy imports nothing that could read a clock, wait, log, or do I/O."""
     assert [] == [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in sorted(names)
         if within(module, "event_publisher.policy") and name[0] != "." and not within(name, *PURE)
     ]
@@ -161,7 +165,7 @@ def test_the_policy_calls_no_builtin_that_does_io() -> None:
 
 def test_there_are_no_cycles() -> None:
     """No module imports itself by way of others, not even for type checkers."""
-    graph = {module: {name[1:] for name in names if name[0] == "."} for module, names in IMPORTS.items()}
+    graph = {module: {name[1:] for name in names if name[0] == "."} for module, names in imports().items()}
     graphlib.TopologicalSorter(graph).prepare()
 
 

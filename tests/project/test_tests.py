@@ -163,6 +163,8 @@ WAITERS: Final = {
 
 def waits_in_a_loop(code: str) -> bool:
     """Return whether a loop of a module looks at the clock, or sleeps."""
+    if re.search("sleep|monotonic", code) is None:
+        return False  # so that most modules needn't be parsed
     loops = [node for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.While, ast.For))]
     nodes = [node for loop in loops for node in ast.walk(loop)]
     called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
@@ -205,6 +207,8 @@ STARTING: Final = re.compile(
 
 def starts_processes(code: str) -> bool:
     """Return whether a module itself starts processes; a program in a string is run by another."""
+    if re.search(r"subprocess|\bos\b", code) is None:
+        return False  # so that most modules needn't be parsed
     nodes = list(ast.walk(ast.parse(code)))
     names = [
         f"{node.module}.{name.name}"
