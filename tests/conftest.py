@@ -76,17 +76,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """Stop a measurement of coverage during a simulation, whose greenlets it can't follow."""
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage, here and in processes to come, during a test that isn't to be measured."""
     coverage = sys.modules.get("coverage")
     measured = None if coverage is None else coverage.Coverage.current()
-    if measured is None or item.get_closest_marker("simulated") is None:
+    if measured is None or not any(map(item.get_closest_marker, ("simulated", "unmeasured"))):
         return (yield)
+    for_processes = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
     measured.stop()
     try:
         return (yield)
     finally:
         measured.start()
+        if for_processes is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = for_processes
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,8 @@ import baseplate_events
 pytest_plugins = ["pytester"]
 
 #: A test module of a service, which has the package under this name.
+pytestmark = pytest.mark.unmeasured
+
 TESTS_OF_A_SERVICE = """
 from {package} import EventError, serialize_v2j_event
 

@@ -300,6 +300,7 @@ assert not directory or enabled() == before
 """
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("then", ["end", "wait", "put"])
 @pytest.mark.parametrize("transport", ["posix", "spool"])
 def test_nothing_is_said_when_the_interpreter_ends(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.unmeasured
+
 #: An event that would clear the screen, in C0, in C1 as UTF-8 and raw, and show its words backwards.
 EVENT: Final = b'{"a":"\x1b[2J\xc2\x9b2J\x9b2J\xe2\x80\xae\xe2\x80\x8b\x7f",\t"b":\n"caf\xc3\xa9"}'
 

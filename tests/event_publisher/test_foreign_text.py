@@ -55,6 +55,7 @@ def test_each_hazard_is_escaped(char: str) -> None:
     assert printable(f"a{char}b") == f"a{HAZARDS[char]}b"
 
 
+@pytest.mark.unmeasured
 @given(foreign_texts)
 @example("".join(map(chr, [*range(0x110000)])))
 def test_nothing_but_characters_that_show_is_left(text: str) -> None:

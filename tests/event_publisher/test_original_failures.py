@@ -198,6 +198,7 @@ def test_422_is_retried_for_5_minutes_and_then_dropped(name: str, tmp_path: Path
     assert publisher.accounting.dead_lettered == 1
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 def test_5xx_for_5_minutes_drops_the_batch(status: int) -> None:
     """Here it is retried indefinitely: after a day of 5xx every event is still there."""

@@ -117,6 +117,7 @@ def test_senders_work_side_by_side(name: str, tmp_path: Path) -> None:
     assert publisher.accounting.delivered == len(events)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "behaviour",
     [

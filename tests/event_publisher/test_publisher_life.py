@@ -106,6 +106,7 @@ def test_signals_are_handled_from_the_start_on(number: signal.Signals, name: str
         assert arrived(server) == events
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(
     "backlog", [pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 10]
@@ -142,6 +143,7 @@ def test_a_stop_moves_the_queue_into_the_spool(backlog: int, busy: bool, name: s
             assert sorted(arrived(server)) == sorted([*before, *at_stop])
 
 
+@pytest.mark.unmeasured
 def test_an_outage_of_a_day_in_no_time(name: str, tmp_path: Path) -> None:
     """All of a publisher lives in simulated time: requests become rare, and everything arrives afterwards."""
     day = 24 * HOUR

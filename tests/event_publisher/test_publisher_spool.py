@@ -183,6 +183,7 @@ def test_a_spool_that_is_deleted_in_an_outage(name: str, tmp_path: Path) -> None
     assert accounting.balanced
 
 
+@pytest.mark.unmeasured
 def test_a_bad_release_that_fills_memory_stops_no_one(name: str, tmp_path: Path) -> None:
     """Refused events, many times as many as memory holds, become dead letters; what follows is delivered."""
     bad = [b'{"bad": %d}' % number for number in range(2_000)]

@@ -113,6 +113,7 @@ def test_a_second_consumer_warns_or_is_refused(
         opened(posix_name).unlink()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("spool", [False, True])
 @pytest.mark.parametrize("exclusive", ["true", "false"])
 def test_a_second_publisher(exclusive: str, spool: bool, name: str, tmp_path: Path) -> None:

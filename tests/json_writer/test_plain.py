@@ -152,6 +152,7 @@ def test_what_is_not_plain_is_refused(path: list[str | int], width: int, first: 
     assert flat_text(value) is None
 
 
+@pytest.mark.unmeasured
 @given(st.lists(containers(KEYS), max_size=5))
 def test_the_stand_in_returns_as_much(values: list[Any]) -> None:
     """It returns more than values wherever `gc.get_referents` does, and never less."""

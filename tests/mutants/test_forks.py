@@ -18,6 +18,8 @@ from tests.support.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+pytestmark = pytest.mark.unmeasured
+
 ASK = Path(ask.__file__)
 
 TESTS = """

@@ -11,6 +11,7 @@ RUN_CODE: Final = {"test_documents.py", "test_event_types.py", "test_values.py",
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the other tests: one Python is enough for them."""
+    """Mark the other tests: one Python is enough for them. What they run of the package, other tests do, too."""
+    item.add_marker(pytest.mark.unmeasured)
     if item.path.name not in RUN_CODE:
         item.add_marker(pytest.mark.one_python)

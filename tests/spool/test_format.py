@@ -340,6 +340,7 @@ HARD = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("size", [1 << 30, 16_384, 1_021])
 @pytest.mark.parametrize("data", HARD.values(), ids=HARD)
 def test_reading_is_linear(data: bytes, size: int, work: Work) -> None:

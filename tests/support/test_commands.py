@@ -11,6 +11,8 @@ from tests.support.commands import Result, call, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.unmeasured
+
 ECHO = "import sys; sys.stdout.write(sys.stdin.read()); sys.stderr.write('er\\r\\n'); sys.exit(3)"
 
 

@@ -18,6 +18,7 @@ LANES = st.integers(0, 2**64 - 1)
 NUMBERS = st.integers(0, 2**50)
 
 
+@pytest.mark.unmeasured
 def test_kills_at_full_load_lose_nothing() -> None:
     """Producers, their forked children and readers are killed at random moments: all that was put arrives."""
     report = run_rounds(Scale(rounds=3, events=8_000))

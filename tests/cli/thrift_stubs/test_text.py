@@ -26,6 +26,7 @@ CLASSES = [
 ]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("shape", MODULES)
 @given(data=st.data())
 def test_what_a_stub_accepts_is_serialized(shape: str, data: st.DataObject) -> None:

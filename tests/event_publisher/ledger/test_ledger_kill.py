@@ -56,6 +56,7 @@ for number in range(start, start + 100_000):
 """
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("sync", [False, True])
 def test_a_kill_loses_nothing(sync: bool, tmp_path: Path) -> None:
     """After each kill, a batch that was entered is unfinished or resolved; a finished one is resolved."""

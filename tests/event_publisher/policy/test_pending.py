@@ -126,6 +126,7 @@ def fail_the_first(batch: Batch, now: float) -> Outcome:
     return Accepted(200)
 
 
+@pytest.mark.unmeasured
 @given(pad=st.sampled_from([900, 1_500]), seed=st.integers(0, 2**32))
 def test_a_large_batch_gets_its_turn_under_steady_load(pad: int, seed: int) -> None:
     """What comes all the time doesn't take the memory that it needs again and again."""

@@ -82,6 +82,7 @@ POISONS = {
 }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("poisons", POISONS.values(), ids=POISONS.keys())
 @pytest.mark.parametrize("concurrency", [1, 16])
 @pytest.mark.parametrize("spooled", [False, True], ids=["memory", "spool"])
@@ -98,6 +99,7 @@ def test_in_a_quiet_line_all_healthy_events_arrive(
     assert timeline.delivery.accounting.in_hand + timeline.delivery.accounting.spooled == len(poisons)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("poisons", POISONS.values(), ids=POISONS.keys())
 @pytest.mark.parametrize("concurrency", [1, 16])
 def test_under_a_trickle_all_healthy_events_arrive(poisons: list[int], concurrency: int) -> None:
@@ -157,6 +159,7 @@ def test_memory_full_of_poison_lets_others_through(concurrency: int) -> None:
     assert sorted(delays)[len(delays) // 2] < 30.0
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("kind", ["refused", "crash"])
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_run_longer_than_memory_that_the_collector_cannot_take_stops_no_one(

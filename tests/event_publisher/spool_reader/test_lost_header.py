@@ -205,6 +205,7 @@ def test_a_header_is_searched_once(scene: Scene) -> None:
     assert [b"found"] == scene.payloads()
 
 
+@pytest.mark.unmeasured
 @given(size=st.integers(0, 500_000), filling=st.sampled_from([b"\0", b"\xff", b"\xffEVE"]))
 def test_the_cost_is_linear(size: int, filling: bytes) -> None:
     """Each byte is read at most four times: once for each format, and once to see whether it is zero."""
