@@ -10,9 +10,9 @@ import baseplate_events
 
 pytest_plugins = ["pytester"]
 
-#: A test module of a service, which has the package under this name.
 pytestmark = pytest.mark.unmeasured
 
+#: A test module of a service, which has the package under this name.
 TESTS_OF_A_SERVICE = """
 from {package} import EventError, serialize_v2j_event
 

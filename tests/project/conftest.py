@@ -11,7 +11,7 @@ RUN_CODE: Final = {"test_documents.py", "test_event_types.py", "test_values.py",
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the other tests: one Python is enough for them. What they run of the package, other tests do, too."""
+    """Mark them: other tests run the same code, and for those that only read files, one Python is enough."""
     item.add_marker(pytest.mark.unmeasured)
     if item.path.name not in RUN_CODE:
         item.add_marker(pytest.mark.one_python)
