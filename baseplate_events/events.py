@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os  # noqa: TC003 - for typing.get_type_hints, as the next
 from collections.abc import Callable, Iterable  # noqa: TC003
-from functools import partial
 from time import monotonic
 from types import TracebackType  # noqa: TC003
 from typing import Generic, TypeVar
@@ -24,6 +23,7 @@ from .counting.counters import MANY
 from .counting.reasons import describe_failure, reason_of
 from .counting.refusal_log import RefusalLog, log_ignored, log_switched_off, log_unopened
 from .errors import (
+    TOO_MANY_FILES,
     EventEmptyError,
     EventError,
     EventNotSerializableError,
@@ -135,29 +135,28 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
 
     def _set_up(self, settings: EventQueueSettings, event_serializer: Callable[[T_contra], bytes]) -> None:
         """Set up the queue; also called for a copy in another process, with the same settings."""
-        arguments = check_settings(settings, event_serializer)
         self._settings = settings
         self._event_serializer = event_serializer
         self._observe(settings.name)
         self._serialize: Callable[[T_contra], object] = event_serializer  # its result is checked at run time
         self._max_event_size = settings.max_event_size
         self._put_timeout = settings.put_timeout
-        # Largest message for the fast path of `put`; -1 after a wait timed out, until a put succeeds.
+        # Largest message for the fast path of `put`; 0 after a wait timed out, until a put succeeds.
         self._fast_limit = settings.max_event_size
         self._refusal_log = RefusalLog(settings.name, self._refusals)
         self._count_afresh()
         self._closed = False
-        make = partial(self._open, arguments)
         if not settings.enabled:
+            check_settings(settings, event_serializer)
             self._switch_off()
             return
         try:
-            self._queue = make()
+            self._queue = self._make()
         except EventQueueUnavailableError as error:
             if settings.strict_size:
                 raise
             log_unopened(error)
-            self._queue = UnopenedTransport(error, make)
+            self._queue = UnopenedTransport(error, self._make)
 
     def _switch_off(self) -> None:
         from .transport.discarding import (  # noqa: PLC0415 - production doesn't need it
@@ -173,6 +172,16 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         self._queue = DiscardingTransport(self._name)
         self._serialize = serialize_nothing
         log_switched_off(self._name)
+
+    def _make(self) -> Transport:
+        """Check the arguments, and open the transport."""
+        settings = self._settings
+        try:
+            return self._open(check_settings(settings, self._event_serializer))
+        except (ImportError, OSError) as exc:  # a module that is loaded now can't be
+            problem = TOO_MANY_FILES.get(getattr(exc, "errno", 0), f"it can't be opened ({exc})")
+            path = f"{settings.spool_directory or ''}/events-{settings.name}"
+            raise EventQueueUnavailableError(path, problem) from exc
 
     def _open(self, arguments: QueueArguments) -> Transport:
         """Open the transport; the in-memory queue for tests overrides this."""
@@ -289,7 +298,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         """Return the serialized event, checked."""
         try:
             message = self._serialize(event)
-        except EventError:
+        except EventError as error:
+            error.events_put = 0  # it may come from another queue, if the serializer puts there
             raise
         except Exception as exc:  # noqa: BLE001 - a serializer may have any bug
             problem = describe_failure(exc)

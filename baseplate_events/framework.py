@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from ._log import DEBUG, log
 from .counting.forks import OfProcess
 
 if TYPE_CHECKING:
@@ -106,10 +107,7 @@ class MetricsReporter:
             for gauge, value in gauges().items():
                 batch.gauge(f"event_queue.{self._name}.{gauge}").replace(value)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a metrics client is no reason to fail
-            import logging  # noqa: PLC0415 - a slow import, which most services don't need
-
-            logging.getLogger(__name__).debug(
-                "metrics of event queue %s not reported (%s)", self._name, type(exc).__name__
-            )
+            problem = "metrics of event queue %s not reported (%s)"
+            log(__name__, DEBUG, problem, self._name, type(exc).__name__)
         finally:
             lock.release()

@@ -142,7 +142,13 @@ def find_spool_directory(directory: str | os.PathLike[str] | None) -> str | None
             raise ValueError(
                 "spool_directory must be the path of a directory, not ''; leave it out for a POSIX queue"
             )
-    return os.path.abspath(path)  # noqa: PTH100 - pathlib is slow to import
+    try:
+        return os.path.abspath(path)  # noqa: PTH100 - pathlib is slow to import
+    except FileNotFoundError:
+        raise ValueError(
+            f"the directory of a spool must be an absolute path, not {path!r}, since this process' working "
+            "directory was deleted"
+        ) from None
 
 
 def find_switch(enabled: bool | None) -> bool:

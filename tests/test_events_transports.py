@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import signal
+import sys
 import threading
 from collections import Counter
 from functools import partial
@@ -33,6 +34,7 @@ from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.format import MAX_HEADER, Header
 from baseplate_events.testing import InMemoryEventQueue
 from baseplate_events.transport.posix import MessageQueue
+from tests.support.commands import IMPORTING, run
 from tests.support.queues import (
     EVENTS,
     FEW,
@@ -68,7 +70,7 @@ def serialize(event: bytes) -> bytes:
     return event
 
 
-def in_spool(folder: Path, serializer: Callable[[bytes], bytes] = serialize) -> EventQueue[bytes]:
+def in_spool(folder: Path | str, serializer: Callable[[bytes], bytes] = serialize) -> EventQueue[bytes]:
     """Open a queue with a spool."""
     return EventQueue("main", serializer, spool_directory=folder, max_event_size=SMALL)
 
@@ -116,6 +118,17 @@ def test_the_argument_or_the_variable_chooses_the_spool(
     with in_kernel(name) as queue, reader(EVENTS + name) as other_side:
         queue.put(b"{three}")
         assert [b"{three}"] == drain(other_side)
+
+
+def test_a_relative_path_needs_a_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once that is deleted, a relative path is a bad argument; an absolute one works."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ValueError, match=r"absolute path, not 'spools'.*working directory was deleted"):
+        in_spool("spools")
+    in_spool(tmp_path).close()
 
 
 def test_the_format_of_the_serializer_is_in_the_header(tmp_path: Path) -> None:
@@ -301,6 +314,23 @@ def test_a_generator_that_fails_puts_nothing(name: str) -> None:
         assert {} == queue.refused
 
 
+def test_an_error_of_the_serializer_says_nothing_of_the_events(tmp_path: Path) -> None:
+    """A serializer may fail with the error of another `put_many`; none of the events is put."""
+
+    def fail(event: bytes) -> bytes:
+        if event == UNWRITABLE:
+            error = EventQueueFullError("other")
+            error.events_put = 2
+            raise error
+        return event
+
+    with in_spool(tmp_path, fail) as queue:
+        with pytest.raises(EventQueueFullError) as caught:
+            queue.put_many([b"{a}", b"{b}", UNWRITABLE])
+        assert caught.value.events_put == 0
+        assert {"full": 3} == queue.refused
+
+
 # --- waiting ---
 
 
@@ -376,6 +406,39 @@ def test_a_service_starts_without_its_queue(
     queue.put(b"{x}")
     assert {"unavailable": 5} == read_refusals(missing / "events-main")
     assert [b"{x}"] == read_events(missing / "events-main")
+
+
+#: What a service does that has no descriptors left when it opens its queue.
+WITHOUT_DESCRIPTORS = """
+import os, resource, time
+from baseplate_events import EventQueue, EventQueueUnavailableError
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+opened = []
+try:
+    while True:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+queue = EventQueue({name!r}, bytes, max_queue_size=1, max_event_size=9, spool_directory={directory!r})
+try:
+    queue.put(b"{{x}}")
+except EventQueueUnavailableError as error:
+    print(error)
+for descriptor in opened:
+    os.close(descriptor)
+while not queue.try_put(b"{{x}}"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("kind", ["queue", "spool"])
+def test_a_service_starts_without_descriptors(name: str, tmp_path: Path, kind: str) -> None:
+    """A queue can't be opened, nor the modules loaded that it needs or logs with; later it works."""
+    directory = str(tmp_path) if kind == "spool" else None
+    code = WITHOUT_DESCRIPTORS.format(name=name, directory=directory)
+    out = run(sys.executable, "-c", code, environ=IMPORTING).check()
+    assert f"{directory or ''}/events-{name}: this process has too many files open" in out
 
 
 def test_with_strict_size_it_does_not(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from .._log import ERROR, INFO, WARNING, log
 from .._words import counted
 from .forks import OfProcess
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable
 
     from ..errors import EventError, EventQueueUnavailableError
@@ -100,14 +100,14 @@ class RefusalLog:
             logged.totals, logged.at = totals, now
             if any(news.values()):
                 self._log(news, None if before is None else now - before, ending)
-        except Exception:  # noqa: BLE001, S110 - a handler of the service's logging may raise anything
-            pass
         finally:
             logged.lock.release()
 
     def _log(self, news: dict[str, int], seconds: float | None, ending: str) -> None:
         count = sum(news.values())
-        _logger().warning(
+        log(
+            __name__,
+            WARNING,
             "Event queue %s refused %s%s (%s)%s",
             self._name,
             counted(count, "event"),
@@ -119,22 +119,15 @@ class RefusalLog:
 
 def log_unopened(error: EventQueueUnavailableError) -> None:
     """Log that a queue couldn't be opened, and why."""
-    _logger().error("Can't open an event queue; events are refused until that works: %s", error)
+    log(__name__, ERROR, "Can't open an event queue; events are refused until that works: %s", error)
 
 
 def log_switched_off(name: str) -> None:
     """Log that a queue is switched off."""
-    _logger().info("Event queue %s is switched off: its events are discarded", name)
+    log(__name__, INFO, "Event queue %s is switched off: its events are discarded", name)
 
 
 def log_ignored(name: str) -> None:
     """Log that the configuration has neither `on` nor `off`."""
-    _logger().warning(
-        "The configuration has a value for event queue %s that is neither on nor off, and is ignored", name
-    )
-
-
-def _logger() -> logging.Logger:
-    import logging  # noqa: PLC0415 - a slow import; most services have nothing to log
-
-    return logging.getLogger(__name__)
+    problem = "The configuration has a value for event queue %s that is neither on nor off, and is ignored"
+    log(__name__, WARNING, problem, name)

@@ -26,6 +26,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from .._log import WARNING, log
 from ..errors import (
     EventQueuePermissionError,
     EventQueueUnavailableError,
@@ -308,10 +309,10 @@ class SpoolDirectory:
             finding = f"it couldn't be checked ({exc.strerror})"
         kind = self.file_system
         if kind is not None and (self.path, kind) not in _warned:
-            import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
-
             _warned.add((self.path, kind))
-            logging.getLogger(__name__).warning(
+            log(
+                __name__,
+                WARNING,
                 "Event queue %s is on a file system of type %s: %s. It must not be shared between hosts or "
                 "virtual machines. To be safe, use a directory of a local disk, such as ext4 or XFS",
                 self.path,

@@ -228,8 +228,11 @@ class Segment:
         return written
 
     def refused(self, exc: Exception) -> bool:
-        """Return whether an exception of `send` comes from `send` itself, not from a signal handler."""
-        return type(exc) in {NotAppendedError, OSError, PermissionError}
+        """Return whether an exception of `send` comes from `send` itself, not from a signal handler.
+
+        Only errors of the system have a number. (Handlers that time out raise a bare `TimeoutError`.)
+        """
+        return isinstance(exc, NotAppendedError) or (isinstance(exc, OSError) and exc.errno is not None)
 
     def is_full(self, exc: Exception) -> bool:
         """Return False: `SpoolWriter.append` finds out whether there is room elsewhere."""

@@ -132,6 +132,8 @@ def _require_posix_ipc(name: str) -> PosixIpc:
     if ipc is None:
         ipc, why_not = load()
         if ipc is None:
+            if not _can_open_a_file():
+                raise EventQueueUnavailableError(name, TOO_MANY_FILES[errno.EMFILE])
             raise EventQueueUnsupportedError(name, why_not)
         posix_ipc = ipc
     return ipc

@@ -21,6 +21,7 @@ import select
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from .._log import WARNING, log
 from ..errors import (
     EventError,
     EventQueueClosedError,
@@ -387,11 +388,9 @@ class MessageQueue:
     def _warn(self, negotiation: Negotiation, got: QueueSize, found: int | None = None) -> None:
         """Log that the queue is smaller than requested, once for each size."""
         if (self._name, got) not in _warned:
-            import logging  # noqa: PLC0415 - the slowest import of all; most hosts have nothing to warn about
-
             _warned.add((self._name, got))
             explanation = self._explain(negotiation, got, found)
-            logging.getLogger(__name__).warning("Event queue %s: %s", self._name, explanation)
+            log(__name__, WARNING, "Event queue %s: %s", self._name, explanation)
 
     def _explain(self, negotiation: Negotiation, got: QueueSize | None, found: int | None = None) -> str:
         """Return why the queue is smaller than requested; `found` is its depth, if it existed."""

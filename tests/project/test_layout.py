@@ -25,8 +25,8 @@ UNKNOWN: Final = "?"
 
 #: What services import. These parts import nothing but each other, so a service can vendor them alone.
 LIBRARY: Final = (
-    *("__init__", "_compat", "_words", "errors", "events", "framework", "observed_queue", "queue_settings"),
-    *("serializers", "thrift_fallback", "thrift_json"),
+    *("__init__", "_compat", "_log", "_words", "errors", "events", "framework", "observed_queue"),
+    *("queue_settings", "serializers", "thrift_fallback", "thrift_json"),
     *("counting", "json_writer", "spool", "transport"),
 )
 

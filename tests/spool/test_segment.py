@@ -73,7 +73,11 @@ def test_append_says_how_much_was_written(data: bytes, room: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPERM]
+    "number",
+    [
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF, errno.EPERM),
+        *(errno.EPIPE, errno.EAGAIN, errno.ECONNABORTED),  # of a pipe or socket that got the number, or FUSE
+    ],
 )
 def test_errors_of_a_write_are_its_own(number: int) -> None:
     """`refused` recognises the errors of `send`, and none of a signal handler."""
