@@ -15,6 +15,7 @@ import time
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from .._log import WARNING, log
 from ..errors import (
     EventQueueClosedError,
     EventQueueFullError,
@@ -77,7 +78,7 @@ class SpoolTransport:
         self._sleep = sleep
         self._closed = False
         self._unread_since: float | None = None
-        self._look_at = math.inf
+        self._look_at = -math.inf
         self.trusted_until: float = 0.0
         self.channel: Channel = NO_CHANNEL
 
@@ -157,11 +158,8 @@ class SpoolTransport:
             raise EventQueueClosedError(self._name)
 
     def _check_for_reader(self) -> None:
-        """Log once if no publisher has read the spool for `UNREAD_LIMIT`."""
+        """Log once if no check has found a publisher for `UNREAD_LIMIT`."""
         now = self._clock()
-        if self._unread_since is None:
-            self._unread_since = now
-            self._look_at = now + CHECK_PAUSE
         if now < self._look_at:
             return
         self._look_at = now + CHECK_PAUSE
@@ -169,12 +167,14 @@ class SpoolTransport:
         if has_reader is None:
             return
         if has_reader:
-            self._unread_since = now
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now  # it may be restarting
         elif now - self._unread_since >= UNREAD_LIMIT:
             self._look_at = math.inf
-            import logging  # noqa: PLC0415 - a slow import; most services have nothing to warn about
-
-            logging.getLogger(__name__).warning(
+            log(
+                __name__,
+                WARNING,
                 "Event queue %s: events put for %d seconds, but no event publisher reads this spool; "
                 "start one with the same directory and queue name",
                 self._name,

@@ -251,6 +251,17 @@ def test_a_publisher_that_restarts_is_not_missed(spool: Spool, caplog: pytest.Lo
     assert len(caplog.messages) == 1
 
 
+def test_a_publisher_that_restarts_is_not_missed_by_a_quiet_service(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One check without a publisher is no reason to warn, however long ago the check before it was."""
+    with reading(spool):
+        spool.transport.put(b"x")
+    spool.clock.now += 10 * UNREAD_LIMIT
+    spool.transport.put(b"x")
+    assert [] == caplog.messages
+
+
 def test_threads_share_it(spool: Spool) -> None:
     """Each message of each thread arrives once, in the order of its thread."""
 
