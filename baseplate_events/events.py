@@ -325,6 +325,8 @@ class EventQueue(ObservedQueue, Generic[T_contra]):
         queue = self._queue
         if isinstance(queue, UnopenedTransport):
             queue = self._queue = queue.open()
+            if self._closed:  # closed in the meantime by another thread, which saw only the placeholder
+                queue.close()
         timeout = self._put_timeout if self._fast_limit else 0.0
         try:
             if len(messages) == 1:

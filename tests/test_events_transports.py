@@ -34,6 +34,7 @@ from baseplate_events.spool import MIN_SPOOL_SIZE
 from baseplate_events.spool.format import MAX_HEADER, Header
 from baseplate_events.testing import InMemoryEventQueue
 from baseplate_events.transport.posix import MessageQueue
+from baseplate_events.transport.unopened import UnopenedTransport
 from tests.support.commands import IMPORTING, run
 from tests.support.queues import (
     EVENTS,
@@ -52,6 +53,8 @@ from tests.support.spools_written import read_events, read_refusals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from baseplate_events.transport import Transport
 
 #: What `serialize` can't serialize.
 UNWRITABLE = b"fail"
@@ -449,6 +452,26 @@ def test_with_strict_size_it_does_not(tmp_path: Path) -> None:
         EventQueue("main", serialize, spool_directory=missing, strict_size=True)
     assert caught.value.problem == unusable(missing / "events-main", errno.ENOENT)
     assert open_files() <= before
+
+
+def test_a_queue_that_is_closed_while_it_is_opened_stays_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may close it just before the transport takes the place of the placeholder."""
+    monkeypatch.setattr("baseplate_events.transport.unopened.RETRY_PAUSE", 0.0)
+    queue = in_spool(tmp_path / "volume")
+    (tmp_path / "volume").mkdir()
+    open_it = UnopenedTransport.open
+
+    def open_and_close(placeholder: UnopenedTransport) -> Transport:
+        transport = open_it(placeholder)
+        queue.close()
+        return transport
+
+    monkeypatch.setattr(UnopenedTransport, "open", open_and_close)
+    for _ in range(2):
+        with pytest.raises(EventQueueClosedError):
+            queue.put(b"{x}")
 
 
 def test_a_queue_that_was_closed_before_it_could_be_opened_says_so(tmp_path: Path) -> None:
