@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import baseplate_events.events
+from baseplate_events.transport.spool import SpoolTransport
 from tests.support.forks import library_fork
 from tests.support.queues import event_of, outlast_trust
 from tests.support.spool_reader import SpoolFileReader
@@ -127,6 +128,33 @@ def test_a_fork_that_bypasses_python(tmp_path: Path, fork: Callable[[], int]) ->
         b"{child %d %d}" % (child, number) for child in range(children) for number in range(events)
     ]
     assert Counter([*putters.all_put, *of_children]) == Counter(arrived)
+
+
+def test_a_fork_while_a_segment_takes_its_place(tmp_path: Path, fork: Callable[[], int]) -> None:
+    """A child starts a segment although a thread of its parent has the lock for that, and isn't in it."""
+    with open_queue(tmp_path) as queue:
+        transport = queue._queue  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(transport, SpoolTransport)
+        lock = transport._writer._replacing.get()  # pyright: ignore[reportPrivateUsage]
+        held, forked_it = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock:
+                held.set()
+                forked_it.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        pid = fork()
+        if not pid:
+            signal.alarm(10)  # ends a child that waits for the lock
+            queue.put(b"{child}")
+            os._exit(0)
+        forked_it.set()
+        thread.join()
+        check_exit(pid)
+    assert [b"{child}"] == read_all(tmp_path)
 
 
 def test_a_forked_child_goes_on_in_the_segment_of_its_parent(tmp_path: Path) -> None:
