@@ -241,36 +241,19 @@ def judge_queue_access(info: QueueInfo, access: QueueAccess) -> Check:
         "group": group_name(info.gid),
     }
     found = f"mode {info.mode:04o}: {info.readers} may remove events"
-    if not info.open_to_all:
-        if access.writable_by_all:
-            code = Code.QUEUE_WRITABLE_BY_ALL
-            found += ", and every user of this host may put events"
-        elif access.open_to_group:
-            code = Code.QUEUE_OPEN_TO_GROUP
-            found += f"; queue.mode ({mode:04o}) gives group {group_name(info.gid)} less access"
-        else:
-            return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
-        remedy = info.chmod_command(closed)
-        if mode != closed:
-            remedy = f"set queue.mode to {closed:04o}, and {remedy}"
-        return warning(code, name, found, remedy, commands=info.chmod_commands(closed), fields=fields)
-    if mode == closed:
-        return warning(
-            Code.QUEUE_OPEN_TO_ALL,
-            name,
-            found,
-            info.chmod_command(mode),
-            commands=info.chmod_commands(mode),
-            fields=fields,
-        )
-    return warning(
-        Code.QUEUE_MODE_OPEN_TO_ALL,
-        name,
-        found,
-        f"set queue.mode to 0600, or to 0660 with a common group, and {info.chmod_command(closed)}",
-        commands=info.chmod_commands(closed),
-        fields=fields,
+    less = f"; queue.mode ({mode:04o}) gives group {group_name(info.gid)} less access"
+    openings = (
+        (info.open_to_all, Code.QUEUE_OPEN_TO_ALL, ""),
+        (access.writable_by_all, Code.QUEUE_WRITABLE_BY_ALL, ", and every user of this host may put events"),
+        (access.open_to_group, Code.QUEUE_OPEN_TO_GROUP, less),
     )
+    for is_open, code, words in openings:
+        if is_open:
+            setting = f"set queue.mode to {closed:04o}, and " if mode != closed else ""
+            remedy = setting + info.chmod_command(closed)
+            commands = info.chmod_commands(closed)
+            return warning(code, name, found + words, remedy, commands=commands, fields=fields)
+    return ok(Code.QUEUE_ACCESS_LIMITED, name, found, fields=fields)
 
 
 def judge_file(path: str, access: FileAccess | None) -> Check:

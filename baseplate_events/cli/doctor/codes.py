@@ -31,10 +31,6 @@ class Code(enum.Enum):
     CONFIGURATION_MISTAKE = "configuration-mistake"
     #: skipped: Only a valid configuration says what to check.
     CONFIGURATION_NEEDED = "configuration-needed"
-    #: ok: Each environment variable that the configuration names is set.
-    VARIABLES_SET = "variables-set"
-    #: ok: The configuration names no environment variable.
-    VARIABLES_UNUSED = "variables-unused"
     #: problem: The configuration names an environment variable that isn't set.
     VARIABLE_UNSET = "variable-unset"
     #: ok: The secret of the key is long enough.
@@ -107,10 +103,8 @@ class Code(enum.Enum):
     QUEUE_FOREIGN = "queue-foreign"
     #: ok: Only its owner or a group can read events from the queue.
     QUEUE_ACCESS_LIMITED = "queue-access-limited"
-    #: warning: Every user can read events from the queue, though its configured mode doesn't allow it.
+    #: warning: Every user can read events from the queue.
     QUEUE_OPEN_TO_ALL = "queue-open-to-all"
-    #: warning: Every user can read events from the queue, as its configured mode allows.
-    QUEUE_MODE_OPEN_TO_ALL = "queue-mode-open-to-all"
     #: warning: Every user can put events on the queue, but not read any.
     QUEUE_WRITABLE_BY_ALL = "queue-writable-by-all"
     #: warning: The queue's group can use it, though its configured mode excludes the group.

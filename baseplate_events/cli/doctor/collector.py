@@ -30,18 +30,59 @@ _DAY: Final = 86_400.0
 #: Errors of `connect` for an address family that this host has no route for, usually IPv6.
 _NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
-#: Why OpenSSL doesn't accept a certificate (X509_V_ERR_... of x509_vfy.h).
-_NOT_YET_VALID: Final = 9
-_EXPIRED: Final = 10
-_OTHER_NAME: Final = frozenset({62, 64})
-_OTHER_PURPOSE: Final = 26
-_WEAK: Final = frozenset({66, 67, 68})
-
-#: The same for what only VERIFY_X509_STRICT checks, the default from Python 3.13.
-_NOT_STRICT: Final = frozenset(range(80, 94))
+#: What OpenSSL checks only with VERIFY_X509_STRICT, the default from Python 3.13 (X509_V_ERR_... of
+#: x509_vfy.h).
+_NOT_STRICT: Final = range(80, 94)
 
 #: The same for a chain without a trusted authority.
 _NO_AUTHORITY: Final = frozenset({2, 18, 19, 20, 21})
+
+#: The same for every other reason not to accept a certificate that has a remedy of its own.
+_CERTIFICATE_REMEDIES: Final = {
+    9: (Code.CERTIFICATE_NOT_YET_VALID, "set this host's clock: the certificate isn't valid yet"),
+    10: (
+        Code.CERTIFICATE_EXPIRED,
+        "renew the collector's certificate; if it is still valid, set this host's clock",
+    ),
+    26: (
+        Code.CERTIFICATE_FOR_ANOTHER_PURPOSE,
+        "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)",
+    ),
+    **dict.fromkeys(
+        (62, 64),
+        (
+            Code.CERTIFICATE_FOR_ANOTHER_NAME,
+            "check collector.hostname: the certificate is for another name",
+        ),
+    ),
+    **dict.fromkeys(
+        (66, 67, 68),
+        (
+            Code.CERTIFICATE_WEAK,
+            "have the certificate reissued, with an RSA key of 2048 bits or more and SHA-256",
+        ),
+    ),
+    **dict.fromkeys(
+        _NOT_STRICT,
+        (
+            Code.CERTIFICATE_NOT_STRICT,
+            (
+                "have the offending certificate reissued as RFC 5280 requires, with key identifiers "
+                "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, an intermediate "
+                "one, or the authority's in {trusted}. Python 3.13 and newer require this, older ones don't"
+            ),
+        ),
+    ),
+}
+
+#: The remedy for any other certificate that isn't accepted.
+_UNTRUSTED: Final = (
+    Code.CERTIFICATE_UNTRUSTED,
+    (
+        "set collector.ca_file to a PEM file with the certificate of the authority that issued the "
+        "collector's, or have the collector send the intermediate certificates; now {trusted} are trusted"
+    ),
+)
 
 #: Statuses with which a proxy refuses CONNECT: because it wants credentials, or doesn't support CONNECT.
 _WANTS_CREDENTIALS: Final = 407
@@ -150,12 +191,12 @@ def judge_handshake(
     if isinstance(exc, ssl.SSLCertVerificationError):
         if ca_file is None and empty_store is not None and exc.verify_code in _NO_AUTHORITY:
             return _without_authorities(exc, peer, empty_store)
-        code, remedy = _certificate_remedy(exc, ca_file)
+        code, remedy = _CERTIFICATE_REMEDIES.get(exc.verify_code, _UNTRUSTED)
         return problem(
             code,
             _TLS,
             f"the certificate isn't accepted: {exc.verify_message}",
-            remedy,
+            remedy.format(trusted=_trusted(ca_file)),
             fields={"peer": str(peer), "ca_file": ca_file, "verify_code": exc.verify_code},
         )
     if isinstance(exc, TunnelError):
@@ -230,37 +271,6 @@ def _judge_tunnel(refusal: TunnelError, proxy: Peer) -> Check:
         remedy,
         fields={"peer": str(proxy), "key": proxy.key, "status": status, "reason": words},
     )
-
-
-def _certificate_remedy(exc: ssl.SSLCertVerificationError, ca_file: str | None) -> tuple[Code, str]:
-    if exc.verify_code == _EXPIRED:
-        remedy = "renew the collector's certificate; if it is still valid, set this host's clock"
-        return Code.CERTIFICATE_EXPIRED, remedy
-    if exc.verify_code == _NOT_YET_VALID:
-        remedy = "set this host's clock: the certificate isn't valid yet"
-        return Code.CERTIFICATE_NOT_YET_VALID, remedy
-    if exc.verify_code in _OTHER_NAME:
-        remedy = "check collector.hostname: the certificate is for another name"
-        return Code.CERTIFICATE_FOR_ANOTHER_NAME, remedy
-    if exc.verify_code in _NOT_STRICT:
-        remedy = (
-            "have the offending certificate reissued as RFC 5280 requires, with key identifiers "
-            "(`subjectKeyIdentifier`, `authorityKeyIdentifier`): it is the collector's, an intermediate one, "
-            f"or the authority's in {_trusted(ca_file)}. Python 3.13 and newer require this, older ones don't"
-        )
-        return Code.CERTIFICATE_NOT_STRICT, remedy
-    if exc.verify_code in _WEAK:
-        remedy = "have the certificate reissued, with an RSA key of 2048 bits or more and SHA-256"
-        return Code.CERTIFICATE_WEAK, remedy
-    if exc.verify_code == _OTHER_PURPOSE:
-        remedy = "have the certificate reissued for servers (`extendedKeyUsage = serverAuth`)"
-        return Code.CERTIFICATE_FOR_ANOTHER_PURPOSE, remedy
-    remedy = (
-        "set collector.ca_file to a PEM file with the certificate of the authority that issued the "
-        f"collector's, or have the collector send the intermediate certificates; now {_trusted(ca_file)} are "
-        "trusted"
-    )
-    return Code.CERTIFICATE_UNTRUSTED, remedy
 
 
 def _trusted(ca_file: str | None) -> str:

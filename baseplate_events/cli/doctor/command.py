@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
@@ -24,7 +25,7 @@ from ...event_publisher.config.settings import find_queue_name, load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
-from ..common import command_line, detach_stdout, event_queue_name, timeout
+from ..common import command_line, event_queue_name, exit_status_of, timeout
 from ..terminal import Colour, paint, printable, wants_colour
 from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped
@@ -37,7 +38,7 @@ from .spool import SpoolWanted, check_spool
 from .transports import Spool, find_posix, judge_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ...event_publisher.config.settings import PublisherSettings
     from .findings import Check
@@ -104,15 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make all checks, write the results, and return the exit status."""
-    try:
-        checks = _write_json(arguments) if arguments.json else _write_table(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # as after `| head`
-        detach_stdout()
-        return EXIT_FAILURE
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return EXIT_FAILURE
+    return exit_status_of(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    checks = _write_json(arguments) if arguments.json else _write_table(arguments)
     return EXIT_FAILURE if overall(checks) is Verdict.PROBLEM else 0
 
 
@@ -175,11 +172,8 @@ def _wrap(text: str, width: int | None) -> list[str]:
 
 
 def _summary(checks: Sequence[Check]) -> str:
-    counts = [
-        (verdict, sum(check.verdict is verdict for check in checks))
-        for verdict in (Verdict.PROBLEM, Verdict.WARNING)
-    ]
-    words = [counted(count, verdict.value) for verdict, count in counts if count]
+    counts = Counter(check.verdict for check in checks)
+    words = [counted(counts[v], v.value) for v in (Verdict.PROBLEM, Verdict.WARNING) if counts[v]]
     return ", ".join(words) or "no problems found"
 
 
@@ -190,27 +184,18 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         yield from check_process()
         yield from _check_transports(queue_name, None)
         return
-    if queue_name is None:
-        try:
-            queue_name = find_queue_name(config_file)
-        except ConfigurationError as exc:
-            yield from check_process()
-            yield from _mistakes(exc, command_line("publish", "--check", config_file))
-            yield from check_queue(None, QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
-            yield from _skip()
-            return
-    section = f"event-publisher:{queue_name}"
-    environ = _Environment(os.environ)
     try:
-        settings = load_settings(config_file, queue_name, environ)
+        queue_name = queue_name or find_queue_name(config_file)
+        settings = load_settings(config_file, queue_name, os.environ)
         check_neighbours(config_file, queue_name, os.environ)
     except ConfigurationError as exc:
         yield from check_process()
-        check_command = command_line("publish", "--check", "--queue-name", queue_name, config_file)
-        yield from _mistakes(exc, check_command)
-        yield from check_queue(f"/events-{queue_name}", QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
-        yield from _skip()
+        yield from _mistakes(exc, config_file, queue_name)
+        yield from check_queue(_posix_name(queue_name), QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None)
+        for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
+            yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a valid configuration")
         return
+    section = f"event-publisher:{queue_name}"
     yield from check_process(needs_queue=settings.queue.transport != "spool")
     yield ok(
         Code.CONFIGURATION_GOOD,
@@ -218,7 +203,6 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
         f"{config_file}: [{section}] is valid",
         fields={"file": config_file, "section": section},
     )
-    yield _judge_variables(sorted(environ.used))
     yield judge_secret(len(settings.key.secret.reveal()))
     yield judge_file(config_file, inspect_file(config_file, section))
     yield from _check_transports(queue_name, settings)
@@ -230,15 +214,8 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     yield check_publisher(settings.health.bind)
 
 
-def _skip() -> Iterator[Check]:
-    """Report the checks that need a configuration as skipped."""
-    for name in ("key", "collector", "metrics", "spool", "transport", "dead letters", "publisher"):
-        yield skipped(Code.CONFIGURATION_NEEDED, name, "needs a valid configuration")
-
-
 def _check_transports(queue_name: str | None, settings: PublisherSettings | None) -> Iterator[Check]:
     """Check the POSIX queue and the spool, and which of them suits this host."""
-    name = None if queue_name is None else f"/events-{queue_name}"
     spool: SpoolWanted | None = None
     if settings is None:
         wanted, mode, chosen = QueueSize(MAX_QUEUE_SIZE, MAX_EVENT_SIZE), None, None
@@ -251,24 +228,22 @@ def _check_transports(queue_name: str | None, settings: PublisherSettings | None
         if settings.spool is not None:
             directory, max_size = settings.spool.directory, settings.spool.max_size
             spool = SpoolWanted(directory, queue.name, mode, max_size, settings.collector.version)
-    yield from check_queue(name, wanted, mode, transport=chosen)
+    yield from check_queue(_posix_name(queue_name), wanted, mode, transport=chosen)
     usable = True
     for check in check_spool(spool) if spool is not None or settings is not None else ():
         usable = usable and check.verdict is not Verdict.PROBLEM
         yield check
     state = Spool.UNSET if spool is None else Spool.USABLE if usable else Spool.UNUSABLE
-    yield judge_transport(*find_posix(name, wanted), wanted, state, chosen)
+    yield judge_transport(*find_posix(_posix_name(queue_name), wanted), wanted, state, chosen)
 
 
-def _judge_variables(used: Sequence[str]) -> Check:
-    name = "environment"
-    if not used:
-        return ok(Code.VARIABLES_UNUSED, name, "the configuration names none")
-    found = f"all that the configuration names are set: {', '.join(used)}"
-    return ok(Code.VARIABLES_SET, name, found, fields={"variables": used})
+def _posix_name(queue_name: str | None) -> str | None:
+    return None if queue_name is None else f"/events-{queue_name}"
 
 
-def _mistakes(error: ConfigurationError, check_command: str) -> Iterator[Check]:
+def _mistakes(error: ConfigurationError, config_file: str, queue_name: str | None) -> Iterator[Check]:
+    which = ["--queue-name", queue_name] if queue_name is not None else []
+    check_command = command_line("publish", "--check", *which, config_file)
     for line in error.problems:
         if "environment variable" in line:
             yield problem(
@@ -286,16 +261,3 @@ def _mistakes(error: ConfigurationError, check_command: str) -> Iterator[Check]:
                 f"fix that; `{check_command}` checks only the configuration",
                 commands=(check_command,),
             )
-
-
-class _Environment(dict[str, str]):
-    """The environment variables, and which of them were read."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        super().__init__(variables)
-        self.used: set[str] = set()
-
-    def __getitem__(self, name: str) -> str:
-        value = super().__getitem__(name)
-        self.used.add(name)
-        return value

@@ -11,14 +11,14 @@ All but `read_memory_limit` is pure.
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..._words import counted
 from .findings import Code, ok, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ...transport.limits import QueueSize
     from .findings import Check, Field
@@ -37,12 +37,17 @@ _NEXT_HEADER: Final = 8
 #: Bytes of the kernel's smallest slab object; the next sizes double.
 _SMALLEST_PIECE: Final = 64
 
-#: The escapes of mountinfo for blanks, tabs, newlines and backslashes.
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-
-#: Fields of a line of mountinfo before the optional ones, and of the part after them.
-_FIELDS: Final = 6
-_FIELDS_AFTER: Final = 3
+#: The hierarchies of both versions: their lines in `/proc/PID/cgroup`, the folders where systems mount them
+#: (the second one of version 2 beside version 1), and the names of their limit files.
+_HIERARCHIES: Final = (
+    (re.compile(r"^0::(/.*)", re.MULTILINE), "/sys/fs/cgroup", "memory.max"),
+    (re.compile(r"^0::(/.*)", re.MULTILINE), "/sys/fs/cgroup/unified", "memory.max"),
+    (
+        re.compile(r"^[0-9]+:(?:[^:\n]*,)?memory(?:,[^:\n]*)?:(/.*)", re.MULTILINE),
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+    ),
+)
 
 
 class MemoryLimit(NamedTuple):
@@ -57,69 +62,20 @@ class MemoryLimit(NamedTuple):
     path: str
 
 
-class _Mount(NamedTuple):
-    """A mounted hierarchy: which of its folders is mounted where, and the name of its limit files."""
+def limit_files(cgroups: str) -> list[str]:
+    """Return the files that may limit the memory of a process; some may not exist.
 
-    root: str
-    point: str
-    file: str
-
-
-def limit_files(cgroups: str, mountinfo: str) -> list[str]:
-    """Return the files that may limit the memory of a process, its own cgroup's first.
+    In a container without a cgroup namespace, the mount is its own cgroup, and has none of the folders below.
 
     Args:
         cgroups: `/proc/PID/cgroup` of the process; malformed lines are ignored.
-        mountinfo: Its `/proc/PID/mountinfo`, likewise.
     """
-    files: dict[str, None] = {}
-    mounts = list(_mounts(mountinfo))
-    for line in cgroups.splitlines():
-        hierarchy, _, rest = line.partition(":")
-        controllers, colon, path = rest.partition(":")
-        if not colon:
-            continue
-        if hierarchy == "0" and not controllers:
-            name = "memory.max"
-        elif "memory" in controllers.split(","):
-            name = "memory.limit_in_bytes"
-        else:
-            continue
-        for mount in mounts:
-            if mount.file == name:
-                files.update(dict.fromkeys(_files_of(mount, path)))
-    return list(files)
-
-
-def _mounts(mountinfo: str) -> Iterator[_Mount]:
-    """Find the mounts that have memory limits."""
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kinds = before.split(" "), after.split(" ")
-        if len(fields) < _FIELDS or len(kinds) < _FIELDS_AFTER:
-            continue
-        root, point = map(_unescape, fields[3:5])
-        if kinds[0] == "cgroup2":
-            yield _Mount(root, point, "memory.max")
-        elif kinds[0] == "cgroup" and "memory" in kinds[2].split(","):
-            yield _Mount(root, point, "memory.limit_in_bytes")
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
-
-
-def _files_of(mount: _Mount, path: str) -> Iterator[str]:
-    """Yield the limit files of a cgroup and of those above it that the mount shows."""
-    root = mount.root.rstrip("/")
-    # A path outside the mount, as in a container without a cgroup namespace: the mount is its own cgroup.
-    below = path[len(root) :] if path == root or path.startswith(f"{root}/") else ""
-    parts = [part for part in below.split("/") if part]
-    if ".." in parts:
-        parts = []
-    point = mount.point.rstrip("/")
-    for count in range(len(parts), -1, -1):
-        yield "/".join([point, *parts[:count], mount.file])
+    return [
+        str(PurePosixPath(f"{point}{folder}", file))
+        for pattern, point, file in _HIERARCHIES
+        for path in map(PurePosixPath, pattern.findall(cgroups))
+        for folder in (path, *path.parents)
+    ]
 
 
 def parse_limit(text: str) -> int | None:
@@ -137,12 +93,9 @@ def memory_limit(read: Callable[[str], str | None]) -> MemoryLimit | None:
     Args:
         read: Returns the text of a file, or None if it can't be read.
     """
-    cgroups, mountinfo = read("/proc/self/cgroup"), read("/proc/self/mountinfo")
-    if cgroups is None or mountinfo is None:
-        return None
     found = [
         MemoryLimit(size, path)
-        for path in limit_files(cgroups, mountinfo)
+        for path in limit_files(read("/proc/self/cgroup") or "")
         if (text := read(path)) is not None and (size := parse_limit(text)) is not None
     ]
     return min(found, key=lambda limit: limit.size, default=None)
@@ -171,10 +124,7 @@ def message_memory(size: int) -> int:
 
 def _piece(size: int) -> int:
     """Return the bytes of the slab object for `size` bytes."""
-    piece = _SMALLEST_PIECE
-    while piece < size:
-        piece *= 2
-    return piece
+    return max(_SMALLEST_PIECE, 1 << (size - 1).bit_length())
 
 
 def judge_spool_memory(max_size: int, limit: MemoryLimit | None) -> Check:

@@ -14,6 +14,8 @@ from .findings import Code, ok, skipped, warning
 from .timeouts import within
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ...event_publisher.config.values import Endpoint, InternetEndpoint
     from .findings import Check
 
@@ -22,6 +24,31 @@ _NAME: Final = "metrics"
 
 #: Seconds to wait for an ICMP refusal.
 _REFUSAL_TIME: Final = 0.5
+
+#: Why a Unix socket can't be connected to: code, finding and remedy by error number.
+_SOCKET_PROBLEMS: Final[Mapping[int | None, tuple[Code, str, str]]] = {
+    errno.ENOENT: (
+        Code.STATSD_SOCKET_MISSING,
+        "{path} doesn't exist",
+        "start the statsd server, or correct metrics.endpoint",
+    ),
+    errno.ECONNREFUSED: (
+        Code.STATSD_SOCKET_UNSERVED,
+        "nothing listens on {path}",
+        "start the statsd server",
+    ),
+    errno.EACCES: (
+        Code.STATSD_SOCKET_FORBIDDEN,
+        "this user may not write to {path}",
+        "give it access, by the group of `{path}` and of the folders above it",
+    ),
+    errno.EPROTOTYPE: (
+        Code.STATSD_SOCKET_IS_A_STREAM,
+        "{path} is a stream socket",
+        "configure the statsd server to use a datagram socket there",
+    ),
+}
+_OTHER_PROBLEM: Final = (Code.STATSD_SOCKET_UNUSABLE, "{path}: {reason}", "correct metrics.endpoint")
 
 #: The datagram: an empty line.
 _NOTHING: Final = b"\n"
@@ -46,46 +73,10 @@ def _check_path(path: str) -> Check:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
-        except FileNotFoundError:
-            return warning(
-                Code.STATSD_SOCKET_MISSING,
-                _NAME,
-                f"{path} doesn't exist",
-                "start the statsd server, or correct metrics.endpoint",
-                fields=fields,
-            )
-        except ConnectionRefusedError:
-            return warning(
-                Code.STATSD_SOCKET_UNSERVED,
-                _NAME,
-                f"nothing listens on {path}",
-                "start the statsd server",
-                fields=fields,
-            )
-        except PermissionError:
-            return warning(
-                Code.STATSD_SOCKET_FORBIDDEN,
-                _NAME,
-                f"this user may not write to {path}",
-                f"give it access, by the group of `{path}` and of the folders above it",
-                fields=fields,
-            )
         except OSError as exc:
-            if exc.errno == errno.EPROTOTYPE:
-                return warning(
-                    Code.STATSD_SOCKET_IS_A_STREAM,
-                    _NAME,
-                    f"{path} is a stream socket",
-                    "configure the statsd server to use a datagram socket there",
-                    fields=fields,
-                )
-            return warning(
-                Code.STATSD_SOCKET_UNUSABLE,
-                _NAME,
-                f"{path}: {exc.strerror}",
-                "correct metrics.endpoint",
-                fields=fields,
-            )
+            code, found, remedy = _SOCKET_PROBLEMS.get(exc.errno, _OTHER_PROBLEM)
+            found = found.format(path=path, reason=exc.strerror)
+            return warning(code, _NAME, found, remedy.format(path=path), fields=fields)
     return ok(Code.STATSD_SOCKET_SERVED, _NAME, f"a server listens on {path}", fields=fields)
 
 

@@ -21,7 +21,7 @@ from .collector import CLOCK, PROBE
 from .findings import Code, ok, problem, skipped, warning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from ...event_publisher.policy.outcome import Outcome
     from ...event_publisher.policy.wire import Reply
@@ -32,19 +32,32 @@ LARGEST_SKEW: Final = 60.0
 
 _BAD_REQUEST: Final = 400
 
-#: The body of a 400 for plain HTTP on a TLS port, from nginx, Apache and Go's net/http.
+#: Codes, findings and remedies for a server that wants another kind of connection.
 _WANTS_TLS: Final = (
-    b"plain HTTP request was sent to HTTPS port",
-    b"speaking plain HTTP to an SSL-enabled server port",
-    b"sent an HTTP request to an HTTPS server",
+    Code.PROBE_PORT_WANTS_TLS,
+    "the server says that its port is for TLS (400)",
+    "set collector.scheme to https, or check the port in collector.hostname",
+)
+_WANTS_CLIENT_CERTIFICATE: Final = (
+    Code.PROBE_WANTS_CLIENT_CERTIFICATE,
+    "the server wants a client certificate, and the publisher sends none",
+    (
+        "configure the server to accept the publisher without one, since its requests are signed (nginx: "
+        "`ssl_verify_client off`)"
+    ),
 )
 
-#: The same of nginx with `ssl_verify_client on`, for a missing or wrong client certificate.
-_WANTS_CLIENT_CERTIFICATE: Final = (b"No required SSL certificate was sent", b"The SSL certificate error")
-
-#: OpenSSL's error if a server ends a connection for lack of a client certificate; in TLS 1.3 after the
-#: handshake.
-_CERTIFICATE_ALERT: Final = "ALERT_CERTIFICATE_REQUIRED"
+#: By what such a server says: nginx, Apache and Go's net/http in the body of a 400 for plain HTTP on a TLS
+#: port; nginx likewise with `ssl_verify_client on`; OpenSSL as the error of a connection that ended for lack
+#: of a client certificate, in TLS 1.3 after the handshake.
+_DEMANDS: Final = {
+    "plain HTTP request was sent to HTTPS port": _WANTS_TLS,
+    "speaking plain HTTP to an SSL-enabled server port": _WANTS_TLS,
+    "sent an HTTP request to an HTTPS server": _WANTS_TLS,
+    "No required SSL certificate was sent": _WANTS_CLIENT_CERTIFICATE,
+    "The SSL certificate error": _WANTS_CLIENT_CERTIFICATE,
+    "ALERT_CERTIFICATE_REQUIRED": _WANTS_CLIENT_CERTIFICATE,
+}
 
 #: The codes for statuses whose outcome is `Misconfigured`; the outcome has the remedy.
 _STATUS_CODES: Final = {
@@ -138,40 +151,12 @@ def judge_probe(  # noqa: RET503 - the last case never returns
 
 def _judge_demand(reply: Reply, fields: Mapping[str, Field]) -> Check | None:
     """Judge an answer about TLS, to which a second probe would add nothing."""
-    if _is_bad_request(reply, _WANTS_TLS):
-        return problem(
-            Code.PROBE_PORT_WANTS_TLS,
-            PROBE,
-            "the server says that its port is for TLS (400)",
-            "set collector.scheme to https, or check the port in collector.hostname; the publisher keeps all "
-            "events until then",
-            fields=fields,
-        )
-    if _wants_client_certificate(reply):
-        return problem(
-            Code.PROBE_WANTS_CLIENT_CERTIFICATE,
-            PROBE,
-            "the server wants a client certificate, and the publisher sends none",
-            "configure the server to accept the publisher without one, since its requests are signed (nginx: "
-            "`ssl_verify_client off`); the publisher keeps all events until then",
-            fields=fields,
-        )
+    words = reply.detail if isinstance(reply, Failure) else reply.excerpt.decode("latin-1")
+    for phrase, (code, found, remedy) in _DEMANDS.items():
+        if phrase in words and fields["status"] in {None, _BAD_REQUEST}:
+            until = "; the publisher keeps all events until then"
+            return problem(code, PROBE, found, remedy + until, fields=fields)
     return None
-
-
-def _wants_client_certificate(reply: Reply) -> bool:
-    if isinstance(reply, Failure):
-        return _CERTIFICATE_ALERT in reply.detail
-    return _is_bad_request(reply, _WANTS_CLIENT_CERTIFICATE)
-
-
-def _is_bad_request(reply: Reply, phrases: Iterable[bytes]) -> bool:
-    """Return whether it is a 400 with one of these phrases in its body."""
-    return (
-        isinstance(reply, Response)
-        and reply.status == _BAD_REQUEST
-        and any(phrase in reply.excerpt for phrase in phrases)
-    )
 
 
 def _misconfiguration(reply: Reply) -> Code:

@@ -56,7 +56,7 @@ def test_all_is_well_with_a_collector_that_takes_the_probe(tmp_path: Path) -> No
     assert {check.verdict for check in table.checks if check.name != "publisher"} == {Verdict.OK}
     assert {check.remedy for check in table.checks} == {""}
     assert table.names == {
-        *("process", "posix_ipc", "thrift", "configuration", "environment", "key", "kernel limits"),
+        *("process", "posix_ipc", "thrift", "configuration", "key", "kernel limits"),
         *("configuration file", "memory limit", "transport", "spool file system", "spool inodes"),
         *("RLIMIT_MSGQUEUE", "queue", "collector name", "collector connection", "collector TLS"),
         *("signed probe", "clock", "metrics", "spool folder", "spool space"),
@@ -156,8 +156,8 @@ def test_the_only_queue_of_a_file_needs_no_name(tmp_path: Path) -> None:
     assert all("--queue-name some" in check.commands[0] for check in table.problems)
 
 
-def test_variables_are_named_set_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that isn't set is a problem with its name and key; those that are set are listed by name."""
+def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
+    """It is a problem with its name and key, and apart from mistakes in the file."""
     name = f"KEY_{secrets.token_hex(4).upper()}"
     table = diagnose(tmp_path, key__name=f"${name}")
     check = table["environment"]
@@ -165,10 +165,6 @@ def test_variables_are_named_set_or_not(tmp_path: Path, monkeypatch: pytest.Monk
     assert name in check.found
     assert "key.name" in check.found
     assert "configuration" not in table.names
-    monkeypatch.setenv(name, "TheNameOfTheKey")
-    check = diagnose(tmp_path, "http://127.0.0.1:9", "--no-probe", key__name=f"${name}")["environment"]
-    assert (Code.VARIABLES_SET, {"variables": [name]}) == (check.code, check.fields)
-    assert "TheNameOfTheKey" not in check.found
 
 
 def test_a_configuration_without_mistakes_is_named(tmp_path: Path) -> None:
@@ -178,7 +174,6 @@ def test_a_configuration_without_mistakes_is_named(tmp_path: Path) -> None:
     check = table["configuration"]
     assert check.code is Code.CONFIGURATION_GOOD
     assert {"file": arguments[0], "section": f"event-publisher:{arguments[2]}"} == check.fields
-    assert table["environment"].code is Code.VARIABLES_UNUSED
 
 
 def test_a_short_secret_is_a_warning(tmp_path: Path) -> None:
@@ -209,9 +204,7 @@ def test_the_words_on_a_configuration(tmp_path: Path, monkeypatch: pytest.Monkey
         Path(path).write_text(text.replace("soon", "$A_SPAN"))
         table = doctor(*arguments, "--no-probe")
         check_words(table["configuration"], f"{path}: [event-publisher:{queue_name}] is valid")
-        check_words(table["environment"], "all that the configuration names are set: A_NAME, A_SPAN")
-        Path(path).write_text(text.replace("soon", "1 second").replace("$A_NAME", "TheNameOfTheKey"))
-        check_words(doctor(*arguments, "--no-probe")["environment"], "the configuration names none")
+        assert "environment" not in table.names
 
 
 # --- how it is shown ---

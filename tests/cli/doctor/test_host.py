@@ -226,7 +226,7 @@ def test_a_queue_that_is_too_small_is_named(tmp_path: Path) -> None:
         (0o600, "0600", Code.QUEUE_ACCESS_LIMITED, None),
         (0o660, "0660", Code.QUEUE_ACCESS_LIMITED, None),
         (0o644, "0600", Code.QUEUE_OPEN_TO_ALL, "chmod 0600"),
-        (0o666, "0666", Code.QUEUE_MODE_OPEN_TO_ALL, "chmod 0660"),
+        (0o666, "0666", Code.QUEUE_OPEN_TO_ALL, "chmod 0660"),
     ],
 )
 def test_who_can_steal_is_named(
