@@ -17,7 +17,6 @@ from ..dev_collector.server import DevCollector
 from ..errors import ConfigurationError
 from ..event_publisher.exit_status import print_stderr
 from ..event_publisher.standard_streams import is_open
-from .common import hide_former
 from .terminal import event_for_terminal
 
 if TYPE_CHECKING:
@@ -67,14 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", help="append the events to this file instead of writing to stdout"
     )
-    size = parser.add_argument(
+    parser.add_argument(
         "--batch-max-size",
-        "--max-size",
         metavar="BYTES",
         default=str(MAX_SIZE),
         help="largest batch, uncompressed (default: %(default)s)",
     )
-    hide_former(size, "--max-size")
 
 
 def run(arguments: argparse.Namespace) -> int:

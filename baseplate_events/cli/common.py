@@ -11,10 +11,11 @@ import os
 import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import EventError
-from ..event_publisher.config.values import MistakeError, parse_span
+from ..event_publisher.config.declare import span
+from ..event_publisher.config.values import MistakeError
 from ..event_publisher.exit_status import EXIT_FAILURE, failed, print_stderr
 from ..event_publisher.standard_streams import detach_stdout
 from ..transport.posix import MAX_NAME_SIZE
@@ -22,26 +23,30 @@ from ..transport.posix import MAX_NAME_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..event_publisher.config.declare import Kind
+
 __all__ = [
+    "LONGEST_SPAN",
     "PACKAGE",
+    "SPAN",
+    "argument",
     "command",
     "detach_stdout",
     "event_queue_name",
     "exit_status_of",
-    "hide_former",
     "posix_queue_name",
-    "span",
-    "timeout",
 ]
+
+_T = TypeVar("_T")
 
 #: Name under which this package is imported, also if it is vendored.
 PACKAGE: Final = __name__.removesuffix(".cli.common")
 
 #: Seconds of the longest time span that an option accepts.
-_LONGEST_SPAN: Final = 100 * 365 * 86_400.0
+LONGEST_SPAN: Final = 100 * 365 * 86_400.0
 
-#: Seconds of the shortest timeout that makes sense.
-_SHORTEST_TIMEOUT: Final = 0.001
+#: Any span of time.
+SPAN: Final = span(0.0, LONGEST_SPAN, "30 seconds or 7 days")
 
 #: Prefix of the POSIX name of an event queue.
 _EVENTS: Final = "/events-"
@@ -57,11 +62,6 @@ def command_line(*words: str) -> str:
 def command(*words: str) -> str:
     """Format a command of this package likewise, in backquotes."""
     return f"`{command_line(*words)}`"
-
-
-def hide_former(action: argparse.Action, *names: str) -> None:
-    """Keep former names of an option working, without showing them."""
-    action.option_strings = [name for name in action.option_strings if name not in names]
 
 
 class _EscapedLog(logging.Handler):
@@ -84,18 +84,16 @@ def exit_status_of(perform: Callable[[], int]) -> int:
         return EXIT_FAILURE
 
 
-def span(text: str, minimum: float = 0.0) -> float:
-    """Parse an argument that is a time span; return seconds, at least `minimum`."""
-    try:
-        return parse_span(text, minimum, _LONGEST_SPAN)
-    except MistakeError as exc:
-        message = f"{text!a} {exc}; expected a span of time such as '30 seconds' or '7 days'"
-        raise argparse.ArgumentTypeError(message) from exc
+def argument(kind: Kind[_T]) -> Callable[[str], _T]:
+    """Return the type of an argument that has the values of a kind of options."""
 
+    def parse(text: str) -> _T:
+        try:
+            return kind.parse(text)
+        except MistakeError as exc:
+            raise argparse.ArgumentTypeError(f"{text!a} {exc}; expected {kind.expected}") from exc
 
-def timeout(text: str) -> float:
-    """Parse an argument that is a timeout; return seconds, more than zero."""
-    return span(text, _SHORTEST_TIMEOUT)
+    return parse
 
 
 def posix_queue_name(text: str) -> str:

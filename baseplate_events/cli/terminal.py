@@ -24,7 +24,6 @@ from ..event_publisher.foreign_text import printable, printable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
 __all__ = [
     "Colour",
@@ -107,18 +106,16 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def format_progress(label: str, done: int, total: int | None, seconds: float) -> str:
+def format_progress(label: str, done: int, total: int, seconds: float) -> str:
     """Format the progress of an operation.
 
     Args:
         label: What is counted, such as `events replayed`.
         done: How many are done.
-        total: How many there are, or None if unknown.
+        total: How many there are.
         seconds: How long it has taken so far.
     """
     rate = f" ({done / seconds:,.0f} a second)" if seconds >= 1 else ""
-    if total is None:
-        return f"{done:,} {label}{rate}"
     share = f", {done * 100 // total} %" if total > 0 else ""
     left = ""
     if seconds >= 1 and 0 < done < total:
@@ -140,12 +137,12 @@ def format_age(seconds: float) -> str:
 
 @final
 class Progress:
-    """The progress of a long operation, shown on a terminal, if there is one. A context manager.
+    """The progress of a long operation, shown on a terminal, if there is one.
 
     Args:
         stream: Where it is shown, usually stderr, so that it doesn't mix with the command's output.
         label: What is counted, such as `events replayed`.
-        total: How many there are, or None if unknown.
+        total: How many there are.
         clock: The monotonic clock, in seconds.
     """
 
@@ -153,7 +150,7 @@ class Progress:
         self,
         stream: TextIO,
         label: str,
-        total: int | None = None,
+        total: int,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -188,11 +185,3 @@ class Progress:
         with contextlib.suppress(OSError):  # a terminal that hangs up must not end the operation
             self._stream.write(text)
             self._stream.flush()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

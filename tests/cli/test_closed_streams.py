@@ -51,7 +51,7 @@ SHOW: Final = {  # what they are for goes to stdout
     "--help": 0,
 }
 WORK: Final = {  # stdout gets only a word about what was done
-    "queue create {name} --max-messages 5 --max-event-size 100": 0,
+    "queue create {name} --max-queue-size 5 --max-event-size 100": 0,
     "queue unlink {name} --force": 0,
     "queue write {name} /dev/null": 0,
     "dead-letters replay {letters} --queue-name {name}": 0,
@@ -62,7 +62,7 @@ FAIL: Final = {  # they say on stderr why they don't
     "queue stat no-{name}": 1,
     "dead-letters list {letters}/nowhere": 2,
     "dead-letters purge {letters}": 2,  # there is no terminal to ask on
-    "status --health {letters}/socket --interval '100 milliseconds'": 1,
+    "status --health-bind {letters}/socket --interval '100 milliseconds'": 1,
     "collect --key x": 2,
     "publish --check {letters}/nothing.ini": 2,
 }

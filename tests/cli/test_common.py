@@ -44,7 +44,6 @@ OWN: Final = {
         "--older-than",
         "--once",
         "--output",
-        "--peek",
         "--queue-name",
         "--strict",
     ),
@@ -54,14 +53,8 @@ OWN: Final = {
     "--timeout",  # how long the command waits, not the publisher
 }
 
-#: Former names, which go on working.
-FORMER: Final = {
-    "--health": "--health-bind",
-    "--max-messages": "--max-queue-size",
-    "--max-size": "--batch-max-size",
-    "--max-spool-size": "--spool-max-size",
-    "--mode": "--queue-mode",
-}
+#: Options that are in the INI file under the same name.
+SHARED: Final = {"--batch-max-size", "--health-bind", "--max-queue-size", "--queue-mode", "--spool-max-size"}
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -91,21 +84,7 @@ def test_an_option_has_the_name_that_the_ini_file_has() -> None:
         if name.startswith("--")
     }
     assert shown - keys - OWN == set()
-    assert shown - OWN == {*FORMER.values(), "--spool-directory", "--max-event-size"}
-
-
-def test_former_names_work_and_show_nowhere() -> None:
-    """Each is parsed as its new name, and no help page has it."""
-    found: set[str] = set()
-    for command in MODULES:
-        for parser in parsers(parser_of(command)):
-            for former, name in FORMER.items():
-                action = parser._option_string_actions.get(former)
-                if action is not None:
-                    found.add(former)
-                    assert action is parser._option_string_actions[name]
-                    assert re.search(rf"{former}\b(?!-)", parser.format_help()) is None
-    assert found == set(FORMER)
+    assert shown - OWN == {*SHARED, "--spool-directory", "--max-event-size"}
 
 
 @pytest.mark.parametrize("words", [("--version",), ("publish", "--version")])

@@ -154,7 +154,7 @@ def stranger(response: bytes) -> Generator[str]:
 def test_status_shows_what_the_collector_said_in_one_short_line() -> None:
     """The reason that a collector gave is escaped and cut in the table of `status`."""
     with health_server() as address:
-        words = ["status", "--health", address, "--interval", "100 milliseconds", "--once"]
+        words = ["status", "--health-bind", address, "--interval", "100 milliseconds", "--once"]
         status, written = on_terminal(words)
     (row,) = (line for line in lines_of(written) if line.startswith("state "))
     assert status == 1
@@ -174,7 +174,7 @@ _METRICS: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_LAB
 def test_status_shows_nothing_raw_of_a_stranger(response: bytes) -> None:
     """A foreign server at the address can't control the terminal."""
     with stranger(response) as address:
-        words = ["status", "--health", address, "--interval", "100 milliseconds", "--once"]
+        words = ["status", "--health-bind", address, "--interval", "100 milliseconds", "--once"]
         _, written = on_terminal(words)
     assert all(len(line) < 2_500 for line in lines_of(written))
     assert re.search(r"\\x1b", written)

@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from ..._words import counted
 from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventTooLargeError
+from ...event_publisher.config.declare import integer
 from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.ledger.file import LETTERS_NAME, SPOOL_NAME
@@ -39,7 +39,7 @@ from ...spool.directory import SpoolDirectory
 from ...spool.permissions import file_mode
 from ...transport.posix import MessageQueue
 from ...transport.spool import SpoolTransport
-from ..common import event_queue_name, exit_status_of, hide_former, span
+from ..common import SPAN, argument, event_queue_name, exit_status_of
 from ..terminal import Progress, event_for_terminal, printable
 from .place import find_letters, load_configuration
 
@@ -57,8 +57,8 @@ _SLICE: Final = 0.1
 #: A row of `list`: number, time, status, size, reason.
 _ROW: Final = "{:<8}  {:<24}  {:>6}  {:>15}  {}\n"
 
-#: A letter number in SQLite's range.
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
+#: The largest number of a letter that is accepted, within SQLite's range.
+_LAST_NUMBER: Final = 10**18 - 1
 
 _EPILOG: Final = f"""\
 PATH is the publisher's INI file, with --queue-name NAME if it has several queues; or the place of its dead
@@ -70,6 +70,7 @@ NUMBER is the number of a letter as shown by `list`; it doesn't change. Run this
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `dead-letters` to its parser."""
+    number = argument(integer(1, _LAST_NUMBER))
     parser.description = (
         "List, show, replay or delete events that a publisher gave up on, also while it runs."
     )
@@ -108,13 +109,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _show,
         "write the events to stdout as they were received (escaped on a terminal), a newline after each",
     )
-    show.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter")
+    show.add_argument("numbers", metavar="NUMBER", nargs="*", type=number, help="a letter")
     show.add_argument("--all", action="store_true", help="show every letter")
 
     replay = add(
         "replay", _replay, "put the events on a queue again, and delete the letter of each one that was put"
     )
-    replay.add_argument("numbers", metavar="NUMBER", nargs="*", type=_number, help="a letter (default: all)")
+    replay.add_argument("numbers", metavar="NUMBER", nargs="*", type=number, help="a letter (default: all)")
     replay.add_argument(
         "--spool-directory",
         metavar="DIRECTORY",
@@ -124,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--timeout",
         metavar="SPAN",
-        type=span,
+        type=argument(SPAN),
         default="30 seconds",
         help="how long to wait while the queue is full (default: %(default)s)",
     )
@@ -142,19 +143,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest event in bytes, for a spool or a queue that is created (default: that of the INI "
         f"file, or {MAX_EVENT_SIZE:,})",
     )
-    size = replay.add_argument(
+    replay.add_argument(
         "--spool-max-size",
-        "--max-spool-size",
         metavar="BYTES",
         type=int,
         help="bytes of undelivered events that the spool holds (default: that of the INI file, or "
         f"{MAX_SPOOL_SIZE:,})",
     )
-    hide_former(size, "--max-spool-size")
 
     purge = add("purge", _purge, "delete letters permanently")
     purge.add_argument(
-        "--older-than", metavar="SPAN", type=span, help='only letters older than this, such as "7 days"'
+        "--older-than",
+        metavar="SPAN",
+        type=argument(SPAN),
+        help='only letters older than this, such as "7 days"',
     )
     purge.add_argument("--yes", action="store_true", help="don't ask for confirmation")
 
@@ -422,9 +424,3 @@ def _open_spool(directory: Path, name: str, max_size: int, max_event_size: int) 
         max_message_size=max_event_size,
         refusals=RefusalCounts(),
     )
-
-
-def _number(text: str) -> int:
-    if _NUMBER.fullmatch(text) is None:
-        raise argparse.ArgumentTypeError(f"{text!a} isn't the number of a letter, such as 17")
-    return int(text)

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 from ..._words import counted
 from ...errors import ConfigurationError
 from ...event_publisher.access import inspect_file
+from ...event_publisher.config.declare import span
 from ...event_publisher.config.neighbours import check_neighbours
 from ...event_publisher.config.settings import find_queue_name, load_settings
 from ...event_publisher.exit_status import EXIT_FAILURE
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...transport.limits import QueueSize
-from ..common import command_line, event_queue_name, exit_status_of, timeout
+from ..common import LONGEST_SPAN, argument, command_line, event_queue_name, exit_status_of
 from ..terminal import Colour, paint, printable, wants_colour
 from .checks import judge_file, judge_secret
 from .findings import Code, Verdict, ok, overall, problem, skipped
@@ -95,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="SPAN",
-        type=timeout,
+        type=argument(span(0.001, LONGEST_SPAN, "5 seconds")),
         default="5 seconds",
         help="how long a network step may take (default: %(default)s)",
     )

@@ -21,10 +21,10 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
+from ...event_publisher.config.declare import MODE, integer
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE, MAX_SPOOL_SIZE, SPOOL_VARIABLE
 from ...spool import MIN_SPOOL_SIZE
-from ...transport.posix import ALL_PERMISSIONS
-from ..common import exit_status_of, hide_former, posix_queue_name, span
+from ..common import SPAN, argument, exit_status_of, posix_queue_name
 from . import posix, spool
 from .listing import list_queues
 from .spool_place import SpoolPlace
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
     _PosixAction = Callable[[str, argparse.Namespace], int]
     _SpoolAction = Callable[[SpoolPlace, argparse.Namespace], int]
+
+#: The largest number that is accepted; the system has its own bounds.
+_LARGEST: Final = 10**18 - 1
 
 _EPILOG: Final = """\
 NAME is the name of an event queue, such as v2: the spool events-v2 in --spool-directory (default:
@@ -121,6 +124,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description and the arguments of the command `queue` to its parser."""
+    count = argument(integer(1, _LARGEST))
     parser.description = "List, inspect, read, write, create and remove the event queues of this host."
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -167,9 +171,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "REMOVE events from a queue and print them, one per line",
         _READ_EPILOG,
     )
-    read.add_argument("--count", metavar="N", type=_count, help="at most N events (default: all)")
+    read.add_argument("--count", metavar="N", type=count, help="at most N events (default: all)")
     read.add_argument("--follow", action="store_true", help="wait for more, until SIGINT or SIGTERM")
-    read.add_argument("--peek", action=_Refused, help=argparse.SUPPRESS)
 
     write = add_named(
         "write", posix.write, spool.write, "put each line of a file or of stdin onto a queue", _WRITE_EPILOG
@@ -178,46 +181,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     write.add_argument(
         "--timeout",
         metavar="SPAN",
-        type=span,
+        type=argument(SPAN),
         default="30 seconds",
         help="how long to wait while the queue is full (default: %(default)s)",
     )
-
-    size = write.add_argument(
+    write.add_argument(
         "--spool-max-size",
-        "--max-spool-size",
         metavar="BYTES",
-        type=_spool_size,
+        type=argument(integer(MIN_SPOOL_SIZE, _LARGEST)),
         help=f"largest undelivered size of a spool in bytes (default: {MAX_SPOOL_SIZE}, as for services)",
     )
-    hide_former(size, "--max-spool-size")
 
     create = add_named(
         "create", posix.create, spool.create, "create a queue if it doesn't exist", _CREATE_EPILOG
     )
-    depth = create.add_argument(
+    create.add_argument(
         "--max-queue-size",
-        "--max-messages",
         metavar="EVENTS",
-        type=_count,
+        type=count,
         help=f"events that a POSIX queue holds (default: {MAX_QUEUE_SIZE})",
     )
     create.add_argument(
         "--max-event-size",
         metavar="BYTES",
-        type=_count,
+        type=count,
         help=f"largest event of a POSIX queue in bytes (default: {MAX_EVENT_SIZE})",
     )
-    hide_former(depth, "--max-messages")
-    mode = create.add_argument(
+    create.add_argument(
         "--queue-mode",
-        "--mode",
         metavar="MODE",
-        type=_mode,
+        type=argument(MODE),
         default="0600",
         help="permissions in octal (default: %(default)s)",
     )
-    hide_former(mode, "--mode")
     create.add_argument("--strict", action="store_true", help="fail rather than accept a smaller size")
 
     unlink = add_named("unlink", posix.unlink, unlink_spool, "remove a queue", _UNLINK_EPILOG)
@@ -253,35 +249,6 @@ def _perform(arguments: argparse.Namespace) -> int:
     return on_posix(posix_queue_name(name), arguments)
 
 
-class _Refused(argparse.Action):
-    """An option that users expect but that no queue supports."""
-
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:  # noqa: A002 - argparse's name
-        super().__init__(option_strings, dest, nargs=0, help=help)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error(
-            "--peek: a queue can't be read without removing the event, and an event that is put back changes "
-            "its position; `stat` reports how many there are, `read --count 1` removes one"
-        )
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < len(text) < 10 or int(text) < 1:  # noqa: PLR2004
-        raise argparse.ArgumentTypeError(f"{text!a} isn't a positive whole number")
-    return int(text)
-
-
-def _mode(text: str) -> int:
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= ALL_PERMISSIONS:
-        raise argparse.ArgumentTypeError(f"{text!a} isn't an octal mode such as 0600 or 0660")
-    return mode
-
-
 def _name(text: str) -> str:
     posix_queue_name(text)
     return text
@@ -291,10 +258,3 @@ def _directory(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected the path of a directory, not ''; omit it for POSIX queues")
     return text
-
-
-def _spool_size(text: str) -> int:
-    size = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0  # noqa: PLR2004 - 2**63
-    if size < MIN_SPOOL_SIZE:
-        raise argparse.ArgumentTypeError(f"{text!a} isn't a number of bytes of at least {MIN_SPOOL_SIZE:,}")
-    return size

@@ -17,16 +17,16 @@ import select
 import socket
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..._compat import assert_never
 from ...errors import ConfigurationError, EventError
-from ...event_publisher.config.values import InternetEndpoint, MistakeError, UnixEndpoint, parse_bind
+from ...event_publisher.config.declare import BIND, span
+from ...event_publisher.config.values import InternetEndpoint, UnixEndpoint
 from ...event_publisher.exit_status import EXIT_FAILURE, failed
 from ...event_publisher.foreign_text import MAX_FOREIGN
 from ...event_publisher.telemetry.prometheus import parse_samples
-from ..common import event_queue_name, hide_former, span
+from ..common import LONGEST_SPAN, argument, event_queue_name
 from ..terminal import printable, wants_colour
 from .report import Scrape, format_json, format_status, status_of
 
@@ -144,18 +144,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=event_queue_name,
         help="default: the only queue of CONFIG, or main if it has several",
     )
-    health = parser.add_argument(
+    parser.add_argument(
         "--health-bind",
-        "--health",
         metavar="ADDRESS",
-        type=_endpoint,
+        type=argument(BIND),
         help="HOST:PORT or the path of a socket; default: health.bind of CONFIG",
     )
-    hide_former(health, "--health")
     parser.add_argument(
         "--interval",
         metavar="SPAN",
-        type=partial(span, minimum=_SHORTEST),
+        type=argument(span(_SHORTEST, LONGEST_SPAN, _INTERVAL)),
         default=_INTERVAL,
         help=f"time between two updates; default: {_INTERVAL}",
     )
@@ -285,10 +283,3 @@ def _keys() -> Generator[Callable[[float], bool]]:
         yield has_ended
     finally:
         termios.tcsetattr(keyboard, termios.TCSADRAIN, settings)
-
-
-def _endpoint(text: str) -> Endpoint:
-    try:
-        return parse_bind(text)
-    except MistakeError as exc:
-        raise argparse.ArgumentTypeError(f"{text!a} {exc}; expected ADDRESS:PORT, or a path") from exc

@@ -170,8 +170,8 @@ def test_a_damaged_letter_costs_itself(tmp_path: Path) -> None:
     [
         (["show", "{path}"], "--all"),
         (["show", "{path}", "--all", "1"], "--all"),
-        (["show", "{path}", "1:1"], "such as 17"),
-        (["show", "{path}", "0"], "such as 17"),
+        (["show", "{path}", "1:1"], "whole number"),
+        (["show", "{path}", "0"], "whole number"),
         (["replay", "{path}", "--queue-name", "a", "--spool-directory", "{path}"], "the spool"),
         (["replay", "{path}"], "--queue-name"),
         (["replay", "{path}", "--queue-name", "a/b"], "slash"),

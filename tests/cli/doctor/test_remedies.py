@@ -81,7 +81,7 @@ def test_room_is_made_beside_other_queues(tmp_path: Path) -> None:
         arguments += ["--no-probe"]
         place.show_queues()
         create = ("python", "-m", "baseplate_events", "queue", "create", "other", "--strict")
-        place.set_up(*create, "--max-messages", "4", "--max-event-size", "64")
+        place.set_up(*create, "--max-queue-size", "4", "--max-event-size", "64")
         before = doctor_in(place, *arguments, after=f"ulimit -S -q {charge + taken - 1}")
         [ulimit] = before["RLIMIT_MSGQUEUE"].commands
         after = doctor_in(place, *arguments, after=ulimit)
@@ -117,8 +117,8 @@ def test_a_queue_that_is_open_to_all_is_closed(tmp_path: Path) -> None:
     with sandbox(tmp_path) as place, configured(tmp_path) as arguments:
         arguments += ["--no-probe"]
         place.hide_queues()
-        create = ("python", "-m", "baseplate_events", "queue", "create", arguments[2], "--mode", "0644")
-        place.set_up(*create, "--max-messages", "10", "--max-event-size", "1024")
+        create = ("python", "-m", "baseplate_events", "queue", "create", arguments[2], "--queue-mode", "0644")
+        place.set_up(*create, "--max-queue-size", "10", "--max-event-size", "1024")
         before = doctor_in(place, *arguments)
         mount, chmod = before["queue access"].commands
         place.set_up("bash", "-c", mount)

@@ -225,17 +225,6 @@ def test_count_leaves_the_rest(depth: int, count: int) -> None:
         assert [b"%d" % number for number in range(min(count, depth), depth)] == drain(queue)
 
 
-def test_peeking_is_refused_with_the_reason() -> None:
-    """`--peek` removes nothing, exits with 2, and names the alternatives."""
-    with small_queue() as (name, queue):
-        queue.put(b"{}")
-        result = call("queue", "read", name, "--peek")
-        assert result.status == 2
-        assert "without removing the event" in result.err
-        assert "stat" in result.err
-        assert queue.current_messages == 1
-
-
 def test_an_event_that_cant_be_printed_goes_back_ahead_of_all() -> None:
     """A full disk costs nothing: the events are there in their old order, and the status is 1."""
     with small_queue() as (name, queue), open("/dev/full", "w") as full:  # noqa: PTH123 - a device
@@ -468,7 +457,7 @@ def test_create_makes_what_was_asked_for_or_finds_it() -> None:
     """It prints size and mode; a second call leaves the queue unchanged, and reports a mode that differs."""
     with fresh_name("/events-test-") as name:
         words = ["queue", "create", name, "--max-queue-size", "3", "--max-event-size", "100"]
-        made = call(*words, "--mode", "0660", "--strict")
+        made = call(*words, "--queue-mode", "0660", "--strict")
         assert (0, f"{name} created: 3 events of at most 100 bytes, mode 0660\n", "") == (
             made.status,
             made.out,
@@ -504,8 +493,8 @@ def test_create_accepts_the_limits_and_names_the_remedy(capfd: pytest.CaptureFix
         ["--max-queue-size", "0"],
         ["--max-queue-size", "x"],
         ["--max-queue-size", "65537"],
-        ["--mode", "9"],
-        ["--mode", "7777"],
+        ["--queue-mode", "9"],
+        ["--queue-mode", "7777"],
     ],
 )
 def test_a_size_or_mode_that_cant_be_is_a_mistake_of_usage(words: list[str]) -> None:

@@ -288,18 +288,18 @@ def test_an_age_is_never_rounded_up(seconds: float) -> None:
 @pytest.mark.parametrize(("mode", "folder_mode"), [("0600", 0o700), ("0660", 0o2770)])
 def test_create_makes_the_folder_that_a_service_makes(mode: str, folder_mode: int, tmp_path: Path) -> None:
     """It has the mode that services give it, and a second call leaves it as it is."""
-    made = queue("create", tmp_path, "--mode", mode)
+    made = queue("create", tmp_path, "--queue-mode", mode)
     assert made.check().startswith(f"{spool_of(tmp_path)} created: a spool ")
     assert mode_of(spool_of(tmp_path)) == folder_mode
     other = "0660" if mode == "0600" else "0600"
-    again = queue("create", tmp_path, "--mode", other)
+    again = queue("create", tmp_path, "--queue-mode", other)
     assert " already exists: " in again.check()
     assert "its mode is unchanged; change it with `ch" in again.err
     assert mode_of(spool_of(tmp_path)) == folder_mode
     with open_queue(tmp_path, mode=int(mode, 8)) as service:
         service.put(b"{}")
     assert mode_of(spool_of(tmp_path)) == folder_mode
-    assert queue("create", tmp_path, "--mode", mode).err == ""
+    assert queue("create", tmp_path, "--queue-mode", mode).err == ""
 
 
 @needs_root
@@ -312,7 +312,7 @@ def test_what_is_written_into_a_shared_spool_is_for_its_group() -> None:
             pass
         place.chmod(0o2777)
         with as_member(USER, TEAM):
-            queue("create", place, "--mode", "0660").check()
+            queue("create", place, "--queue-mode", "0660").check()
         with as_member(USER + 1, TEAM):
             queue("write", place, stdin="{}\n").check()
         files = list(spool_of(place).iterdir())
@@ -322,7 +322,7 @@ def test_what_is_written_into_a_shared_spool_is_for_its_group() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--mode", "0640"], ["--strict"], ["--max-queue-size", "5"], ["--max-event-size", "5"]]
+    "words", [["--queue-mode", "0640"], ["--strict"], ["--max-queue-size", "5"], ["--max-event-size", "5"]]
 )
 def test_what_a_spool_cant_have_is_a_mistake_of_usage(words: list[str], tmp_path: Path) -> None:
     """It ends with 2, names it, and makes nothing."""

@@ -341,7 +341,7 @@ def test_elsewhere_than_on_a_terminal_it_is_one_json_object() -> None:
     """Into a pipe goes one JSON object with rates, and the exit status says whether events are delivered."""
     delivered = iter(range(0, 10**9, 100))
     with serving(lambda: a_snapshot(delivered=next(delivered))) as server:
-        result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
+        result = status("--health-bind", str(server.endpoint), "--interval", "100 milliseconds")
     (line,) = result.check().splitlines()
     found = json.loads(line)
     assert found["ready"] is True
@@ -352,7 +352,7 @@ def test_elsewhere_than_on_a_terminal_it_is_one_json_object() -> None:
 def test_a_publisher_that_does_not_deliver_ends_it_with_1() -> None:
     """The JSON object has the reason, and the exit status is 1."""
     with serving(lambda: a_snapshot(failure="401 Unauthorized; check key.name")) as server:
-        result = status("--health", str(server.endpoint), "--interval", "100 milliseconds")
+        result = status("--health-bind", str(server.endpoint), "--interval", "100 milliseconds")
     assert (result.status, result.err) == (1, "")
     assert json.loads(result.out)["unready"] == "401 Unauthorized; check key.name"
 
@@ -383,8 +383,8 @@ def test_mistakes_of_usage_end_it_with_2(tmp_path: Path) -> None:
         (str(config), "--queue-name", "v2"): "[event-publisher:v2] health.bind",
         (str(config),): "[event-publisher:v2] health.bind",
         (str(tmp_path / "missing.ini"),): "missing.ini",
-        ("--health", "a.test:80"): "'a.test:80'",
-        ("--health", "127.0.0.1:80", "--interval", "0 seconds"): "'0 seconds'",
+        ("--health-bind", "a.test:80"): "'a.test:80'",
+        ("--health-bind", "127.0.0.1:80", "--interval", "0 seconds"): "'0 seconds'",
     }.items():
         result = status(*words)
         assert (result.status, result.out) == (2, "")
@@ -447,7 +447,7 @@ def test_on_a_terminal_it_refreshes_until_q() -> None:
     seen = [a_snapshot(delivered=1_234)]
     with (
         serving(lambda: replace(seen[0], made_at=time.monotonic())) as server,
-        on_terminal("--health", str(server.endpoint), "--interval", "100 milliseconds") as terminal,
+        on_terminal("--health-bind", str(server.endpoint), "--interval", "100 milliseconds") as terminal,
     ):
         terminal.read_until("1,234")
         seen[0] = a_snapshot(delivered=56_789, failure="503 Busy")
@@ -471,7 +471,7 @@ def test_ctrl_c_ends_it_too(*, keyboard: bool) -> None:
     """The interrupt key ends it as `q` does, without a traceback, also where stdin is no keyboard."""
     with (
         serving(a_snapshot) as server,
-        on_terminal("--health", str(server.endpoint), keyboard=keyboard, NO_COLOR="1") as terminal,
+        on_terminal("--health-bind", str(server.endpoint), keyboard=keyboard, NO_COLOR="1") as terminal,
     ):
         terminal.read_until("v2")
         terminal.process.send_signal(2)
@@ -486,7 +486,9 @@ def test_one_look_on_a_terminal(option: str) -> None:
     """`--once` is one table and `--json` one object; neither takes the screen."""
     with (
         serving(a_snapshot) as server,
-        on_terminal("--health", str(server.endpoint), option, "--interval", "100 milliseconds") as terminal,
+        on_terminal(
+            "--health-bind", str(server.endpoint), option, "--interval", "100 milliseconds"
+        ) as terminal,
     ):
         shown = terminal.read_all()
         assert terminal.process.wait(PATIENCE) == 0
@@ -497,7 +499,7 @@ def test_one_look_on_a_terminal(option: str) -> None:
 def test_an_address_that_is_wrong_from_the_beginning_ends_it() -> None:
     """If the first look fails, it says so and ends with 1 without taking the screen."""
     missing = UnixEndpoint(f"/tmp/{uuid.uuid4().hex}")
-    with on_terminal("--health", missing.path) as terminal:
+    with on_terminal("--health-bind", missing.path) as terminal:
         shown = terminal.read_all()
         assert terminal.process.wait(PATIENCE) == 1
     with pytest.raises(UnreachableError) as caught:
