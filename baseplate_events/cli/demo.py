@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
 import time
 import uuid
 from pathlib import Path
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Generator
 
-    from ..dev_collector import AcceptedBatch
-
 T = TypeVar("T")
 
 #: Events put on each of the two queues.
@@ -40,6 +37,9 @@ _EVENTS: Final = 200
 
 #: Seconds until the demo gives up. On an idle machine it takes about two.
 _PATIENCE: Final = 20.0
+
+#: Seconds between two looks at what has arrived.
+_PAUSE: Final = 0.05
 
 #: Events and bytes of the queues: what a stock Linux allows every user.
 _QUEUE_SIZE: Final = 10
@@ -104,25 +104,6 @@ class _ClickEvent(TypedDict):
     uuid: str
 
 
-class _Arrivals:
-    """The events that have arrived at the collector."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self.count = 0
-        self.distinct: set[bytes] = set()
-
-    def add(self, batch: AcceptedBatch) -> None:
-        with self._changed:
-            self.count += len(batch.events)
-            self.distinct.update(batch.events)
-            self._changed.notify_all()
-
-    def wait_for_change(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait(seconds)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the description of the demo to its parser; it has no arguments."""
     parser.description = (
@@ -137,11 +118,11 @@ def run(arguments: argparse.Namespace) -> int:
     del arguments
     started_at = time.monotonic()
     secret = secrets.token_bytes(32)
-    arrivals = _Arrivals()
+    arrived: list[bytes] = []
     try:
         with (
             tempfile.TemporaryDirectory() as folder,
-            DevCollector({_KEY_NAME: secret}, arrivals.add) as collector,
+            DevCollector({_KEY_NAME: secret}, lambda batch: arrived.extend(batch.events)) as collector,
             _flow("2", serialize_v2_event, collector, secret, Path(folder)) as (
                 thrift_queue,
                 thrift_publisher,
@@ -158,10 +139,10 @@ def run(arguments: argparse.Namespace) -> int:
                     _ClickEvent(action="click", client_timestamp=timestamp, uuid=str(uuid.uuid4()))
                 )
                 put += 2
-                _show(put, arrivals)
-            while arrivals.count < put and time.monotonic() < started_at + _PATIENCE:
-                arrivals.wait_for_change(0.1)
-                _show(put, arrivals)
+                _show(put, len(arrived))
+            while len(arrived) < put and time.monotonic() < started_at + _PATIENCE:
+                time.sleep(_PAUSE)
+                _show(put, len(arrived))
             if sys.stdout.isatty():
                 print()
             for publisher in publishers:
@@ -172,11 +153,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\nthe demo failed: {exc}", file=sys.stderr)
         return 1
     print(
-        f"put {put} events ({_EVENTS} Thrift, {_EVENTS} JSON), delivered {arrivals.count} in "
+        f"put {put} events ({_EVENTS} Thrift, {_EVENTS} JSON), delivered {len(arrived)} in "
         f"{counts.batches} batches, {counts.events} with a verified signature, "
         f"in {time.monotonic() - started_at:.1f} seconds"
     )
-    complete = put == counts.events == len(arrivals.distinct) and not counts.rejected and not any(statuses)
+    complete = put == counts.events == len(set(arrived)) and not counts.rejected and not any(statuses)
     print("every event that was put arrived, once" if complete else "NOT every event arrived once")
     return 0 if complete else 1
 
@@ -237,7 +218,7 @@ def _flow(
         unlink_queue(f"/events-{name}")
 
 
-def _show(put: int, arrivals: _Arrivals) -> None:
+def _show(put: int, delivered: int) -> None:
     """Show the progress on one line of a terminal; a file or a pipe gets only the result."""
     if sys.stdout.isatty():
-        print(f"\rput {put:4d}   delivered {arrivals.count:4d}", end="", flush=True)
+        print(f"\rput {put:4d}   delivered {delivered:4d}", end="", flush=True)

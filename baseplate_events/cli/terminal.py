@@ -55,12 +55,11 @@ _STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Colour(enum.Enum):
-    """A colour or emphasis; the value is its SGR parameter."""
+    """A colour, or `DIM`; the value is its SGR parameter."""
 
     RED = "31"
     GREEN = "32"
     YELLOW = "33"
-    BOLD = "1"
     DIM = "2"
 
 

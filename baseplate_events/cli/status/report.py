@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import http
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -38,20 +37,19 @@ class Scrape:
     samples: Mapping[tuple[str, Labels], float]
 
     def number(self, name: str) -> float | None:
-        """Return the number of a metric that has one; None if it is missing, or isn't finite."""
-        numbers = [
-            value
-            for (other, _), value in self.samples.items()
-            if other == _PREFIX + name and math.isfinite(value)
-        ]
-        return numbers[0] if numbers else None
+        """Return the number of a metric that has one; None if it is missing."""
+        return next((value for (other, _), value in self.samples.items() if other == _PREFIX + name), None)
+
+    def total(self, name: str) -> float:
+        """Return the number of a metric that has one; 0 if it is missing."""
+        return self.number(name) or 0
 
     def by_label(self, name: str, label: str) -> dict[str, float]:
-        """Return the finite numbers of a metric by one of its labels."""
+        """Return the numbers of a metric by one of its labels."""
         return {
             dict(labels)[label]: value
             for (other, labels), value in self.samples.items()
-            if other == _PREFIX + name and label in dict(labels) and math.isfinite(value)
+            if other == _PREFIX + name and label in dict(labels)
         }
 
     def label(self, name: str, label: str) -> str:
@@ -61,7 +59,7 @@ class Scrape:
     @property
     def made_at(self) -> float:
         """When the publisher saw this, in seconds since its start."""
-        return (self.number("uptime_seconds") or 0) - (self.number("heartbeat_age_seconds") or 0)
+        return self.total("uptime_seconds") - self.total("heartbeat_age_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +162,8 @@ class Status:
 
 def status_of(look: Scrape, before: Scrape | None = None) -> Status:
     """Return the status of a look, with rates from one before it, if there was one."""
-    rates = _rates(look, before)
-    backlog, change = _backlog(look), None
-    if rates is not None:
-        change = rates.pop("backlog", None)
+    rates = _rates(look, before) or {}
+    backlog, change = _backlog(look), rates.pop("backlog", None)
     return Status(
         ready=look.unready is None,
         unready=look.unready,
@@ -182,7 +178,7 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
         spooled=look.number("events_spooled"),
         in_hand=look.number("events_in_hand"),
         dropped=look.by_label("events_dropped_total", "reason"),
-        rates=rates,
+        rates=rates or None,
         backlog=backlog,
         backlog_change=change,
         backlog_time=_time_left(backlog, change),
@@ -233,7 +229,7 @@ def _time_left(backlog: float | None, change: float | None) -> float | None:
 
 def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
     if before is None:
-        return look.by_label("recent_rate", "of") or None
+        return look.by_label("recent_rate", "of")
     seconds = look.made_at - before.made_at
     if seconds <= 0:  # the publisher was restarted, or did nothing in between
         return None
@@ -242,9 +238,7 @@ def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
         "delivered": "events_delivered_total",
         "attempts": "attempt_seconds_count",
     }
-    growth = {
-        name: (look.number(metric) or 0) - (before.number(metric) or 0) for name, metric in names.items()
-    }
+    growth = {name: look.total(metric) - before.total(metric) for name, metric in names.items()}
     if min(growth.values()) < 0:
         return None
     level, former = _backlog(look), _backlog(before)
@@ -255,15 +249,12 @@ def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
 
 
 def _mean_attempt(look: Scrape, before: Scrape | None) -> float | None:
-    def growth(name: str, since: Scrape | None) -> float:
-        return (look.number(name) or 0) - ((since.number(name) or 0) if since is not None else 0)
-
-    for since in (before, None):
-        count = growth("attempt_seconds_count", since)
-        seconds = growth("attempt_seconds_sum", since)
-        if count > 0 and seconds >= 0:
-            return round(seconds / count, 6)
-    return None
+    """Return the mean between the two looks; since the start if there was no attempt in between."""
+    count, seconds = look.total("attempt_seconds_count"), look.total("attempt_seconds_sum")
+    if before is not None and before.total("attempt_seconds_count") < count:
+        count -= before.total("attempt_seconds_count")
+        seconds -= before.total("attempt_seconds_sum")
+    return round(seconds / count, 6) if count and seconds >= 0 else None
 
 
 def format_json(status: Status) -> str:

@@ -6,7 +6,7 @@ r"""Prometheus' text exposition format, version 0.0.4: for scrapers. Pure.
 
 Each metric follows the other, and each line has its line feed. Help texts escape `\` and line feeds, and
 label values also `"`. `parse_samples` parses only the output of `format_metrics`: no timestamps, and no extra
-blanks.
+blanks. All numbers are finite.
 
 https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md
 """
@@ -14,7 +14,6 @@ https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_forma
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -33,8 +32,11 @@ MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", '"': '\\"'}
 _UNESCAPES: Final = {escaped: char for char, escaped in _ESCAPES.items()}
-_LABEL: Final = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\[\\n"])*)"(?:,|\Z)')
-_SAMPLE: Final = re.compile(r'([a-z_]+)(?:\{((?:[^"}\n]|"(?:[^"\\\n]|\\[\\n"])*")*)\})? (\S+)')
+_LABEL: Final = re.compile(r'([a-z_]+)="((?:[^"\\\n]|\\[\\n"])*)"')
+_SAMPLE: Final = re.compile(
+    r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\[\\n"])*"(?:,|(?=\})))*)\})?'
+    r" (-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,10 @@ class Metric:
 
 def histogram_samples(distribution: Distribution, labels: Labels) -> tuple[Sample, ...]:
     """Return the samples of a histogram: how many values are up to each bound, their sum and number."""
-    bounds = [*distribution.bounds, math.inf]
+    bounds = [*map(str, distribution.bounds), "+Inf"]
     buckets = zip(bounds, itertools.accumulate(distribution.counts), strict=True)
     return (
-        *(Sample((*labels, ("le", _format_number(bound))), count, "_bucket") for bound, count in buckets),
+        *(Sample((*labels, ("le", bound)), count, "_bucket") for bound, count in buckets),
         Sample(labels, distribution.total, "_sum"),
         Sample(labels, distribution.count, "_count"),
     )
@@ -90,7 +92,7 @@ def format_metrics(metrics: Iterable[Metric]) -> str:
         for sample in metric.samples:
             labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels)
             braces = f"{{{labels}}}" if labels else ""
-            lines.append(f"{metric.name}{sample.suffix}{braces} {_format_number(sample.value)}")
+            lines.append(f"{metric.name}{sample.suffix}{braces} {sample.value}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -110,33 +112,15 @@ def parse_samples(text: str) -> Mapping[tuple[str, Labels], float]:
         match = _SAMPLE.fullmatch(line)
         if match is None:
             raise ValueError(f"line {number} of the metrics isn't a sample")
-        samples[match[1], _parse_labels(match[2] or "", number)] = _parse_number(match[3], number)
+        samples[match[1], _parse_labels(match[2] or "")] = (
+            int(match[3]) if match[3].isdecimal() else float(match[3])
+        )
     return samples
 
 
-def _parse_labels(text: str, line: int) -> Labels:
-    labels: list[tuple[str, str]] = []
-    at = 0
-    while at < len(text):
-        match = _LABEL.match(text, at)
-        if match is None:
-            raise ValueError(f"line {line} of the metrics has invalid labels")
-        labels.append((match[1], re.sub(r"\\.", lambda escape: _UNESCAPES[escape[0]], match[2])))
-        at = match.end()
-    return tuple(labels)
-
-
-def _parse_number(text: str, line: int) -> float:
-    try:
-        return int(text) if text.isdecimal() else float(text)
-    except ValueError as exc:
-        raise ValueError(f"line {line} of the metrics has no number") from exc
-
-
-def _format_number(number: float) -> str:
-    if number in {math.inf, -math.inf}:
-        return "+Inf" if number > 0 else "-Inf"
-    return str(number)
+def _parse_labels(text: str) -> Labels:
+    found = _LABEL.findall(text)
+    return tuple((name, re.sub(r"\\.", lambda escape: _UNESCAPES[escape[0]], value)) for name, value in found)
 
 
 def _escape(text: str, *, quoted: bool = True) -> str:
