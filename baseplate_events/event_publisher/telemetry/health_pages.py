@@ -6,8 +6,9 @@
 
 Rules:
 
-1. Each response closes its connection. A request has no body, and a head of at most `MAX_HEAD` bytes.
-   It names an address, `localhost` or a name that the operator lists; see `host_check`.
+1. Each response closes its connection. A request has a path as its target, and a head of at most `MAX_HEAD`
+   bytes; a body isn't read. It names an address, `localhost` or a name that the operator lists; see
+   `host_check`.
 2. No page holds the content of an event, a secret, or the body of a collector's response. An operator may
    let other hosts read the pages.
 """
@@ -35,13 +36,7 @@ MAX_HEAD: Final = 8_192
 _TEXT: Final = "text/plain; charset=utf-8"
 
 #: A request line and header lines. Those are parsed only as far as an answer needs them.
-_REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) ([!-~]+) HTTP/1\.[0-9](?:\r?\n(.*))?")
-
-#: The path in a target that is a path or a URL.
-_PATH: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)?([^?#]*)")
-
-#: A header that announces a body of more than 0 bytes.
-_BODY: Final = re.compile(rb"(?im)^(?:transfer-encoding[ \t]*:|content-length[ \t]*:(?![ \t]*0+[ \t]*\r?$))")
+_REQUEST: Final = re.compile(rb"(?s)([A-Za-z]+) (/[!-~]*) HTTP/1\.[0-9](?:\r?\n(.*))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +88,16 @@ def _respond(head: bytes, snapshot: Snapshot, now: float, hosts: Collection[str]
     match = _REQUEST.fullmatch(head.rstrip(b"\r\n"))
     if match is None:
         return _UNREADABLE
-    method, raw_target, fields = match.groups(b"")
-    target = raw_target.decode()
+    method, target, fields = match.groups(b"")
     try:
-        host = host_of(target, fields)
+        host = host_of(fields)
     except ValueError:
         return _UNREADABLE
     if host is not None and hosts is not None and not is_allowed(host, hosts):
         return _MISDIRECTED
     if method not in {b"GET", b"HEAD"}:
         return Page(405, "only GET and HEAD are allowed\n")
-    if _BODY.search(fields):
-        return Page(413, "a request must not have a body\n")
-    return _page(target, snapshot, now)
+    return _page(target.partition(b"?")[0], snapshot, now)
 
 
 def format_response(page: Page, *, with_body: bool = True) -> bytes:
@@ -123,15 +115,13 @@ def format_response(page: Page, *, with_body: bool = True) -> bytes:
     return "\r\n".join(lines).encode() + (body if with_body else b"")
 
 
-def _page(target: str, snapshot: Snapshot, now: float) -> Page:
-    match = _PATH.match(target)
-    path = "" if match is None else match[1]
-    if path == "/healthz":
+def _page(path: bytes, snapshot: Snapshot, now: float) -> Page:
+    if path == b"/healthz":
         alive = snapshot.alive(now)
         return Page(200 if alive else 503, f"{'alive' if alive else snapshot.unready(now)}\n")
-    if path == "/readyz":
+    if path == b"/readyz":
         unready = snapshot.unready(now)
         return Page(200, "ready\n") if unready is None else Page(503, f"{printable(unready, MAX_FOREIGN)}\n")
-    if path == "/metrics":
+    if path == b"/metrics":
         return Page(200, format_metrics(metrics_of(snapshot, now)), MEDIA_TYPE)
     return Page(404, "not found; the pages are /healthz, /readyz and /metrics\n")

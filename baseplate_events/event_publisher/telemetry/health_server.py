@@ -34,7 +34,7 @@ from ..connection_server import ConnectionServer
 from .health_pages import MAX_HEAD, answer, head_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from ..config.values import Endpoint
     from ..connection_server import Request
@@ -56,6 +56,22 @@ _ACCEPT_PAUSE: Final = 1.0
 
 #: Bytes read away after an answer, so that a client that still sends sees the answer instead of a reset.
 _MAX_UNREAD: Final = 65_536
+
+#: What to do if the endpoint can't listen, by error number.
+_REMEDIES: Final[Mapping[int | None, str]] = {
+    errno.EADDRINUSE: "stop the process that listens there, or choose another port or path",
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR),
+        "create the folder of the socket first (systemd: RuntimeDirectory=)",
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        "choose a port above 1023, or a folder that the publisher's user can write to",
+    ),
+    errno.EADDRNOTAVAIL: "this host has no such address: choose 127.0.0.1, or 0.0.0.0 for all",
+    errno.EAFNOSUPPORT: "this host has no IPv6: choose an IPv4 address, such as 0.0.0.0 for all",
+    errno.EINVAL: ("an address of one link (fe80::) can't be used: choose another, or [::] for all"),
+}
 
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 32
@@ -192,19 +208,5 @@ def _remove_if_left_behind(path: str) -> None:
 
 
 def _remedy(exc: OSError) -> str:
-    said = exc.strerror or str(exc)
-    match exc.errno:
-        case errno.EADDRINUSE:
-            return f"{said}; stop the process that listens there, or choose another port or path"
-        case errno.ENOENT | errno.ENOTDIR:
-            return f"{said}; create the folder of the socket first (systemd: RuntimeDirectory=)"
-        case errno.EACCES | errno.EPERM:
-            return f"{said}; choose a port above 1023, or a folder that the publisher's user can write to"
-        case errno.EADDRNOTAVAIL:
-            return f"{said}; this host has no such address: choose 127.0.0.1, or 0.0.0.0 for all"
-        case errno.EAFNOSUPPORT:
-            return f"{said}; this host has no IPv6: choose an IPv4 address, such as 0.0.0.0 for all"
-        case errno.EINVAL:
-            return f"{said}; an address of one link (fe80::) can't be used: choose another, or [::] for all"
-        case _:
-            return said
+    said, remedy = exc.strerror or str(exc), _REMEDIES.get(exc.errno)
+    return said if remedy is None else f"{said}; {remedy}"

@@ -9,7 +9,7 @@ Rules (RFC 9110, 7.2; RFC 9112, 3.2):
 
 1. Any numeric address is accepted, since it can't be a page's name; so are `localhost` and the names that the
    operator lists. Case, a final dot, a port and the zone of an IPv6 address are ignored.
-2. If the target is a whole URL, its host counts, and Host is ignored. Otherwise Host counts.
+2. A target is a path, never a whole URL, whose host would count instead of Host.
 3. A request without a host is accepted: HTTP/1.0 and scripts send none, and every browser sends one.
 4. A request with two Host fields is invalid.
 """
@@ -26,17 +26,13 @@ if TYPE_CHECKING:
 #: A Host field. A blank before the colon isn't allowed, but other parsers may accept it.
 _HOST: Final = re.compile(rb"(?im)^host[ \t]*:([^\r\n]*)")
 
-#: A target that is a whole URL, and its authority.
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
-
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::[0-9]*)?")
 
 
-def host_of(target: str, fields: bytes) -> str | None:
+def host_of(fields: bytes) -> str | None:
     """Return the host and port that a request names; None if it names none.
 
     Args:
-        target: The target of its request line.
         fields: Its header fields.
 
     Raises:
@@ -45,8 +41,6 @@ def host_of(target: str, fields: bytes) -> str | None:
     hosts = _HOST.findall(fields)
     if len(hosts) > 1:
         raise ValueError("several Host fields")
-    if match := _URL.match(target):
-        return match[1] or None
     return hosts[0].decode("latin-1").strip(" \t") or None if hosts else None
 
 

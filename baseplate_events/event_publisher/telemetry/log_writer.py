@@ -48,6 +48,7 @@ class LineWriter:
         self, stream: TextIO | None, format_notice: Callable[[int], str], *, capacity: int = CAPACITY
     ) -> None:
         self._stream = stream
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._format_notice = format_notice
         self._capacity = capacity
         self._changed = threading.Condition()
@@ -68,10 +69,7 @@ class LineWriter:
 
     def put(self, line: str) -> None:
         """Queue a line, which has no line break at its end, to be written."""
-        try:
-            data = line.encode(self._encoding, "backslashreplace") + b"\n"
-        except (UnicodeError, LookupError):  # an encoding that can't use "backslashreplace"
-            data = line.encode("ascii", "backslashreplace") + b"\n"
+        data = line.encode(self._encoding, "backslashreplace") + b"\n"
         with self._changed:
             if self._stream is None or len(data) > self._capacity or not self._has_thread():
                 self._dropped += 1
@@ -105,10 +103,6 @@ class LineWriter:
             self._given_up_at = -1 if done else self._written
             return done
 
-    @property
-    def _encoding(self) -> str:
-        return (self._stream.encoding if self._stream is not None else None) or "utf-8"
-
     def _has_thread(self) -> bool:
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -126,7 +120,7 @@ class LineWriter:
                 line = self._lines.popleft() if self._lines else None
                 self._size -= len(line or b"")
                 missing = self._dropped - self._reported
-            noticed = not missing or self._write(self._notice(missing))
+            noticed = not missing or self._write(self._format_notice(missing).encode("ascii") + b"\n")
             written = noticed and (line is None or self._write(line))
             with self._changed:
                 self._reported += missing if noticed else 0
@@ -136,9 +130,6 @@ class LineWriter:
                 if not self._lines and (not written or self._dropped == self._reported):
                     self._asked_to_flush = False
                     self._changed.notify_all()
-
-    def _notice(self, missing: int) -> bytes:
-        return self._format_notice(missing).encode("ascii", "backslashreplace") + b"\n"
 
     def _write(self, line: bytes) -> bool:
         """Write a line, however long that takes; return whether it was written."""

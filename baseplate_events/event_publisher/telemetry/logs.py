@@ -219,17 +219,14 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Format a log record as one line."""
         time_of = dt.datetime.fromtimestamp(record.created, tz=dt.timezone.utc)
-        exception = _exception(record)
-        more = _more(record)
         fields: dict[str, str | int] = {
             "time": time_of.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **({"exception": exception} if exception else {}),
-            **({"more": more} if more else {}),
         }
-        return json.dumps(fields)
+        extras = {"exception": _exception(record), "more": _more(record)}
+        return json.dumps(fields | {name: value for name, value in extras.items() if value})
 
 
 def configure_logging(log_format: Format, *, debug: bool) -> None:
@@ -248,18 +245,6 @@ def log_lines_dropped() -> int:
     return sum(handler.dropped for handler in handlers if isinstance(handler, StderrHandler))
 
 
-class _Words:
-    """What an argument of a log record is in words."""
-
-    __slots__ = ("_words",)
-
-    def __init__(self, argument: object) -> None:
-        self._words = str(argument)
-
-    def __str__(self) -> str:
-        return self._words
-
-
 def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
     """Return a copy of a log record that refers to no object, and so keeps no frame and no batch alive."""
     light = copy.copy(record)
@@ -270,7 +255,7 @@ def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
             light.msg = str(record.msg)
         if isinstance(record.args, tuple):
             light.args = tuple(
-                argument if isinstance(argument, (str, int, float)) else _Words(argument)
+                argument if isinstance(argument, (str, int, float)) else str(argument)
                 for argument in record.args
             )
     except Exception:  # noqa: BLE001  what can't be written must not end the work
@@ -292,5 +277,5 @@ def _exception(record: logging.LogRecord) -> str:
 
 
 def _more(record: logging.LogRecord) -> int:
-    more = vars(record).get("more", 0)
-    return more if isinstance(more, int) else 0
+    more: int = getattr(record, "more", 0)
+    return more

@@ -11,12 +11,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from ..._compat import assert_never
-from ..policy.outcome import Accepted, Misconfigured, Refused, Retryable, TooLarge
 from .health_server import HealthServer
 from .logs import log_lines_dropped
 from .rates import Rates
-from .snapshot import SNAPSHOT_INTERVAL, Attempts, Peak
+from .snapshot import SNAPSHOT_INTERVAL, AttemptResult, Attempts, Peak
 from .statsd import StatsdClient
 
 if TYPE_CHECKING:
@@ -105,17 +103,13 @@ class Reporter:
 
     def record(self, outcome: Outcome, count: int, seconds: float, now: float) -> None:
         """Record an attempt to send `count` events, which ended at `now` and took `seconds`."""
-        self.attempts.record(outcome, seconds, now)
+        counters = {
+            AttemptResult.ACCEPTED: {"sent": count},
+            AttemptResult.UNANSWERED: {"error.io": 1},
+        }
+        result = self.attempts.record(outcome, seconds, now)
         self._metrics.send(timers={"post": seconds})
-        match outcome:
-            case Accepted():
-                self._metrics.send(counters={"sent": count})
-            case Retryable(from_collector=False) | Misconfigured(from_collector=False):
-                self._metrics.send(counters={"error.io": 1})
-            case Retryable() | Misconfigured() | TooLarge() | Refused():
-                self._metrics.send(counters={"error.http": 1})
-            case _:
-                assert_never(outcome)
+        self._metrics.send(counters=counters.get(result, {"error.http": 1}))
 
     def report(self, now: float) -> None:
         """Send the reports that are due."""

@@ -132,9 +132,10 @@ class Attempts:
         self._last_status: int | None = None
         self._last_answer_at: float | None = None
 
-    def record(self, outcome: Outcome, seconds: float, now: float) -> None:
-        """Count an attempt that ended at `now` and took `seconds`."""
-        self._results[_result_of(outcome)] += 1
+    def record(self, outcome: Outcome, seconds: float, now: float) -> AttemptResult:
+        """Count an attempt that ended at `now` and took `seconds`; return how it ended."""
+        result = _result_of(outcome)
+        self._results[result] += 1
         self._classes[bisect.bisect_left(BOUNDS, seconds)] += 1
         self._total += seconds
         self.last_error = describe_failure(outcome)
@@ -147,6 +148,7 @@ class Attempts:
         self._refused = isinstance(outcome, TooLarge | Refused)
         if outcome.status is not None:
             self._last_status, self._last_answer_at = outcome.status, now
+        return result
 
     def settle(self) -> None:
         """Note that nothing is left to deliver: what the collector refused last was given up.

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from ..._words import Count
 from ..config.values import InternetEndpoint, UnixEndpoint
@@ -59,12 +59,8 @@ class DatagramAddress(NamedTuple):
     sockaddr: SocketAddress
 
 
-class Resolver(Protocol):
-    """Finds the address of a host name; may wait, and may raise anything."""
-
-    def __call__(self, host: str, port: int, /) -> DatagramAddress:
-        """Resolve `host`."""
-        ...
+#: Finds the address of a host name and port; may wait, and may raise anything.
+Resolver: TypeAlias = Callable[[str, int], DatagramAddress]
 
 
 def resolve_host(host: str, port: int, *, flags: int = 0) -> DatagramAddress:
@@ -176,7 +172,7 @@ class StatsdClient:
                 self._socket.setblocking(False)
             self._socket.sendto(datagram, address.sockaddr)
         except OSError:
-            server.expire()
+            server.look_up_at = min(server.look_up_at, self._clock() + LOOKUP_PAUSE)
             raise
         return True
 
@@ -198,7 +194,11 @@ class StatsdClient:
 
 
 class _ServerAddress:
-    """The address of the server: fixed for a path or an IP address; a name is looked up in the background."""
+    """The address of the server: fixed for a path or an IP address; a name is looked up in the background.
+
+    Attributes:
+        look_up_at: When a name is to be looked up, by the clock.
+    """
 
     def __init__(
         self, endpoint: Endpoint, resolve: Resolver, clock: Clock, warn: Callable[[Exception], None]
@@ -208,7 +208,7 @@ class _ServerAddress:
         self._warn = warn
         self._address = _fixed_address(endpoint)
         self._named = endpoint if isinstance(endpoint, InternetEndpoint) and self._address is None else None
-        self._look_up_at = -math.inf
+        self.look_up_at: float = -math.inf
         self._thread: threading.Thread | None = None
 
     def find(self) -> DatagramAddress | None:
@@ -220,17 +220,13 @@ class _ServerAddress:
         if self._named is not None:
             now = self._clock()
             running = self._thread is not None and self._thread.is_alive()
-            if now >= self._look_up_at and not running:
-                self._look_up_at = now + LOOKUP_PAUSE
+            if now >= self.look_up_at and not running:
+                self.look_up_at = now + LOOKUP_PAUSE
                 self._thread = threading.Thread(
                     target=self._look_up, args=[self._named], name="statsd-resolver", daemon=True
                 )
                 self._thread.start()
         return self._address
-
-    def expire(self) -> None:
-        """Look the name up soon, since sending to its address failed."""
-        self._look_up_at = min(self._look_up_at, self._clock() + LOOKUP_PAUSE)
 
     def _look_up(self, named: InternetEndpoint) -> None:
         """Resolve the name; runs in a separate thread, one at a time."""
@@ -240,7 +236,7 @@ class _ServerAddress:
             pause = LOOKUP_INTERVAL
         except Exception as exc:  # noqa: BLE001 - whatever a resolver raises, there is no answer
             self._warn(exc)
-        self._look_up_at = self._clock() + pause
+        self.look_up_at = self._clock() + pause
 
 
 def _fixed_address(endpoint: Endpoint) -> DatagramAddress | None:

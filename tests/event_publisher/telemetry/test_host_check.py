@@ -107,20 +107,17 @@ def test_other_names_are_not_answered(host: str) -> None:
         ("GET /readyz HTTP/1.0", 200),
         ("GET /readyz HTTP/1.1", 200),
         ("GET /readyz HTTP/1.1\r\nX-Host: evil.example", 200),
-        ("GET http://127.0.0.1:9102/readyz HTTP/1.1\r\nHost: evil.example", 200),
-        ("GET http://LOCALHOST/readyz?a=b HTTP/1.1", 200),
-        ("GET http://evil.example/readyz HTTP/1.1\r\nHost: 127.0.0.1", 421),
-        ("GET http://127.0.0.1@evil.example/readyz HTTP/1.1\r\nHost: 127.0.0.1", 421),
-        ("GET http:///readyz HTTP/1.1\r\nHost: evil.example", 200),
+        ("GET http://127.0.0.1:9102/readyz HTTP/1.1\r\nHost: localhost", 400),
+        ("GET http://evil.example/readyz HTTP/1.1\r\nHost: localhost", 400),
         ("GET //evil.example/readyz HTTP/1.1\r\nHost: localhost", 404),
-        ("GET evil.example/readyz HTTP/1.1\r\nHost: localhost", 404),
+        ("GET evil.example/readyz HTTP/1.1\r\nHost: localhost", 400),
         ("GET /readyz HTTP/1.1\r\nHost: localhost\r\nHost: localhost", 400),
         ("GET /readyz HTTP/1.1\r\nHost: localhost\r\nhost: evil.example", 400),
         ("POST /readyz HTTP/1.1\r\nHost: evil.example", 421),
     ],
 )
-def test_the_host_is_the_targets_or_the_fields(request_head: str, status: int) -> None:
-    """A target that is a URL has the host; else the one Host field has it; without either there is none."""
+def test_the_host_is_that_of_the_field(request_head: str, status: int) -> None:
+    """The one Host field has it; without one there is none; and a target that is a URL is refused."""
     assert status_of(request_head) == status
 
 
@@ -147,11 +144,11 @@ def test_any_host_is_allowed_or_not(host: str) -> None:
             socket.inet_pton(socket.AF_INET6 if ":" in name else socket.AF_INET, name)
 
 
-@given(st.text(max_size=20), st.binary(max_size=40))
-def test_any_fields_name_a_host_or_none(target: str, fields: bytes) -> None:
+@given(st.binary(max_size=40))
+def test_any_fields_name_a_host_or_none(fields: bytes) -> None:
     """Whatever fields a client sends, there is one host, none, or an error."""
     with contextlib.suppress(ValueError):
-        host = host_of(target, fields)
+        host = host_of(fields)
         assert host is None or host
 
 
