@@ -40,8 +40,6 @@ _CLOSE_TIME: Final = 10.0
 #: Connections that may wait to be accepted.
 _BACKLOG: Final = 128
 
-_GREETING: Final = "An event collector for development. Batches of events go to /v2 and /v2j with POST."
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -210,9 +208,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().__init__(request, client_address, server)
 
     def _serve(self) -> None:
-        if self.command == "GET" and self.path == "/":
-            self._answer(200, _GREETING)
-            return
         headers = self.headers.items()
         length = check_head(self.command, self.path, headers, max_size=self._collector.max_size)
         if isinstance(length, RejectedBatch):

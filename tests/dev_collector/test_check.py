@@ -221,26 +221,11 @@ def test_it_agrees_with_the_json_module(path: str, inner: bytes, wrapped: bool) 
 # --- The compression ---
 
 
-@given(st.lists(st.binary(max_size=3), min_size=1, max_size=16))
-def test_several_gzip_members_are_one_body(pieces: list[bytes]) -> None:
-    """A body may be gzipped in pieces, empty ones among them."""
-    plain = batch_of(
-        [json.dumps({"piece": base64.b64encode(piece).decode()}).encode() for piece in pieces], "/v2j"
-    )
-    cuts = [
-        plain[len(plain) * i // len(pieces) : len(plain) * (i + 1) // len(pieces)] for i in range(len(pieces))
-    ]
-    body = b"".join(gzip.compress(cut, mtime=0) for cut in cuts)
-    checked = replace(sealed("/v2j", plain), body=body).check()
-    assert isinstance(checked, AcceptedBatch)
-    assert len(pieces) == len(checked.events)
-
-
-def test_the_number_of_gzip_members_is_bounded() -> None:
-    """Too many members are refused before they cost anything."""
+def test_several_gzip_members_are_refused() -> None:
+    """The protocol has one."""
     request = sealed("/v2j", b"[{}]")
-    members = gzip.compress(b"", mtime=0) * 10_000
-    assert "more than 16 gzip members" in assert_refused(replace(request, body=members).check(), 400).reason
+    members = gzip.compress(b"[", mtime=0) + gzip.compress(b"{}]", mtime=0)
+    assert "after its gzip member" in assert_refused(replace(request, body=members).check(), 400).reason
 
 
 @given(gzipped_requests, st.data())
@@ -263,7 +248,7 @@ def test_a_cut_or_continued_gzip_body_is_refused(request: SignedRequest, data: s
     assert "ends too early" in cut.reason
     rest = data.draw(st.binary(min_size=1, max_size=20))
     continued = assert_refused(replace(request, body=request.body + rest).check(), 400)
-    assert "after its gzip member" in continued.reason or "ends too early" in continued.reason
+    assert "after its gzip member" in continued.reason
 
 
 @given(st.lists(st.integers(0, 3_000), min_size=1, max_size=4), st.integers(1, 3_000), st.booleans())
@@ -272,8 +257,8 @@ def test_the_size_is_bounded(parts: list[int], max_size: int, compressed: bool) 
     plain = b"".join(b"%d" % (part % 10) * part for part in parts)
     request = sealed("/v2j", plain, level=None)
     if compressed:
-        members = b"".join(gzip.compress(b"%d" % (part % 10) * part, mtime=0) for part in parts)
-        request = replace(request.with_header("Content-Encoding", "gzip"), body=members)
+        body = gzip.compress(plain, mtime=0)
+        request = replace(request.with_header("Content-Encoding", "gzip"), body=body)
     checked = assert_refused(request.check(max_size), 400, 413)
     assert (413 if len(plain) > max_size else 400) == checked.status
 
@@ -286,10 +271,9 @@ def test_what_is_small_enough_is_small_enough_compressed(noise: bytes, level: in
     assert AcceptedBatch((event,)) == sealed("/v2j", plain, level=level).check(max_size=len(plain))
 
 
-@pytest.mark.parametrize("members", [1, 8])
-def test_a_bomb_is_not_inflated(members: int) -> None:
+def test_a_bomb_is_not_inflated() -> None:
     """The memory that a body takes is bounded, whatever it would inflate to."""
-    body = gzip.compress(b"[" + b" " * (64 << 20), 9, mtime=0) * members
+    body = gzip.compress(b"[" + b" " * (64 << 20), 9, mtime=0)
     request = replace(sealed("/v2j", b"[{}]"), body=body)
     tracemalloc.start()
     try:

@@ -152,14 +152,6 @@ def test_any_bytes_get_an_answer(collector: DevCollector, data: bytes, status: i
     assert {status: 1} == collector.counts.rejected
 
 
-def test_the_root_says_what_this_is(collector: DevCollector) -> None:
-    """A browser shows that it is a collector for development."""
-    with connected(collector) as connection:
-        status, text = post(connection, SignedRequest("GET", "/", (), b""))
-    assert status == 200
-    assert "for development" in text
-
-
 def test_a_client_that_waits_for_leave_gets_it(collector: DevCollector) -> None:
     """`Expect: 100-continue` is answered before the body is there."""
     headers = "".join(f"{name}: {value}\r\n" for name, value in SAMPLE.headers)

@@ -186,12 +186,10 @@ def parse_boolean(text: str) -> bool:
 
 def parse_base64(text: str) -> Secret:
     """Read a secret in base64: the standard alphabet, padded, on one line."""
-    if re.search(r"\s", text):
-        raise MistakeError("has a blank or a line break: write it on one line")
-    if re.search(r"[^A-Za-z0-9+/=]", text):
-        raise MistakeError("has characters outside the base64 alphabet")
     if _BASE64.fullmatch(text) is None:
-        raise MistakeError("is incomplete: base64 has a multiple of 4 characters, padded with = at the end")
+        raise MistakeError(
+            "isn't base64: A-Z, a-z, 0-9, + and / on one line, padded with = to a multiple of 4 characters"
+        )
     return Secret(base64.b64decode(text))
 
 
@@ -270,7 +268,7 @@ def parse_bind(text: str) -> Endpoint:
     if isinstance(endpoint, UnixEndpoint):
         return endpoint
     host = "127.0.0.1" if endpoint.host.lower() == "localhost" else endpoint.host
-    if not (_is_address(socket.AF_INET, host) or _is_address(socket.AF_INET6, host)):
+    if not (is_address(socket.AF_INET, host) or is_address(socket.AF_INET6, host)):
         raise MistakeError("has a name instead of an address")
     if ipaddress.ip_address(host).is_multicast or host == _BROADCAST:
         raise MistakeError("has a multicast or broadcast address")
@@ -324,7 +322,7 @@ def _split_host(text: str, *, scheme_option: str = "") -> tuple[str, int | None]
     port: str | None
     if text.startswith("["):
         match = _BRACKETED.fullmatch(text)
-        if match is None or not _is_address(socket.AF_INET6, match[1]):
+        if match is None or not is_address(socket.AF_INET6, match[1]):
             raise MistakeError("has no IPv6 address in its brackets")
         host, port = match[1], match[2]
     elif text.count(":") > 1:
@@ -353,7 +351,7 @@ def _check_host_name(host: str) -> None:
     # An absolute name ends with a dot (RFC 1034, 3.1); an address does not.
     name = host.removesuffix(".")
     labels = name.split(".")
-    if labels[-1].isdigit() and not _is_address(socket.AF_INET, host):
+    if labels[-1].isdigit() and not is_address(socket.AF_INET, host):
         raise MistakeError("ends like an IPv4 address but isn't one")
     if len(name) > _HOST_LENGTH or not all(
         len(label) <= _LABEL_LENGTH and _LABEL.fullmatch(label) for label in labels
@@ -361,9 +359,10 @@ def _check_host_name(host: str) -> None:
         raise MistakeError("isn't a host name: letters, digits and hyphens between single dots")
 
 
-def _is_address(family: int, text: str) -> bool:
+def is_address(family: int, text: str) -> bool:
+    """Return whether a text is a numeric address, `socket.AF_INET` or `AF_INET6`."""
     try:
         socket.inet_pton(family, text)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True

@@ -20,6 +20,8 @@ import re
 import socket
 from typing import TYPE_CHECKING, Final
 
+from ..config.values import is_address
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -56,14 +58,6 @@ def is_allowed(host: str, names: Collection[str]) -> bool:
         return False
     name = match[1].lower()
     if name.startswith("["):
-        return _is_address(socket.AF_INET6, name[1:-1].partition("%")[0])
+        return is_address(socket.AF_INET6, name[1:-1].partition("%")[0])
     name = name.removesuffix(".")
-    return name == "localhost" or name in names or _is_address(socket.AF_INET, name)
-
-
-def _is_address(family: int, text: str) -> bool:
-    try:
-        socket.inet_pton(family, text)
-    except (OSError, ValueError):
-        return False
-    return True
+    return name == "localhost" or name in names or is_address(socket.AF_INET, name)
