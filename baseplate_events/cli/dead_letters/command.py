@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import sys
 import time
 from datetime import datetime, timezone
@@ -40,12 +39,12 @@ from ...spool.permissions import file_mode
 from ...transport.posix import MessageQueue
 from ...transport.spool import SpoolTransport
 from ..common import SPAN, argument, event_queue_name, exit_status_of
+from ..queue.transfer import Interrupts
 from ..terminal import Progress, event_for_terminal, printable
 from .place import find_letters, load_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
 
     from ...event_publisher.config.settings import StoreSettings
     from ...event_publisher.ledger.letters import Letter
@@ -249,17 +248,15 @@ def _show(arguments: argparse.Namespace, file: LetterFile) -> int:
 
 def _replay(arguments: argparse.Namespace, file: LetterFile) -> int:
     selection = _Selection(file, arguments.numbers)
-    with contextlib.closing(_open_transport(arguments)) as transport:
-        replay = _Replay(transport, arguments.timeout, len(selection.numbers))
-        handlers = {number: signal.signal(number, replay.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal is only recorded, so that it can't come between a put and the deletion.
+    with contextlib.closing(_open_transport(arguments)) as transport, Interrupts() as interrupts:
+        replay = _Replay(transport, interrupts, arguments.timeout, len(selection.numbers))
         try:
-            numbers = takewhile(lambda _: not replay.stopped, selection.numbers)
+            numbers = takewhile(lambda _: not interrupts.came, selection.numbers)
             selection.damaged = file.replay(numbers, replay.put)
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             replay.report()
-    if replay.stopped:
+    if interrupts.came:
         print_stderr("interrupted; the remaining letters are unchanged")
         return EXIT_FAILURE
     return selection.report_problems() or (EXIT_FAILURE if replay.failed else 0)
@@ -326,21 +323,16 @@ class _Replay:
     """Puts events of letters on a queue, or into a spool.
 
     Attributes:
-        stopped: Whether a signal asked to stop.
         failed: Whether a letter didn't fit into the queue.
     """
 
-    def __init__(self, transport: Transport, timeout: float, total: int) -> None:
+    def __init__(self, transport: Transport, interrupts: Interrupts, timeout: float, total: int) -> None:
         self._transport = transport
+        self._interrupts = interrupts
         self._timeout = timeout
         self._count = 0
         self._progress = Progress(sys.stderr, "events put", total)
-        self.stopped = False
         self.failed = False
-
-    def stop(self, _number: int, _frame: FrameType | None) -> None:
-        """Ask to stop. A signal only sets this, so that it can't come between a put and the deletion."""
-        self.stopped = True
 
     def put(self, number: int, event: bytes) -> bool:
         """Put the event of a letter, and return whether it is in the queue now.
@@ -367,7 +359,7 @@ class _Replay:
 
     def _wait_and_put(self, event: bytes) -> bool:
         deadline = time.monotonic() + self._timeout
-        while not self.stopped:
+        while not self._interrupts.came:
             remaining = deadline - time.monotonic()
             try:
                 self._transport.put(event, max(0.0, min(_SLICE, remaining)))

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from ...event_publisher.config.settings import StoreSettings
 
-#: The first bytes of an SQLite file (https://www.sqlite.org/fileformat.html).
-_MAGIC: Final = b"SQLite format 3\0"
+#: Bytes at the beginning of an SQLite file that name it, with a NUL at the end, which no INI file has
+#: (https://www.sqlite.org/fileformat.html).
+_BEGINNING: Final = 16
 
 
 def load_configuration(path: str, queue_name: str | None, environ: Mapping[str, str]) -> StoreSettings | None:
@@ -93,7 +94,6 @@ def _holds_letters(path: str) -> bool:
         return True
     try:
         with Path(path).open("rb") as file:
-            beginning = file.read(len(_MAGIC))
+            return b"\0" in file.read(_BEGINNING)
     except OSError:
         return False  # loading it as a configuration reports why it can't be read
-    return beginning == _MAGIC or not beginning or b"\0" in beginning

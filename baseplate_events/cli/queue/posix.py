@@ -11,13 +11,12 @@ from ...errors import ConfigurationError
 from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
 from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
-from ...transport.descriptor import find_queue
 from ...transport.posix import MessageQueue, unlink_queue
 from ..common import command
 from ..terminal import format_table, printable
 from . import transfer
 from .info import inspect_queue, user_name
-from .posix_ends import PosixSink, PosixSource, describe_absence, open_queue
+from .posix_ends import PosixSink, PosixSource, absent, open_queue
 
 if TYPE_CHECKING:
     import argparse
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
 def stat(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `stat`, and return the exit status."""
-    info = inspect_queue(name)
-    if info is None:
-        return report_absent(name)
+    info = inspect_existing(name)
     warnings = _warnings(info)
     if arguments.json:
         members = {
@@ -101,9 +98,7 @@ def create(name: str, arguments: argparse.Namespace) -> int:
     except ValueError as exc:
         raise ConfigurationError(f"create: {exc}") from exc
     queue.close()
-    info = inspect_queue(name)
-    if info is None:
-        return report_absent(name)
+    info = inspect_existing(name)
     verb = "already exists:" if was_there else "created:"
     report(f"{info.name} {verb} {info.size}, mode {info.mode:04o}")
     if was_there and info.mode != arguments.queue_mode:
@@ -113,30 +108,27 @@ def create(name: str, arguments: argparse.Namespace) -> int:
 
 def unlink(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `unlink`, and return the exit status."""
-    force: bool = arguments.force
-    if not force:
-        info = inspect_queue(name)
-        if info is None:
-            return report_absent(name)
-        if info.depth:
+    with open_queue(name, read=False) as queue:
+        if queue.depth and not arguments.force:
             print_stderr(
-                f"{info.name} holds {counted(info.depth, 'event')}, which would be lost: have them "
-                f"published, read them with {command('queue', 'read', info.name)}, "
-                "or give --force"
+                f"{name} holds {counted(queue.depth, 'event')}, which would be lost: have them published, "
+                f"read them with {command('queue', 'read', name)}, or give --force"
             )
             return EXIT_FAILURE
-    # Kept open, to see what was put in the meantime.
-    queue = find_queue(name, read=False)
-    if queue is None or not unlink_queue(name):
-        return report_absent(name)
-    lost = queue.depth
-    queue.close()
+        unlink_queue(name)
+        lost = queue.depth  # with what was put in the meantime
     what = f" with {counted(lost, 'event')}" if lost else ""
     report(f"removed {name}{what}")
     return 0
 
 
-def report_absent(name: str) -> int:
-    """Report that there is no such queue, and return the exit status."""
-    print_stderr(f"Event queue {name}: {describe_absence(name)}")
-    return EXIT_FAILURE
+def inspect_existing(name: str) -> QueueInfo:
+    """Inspect a queue.
+
+    Raises:
+        EventQueueUnavailableError: There is none, or it can't be opened.
+    """
+    info = inspect_queue(name)
+    if info is None:
+        raise absent(name)
+    return info

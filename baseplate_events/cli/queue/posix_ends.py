@@ -31,16 +31,17 @@ def open_queue(name: str, *, read: bool) -> Generator[Descriptor]:
     """
     queue = find_queue(name, read=read)
     if queue is None:
-        raise EventQueueUnavailableError(name, describe_absence(name))
+        raise absent(name)
     try:
         yield queue
     finally:
         queue.close()
 
 
-def describe_absence(name: str) -> str:
-    """Return the message that there is no queue of this POSIX name, and how to create it."""
-    return f"there is no such queue; {command('queue', 'create', name)} creates it"
+def absent(name: str) -> EventQueueUnavailableError:
+    """Return the error that there is no queue of this POSIX name, and how to create it."""
+    problem = f"there is no such queue; {command('queue', 'create', name)} creates it"
+    return EventQueueUnavailableError(name, problem)
 
 
 @final
@@ -67,8 +68,20 @@ class PosixSource:
         """Do nothing: the event is already removed."""
 
     def put_back(self, event: bytes, interrupts: Interrupts) -> None:
-        """Put the event back."""
-        put_back(self._queue, event, interrupts)
+        """Put an event back at the head of the queue; waits for room, since it has no other place.
+
+        Raises:
+            EventError: A signal ended the wait, so the event is lost.
+        """
+        if self._queue.try_send(event, RETURN_PRIORITY):
+            return
+        print_stderr("stdout is closed and the queue is full; waiting for room to put 1 event back")
+        try:
+            while not self._queue.try_send(event, RETURN_PRIORITY):
+                with interrupts.waiting():
+                    _wait(self._queue.fd, select.POLLOUT, SLICE)
+        except KeyboardInterrupt:
+            raise EventError("interrupted; 1 event lost, because the queue stayed full") from None
 
     def wait(self, seconds: float, interrupts: Interrupts) -> None:
         """Wait for an event.
@@ -108,23 +121,6 @@ class PosixSink:
     def wait(self, seconds: float) -> None:
         """Wait for room."""
         _wait(self._queue.fd, select.POLLOUT, seconds)
-
-
-def put_back(queue: Descriptor, event: bytes, interrupts: Interrupts) -> None:
-    """Put an event back at the head of the queue; waits for room, since it has no other place.
-
-    Raises:
-        EventError: A signal ended the wait, so the event is lost.
-    """
-    if queue.try_send(event, RETURN_PRIORITY):
-        return
-    print_stderr("stdout is closed and the queue is full; waiting for room to put 1 event back")
-    try:
-        while not queue.try_send(event, RETURN_PRIORITY):
-            with interrupts.waiting():
-                _wait(queue.fd, select.POLLOUT, SLICE)
-    except KeyboardInterrupt:
-        raise EventError("interrupted; 1 event lost, because the queue stayed full") from None
 
 
 def _wait(descriptor: int, event: int, seconds: float) -> None:

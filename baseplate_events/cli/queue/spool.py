@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 from ..._words import counted
 from ...counting.refusals import RefusalCounts
 from ...errors import ConfigurationError, EventQueueFullError, EventQueueUnavailableError
-from ...event_publisher.exit_status import EXIT_FAILURE, print_stderr
+from ...event_publisher.exit_status import print_stderr
 from ...event_publisher.standard_streams import report
 from ...events import MAX_SPOOL_SIZE
 from ...spool import UNKNOWN_FORMAT, problems
@@ -38,7 +38,7 @@ def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     """Perform the action `stat`, and return the exit status."""
     with open_spool(place.path) as folder:
         if folder is None:
-            return report_absent(place)
+            raise place.absent()
         info = inspect_folder(place.path, folder)
         contents = read_contents(info, folder)
     oldest = info.oldest_age(time.time())
@@ -93,9 +93,7 @@ def write(place: SpoolPlace, arguments: argparse.Namespace) -> int:
     """Perform the action `write`, and return the exit status."""
     size: int = arguments.spool_max_size or MAX_SPOOL_SIZE
     with transfer.open_input(arguments.file) as lines:
-        info = inspect_spool(place.path)
-        if info is None:
-            return report_absent(place)
+        info = place.inspect()
         directory = place.at(info.file_mode)
         directory.prepare()
         sink = SpoolSink(directory, size)
@@ -214,9 +212,3 @@ def _warnings(info: SpoolInfo, contents: SpoolContents) -> list[str]:
             "directory of a local disk (ext4, XFS, Btrfs)"
         )
     return warnings
-
-
-def report_absent(place: SpoolPlace) -> int:
-    """Report that there is no such spool, and return the exit status."""
-    print_stderr(f"Event queue {place.path}: {place.describe_absence()}")
-    return EXIT_FAILURE

@@ -28,7 +28,6 @@ from ...event_publisher.policy.span import EventRun, cut_spans, records_size
 from ...event_publisher.spool_reader.files import ReaderFolder
 from ...event_publisher.spool_reader.reader import SpoolReader
 from ...event_publisher.spool_reader.watch import SpoolWatch
-from .spool_info import inspect_spool
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -76,9 +75,7 @@ def own_spool(place: SpoolPlace) -> Generator[OwnedSpool]:
         EventQueueUnavailableError: There is none, a publisher reads it, or it can't be used.
         LedgerError: Its ledger can't be used.
     """
-    info = inspect_spool(place.path)
-    if info is None:
-        raise EventQueueUnavailableError(place.path, place.describe_absence())
+    info = place.inspect()
     if info.has_reader:
         raise EventQueueUnavailableError(place.path, IN_USE)
     directory = place.at(info.file_mode)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, EventQueueUnavailableError
 from ...spool.directory import SpoolDirectory
 from ...spool.permissions import PRIVATE
 from ..common import command
+from .spool_info import inspect_spool
+
+if TYPE_CHECKING:
+    from .spool_info import SpoolInfo
 
 
 class SpoolPlace(NamedTuple):
@@ -41,6 +45,18 @@ class SpoolPlace(NamedTuple):
         """Format the command for an action on this spool."""
         return command("queue", action, self.name, "--spool-directory", self.directory)
 
-    def describe_absence(self) -> str:
-        """Return the message that there is no such spool, and how to create it."""
-        return f"there is no such spool; {self.command('create')} creates it"
+    def absent(self) -> EventQueueUnavailableError:
+        """Return the error that there is no such spool, and how to create it."""
+        problem = f"there is no such spool; {self.command('create')} creates it"
+        return EventQueueUnavailableError(self.path, problem)
+
+    def inspect(self) -> SpoolInfo:
+        """Inspect the spool.
+
+        Raises:
+            EventQueueUnavailableError: There is none, or it can't be inspected.
+        """
+        info = inspect_spool(self.path)
+        if info is None:
+            raise self.absent()
+        return info

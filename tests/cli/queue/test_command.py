@@ -326,7 +326,7 @@ def test_an_event_waits_for_room_to_go_back_to() -> None:
         thread = threading.Thread(target=make_room)
         thread.start()
         with contextlib.redirect_stderr(Warned()) as err, transfer.Interrupts() as interrupts:
-            posix_ends.put_back(descriptor, b"held", interrupts)
+            posix_ends.PosixSource(name, descriptor).put_back(b"held", interrupts)
         thread.join(PATIENCE)
         descriptor.close()
         assert "waiting for room" in err.getvalue()
@@ -343,7 +343,7 @@ def test_an_event_that_cant_go_back_is_reported_as_lost() -> None:
         with contextlib.redirect_stderr(io.StringIO()), transfer.Interrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
             with pytest.raises(EventError, match="1 event lost"):
-                posix_ends.put_back(descriptor, b"held", interrupts)
+                posix_ends.PosixSource(name, descriptor).put_back(b"held", interrupts)
         descriptor.close()
         assert drain(queue) == [b"a"]
 
