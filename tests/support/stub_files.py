@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from hypothesis import strategies as st
 
 from baseplate_events.cli.thrift_stubs.schema import read_schema
-from baseplate_events.cli.thrift_stubs.text import stub_text
+from baseplate_events.cli.thrift_stubs.text import write_stub
 from tests.support.strategies import texts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @functools.cache
 def stub_of(module: str) -> Mapping[str, Any]:
     """Return what the stub of a module defines."""
-    text = stub_text(read_schema(importlib.import_module(module)))
+    text, _ = write_stub(read_schema(importlib.import_module(module)))
     variables: dict[str, Any] = {"__name__": module, "__package__": module.rpartition(".")[0]}
     exec(compile(text, f"{module}.pyi", "exec", __future__.annotations.compiler_flag), variables)
     return variables

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
 from ..common import exit_status_of
-from .schema import Schema, read_schema
-from .text import MARK, modules_of, stub_text
+from .schema import read_schema
+from .text import MARK, write_stub
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import ModuleType
+
+    from .schema import Schema
 
 #: Modules in a package of the Thrift compiler that contain types; the other modules belong to services.
 _WITH_TYPES: Final = ("ttypes", "constants")
-
-_MODULE_NAME: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +61,7 @@ def _run(names: Sequence[str], output: Path) -> int:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does
-    stubs = _stubs(_schemas(names), output)
+    stubs = _stubs(_write_stubs(names), output)
     _check(output, stubs)
     try:
         for path, text in stubs.items():
@@ -75,13 +74,13 @@ def _run(names: Sequence[str], output: Path) -> int:
     return 0
 
 
-def _schemas(names: Sequence[str]) -> list[Schema]:
-    """Return the schemas of modules, and of the modules that they refer to.
+def _write_stubs(names: Sequence[str]) -> list[tuple[Schema, str]]:
+    """Return the schemas of modules, and of the modules that they refer to, each with its stub.
 
     Raises:
         ConfigurationError: Some can't be used; the error names all of them.
     """
-    schemas: dict[str, Schema] = {}
+    stubs: list[tuple[Schema, str]] = []
     problems: list[str] = []
     todo = list(dict.fromkeys(names))
     seen = set(todo)
@@ -89,12 +88,12 @@ def _schemas(names: Sequence[str]) -> list[Schema]:
         name = todo.pop(0)
         try:
             module = _import(name)
-            children = list(_modules_with_types(module))
-            if children:
-                found = children
-            else:
-                schemas[name] = read_schema(module)
-                found = sorted(modules_of(schemas[name]))
+            found = _modules_with_types(module)
+            if not found:
+                schema = read_schema(module)
+                stub, modules = write_stub(schema)
+                stubs.append((schema, stub))
+                found = sorted(modules)
         except ConfigurationError as exc:
             problems += exc.problems
             continue
@@ -102,28 +101,21 @@ def _schemas(names: Sequence[str]) -> list[Schema]:
         seen.update(found)
     if problems:
         raise ConfigurationError(*problems)
-    return list(schemas.values())
+    return stubs
 
 
 def _import(name: str) -> ModuleType:
-    if not _MODULE_NAME.fullmatch(name):
-        raise ConfigurationError(
-            f"{name!a} can't name a module; expected a name with dots, such as event_schemas.ttypes"
-        )
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
-            raise ConfigurationError(
-                f"no module {exc.name}; run this in the folder that contains it, or set PYTHONPATH"
-            ) from exc
-        raise ConfigurationError(f"{name} can't be imported: it needs the module {exc.name}") from exc
     except (Exception, SystemExit) as exc:
-        raise ConfigurationError(f"{name} can't be imported: {type(exc).__name__}: {exc}") from exc
+        raise ConfigurationError(
+            f"{name!a} can't be imported ({type(exc).__name__}: {exc}); expected a module such as "
+            "event_schemas.ttypes; run this in the folder that contains it, or set PYTHONPATH"
+        ) from exc
 
 
-def _modules_with_types(module: ModuleType) -> Iterator[str]:
-    """Yield the names of the modules with types in a package, at any depth; none for a plain module.
+def _modules_with_types(module: ModuleType) -> list[str]:
+    """Return the names of the modules with types in a package, at any depth; none for a plain module.
 
     Raises:
         ConfigurationError: The package contains no module with types.
@@ -138,13 +130,13 @@ def _modules_with_types(module: ModuleType) -> Iterator[str]:
         raise ConfigurationError(
             f"{module.__name__} is a folder without a module ttypes; expected one, at any depth"
         )
-    yield from found
+    return found
 
 
-def _stubs(schemas: Sequence[Schema], output: Path) -> dict[Path, str]:
+def _stubs(written: Sequence[tuple[Schema, str]], output: Path) -> dict[Path, str]:
     """Return the texts of all stubs by path."""
     stubs: dict[Path, str] = {}
-    for schema in schemas:
+    for schema, text in written:
         parts = schema.module.split(".")
         name = "__init__" if schema.is_package else parts.pop()
         for depth in range(1, len(parts) + (not schema.is_package)):
@@ -153,7 +145,7 @@ def _stubs(schemas: Sequence[Schema], output: Path) -> dict[Path, str]:
             # packages.
             if not (folder / "__init__.py").exists():
                 stubs[folder / "__init__.pyi"] = _package_text(".".join(parts[:depth]))
-        stubs[output.joinpath(*parts, f"{name}.pyi")] = stub_text(schema)
+        stubs[output.joinpath(*parts, f"{name}.pyi")] = text
     return stubs
 
 

@@ -7,17 +7,21 @@ import enum
 import inspect
 import keyword
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from ...errors import ConfigurationError
 from .source import ClassSource
-from .types import BadSpecError, MemberNames, ScalarType, Type, read_type
+from .types import MemberNames, ScalarType, Type, read_type
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 #: Attributes of an enum besides its members, unless it was generated with `py:enum`.
 ENUM_TABLES: Final = ("_VALUES_TO_NAMES", "_NAMES_TO_VALUES")
+
+
+#: An entry of a spec: the id of a field, its wire type, its name, the rest of its type, and its default.
+_Entry: TypeAlias = "tuple[Any, ...]"
 
 
 class Field(NamedTuple):
@@ -154,8 +158,8 @@ def _read_class(module: ModuleType, node: ast.ClassDef) -> Struct | Enum | None:
     if not isinstance(spec, tuple) or not callable(getattr(cls, "write", None)):
         return None
     try:
-        fields = _read_fields(cls, cast("tuple[object, ...]", spec), ClassSource(module, node))
-    except (BadSpecError, TypeError, ValueError, IndexError):
+        fields = _read_fields(cls, cast("tuple[_Entry | None, ...]", spec), ClassSource(module, node))
+    except (TypeError, ValueError, LookupError):
         return None
     return Struct(
         cls.__name__,
@@ -167,26 +171,22 @@ def _read_class(module: ModuleType, node: ast.ClassDef) -> Struct | Enum | None:
     )
 
 
-def _read_fields(cls: type, spec: tuple[object, ...], source: ClassSource) -> tuple[Field, ...]:
+def _read_fields(cls: type, spec: tuple[_Entry | None, ...], source: ClassSource) -> tuple[Field, ...]:
     """Return the fields of a struct in the order of its constructor.
 
     Raises:
-        BadSpecError: The Thrift compiler generates no such spec.
+        TypeError, ValueError, LookupError: The Thrift compiler generates no such spec.
     """
     types: dict[str, tuple[str, Type, object]] = {}
-    for entry in cast("tuple[tuple[object, ...] | None, ...]", spec):
-        if entry is not None:
-            field_id, wire_type, name, inner, default = entry[:5]
-            if not isinstance(field_id, int) or not isinstance(name, str):
-                raise BadSpecError
-            argument = f"{name}_" if keyword.iskeyword(name) else name
-            found = read_type(wire_type, inner, source.leaves(field_id, argument))
-            types[argument] = name, found, default
+    for field_id, wire_type, name, inner, default, *_ in filter(None, spec):
+        argument = f"{name}_" if keyword.iskeyword(name) else name
+        found = read_type(wire_type, inner, source.leaves(field_id, argument))
+        types[argument] = name, found, default
     # A class with negative field ids has an empty spec.
     scalars = source.fields_read() if not types else {}
     parameters = list(inspect.signature(cls).parameters) if "__init__" in vars(cls) else []
     if types and set(types) != set(parameters):
-        raise BadSpecError
+        raise ValueError
     fields: list[Field] = []
     for parameter in parameters:
         name, found, default = types.get(parameter, ("", ScalarType(scalars.get(parameter, "Any")), None))

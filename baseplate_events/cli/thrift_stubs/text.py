@@ -28,16 +28,10 @@ _MODULES: Final = {
 }
 
 
-def stub_text(schema: Schema) -> str:
-    """Return the stub of a module."""
-    return _StubWriter(schema).text()
-
-
-def modules_of(schema: Schema) -> set[str]:
-    """Return the names of the modules whose types a schema uses; possibly including its own."""
+def write_stub(schema: Schema) -> tuple[str, set[str]]:
+    """Return the stub of a module, and the modules whose types it uses; possibly including its own."""
     writer = _StubWriter(schema)
-    writer.text()
-    return set(writer.modules)
+    return writer.text(), set(writer.modules)
 
 
 class _StubWriter:

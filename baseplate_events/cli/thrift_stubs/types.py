@@ -64,10 +64,6 @@ class Leaf(NamedTuple):
 _NO_VALUE: Final = ScalarType("NoReturn")
 
 
-class BadSpecError(ValueError):
-    """Raised if a `thrift_spec` isn't as the Thrift compiler generates it."""
-
-
 def read_type(wire_type: object, inner: object, leaves: Iterable[Leaf]) -> Type:
     """Return the type of a field, or of the items of a container.
 
@@ -78,52 +74,37 @@ def read_type(wire_type: object, inner: object, leaves: Iterable[Leaf]) -> Type:
             are plain numbers.
 
     Raises:
-        BadSpecError: The Thrift compiler generates no such spec.
+        TypeError, ValueError, LookupError: The Thrift compiler generates no such spec.
     """
     return _read_type(wire_type, inner, deque(leaves))
 
 
 def _read_type(wire_type: object, inner: object, leaves: deque[Leaf]) -> Type:
+    items = cast("Sequence[object]", inner)
     if wire_type == STRUCT:
-        cls = _items(inner, 1)[0]
+        cls = items[0]
         if not isinstance(cls, type):
-            raise BadSpecError
+            raise TypeError
         return Reference(cls)
     if wire_type in (LIST, SET):
-        item_type, item_inner = _items(inner, 2)
+        item_type, item_inner, *rest = items
         item = _read_type(item_type, item_inner, leaves)
-        immutable = _is_immutable(inner, 2)
+        immutable = rest[:1] == [True]  # `python.immutable`; old specs don't record it
         if wire_type == LIST:
             return Container(
                 "tuple" if immutable else "list", (item, ScalarType("...")) if immutable else (item,)
             )
         return Container("frozenset" if immutable else "set", (item,))
     if wire_type == MAP:
-        key_type, key_inner, value_type, value_inner = _items(inner, 4)
+        key_type, key_inner, value_type, value_inner, *_ = items
         key = _read_type(key_type, key_inner, leaves)
         # TJSON allows no such keys: only an empty map can be put.
         key = _NO_VALUE if key_type in (STRUCT, LIST, SET, MAP) else key
         return Container("dict", (key, _read_type(value_type, value_inner, leaves)))
     if wire_type == STRING and inner == "BINARY":
         return ScalarType("bytes")
-    name = _SCALARS.get(wire_type) if isinstance(wire_type, int) else None
-    if name is None:
-        raise BadSpecError
+    name = _SCALARS[cast("int", wire_type)]
     leaf = leaves.popleft() if wire_type == I32 and leaves else Leaf(None)
     if leaf.enum is None:
         return ScalarType(name)
     return MemberNames(tuple(leaf.enum.__members__)) if leaf.by_name else Reference(leaf.enum)
-
-
-def _items(inner: object, size: int) -> Sequence[object]:
-    if not isinstance(inner, (tuple, list)):
-        raise BadSpecError
-    items = cast("Sequence[object]", inner)
-    if len(items) < size:
-        raise BadSpecError
-    return items[:size]
-
-
-def _is_immutable(inner: object, position: int) -> bool:
-    """Return whether a container has `python.immutable`; old specs don't record it."""
-    return len(items := cast("Sequence[object]", inner)) > position and items[position] is True
