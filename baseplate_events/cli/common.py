@@ -17,7 +17,6 @@ from ..errors import EventError
 from ..event_publisher.config.declare import span
 from ..event_publisher.config.values import MistakeError
 from ..event_publisher.exit_status import EXIT_FAILURE, failed, print_stderr
-from ..event_publisher.standard_streams import detach_stdout
 from ..transport.posix import MAX_NAME_SIZE
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ __all__ = [
     "SPAN",
     "argument",
     "command",
-    "detach_stdout",
     "event_queue_name",
     "exit_status_of",
     "posix_queue_name",

@@ -20,7 +20,7 @@ import errno
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO, cast
 
 from ..errors import ConfigurationError
 from .exit_status import EXIT_FAILURE, failed, print_stderr
@@ -86,64 +86,22 @@ class ClosedStream(io.TextIOBase):
         raise ConfigurationError(self._problem)
 
 
-class _Output(io.TextIOBase):
-    """Stdout; its errors are distinguishable from those of other files."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream = stream
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of stdout."""
-        return self._stream.encoding
-
-    @property
-    def buffer(self) -> _BinaryOutput:
-        """Stdout in bytes."""
-        return _BinaryOutput(self._stream.buffer)
-
-    def write(self, text: str, /) -> int:
-        """Write to stdout."""
-        with _marking_stdout_errors():
-            return self._stream.write(text)
-
-    def flush(self) -> None:
-        """Flush stdout."""
-        with _marking_stdout_errors():
-            self._stream.flush()
-
-    def fileno(self) -> int:
-        """Return its descriptor."""
-        return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        """Return whether it is a terminal."""
-        return self._stream.isatty()
-
-
-class _BinaryOutput:
-    """Stdout in bytes, likewise."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, data: bytes, /) -> int:
-        """Write to stdout."""
-        with _marking_stdout_errors():
-            return self._stream.write(data)
-
-
 class StdoutError(OSError):
     """Raised when stdout can't be written."""
 
 
-@contextlib.contextmanager
-def _marking_stdout_errors() -> Generator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise StdoutError(exc.errno, exc.strerror) from exc
+class _Stdout(io.FileIO):
+    """Stdout; its errors are distinguishable from those of other files."""
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer, which has no type before 3.12
+        """Write to stdout."""
+        try:
+            written: int | None = super().write(data)
+        except OSError as exc:
+            raise StdoutError(exc.errno, exc.strerror) from exc
+        if written is None:  # another program has set O_NONBLOCK, and there is no room
+            raise StdoutError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return written
 
 
 def is_open(stream: TextIO | None) -> bool:
@@ -165,11 +123,6 @@ def occupy_descriptors() -> None:
         os.close(descriptor)
 
 
-def detach_stdout() -> None:
-    """Detach an unwritable stdout; otherwise Python would report it again at exit."""
-    _redirect(sys.stdout)
-
-
 def run_command(perform: Callable[[], int], *, needs_stdout: bool = True) -> int:
     """Run a command, and return its exit status.
 
@@ -184,7 +137,7 @@ def run_command(perform: Callable[[], int], *, needs_stdout: bool = True) -> int
         except ConfigurationError as exc:
             return failed(exc)
         except StdoutError as exc:
-            detach_stdout()
+            _redirect(sys.stdout)
             if exc.errno != errno.EPIPE:  # as after `| head`
                 print_stderr(f"can't write to stdout: {exc.strerror}")
             return EXIT_FAILURE
@@ -206,6 +159,7 @@ def _flushed(perform: Callable[[], int]) -> int:
 
 
 def _redirect(stream: TextIO) -> None:
+    """Detach an unwritable stream; otherwise Python would report it again at exit."""
     with contextlib.suppress(OSError):  # some sandboxes have no /dev/null
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -220,15 +174,27 @@ def _stand_ins(*, needs_stdout: bool) -> Generator[None]:
     if sys.stdout is None:
         sys.stdout = _closed(NO_STDOUT if needs_stdout else None)
     else:
-        reconfigure = getattr(sys.stdout, "reconfigure", None)
-        if sys.stdout.errors == "strict" and callable(reconfigure):
-            reconfigure(errors="backslashreplace")
-        sys.stdout = cast("TextIO", _Output(sys.stdout))
+        sys.stdout = _distinguishable(sys.stdout)
     sys.stderr = sys.stderr or _closed(None)
     try:
         yield
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
+
+
+def _distinguishable(stdout: TextIO) -> TextIO:
+    """Open stdout with errors that are distinguishable; a stream without a descriptor stays as it is."""
+    try:
+        raw = _Stdout(stdout.fileno(), "w", closefd=False)
+    except io.UnsupportedOperation:  # a program that calls `main` has replaced it
+        return stdout
+    stdout.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        stdout.encoding,
+        "backslashreplace" if stdout.errors == "strict" else stdout.errors,
+        line_buffering=stdout.isatty() or getattr(stdout, "write_through", False),  # or PYTHONUNBUFFERED
+    )
 
 
 def _closed(problem: str | None) -> TextIO:
