@@ -14,9 +14,9 @@ from ...errors import EventQueueUnavailableError
 from ...event_publisher.exit_status import print_stderr
 from ...spool import problems
 from ..terminal import format_table, printable
-from .info import MOUNT_COMMAND, inspect_queue
+from .info import MOUNT_COMMAND
+from .posix import inspect_existing
 from .spool import age
-from .spool_info import inspect_spool
 from .spool_place import SpoolPlace
 
 if TYPE_CHECKING:
@@ -103,21 +103,17 @@ def _names_in(directory: str) -> Iterator[str]:
 def _posix_row(name: str) -> _Row:
     path = f"/{_EVENTS}{name}"
     try:
-        info = inspect_queue(path)
-    except EventQueueUnavailableError as exc:
+        info = inspect_existing(path)
+    except EventQueueUnavailableError as exc:  # it may just have been removed
         return _Row(name, "posix", path, problem=exc.problem)
-    if info is None:
-        return _Row(name, "posix", path, problem="it was just removed")
     return _Row(name, "posix", path, depth=info.depth, capacity=info.size.max_messages)
 
 
 def _spool_row(place: SpoolPlace) -> _Row:
     try:
-        info = inspect_spool(place.path)
+        info = place.inspect()
     except EventQueueUnavailableError as exc:
         return _Row(place.name, "spool", place.path, problem=exc.problem)
-    if info is None:
-        return _Row(place.name, "spool", place.path, problem="it was just removed")
     return _Row(
         place.name,
         "spool",

@@ -282,7 +282,7 @@ def format_status(status: Status, *, colour: bool) -> list[str]:
             if status.restart_needed
             else []
         ),
-        ("transport", _shown(" and ".join(transports)) or "-"),
+        ("transport", _shown(" and ".join(transports))),
         ("collector", _collector(status)),
         ("", ""),
         *([("in the queue", _in_the_queue(status))] if status.queue_depth is not None else []),
@@ -313,10 +313,10 @@ def _collector(status: Status) -> str:
     """Say where events go, and what that answered last."""
     number = status.last_answer_status
     if number is None:
-        return f"{_shown(status.collector) or '-'}, no answer yet"
+        return f"{_shown(status.collector)}, no answer yet"
     phrase = http.HTTPStatus(int(number)).phrase if number in set(http.HTTPStatus) else ""
     answer = f"{number:.0f} {phrase}".rstrip()
-    return f"{_shown(status.collector) or '-'}, last answer {answer} {_age(status.last_answer_age)} ago"
+    return f"{_shown(status.collector)}, last answer {answer} {_age(status.last_answer_age)} ago"
 
 
 def _in_words(status: Status) -> str:

@@ -141,7 +141,7 @@ class Section:
                 problem = f"{_show(raw) if shown else 'the value'} {exc}"
         elif option.default is None:
             problem = "empty" if name in self._values else "missing"
-        if problem and _has_line_break(value):
+        if problem and len(value.splitlines()) > 1:
             problem = f"the value holds a line break{self._why_continued(name)}"
         if problem:
             self.mistake(name, f"{problem}; expected {option.kind.expected}")
@@ -200,10 +200,6 @@ class Section:
             return key
         place = self._places.get(key)
         return "a key" if place is None else f"line {place.line}"
-
-
-def _has_line_break(value: str) -> bool:
-    return len(value.splitlines()) > 1
 
 
 def _can_be_shown(value: str) -> bool:

@@ -38,23 +38,25 @@ class LineWriter:
     """Writes lines to a stream, in a daemon thread that starts with the first line.
 
     Args:
-        stream: Where lines go, by its descriptor; None drops all of them, as when stderr was closed at the
-            start of the process.
+        stream: Where lines go, by its descriptor.
         format_notice: Formats the line with the number of dropped lines.
         capacity: Most bytes of waiting lines.
+
+    Attributes:
+        dropped: Lines dropped so far.
     """
 
     def __init__(
-        self, stream: TextIO | None, format_notice: Callable[[int], str], *, capacity: int = CAPACITY
+        self, stream: TextIO, format_notice: Callable[[int], str], *, capacity: int = CAPACITY
     ) -> None:
         self._stream = stream
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._encoding = stream.encoding or "utf-8"  # a closed stream has none
         self._format_notice = format_notice
         self._capacity = capacity
         self._changed = threading.Condition()
         self._lines: collections.deque[bytes] = collections.deque()
         self._size = 0  # bytes in _lines
-        self._dropped = 0
+        self.dropped: int = 0
         self._reported = 0  # dropped lines that a notice has counted
         self._asked_to_flush = False
         self._written = 0  # lines, to see whether any gets through
@@ -62,29 +64,24 @@ class LineWriter:
         self._torn = False  # used only by the thread
         self._thread: threading.Thread | None = None
 
-    @property
-    def dropped(self) -> int:
-        """Lines dropped so far."""
-        return self._dropped
-
     def put(self, line: str) -> None:
         """Queue a line, which has no line break at its end, to be written."""
         data = line.encode(self._encoding, "backslashreplace") + b"\n"
         with self._changed:
-            if self._stream is None or len(data) > self._capacity or not self._has_thread():
-                self._dropped += 1
+            if len(data) > self._capacity or not self._has_thread():
+                self.dropped += 1
                 return
             self._lines.append(data)
             self._size += len(data)
             while self._size > self._capacity:
                 self._size -= len(self._lines.popleft())
-                self._dropped += 1
+                self.dropped += 1
             self._changed.notify_all()
 
     def lose(self) -> None:
         """Count a line that could not be formatted as dropped."""
         with self._changed:
-            self._dropped += 1
+            self.dropped += 1
 
     def flush(self, seconds: float = FLUSH_TIME) -> bool:
         """Wait until every line is written or dropped, and report dropped lines.
@@ -93,7 +90,7 @@ class LineWriter:
             Whether nothing is left. If not, the next call waits only if a line was written in between.
         """
         with self._changed:
-            if self._stream is None or (self._thread is None and not self._dropped):
+            if self._thread is None and not self.dropped:
                 return True
             if self._given_up_at == self._written or not self._has_thread():
                 return False
@@ -119,15 +116,15 @@ class LineWriter:
                 self._changed.wait_for(lambda: self._lines or self._asked_to_flush)
                 line = self._lines.popleft() if self._lines else None
                 self._size -= len(line or b"")
-                missing = self._dropped - self._reported
+                missing = self.dropped - self._reported
             noticed = not missing or self._write(self._format_notice(missing).encode("ascii") + b"\n")
             written = noticed and (line is None or self._write(line))
             with self._changed:
                 self._reported += missing if noticed else 0
                 self._written += written
-                self._dropped += line is not None and not written
+                self.dropped += line is not None and not written
                 # Lines dropped during the write need a notice, unless nothing can be written.
-                if not self._lines and (not written or self._dropped == self._reported):
+                if not self._lines and (not written or self.dropped == self._reported):
                     self._asked_to_flush = False
                     self._changed.notify_all()
 
@@ -145,8 +142,6 @@ class LineWriter:
         return True
 
     def _write_some(self, data: memoryview) -> int:
-        if self._stream is None:
-            raise ValueError("there is no stderr")
         descriptor = self._stream.fileno()
         while True:
             try:

@@ -143,14 +143,12 @@ class StderrHandler(logging.Handler):
     `flush`, which `logging` calls at exit, also writes what the filter holds back.
 
     Args:
-        stream: Where lines go, by its descriptor; None drops all.
+        stream: Where lines go, by its descriptor.
         formatter: Formats a log record as a line.
         capacity: Most bytes of waiting lines.
     """
 
-    def __init__(
-        self, stream: TextIO | None, formatter: logging.Formatter, *, capacity: int = CAPACITY
-    ) -> None:
+    def __init__(self, stream: TextIO, formatter: logging.Formatter, *, capacity: int = CAPACITY) -> None:
         super().__init__()
         self.setFormatter(formatter)
         self._writer = LineWriter(stream, self._format_notice, capacity=capacity)
@@ -245,6 +243,18 @@ def log_lines_dropped() -> int:
     return sum(handler.dropped for handler in handlers if isinstance(handler, StderrHandler))
 
 
+class _Words:
+    """What an argument of a log record is in words; unlike a `str`, it isn't foreign text that is cut."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, argument: object) -> None:
+        self._words = str(argument)
+
+    def __str__(self) -> str:
+        return self._words
+
+
 def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
     """Return a copy of a log record that refers to no object, and so keeps no frame and no batch alive."""
     light = copy.copy(record)
@@ -255,7 +265,7 @@ def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
             light.msg = str(record.msg)
         if isinstance(record.args, tuple):
             light.args = tuple(
-                argument if isinstance(argument, (str, int, float)) else str(argument)
+                argument if isinstance(argument, (str, int, float)) else _Words(argument)
                 for argument in record.args
             )
     except Exception:  # noqa: BLE001  what can't be written must not end the work

@@ -24,7 +24,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
     """Return the metrics of a snapshot; ages are those at `now`, in seconds of the monotonic clock."""
     fates, attempts = snapshot.accounting, snapshot.attempts
     queue: Labels = (("queue", snapshot.queue_name),)
-    one, by, since = partial(_one, queue), partial(_by, queue), partial(_since, now)
+    one, by, ago = partial(_one, queue), partial(_by, queue), partial(since, now)
 
     metrics = [
         Metric(
@@ -33,12 +33,12 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "1, with the version of the publisher.",
             (Sample((*queue, ("version", snapshot.version)), 1),),
         ),
-        Metric("uptime_seconds", "gauge", "Time since the start.", one(since(snapshot.started_at))),
+        Metric("uptime_seconds", "gauge", "Time since the start.", one(ago(snapshot.started_at))),
         Metric(
             "heartbeat_age_seconds",
             "gauge",
             "Time since the publisher last did something; a growing value means that it is stuck.",
-            one(since(snapshot.made_at)),
+            one(ago(snapshot.made_at)),
         ),
         Metric(
             "ready", "gauge", "Whether events are being delivered.", one(int(snapshot.unready(now) is None))
@@ -80,7 +80,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "oldest_event_age_seconds",
             "gauge",
             "Time since the publisher got the oldest undelivered event; 0 if there is none.",
-            one(since(snapshot.oldest_at) or 0),
+            one(ago(snapshot.oldest_at) or 0),
         ),
         *_queue_metrics(snapshot, queue),
         *_setting_metrics(snapshot, queue),
@@ -113,7 +113,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "last_answer_age_seconds",
             "gauge",
             "Time since that response; absent before the first.",
-            one(since(attempts.last_answer_at)),
+            one(ago(attempts.last_answer_at)),
         ),
         Metric(
             "recent_rate",
@@ -132,13 +132,13 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
             "failing_seconds",
             "gauge",
             "Time since attempts began to fail; 0 while they succeed.",
-            one(since(attempts.failing_since) or 0),
+            one(ago(attempts.failing_since) or 0),
         ),
         Metric(
             "last_success_age_seconds",
             "gauge",
             "Time since the collector last accepted a batch; absent before the first.",
-            one(since(attempts.last_success_at)),
+            one(ago(attempts.last_success_at)),
         ),
         Metric(
             "disk_failing",
@@ -248,7 +248,7 @@ def _spool_metrics(spool: SpoolLevel, queue: Labels, now: float) -> list[Metric]
             "spool_oldest_age_seconds",
             "gauge",
             "Time since the oldest segment with something to deliver was started; 0 if there is none.",
-            one(_since(now, spool.oldest_at) or 0),
+            one(since(now, spool.oldest_at) or 0),
         ),
         Metric("spool_free_bytes", "gauge", "Free bytes on the spool's disk.", one(spool.free_space)),
         Metric(
@@ -311,5 +311,6 @@ def _by(queue: Labels, label: str, values: Mapping[str, float]) -> tuple[Sample,
     return tuple(Sample((*queue, (label, name)), value) for name, value in values.items())
 
 
-def _since(now: float, moment: float | None) -> float | None:
+def since(now: float, moment: float | None) -> float | None:
+    """Return the seconds since a moment; None if there is none."""
     return None if moment is None else round(max(0.0, now - moment), 3)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from .health_server import HealthServer
 from .logs import log_lines_dropped
+from .metrics import since
 from .rates import Rates
 from .snapshot import SNAPSHOT_INTERVAL, AttemptResult, Attempts, Peak
 from .statsd import StatsdClient
@@ -62,10 +63,10 @@ class Reporter:
         self._peak = Peak()  # of the queue's depth, for scrapers
         self._highest = 0  # depth of the queue since the last report to statsd
         self._rates = Rates()
-        self._snapshot: Snapshot | None = None
+        self._snapshot: Snapshot  # from `start` on
         self._health: HealthServer | None = None
         if settings.health.bind is not None:
-            self._health = HealthServer(settings.health.bind, self._last_snapshot, settings.health.hosts)
+            self._health = HealthServer(settings.health.bind, lambda: self._snapshot, settings.health.hosts)
 
     @property
     def metrics_dropped(self) -> int:
@@ -86,12 +87,6 @@ class Reporter:
             },
         )
         return replace(snapshot, queue_highest=highest, log_lines_dropped=log_lines_dropped(), rates=rates)
-
-    def _last_snapshot(self) -> Snapshot:
-        """Return the snapshot for the health endpoint; called by its thread."""
-        if self._snapshot is None:
-            raise AssertionError("the endpoint is started after the first snapshot")
-        return self._snapshot
 
     def start(self, now: float) -> str | None:
         """Start reporting; return the address of the health endpoint, or None."""
@@ -165,7 +160,7 @@ class Reporter:
         }
         levels: dict[str, float | None] = {
             "in_hand": accounting.in_hand,
-            "oldest.age": _age(oldest_at, now),
+            "oldest.age": since(now, oldest_at) or 0,
             **{f"transport.{name}": int(up) for name, up in snapshot.transports.items()},
         }
         if snapshot.queue_depth is not None:
@@ -198,7 +193,7 @@ def _levels(spool: SpoolLevel, now: float) -> dict[str, float | None]:
         "spool.size": spool.size,
         "spool.max_size": spool.max_size,
         "spool.segments": spool.segments,
-        "spool.oldest.age": _age(spool.oldest_at, now),
+        "spool.oldest.age": since(now, spool.oldest_at) or 0,
         "spool.free": spool.free_space,
         "spool.free_inodes": spool.free_inodes,
         "spool.problems": len(spool.problems) + (spool.error is not None),
@@ -206,7 +201,3 @@ def _levels(spool: SpoolLevel, now: float) -> dict[str, float | None]:
         "relay.held": spool.held,
         **{f"spool.set_aside.{reason}": count for reason, count in spool.aside.items()},
     }
-
-
-def _age(moment: float | None, now: float) -> float:
-    return 0 if moment is None else round(max(0.0, now - moment), 3)

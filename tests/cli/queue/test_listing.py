@@ -74,7 +74,7 @@ def test_posix_queues_are_listed_with_their_depth(queues: Path) -> None:
         "publisher": None,
         "problem": None,
     }
-    assert gone["problem"] == "it was just removed"
+    assert "there is no such queue" in gone["problem"]
     assert table[1].split()[1:] == ["posix", "1", "of", "4", "events"]
 
 

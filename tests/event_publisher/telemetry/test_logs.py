@@ -21,6 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from baseplate_events._words import Count
 from baseplate_events.errors import ConfigurationError
+from baseplate_events.event_publisher.foreign_text import MAX_FOREIGN
+from baseplate_events.event_publisher.standard_streams import ClosedStream
 from baseplate_events.event_publisher.telemetry.logs import (
     FORMATS,
     MAX_KINDS,
@@ -264,7 +266,7 @@ class Argument:
     """What a record may refer to."""
 
     def __str__(self) -> str:
-        return "an argument"
+        return "long " * MAX_FOREIGN + "an argument"  # foreign text would be cut
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
@@ -492,8 +494,10 @@ def test_dropped_lines_of_this_process_are_counted(monkeypatch: pytest.MonkeyPat
     root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
     monkeypatch.setattr(logging, "root", root)
     assert log_lines_dropped() == 0
-    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stderr", ClosedStream(None))
     configure_logging("text", debug=False)
     for _ in range(3):
         root.info("lost")
+    for handler in root.handlers:
+        handler.flush()
     assert log_lines_dropped() == 3

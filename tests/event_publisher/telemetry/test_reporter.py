@@ -22,6 +22,7 @@ from baseplate_events.event_publisher.config.settings import load_settings
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.policy.outcome import Accepted, Outcome, Retryable
 from baseplate_events.event_publisher.spool_reader.findings import OwnFindings
+from baseplate_events.event_publisher.standard_streams import ClosedStream
 from baseplate_events.event_publisher.telemetry import reporter
 from baseplate_events.event_publisher.telemetry.logs import configure_logging
 from baseplate_events.event_publisher.telemetry.reporter import Reporter
@@ -146,13 +147,14 @@ def test_dropped_log_lines_go_to_statsd(tmp_path: Path, monkeypatch: pytest.Monk
     """Lines that stderr didn't accept are a counter."""
     root = logging.Logger("root")  # noqa: LOG001  pytest has handlers at the real one
     monkeypatch.setattr(logging, "root", root)
-    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stderr", ClosedStream(None))
     configure_logging("text", debug=False)
     make = partial(Snapshot, "main", "1.0", 0.0, accounting=Accounting(), queue_depth=0, queue_capacity=10)
     with reporting(tmp_path, make) as (telemetry, statsd):
         for expected in (3, 1):
             for _ in range(expected):
                 root.info("lost")
+            root.handlers[0].flush()
             telemetry.report_at = 0.0
             telemetry.report(100.0 * (4 - expected))
             lines: list[str] = []
