@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
 from . import __version__
 from .event_publisher.standard_streams import EscapingParser, run_command
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
-
-
-class _Command(Protocol):
-    """The interface of a module that implements a command."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def run(self, arguments: argparse.Namespace) -> int: ...
 
 
 #: The module of each command, and its line in `--help`.
@@ -51,7 +42,7 @@ def _run(words: Sequence[str]) -> int:
     for name, (module, purpose) in _COMMANDS.items():
         subparser = subparsers.add_parser(name, help=purpose)
         if name in words[:1]:  # import only the command that runs
-            command = cast("_Command", importlib.import_module(module, __package__))
+            command = importlib.import_module(module, __package__)
             command.add_arguments(subparser)
             subparser.set_defaults(run=command.run)
     parsed = parser.parse_args(words)

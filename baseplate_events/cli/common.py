@@ -49,7 +49,7 @@ SPAN: Final = span(0.0, LONGEST_SPAN, "30 seconds or 7 days")
 #: Prefix of the POSIX name of an event queue.
 _EVENTS: Final = "/events-"
 
-_POSIX_NAME: Final = re.compile(r"/(?!\.{1,2}\Z)[^/\0]+")
+_POSIX_NAME: Final = re.compile(r"/(?!\.{1,2}\Z|events-\Z)[^/\0]+")
 
 
 def command_line(*words: str) -> str:
@@ -97,7 +97,7 @@ def argument(kind: Kind[_T]) -> Callable[[str], _T]:
 def posix_queue_name(text: str) -> str:
     """Parse an argument that names a queue: `v2` is `/events-v2`, `/other` any POSIX queue."""
     name = text if text.startswith("/") else _EVENTS + text
-    if _POSIX_NAME.fullmatch(name) is None or name == _EVENTS or len(os.fsencode(name)) > MAX_NAME_SIZE:
+    if _POSIX_NAME.fullmatch(name) is None or len(os.fsencode(name)) > MAX_NAME_SIZE:
         raise argparse.ArgumentTypeError(
             f"{text!a} can't name a queue; expected the NAME of an event queue, such as v2, or the POSIX "
             f"name of any queue, such as /events-v2, without another slash, at most {MAX_NAME_SIZE} bytes"

@@ -14,12 +14,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import itertools
+import math
 import re
 import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Final, TextIO, final
 
+from ..event_publisher.exit_status import print_stderr
 from ..event_publisher.foreign_text import printable, printable_bytes
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = [
     "printable",
     "visible_length",
     "wants_colour",
+    "write_table",
 ]
 
 #: Seconds between two updates of the progress: smooth to the eye, and cheap.
@@ -105,6 +108,13 @@ def format_table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def write_table(rows: Sequence[Sequence[str]], warnings: Sequence[str]) -> None:
+    """Write a table to stdout, and warnings to stderr."""
+    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
+    for warning in warnings:
+        print_stderr(f"warning: {warning}")
+
+
 def format_progress(label: str, done: int, total: int, seconds: float) -> str:
     """Format the progress of an operation.
 
@@ -157,14 +167,12 @@ class Progress:
         self._label = label
         self._total = total
         self._clock = clock
-        self._shows: bool = stream.isatty()
-        self._started_at = self._due_at = clock() if self._shows else 0.0
+        self._started_at = clock()
+        self._due_at = self._started_at if stream.isatty() else math.inf
         self._written = False
 
     def show(self, done: int) -> None:
         """Report how many are done; cheap enough to be called for each."""
-        if not self._shows:
-            return
         now = self._clock()
         if now < self._due_at:
             return

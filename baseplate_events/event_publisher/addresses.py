@@ -46,6 +46,4 @@ class AddressBook:
             self._failed_at[address] = now
 
     def _forget(self, now: float) -> None:
-        for address, at in list(self._failed_at.items()):
-            if now - at >= FORGET_AFTER:
-                del self._failed_at[address]
+        self._failed_at = {key: at for key, at in self._failed_at.items() if now - at < FORGET_AFTER}

@@ -76,6 +76,7 @@ class EventSources:
         consumer: The queue, or its stand-in while it is missing.
         fate: What happens to events that are given up, for logs.
         ended_at: When the last attempt ended, in seconds of the monotonic clock; set by the publisher.
+        to_move: Events of the queue that a stopping publisher has yet to move into the spool.
     """
 
     def __init__(
@@ -93,16 +94,16 @@ class EventSources:
         self._control = control
         self._clock = clock
         self._current_settings = current_settings
-        self._to_move = 0  # events that may still be moved from the queue to the spool after a stop
+        self.to_move: int = 0
         self._moved_at = -math.inf  # when events were last moved from the queue to the spool
         self._rests_until = -math.inf
 
     def begin_stop(self, now: float) -> None:
         """Note how many events are there at a stop."""
         self.check_queue(now)  # one that was recreated just now may hold events
-        self._to_move = self.consumer.depth + self.consumer.removed_depth
+        self.to_move = self.consumer.depth + self.consumer.removed_depth
         if self._spool is not None and self._spool.relay.held is not None:
-            self._to_move += 1
+            self.to_move += 1
 
     def check_queue(self, now: float) -> None:
         """Follow the queue if it was removed, or use it if it was missing and exists now."""
@@ -133,11 +134,6 @@ class EventSources:
     def may_send(self) -> bool:
         """Whether attempts are started: without `shutdown.drain`, not after a stop."""
         return self._spool is None or not self._control.stops or self._current_settings().shutdown.drain
-
-    @property
-    def to_move(self) -> int:
-        """How many events of the queue a stopping publisher has yet to move into the spool."""
-        return self._to_move
 
     @property
     def ends_at(self) -> float:
@@ -190,7 +186,7 @@ class EventSources:
             return 0
         if self._spool is not None:
             # The queue is lost with the host, the spool isn't. Busy producers must not delay the stop.
-            return min(_BURST, self._to_move)
+            return min(_BURST, self.to_move)
         if not self._delivery.failures:
             return _BURST
         return min(_BURST, self.consumer.removed_depth)  # no one else can receive these any more
@@ -231,7 +227,7 @@ class EventSources:
             self._log_rejected(self._delivery.offer(events, now))
         else:
             moved, run = self._spool.relay_events(events, self._delivery.memory_left)
-            self._to_move = max(0, self._to_move - moved)  # the one that was held may be one more
+            self.to_move = max(0, self.to_move - moved)  # the one that was held may be one more
             if moved:
                 self._moved_at = now
             self._log_rejected(self._delivery.offer_run(run, now))

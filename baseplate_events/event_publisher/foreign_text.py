@@ -58,9 +58,9 @@ def printable(text: str, limit: int | None = None) -> str:
     return "".join(shown)
 
 
-def printable_bytes(data: bytes, limit: int | None = None) -> str:
+def printable_bytes(data: bytes) -> str:
     """Escape bytes likewise, as UTF-8."""
-    return printable(data.decode("utf-8", "backslashreplace"), limit)
+    return printable(data.decode("utf-8", "backslashreplace"))
 
 
 def _escape(char: str) -> str:

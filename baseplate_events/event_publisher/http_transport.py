@@ -85,22 +85,14 @@ class _CollectorHandler(urllib.request.BaseHandler):
         self._certificates = certificates
         self._kept: Connection | None = None
 
-    def http_open(self, request: urllib.request.Request) -> Response:
-        proxied = self._route.tunnel is not None
-        target = f"http://{self._route.authority}{request.selector}" if proxied else request.selector
-        return self._post(request, target)
-
-    def https_open(self, request: urllib.request.Request) -> Response:
-        return self._post(request, request.selector)
-
     def close(self) -> None:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
 
-    def _post(self, request: urllib.request.Request, target: str) -> Response:
+    def _post(self, request: urllib.request.Request) -> Response:
         body = cast("bytes", request.data)
-        head = self._head(request, target, len(body))
+        head = self._head(request, len(body))
         kept = self._take_kept()
         if kept is not None:
             try:
@@ -109,7 +101,13 @@ class _CollectorHandler(urllib.request.BaseHandler):
                 pass  # the collector may close an idle connection at the moment of its reuse
         return self._exchange(self._connect(), head, body)
 
-    def _head(self, request: urllib.request.Request, target: str, length: int) -> bytes:
+    # The base class' dispatcher looks methods up by these names.
+    http_open = https_open = _post
+
+    def _head(self, request: urllib.request.Request, length: int) -> bytes:
+        # A proxy takes a whole URL, unless there is a tunnel through it.
+        proxied = self._route.tunnel is not None and not self._route.secure
+        target = f"http://{self._route.authority}{request.selector}" if proxied else request.selector
         lines = [
             f"POST {target} HTTP/1.1",
             f"Host: {self._route.authority}",

@@ -220,10 +220,8 @@ class Code(enum.Enum):
     CLOCK_LEFT_OUT = "clock-left-out"
     #: skipped: The clock is read from the response to the probe, and there was none.
     CLOCK_UNANSWERED = "clock-unanswered"
-    #: skipped: The response has no date.
+    #: skipped: The response has no date that can be parsed.
     CLOCK_WITHOUT_DATE = "clock-without-date"
-    #: skipped: The date of the response can't be parsed.
-    CLOCK_UNREADABLE_DATE = "clock-unreadable-date"
     #: ok: This host's clock agrees with the collector's.
     CLOCK_RIGHT = "clock-right"
     #: warning: They disagree.

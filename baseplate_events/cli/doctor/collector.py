@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ..._words import counted
+from ...event_publisher.config.values import InternetEndpoint
 from ...event_publisher.http_connection import TunnelError
 from ...event_publisher.policy.outcome import RETRYABLE_STATUSES
 from .findings import Code, ok, problem, warning
@@ -104,7 +105,7 @@ class Peer:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return str(InternetEndpoint(self.host, self.port))
 
 
 def judge_name(peer: Peer, found: Sequence[str] | OSError) -> Check:

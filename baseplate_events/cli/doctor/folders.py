@@ -75,13 +75,14 @@ def check_use(name: str, key: str, path: str, access: int) -> Check:
         access: What is needed, as `os.access` takes it.
     """
     fields = fields_of(key, path)
-    if _is_read_only(path):
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        remedy, commands = _remount(path)
         return problem(
             Code.FOLDER_READ_ONLY,
             name,
             f"{path} is on a disk that is read-only",
-            _remount_remedy(path),
-            commands=_remount(path),
+            remedy,
+            commands=commands,
             fields=fields,
         )
     if os.access(path, access):
@@ -112,13 +113,14 @@ def check_place(name: str, key: str, path: str, make: str) -> Check:
     """
     above = nearest(path)
     fields = {**fields_of(key, path), "above": str(above)}
-    if _is_read_only(above):
+    if os.statvfs(above).f_flag & os.ST_RDONLY:
+        remedy, commands = _remount(above)
         return problem(
             Code.FOLDER_UNMAKABLE_READ_ONLY,
             name,
             f"{path} doesn't exist, and {above} is on a disk that is read-only",
-            _remount_remedy(above),
-            commands=_remount(above),
+            remedy,
+            commands=commands,
             fields=fields,
         )
     if os.access(above, os.W_OK | os.X_OK):
@@ -152,16 +154,8 @@ def take_over_command(path: str) -> str:
     return f"chown -R {os.geteuid()} {shlex.quote(path)}"
 
 
-def _is_read_only(path: str | Path) -> bool:
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-
-
-def _remount(path: str | Path) -> tuple[str, str]:
-    """Give the commands by which root sees whether a disk fails, and makes it writable."""
-    mount_point = f'"$(findmnt -n -o TARGET -T {shlex.quote(str(path))})"'
-    return "dmesg", f"mount -o remount,rw {mount_point}"
-
-
-def _remount_remedy(path: str | Path) -> str:
-    look, remount = _remount(path)
-    return f"run `{look}` to see whether the disk fails; if it doesn't, as root: `{remount}`"
+def _remount(path: str | Path) -> tuple[str, tuple[str, str]]:
+    """Give the remedy for a read-only disk, and its commands: see whether it fails, and make it writable."""
+    remount = f'mount -o remount,rw "$(findmnt -n -o TARGET -T {shlex.quote(str(path))})"'
+    remedy = f"run `dmesg` to see whether the disk fails; if it doesn't, as root: `{remount}`"
+    return remedy, ("dmesg", remount)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import re
 import secrets
 import socket
 import ssl
@@ -57,7 +56,7 @@ _EMPTY_BATCHES: Final = {"2": b'{"1":{"lst":["rec",0]}}', "2j": b"[]"}
 _SECRET_SIZE: Final = 32
 
 #: The name of a certificate in a folder of them, from which OpenSSL loads them on demand.
-_HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.\d+")
+_HASHED_NAME: Final = "????????.[0-9]*"
 
 
 def check_collector(settings: PublisherSettings, *, timeout: float, probe: bool) -> Iterator[Check]:
@@ -150,15 +149,12 @@ def _check_tls(
 
 def _empty_store(context: ssl.SSLContext) -> str | None:
     """Return where the system's certificates should be, if there are none; otherwise None."""
-    if context.cert_store_stats()["x509_ca"]:
+    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR of the environment come first
+    file, folder = paths.cafile or paths.openssl_cafile, paths.capath or paths.openssl_capath
+    # OpenSSL counts the certificates of a folder only when it uses them.
+    if context.cert_store_stats()["x509_ca"] or list(Path(folder).glob(_HASHED_NAME)):
         return None
-    paths = ssl.get_default_verify_paths()
-    if paths.capath:  # OpenSSL counts its certificates only when it uses them
-        with contextlib.suppress(OSError):
-            if any(_HASHED_NAME.fullmatch(path.name) for path in Path(paths.capath).iterdir()):
-                return None
-    # SSL_CERT_FILE and SSL_CERT_DIR of the environment come first.
-    return f"{paths.cafile or paths.openssl_cafile} and {paths.capath or paths.openssl_capath}"
+    return f"{file} and {folder}"
 
 
 def _probe(settings: PublisherSettings, timeout: float) -> Iterator[Check]:

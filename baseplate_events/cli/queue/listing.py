@@ -13,10 +13,9 @@ from ..._words import counted
 from ...errors import EventQueueUnavailableError
 from ...event_publisher.exit_status import print_stderr
 from ...spool import problems
-from ..terminal import format_table, printable
+from ..terminal import format_age, printable, write_table
 from .info import MOUNT_COMMAND
 from .posix import inspect_existing
-from .spool import age
 from .spool_place import SpoolPlace
 
 if TYPE_CHECKING:
@@ -84,11 +83,8 @@ def list_queues(directory: str | None, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"queues": [asdict(row) for row in rows], "warnings": warnings}) + "\n")
         return 0
-    if rows:
-        table = [("NAME", "TRANSPORT", "BACKLOG", "OLDEST", "PUBLISHER"), *map(_cells, rows)]
-        sys.stdout.write("".join(f"{line}\n" for line in format_table(table)))
-    for warning in warnings:
-        print_stderr(f"warning: {warning}")
+    head = [("NAME", "TRANSPORT", "BACKLOG", "OLDEST", "PUBLISHER")] if rows else []
+    write_table([*head, *map(_cells, rows)], warnings)
     if not rows:
         where = f"or spool in {directory}" if directory is not None else "and no spool directory was given"
         print_stderr(f"no event queue {where}")
@@ -131,6 +127,6 @@ def _cells(row: _Row) -> tuple[str, ...]:
         return name, where, printable(row.problem)
     if row.depth is not None:
         return name, where, f"{row.depth:,} of {counted(row.capacity or 0, 'event')}", "", ""
-    oldest = "" if row.oldest_seconds is None else age(row.oldest_seconds)
+    oldest = "" if row.oldest_seconds is None else format_age(row.oldest_seconds)
     publisher = {True: "yes", False: "no", None: "unknown"}[row.publisher]
     return name, where, counted(row.backlog_bytes or 0, "byte"), oldest, publisher

@@ -13,7 +13,7 @@ from ...event_publisher.standard_streams import report
 from ...events import MAX_EVENT_SIZE, MAX_QUEUE_SIZE
 from ...transport.posix import MessageQueue, unlink_queue
 from ..common import command
-from ..terminal import format_table, printable
+from ..terminal import printable, write_table
 from . import transfer
 from .info import inspect_queue, user_name
 from .posix_ends import PosixSink, PosixSource, absent, open_queue
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def stat(name: str, arguments: argparse.Namespace) -> int:
     """Perform the action `stat`, and return the exit status."""
     info = inspect_existing(name)
-    warnings = _warnings(info)
+    closed = info.chmod_command(info.mode & ~0o007)
+    warning = f"every user of this host may read events from {info.name}; to prevent that, run {closed}"
+    warnings = [warning] if info.open_to_all else []
     if arguments.json:
         members = {
             "name": info.name,
@@ -53,20 +55,8 @@ def stat(name: str, arguments: argparse.Namespace) -> int:
         ("owner", user_name(info.uid)),
         ("mode", f"{info.mode:04o}: {info.readers} may read events"),
     )
-    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
-    for warning in warnings:
-        print_stderr(f"warning: {warning}")
+    write_table(rows, warnings)
     return 0
-
-
-def _warnings(info: QueueInfo) -> list[str]:
-    warnings: list[str] = []
-    if info.open_to_all:
-        warnings.append(
-            f"every user of this host may read events from {info.name}; to prevent that, run "
-            f"{info.chmod_command(info.mode & ~0o007)}"
-        )
-    return warnings
 
 
 def read(name: str, arguments: argparse.Namespace) -> int:

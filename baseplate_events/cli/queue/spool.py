@@ -19,7 +19,7 @@ from ...spool.file_systems import Suitability
 from ...spool.format import MAX_PAYLOAD
 from ...spool.permissions import SHARED
 from ...transport.spool import SpoolTransport
-from ..terminal import format_table, printable
+from ..terminal import format_age, printable, write_table
 from . import transfer
 from .info import group_name, user_name
 from .spool_events import SpoolEvents, own_spool
@@ -77,9 +77,7 @@ def stat(place: SpoolPlace, arguments: argparse.Namespace) -> int:
         ("owner", f"{user_name(info.uid)}, group {group_name(info.gid)}"),
         ("mode", f"{info.mode:04o}: {info.users} may use it"),
     ]
-    sys.stdout.write("".join(f"{line}\n" for line in format_table(rows)))
-    for warning in warnings:
-        print_stderr(f"warning: {warning}")
+    write_table(rows, warnings)
     return 0
 
 
@@ -176,18 +174,10 @@ def free_room(info: SpoolInfo) -> str:
     return f"{counted(info.free_bytes, 'byte')}{inodes} free"
 
 
-def age(seconds: float) -> str:
-    """Format an age, in the unit that fits."""
-    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
-        if seconds >= size:
-            return counted(int(seconds / size), unit)
-    return counted(int(seconds), "second")
-
-
 def _describe_segments(info: SpoolInfo, contents: SpoolContents, oldest: float | None) -> str:
     words = [f"{len(info.segments):,}"]
     if oldest is not None:
-        words.append(f"the oldest started {age(oldest)} ago")
+        words.append(f"the oldest started {format_age(oldest)} ago")
     if contents.formats:
         words.append(f"formats: {_list(contents.formats)}")
     return "; ".join(words)

@@ -501,5 +501,5 @@ def test_the_words_on_the_clock() -> None:
     check_words(judge_clock(date, moment), "within 60 seconds of the collector's")
     check_words(judge_clock(date, moment + 3_000), "3,000 seconds ahead of the collector's", remedy)
     check_words(judge_clock(date, moment - 3_000), "3,000 seconds behind the collector's", remedy)
-    check_words(judge_clock(None, moment), "the collector's response has no date")
-    check_words(judge_clock("yesterday", moment), "the collector's response has a date that can't be parsed")
+    for no_date in (None, "yesterday"):
+        check_words(judge_clock(no_date, moment), "the collector's response has no date that can be parsed")

@@ -578,7 +578,7 @@ def test_the_development_collector_knows_its_key(
         (lambda: email.utils.formatdate(usegmt=True), Code.CLOCK_RIGHT, 0),
         (lambda: email.utils.formatdate(time.time() - 3_600, usegmt=True), Code.CLOCK_OFF, 3_600),
         (lambda: email.utils.formatdate(time.time() + 3_600, usegmt=True), Code.CLOCK_OFF, -3_600),
-        (lambda: "yesterday", Code.CLOCK_UNREADABLE_DATE, None),
+        (lambda: "yesterday", Code.CLOCK_WITHOUT_DATE, None),
         (lambda: None, Code.CLOCK_WITHOUT_DATE, None),
     ],
 )

@@ -14,10 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events.cli.queue.spool import age
 from baseplate_events.cli.queue.spool_info import inspect_spool
 from baseplate_events.events import SPOOL_VARIABLE
 from baseplate_events.spool import MIN_SPOOL_SIZE, problems
@@ -222,7 +221,7 @@ def test_the_words_of_stat(tmp_path: Path) -> None:
     assert table["path"] == str(folder)
     assert table["backlog"] == f"{size_of(folder):,} bytes"
     assert table["segments"].startswith("2; the oldest started ")
-    assert table["segments"].endswith(" days ago; formats: 2 1")
+    assert table["segments"].endswith(" h ago; formats: 2 1")
     assert table["publisher"] == "none"
     assert table["refused"] == "full 1,234, other 1"
     assert "inodes free" in table["disk"] or "bytes free" in table["disk"]
@@ -268,18 +267,6 @@ def test_a_link_isnt_followed(tmp_path: Path) -> None:
         assert result.status == 1
         assert f"{folder}: {problems.not_a_folder(str(folder))}\n" in result.err
         folder.unlink()
-
-
-@given(st.floats(0, 10**9))
-@example(59.9)
-@example(60.0)
-def test_an_age_is_never_rounded_up(seconds: float) -> None:
-    """An age is given in the largest unit that fits."""
-    number, unit = age(seconds).rstrip("s").split()
-    size = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400}[unit]
-    amount = int(number.replace(",", ""))
-    assert amount * size <= seconds < (amount + 1) * size
-    assert unit == "second" or amount >= 1
 
 
 # --- create ---

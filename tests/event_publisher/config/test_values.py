@@ -61,12 +61,11 @@ HOST = host("scheme.option")
 
 @given(st.binary(min_size=1), st.binary(min_size=1))
 def test_a_secret_shows_nothing_and_compares_by_value(one: bytes, other: bytes) -> None:
-    """Every secret looks the same; it is equal to a secret of the same bytes and to nothing else."""
+    """Every secret looks the same; it is equal to a secret of the same bytes."""
     assert repr(Secret(one)) == str(Secret(other)) == f"{Secret(one)}"
     assert one == Secret(one).reveal()
     assert (one == other) == (Secret(one) == Secret(other))
     assert hash(Secret(one)) == hash(Secret(bytes(bytearray(one))))
-    assert Secret(one) != one
     for copied in (copy.deepcopy(Secret(one)), pickle.loads(pickle.dumps(Secret(one)))):
         assert Secret(one) == copied
 
