@@ -121,8 +121,8 @@ ports = st.integers(1, 65_535)
 #: Addresses at which something can listen, of loopback, of a network and of the whole host.
 listening_hosts = st.one_of(
     st.sampled_from(["127.0.0.1", "::1", "0.0.0.0", "::"]),
-    st.ip_addresses().filter(lambda address: not address.is_multicast).map(str),
-).filter(lambda host: host != "255.255.255.255")
+    st.ip_addresses().map(str),
+)
 
 #: A unit of time, and its seconds as factor and divisor.
 _time_units = st.sampled_from(
@@ -242,7 +242,6 @@ def broken_values(option: Option[Any], secret: str) -> st.SearchStrategy[str]:
         "metrics.endpoint": ["statsd", "statsd:0", "udp://statsd:8125", "/" + "x" * 200],
         "health.bind": [
             *("9102", "0.0.0.0", ":::9102", "[fe80::1%eth0]:9102", "health.test:9102", "http://[::1]:9102"),
-            *("224.0.0.1:9102", "[ff02::1]:9102", "255.255.255.255:9102"),
         ],
         "health.hosts": ["a.test:80", "a.test b.test", "a.test,", "http://a.test", "*", "[::1]"],
     }

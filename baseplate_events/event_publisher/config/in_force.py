@@ -48,15 +48,12 @@ def changed_options(old: PublisherSettings, new: PublisherSettings) -> tuple[lis
 
 def reloaded(old: PublisherSettings, new: PublisherSettings) -> PublisherSettings:
     """Return the settings in force after `new` was read: the old, with what takes effect of the new."""
-    groups: dict[str, Any] = {
-        name: _reloaded(group, getattr(new, name)) for name, group in _groups(old).items()
-    }
+    groups: dict[str, Any] = {}
+    for name, group in _groups(old).items():
+        fresh = getattr(new, name)
+        taken = {key: getattr(fresh, key) for key, option in group.options().items() if option.reload}
+        groups[name] = replace(group, **taken)
     return replace(old, **groups)
-
-
-def _reloaded(old: Group, new: Group) -> Group:
-    values = {name: getattr(new, name) for name, option in old.options().items() if option.reload}
-    return replace(old, **values)
 
 
 def _groups(settings: PublisherSettings) -> dict[str, Group]:

@@ -266,9 +266,13 @@ def parse_section(
     parser = _parse(text, source)
     sections = parser.sections()
     if name is None:
-        name = _only_section(sections, family)
-    if name is None:
-        raise _mistakes(source, _choice(sections, family))
+        usual = f"{family}main"
+        there = [section for section in sections if section.startswith(family)]
+        if len(there) > 1 and usual not in there:
+            names = ", ".join(_shown_name(section.removeprefix(family)) for section in there)
+            problem = f"it has {counted(len(there), 'queue')}; choose one with --queue-name: {names}"
+            raise _mistakes(source, problem)
+        name = there[0] if len(there) == 1 else usual
     if not parser.has_section(name):
         raise _mistakes(source, _absence(name, sections))
     keys = dict(parser.items(name))
@@ -332,20 +336,6 @@ def _syntax_problems(
     if isinstance(error, configparser.MissingSectionHeaderError):
         return [f"line {error.lineno}: expected a section's header such as [event-publisher:main] before it"]
     return [f"line {line}: expected KEY = VALUE, or a section's header" for line, _ in error.errors]
-
-
-def _only_section(sections: Sequence[str], family: str) -> str | None:
-    """Return the section that is meant if none is named; None if there are several and no `main`."""
-    usual = f"{family}main"
-    there = [section for section in sections if section.startswith(family)]
-    if len(there) == 1:
-        return there[0]
-    return None if there and usual not in there else usual
-
-
-def _choice(sections: Sequence[str], family: str) -> str:
-    names = [_shown_name(section.removeprefix(family)) for section in sections if section.startswith(family)]
-    return f"it has {counted(len(names), 'queue')}; choose one with --queue-name: {', '.join(names)}"
 
 
 def _absence(name: str, sections: Sequence[str]) -> str:

@@ -42,10 +42,10 @@ def check_neighbours(
     problems: list[str] = []
     for name, theirs in folders.items():
         for (option, ours), (other, neighbour) in product(own.items(), theirs.items()):
-            if option != other and (how := _overlap(ours, neighbour)):
+            if option != other and _overlap(ours, neighbour):
                 problems.append(
-                    f"{os.fspath(config_file)}: [{SECTION_PREFIX}{queue_name}] {option}: {ours!a} {how} the "
-                    f"{other} of [{SECTION_PREFIX}{name}], {neighbour!a}; "
+                    f"{os.fspath(config_file)}: [{SECTION_PREFIX}{queue_name}] {option}: {ours!a} overlaps "
+                    f"the {other} of [{SECTION_PREFIX}{name}], {neighbour!a}; "
                     "give dead letters a folder of their own"
                 )
     if problems:
@@ -67,15 +67,7 @@ def _folders(
     return {option: folder for option, folder in folders.items() if folder}
 
 
-def _overlap(one: str, other: str) -> str:
-    """Return how a folder lies in another, whatever links and dots name them; empty if they are apart."""
-    first, second = _parts(one), _parts(other)
-    if first == second:
-        return "is"
-    if first[: len(second)] == second:
-        return "is in"
-    return "contains" if second[: len(first)] == first else ""
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in os.path.realpath(path).split("/") if part]
+def _overlap(one: str, other: str) -> bool:
+    """Return whether a folder is the other, or one is in the other, whatever links and dots name them."""
+    folders = [os.path.realpath(one), os.path.realpath(other)]
+    return os.path.commonpath(folders) in folders

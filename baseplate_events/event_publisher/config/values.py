@@ -41,14 +41,6 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 _BRACKETED = re.compile(r"\[([^\]]*)\](?::(.*))?")
 
-#: Patterns of what is in no host, and what is wrong with it.
-_NOT_IN_A_HOST: Final = {
-    r"[^\x00-\x7f]": "isn't ASCII: write an international name in punycode (xn--…)",
-    r"[\x00-\x20\x7f]": "has a blank or a control character",
-    r"@": "has a user name or password",
-    r"[/?#\\]": "has a path or a query",
-}
-
 #: Units of a span, and their seconds as factor and divisor; the divisor keeps whole milliseconds exact.
 _UNITS: Final = {
     "millisecond": (1, 1_000),
@@ -192,7 +184,6 @@ def parse_names(text: str) -> frozenset[str]:
     """Read host names separated by commas, as lower case without final dots. An empty text has none."""
     names = _COMMA.split(text.lower().removesuffix(".")) if text else []
     for name in names:
-        _check_host_characters(name, "")
         _check_host_name(name)
     return frozenset(names)
 
@@ -298,7 +289,11 @@ def _split_host(text: str, *, scheme_option: str = "") -> tuple[str, int | None]
     Raises:
         MistakeError: One of them is impossible.
     """
-    _check_host_characters(text, scheme_option)
+    if "://" in text:
+        advice = f", which belongs in {scheme_option}" if scheme_option else ""
+        raise MistakeError(f"has a scheme{advice}")
+    if "@" in text:
+        raise MistakeError("has a user name or password")
     port: str | None
     if text.startswith("["):
         match = _BRACKETED.fullmatch(text)
@@ -318,22 +313,15 @@ def _split_host(text: str, *, scheme_option: str = "") -> tuple[str, int | None]
     return host, int(port)
 
 
-def _check_host_characters(text: str, scheme_option: str) -> None:
-    if "://" in text:
-        advice = f", which belongs in {scheme_option}" if scheme_option else ""
-        raise MistakeError(f"has a scheme{advice}")
-    for pattern, problem in _NOT_IN_A_HOST.items():
-        if re.search(pattern, text):
-            raise MistakeError(problem)
-
-
 def _check_host_name(host: str) -> None:
     # An absolute name ends with a dot (RFC 1034, 3.1); an address does not.
     name = host.removesuffix(".")
     if name.rpartition(".")[2].isdigit() and not is_address(socket.AF_INET, host):
         raise MistakeError("ends like an IPv4 address but isn't one")
     if _HOST_NAME.fullmatch(name) is None:
-        raise MistakeError("isn't a host name: letters, digits and hyphens between single dots")
+        raise MistakeError(
+            "isn't a host name: ASCII letters, digits and hyphens between single dots (punycode: xn--…)"
+        )
 
 
 def is_address(family: int, text: str) -> bool:

@@ -66,7 +66,7 @@ def test_links_are_followed(file: Path, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     write(file, str(tmp_path / "link"), str(tmp_path / "real"))
-    with pytest.raises(ConfigurationError, match=r"is the spool\.directory of"):
+    with pytest.raises(ConfigurationError, match=r"overlaps the spool\.directory of"):
         check_neighbours(file, "letters", {})
 
 
@@ -87,7 +87,7 @@ def test_a_start_warns(tmp_path: Path) -> None:
         ):
             assert publisher.stop() == 0
         assert warnings == publisher.log.count("WARNING")
-        assert warnings == publisher.log.count("is in the spool.directory of [event-publisher:other]")
+        assert warnings == publisher.log.count("overlaps the spool.directory of [event-publisher:other]")
 
 
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
