@@ -65,6 +65,11 @@ def hear(server: socket.socket, words: str) -> None:
         pass
 
 
+def made_at(look: Scrape) -> float:
+    """When the publisher took the snapshot of a look, in seconds since its start."""
+    return look.total("uptime_seconds") - look.total("heartbeat_age_seconds")
+
+
 def look_until(
     publisher: PublisherProcess, endpoint: UnixEndpoint, condition: Callable[[Scrape], bool]
 ) -> Scrape:
@@ -170,7 +175,7 @@ def test_what_is_in_queue_and_spool_can_be_seen(name: str, tmp_path: Path, endpo
                 ),
             )
             delete_in_use(folder)
-            gone = look_until(publisher, endpoint, lambda later: later.made_at > look.made_at + 1.0)
+            gone = look_until(publisher, endpoint, lambda later: made_at(later) > made_at(look) + 1.0)
             assert publisher.stop() == 0
     status = status_of(look)
     assert (status.queue_depth, status.queue_highest_depth) == (0, MAX_MESSAGES)

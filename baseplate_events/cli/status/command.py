@@ -56,7 +56,7 @@ _OWN_SCREEN: Final = "\x1b[?1049l"
 
 _EPILOG: Final = """\
 The address is health.bind of the section [event-publisher:NAME] in CONFIG, or that of --health-bind. Rates
-are those of the last --interval; with --once, those of the last ten seconds, as the publisher reports them.
+are those of the last ten seconds, as the publisher reports them.
 
 examples:
   %(prog)s publisher.ini                                 on a terminal, until q or Ctrl-C
@@ -160,7 +160,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--once",
         action="store_true",
-        help="report once, with the rates of the last ten seconds; on a terminal, as one table",
+        help="report once; on a terminal, as one table",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON object, also on a terminal")
 
@@ -175,11 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if terminal and not arguments.once and os.environ.get("TERM") != "dumb":
             return _watch(endpoint, arguments.interval)
-        before: Scrape | None = None
-        if not arguments.once:
-            before = scrape(endpoint)
-            time.sleep(arguments.interval)
-        status = status_of(scrape(endpoint), before)
+        status = status_of(scrape(endpoint))
     except UnreachableError as exc:
         return failed(exc)
     except KeyboardInterrupt:
@@ -214,21 +210,16 @@ def _find_endpoint(arguments: argparse.Namespace) -> Endpoint:
 
 def _watch(endpoint: Endpoint, interval: float) -> int:
     """Show the status until the user presses q; return the exit status of the last look."""
-    before: Scrape | None = None
-    look = scrape(endpoint)  # if this fails, the address is likely wrong
+    scrape(endpoint)  # if this fails, the address is likely wrong
     ready = False
     colour = wants_colour(sys.stdout, os.environ)
     with contextlib.suppress(KeyboardInterrupt), _screen() as has_ended:
         while True:
             try:
-                if before is not None:
-                    look = scrape(endpoint)
-                ready = look.unready is None
-                lines = format_status(status_of(look, before), colour=colour)
-                before = look
+                status = status_of(scrape(endpoint))
+                ready, lines = status.ready, format_status(status, colour=colour)
             except UnreachableError as exc:
-                ready = False
-                lines = [printable(str(exc))]
+                ready, lines = False, [printable(str(exc))]
             _show([*lines, "", f"every {interval:g} s; q ends"])
             if has_ended(interval):
                 break

@@ -56,11 +56,6 @@ class Scrape:
         """Return a label of a metric; empty if it is missing."""
         return next(iter(self.by_label(name, label)), "")
 
-    @property
-    def made_at(self) -> float:
-        """When the publisher saw this, in seconds since its start."""
-        return self.total("uptime_seconds") - self.total("heartbeat_age_seconds")
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -74,8 +69,8 @@ class Status:
         uptime: Seconds since its start.
         received: Events so far, likewise the other fates.
         dropped: Events that are gone, by reason.
-        rates: Events a second, `received` and `delivered`, and `attempts` a second: between two looks, or
-            over the publisher's last ten seconds; None if neither is known.
+        rates: Events a second, `received` and `delivered`, and `attempts` a second, over the publisher's last
+            ten seconds; None if it has just started.
         backlog: What waits to be delivered: bytes in the spool or, without one, events in queue and memory.
         backlog_change: Its growth in a second, likewise.
         backlog_time: Seconds until it is delivered at this rate; None if it doesn't shrink, or isn't known.
@@ -108,7 +103,7 @@ class Status:
         failing_for: Seconds since attempts began to fail; 0 if they don't.
         failures: Failed attempts in a row.
         attempts: Attempts by their results.
-        mean_attempt: Seconds that an attempt takes, between the two looks or since the start; None if none.
+        mean_attempt: Seconds that an attempt took in that time, or since the start; None if there was none.
     """
 
     ready: bool
@@ -160,10 +155,11 @@ class Status:
     mean_attempt: float | None
 
 
-def status_of(look: Scrape, before: Scrape | None = None) -> Status:
-    """Return the status of a look, with rates from one before it, if there was one."""
-    rates = _rates(look, before) or {}
+def status_of(look: Scrape) -> Status:
+    """Return the status of a look, with the rates that the publisher reports."""
+    rates = look.by_label("recent_rate", "of")
     backlog, change = _backlog(look), rates.pop("backlog", None)
+    seconds = rates.pop("attempt_seconds", 0.0)
     return Status(
         ready=look.unready is None,
         unready=look.unready,
@@ -211,7 +207,7 @@ def status_of(look: Scrape, before: Scrape | None = None) -> Status:
         failing_for=look.number("failing_seconds"),
         failures=look.number("failures_in_row"),
         attempts=look.by_label("attempts_total", "result"),
-        mean_attempt=_mean_attempt(look, before),
+        mean_attempt=_mean_attempt(look, rates.get("attempts", 0.0), seconds),
     )
 
 
@@ -227,34 +223,11 @@ def _time_left(backlog: float | None, change: float | None) -> float | None:
     return round(backlog / -change, 1) if change is not None and change < 0 else None
 
 
-def _rates(look: Scrape, before: Scrape | None) -> dict[str, float] | None:
-    if before is None:
-        return look.by_label("recent_rate", "of")
-    seconds = look.made_at - before.made_at
-    if seconds <= 0:  # the publisher was restarted, or did nothing in between
-        return None
-    names = {
-        "received": "events_received_total",
-        "delivered": "events_delivered_total",
-        "attempts": "attempt_seconds_count",
-    }
-    growth = {name: look.total(metric) - before.total(metric) for name, metric in names.items()}
-    if min(growth.values()) < 0:
-        return None
-    level, former = _backlog(look), _backlog(before)
-    same = (look.number("spool_size_bytes") is None) == (before.number("spool_size_bytes") is None)
-    if same and level is not None and former is not None:
-        growth["backlog"] = level - former
-    return {name: round(count / seconds, 3) for name, count in growth.items()}
-
-
-def _mean_attempt(look: Scrape, before: Scrape | None) -> float | None:
-    """Return the mean between the two looks; since the start if there was no attempt in between."""
-    count, seconds = look.total("attempt_seconds_count"), look.total("attempt_seconds_sum")
-    if before is not None and before.total("attempt_seconds_count") < count:
-        count -= before.total("attempt_seconds_count")
-        seconds -= before.total("attempt_seconds_sum")
-    return round(seconds / count, 6) if count and seconds >= 0 else None
+def _mean_attempt(look: Scrape, attempts: float, seconds: float) -> float | None:
+    """Return the mean of the attempts of the last ten seconds; since the start if there were none."""
+    if not attempts:
+        attempts, seconds = look.total("attempt_seconds_count"), look.total("attempt_seconds_sum")
+    return round(seconds / attempts, 6) if attempts else None
 
 
 def format_json(status: Status) -> str:

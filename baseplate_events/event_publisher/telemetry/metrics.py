@@ -118,7 +118,7 @@ def metrics_of(snapshot: Snapshot, now: float) -> list[Metric]:
         Metric(
             "recent_rate",
             "gauge",
-            "Change per second over the last ten: of events, requests, and the backlog.",
+            "Change per second over the last ten: of events, requests, their time, and the backlog.",
             by("of", snapshot.rates),
         ),
         Metric(

@@ -29,7 +29,7 @@ class Rates:
         """Add the numbers of this moment, the same ones each time, and return their growth per second.
 
         Returns:
-            The rates, rounded to thousandths; empty until half a second after the first call.
+            The rates, rounded to millionths; empty until half a second after the first call.
         """
         looks = self._looks
         while len(looks) > 1 and looks[1][0] <= now - WINDOW:
@@ -39,4 +39,4 @@ class Rates:
         then, before = looks[0]
         if now < then + _SHORTEST:
             return {}
-        return {name: round((number - before[name]) / (now - then), 3) for name, number in numbers.items()}
+        return {name: round((number - before[name]) / (now - then), 6) for name, number in numbers.items()}

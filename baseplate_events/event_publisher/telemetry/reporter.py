@@ -83,6 +83,7 @@ class Reporter:
                 "received": snapshot.accounting.received,
                 "delivered": snapshot.accounting.delivered,
                 "attempts": snapshot.attempts.seconds.count,
+                "attempt_seconds": snapshot.attempts.seconds.total,
                 "backlog": snapshot.backlog,
             },
         )
