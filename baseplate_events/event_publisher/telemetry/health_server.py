@@ -29,7 +29,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ...errors import EventError
-from ..config.values import InternetEndpoint
+from ..config.values import InternetEndpoint, UnixEndpoint
 from ..connection_server import ConnectionServer
 from .health_pages import MAX_HEAD, answer, head_length
 
@@ -119,7 +119,6 @@ class HealthServer(ConnectionServer):
     ) -> None:
         self._read_snapshot = read_snapshot
         self._hosts = hosts if isinstance(endpoint, InternetEndpoint) else None
-        self._file: tuple[str, os.stat_result] | None = None
         self.endpoint: Endpoint = endpoint
         try:
             if isinstance(endpoint, InternetEndpoint):
@@ -128,11 +127,6 @@ class HealthServer(ConnectionServer):
             else:
                 _remove_if_left_behind(endpoint.path)
                 super().__init__(endpoint.path)
-                try:
-                    self._file = endpoint.path, os.lstat(endpoint.path)
-                except BaseException:
-                    self.close()
-                    raise
         except OSError as exc:
             raise HealthError(str(endpoint), _remedy(exc)) from exc
 
@@ -149,14 +143,12 @@ class HealthServer(ConnectionServer):
             raise HealthError(str(self.endpoint), problem) from exc
 
     def close(self) -> None:
-        """End all connections, stop listening and remove a socket's file. A second call does nothing."""
-        super().close()
-        file, self._file = self._file, None
-        if file is not None:
-            path, made = file
+        """Remove a socket's file, end all connections and stop listening. A second call does nothing."""
+        if isinstance(self.endpoint, UnixEndpoint) and not self.closing.is_set():
+            # While it still listens, as another publisher may put its own file there as soon as it doesn't.
             with contextlib.suppress(OSError):
-                if os.path.samestat(made, os.lstat(path)):  # another publisher may have put its own there
-                    os.unlink(path)  # noqa: PTH108 - pathlib takes a third of a megabyte
+                os.unlink(self.endpoint.path)  # noqa: PTH108 - pathlib takes a third of a megabyte
+        super().close()
 
     def get_request(self) -> tuple[socket.socket, object]:
         """Accept a connection; wait before the next attempt if that failed."""

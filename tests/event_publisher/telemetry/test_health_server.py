@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baseplate_events.event_publisher.config.values import Endpoint, InternetEndpoint, UnixEndpoint
+from baseplate_events.event_publisher.connection_server import ConnectionServer
 from baseplate_events.event_publisher.policy.accounting import Accounting
 from baseplate_events.event_publisher.telemetry import health_server
 from baseplate_events.event_publisher.telemetry.health_pages import MAX_HEAD
@@ -26,7 +27,6 @@ from baseplate_events.event_publisher.telemetry.health_server import (
 )
 from baseplate_events.event_publisher.telemetry.snapshot import Snapshot
 from tests.support.examples import examples
-from tests.support.failing_steps import failing
 from tests.support.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
@@ -280,14 +280,23 @@ def test_only_sockets_are_replaced(tmp_path: Path) -> None:
     assert path.read_text() == "data"
 
 
-def test_the_socket_of_another_stays(tmp_path: Path) -> None:
-    """A server whose file was replaced by another's doesn't remove that."""
-    path = tmp_path / "health.sock"
-    first = HealthServer(UnixEndpoint(str(path)), snapshot)
-    path.unlink()
-    with serving(UnixEndpoint(str(path))) as other:
+def test_the_socket_of_a_successor_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server removes its file while it still listens, so never that of another one that follows it."""
+    endpoint = UnixEndpoint(str(tmp_path / "health.sock"))
+    first = HealthServer(endpoint, snapshot)
+    close = ConnectionServer.close
+    with contextlib.ExitStack() as stack:
+
+        def follow(server: ConnectionServer) -> None:
+            monkeypatch.setattr(ConnectionServer, "close", close)
+            stack.enter_context(serving(endpoint))
+            close(server)
+
+        monkeypatch.setattr(ConnectionServer, "close", follow)
         first.close()
-        assert ask(other).endswith(b"ready\n")
+        first.close()
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as client:
+            client.connect(endpoint.path)
 
 
 def test_a_place_to_listen_that_cannot_be_is_reported_with_a_remedy(tmp_path: Path) -> None:
@@ -336,14 +345,3 @@ def test_a_server_that_cannot_start_is_an_error_with_a_remedy(monkeypatch: pytes
     assert str(server.endpoint) == caught.value.address
     assert "TasksMax=" in caught.value.problem
     server.close()
-
-
-def test_a_socket_whose_file_is_unknown_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket whose file can't be looked at could never be removed, so the server doesn't listen there."""
-
-    def do_nothing(_: str) -> None:
-        """Leave the file alone, without looking at it."""
-
-    monkeypatch.setattr(health_server, "_remove_if_left_behind", do_nothing)
-    with failing(os, "lstat"):
-        HealthServer(UnixEndpoint(str(tmp_path / "health.sock")), snapshot)
