@@ -10,7 +10,8 @@ The wire format is baseplate.py's. Each line is a measurement; newlines separate
 
 Rules:
 
-1. A number is a plain decimal, never with an exponent, and reads back as the same number.
+1. A number is a plain decimal, never with an exponent. A whole number is exact, any other has at most six
+   decimal places: a timer is exact to a billionth of a second.
 2. A gauge is never negative, since servers take a signed number for a change. The publisher's gauges are
    counts, sizes and ages.
 3. Names are safe already: the configuration checks `metrics.namespace`, the spool reader checks the reasons
@@ -31,8 +32,8 @@ MAX_DATAGRAM_SIZE: Final = 1432
 
 Kind: TypeAlias = Literal["ms", "g", "c"]
 
-#: Decimal places by which a number is shifted: timers are measured in seconds.
-_SHIFTS: Final[Mapping[Kind, int]] = {"ms": 3, "g": 0, "c": 0}
+#: What numbers are multiplied by: timers are measured in seconds.
+_FACTORS: Final[Mapping[Kind, int]] = {"ms": 1_000, "g": 1, "c": 1}
 
 
 def format_lines(prefix: str, kind: Kind, numbers: Mapping[str, float]) -> list[bytes]:
@@ -43,24 +44,19 @@ def format_lines(prefix: str, kind: Kind, numbers: Mapping[str, float]) -> list[
         kind: The type of all measurements.
         numbers: The numbers by name, in seconds for timers.
     """
-    shift = _SHIFTS[kind]
+    factor = _FACTORS[kind]
     return [
-        f"{prefix}{name}:{format_number(number, shift)}|{kind}".encode()
+        f"{prefix}{name}:{format_number(number * factor)}|{kind}".encode()
         for name, number in numbers.items()
         if math.isfinite(number)
     ]
 
 
-def format_number(number: float, shift: int = 0) -> str:
-    """Format a finite number times `10**shift`: exactly, with no more digits than `repr`."""
-    mantissa, _, exponent = repr(+number).partition("e")  # the plus makes a bool an int
-    whole, _, fraction = mantissa.partition(".")
-    digits = int(whole + fraction)
-    places = len(fraction) - int(exponent or 0) - shift
-    if places <= 0:
-        return str(digits * 10**-places)
-    text = f"{digits:+0{places + 2}}"  # a sign, one digit before the point, and all digits after it
-    return f"{text[:-places]}.{text[-places:]}".rstrip("0").rstrip(".").removeprefix("+")
+def format_number(number: float) -> str:
+    """Format a finite number: a whole one exactly, any other to a millionth."""
+    if isinstance(number, int):
+        return str(int(number))  # also a bool
+    return f"{number:.6f}".rstrip("0").rstrip(".")
 
 
 def pack_lines(lines: Iterable[bytes], size: int = MAX_DATAGRAM_SIZE) -> Iterator[bytes]:
