@@ -79,11 +79,6 @@ class QueueAccess:
         return not (self.wanted_mode & _GROUP and self.gid in self.groups)
 
     @property
-    def readable_by_all(self) -> bool:
-        """Whether every user of this host may take events away."""
-        return bool(self.mode & stat.S_IROTH)
-
-    @property
     def writable_by_all(self) -> bool:
         """Whether every user of this host may put events, which are then signed like any other."""
         return bool(self.mode & stat.S_IWOTH)

@@ -59,8 +59,6 @@ class LineWriter:
         self.dropped: int = 0
         self._reported = 0  # dropped lines that a notice has counted
         self._asked_to_flush = False
-        self._written = 0  # lines, to see whether any gets through
-        self._given_up_at = -1  # _written when `flush` last gave up
         self._torn = False  # used only by the thread
         self._thread: threading.Thread | None = None
 
@@ -87,18 +85,16 @@ class LineWriter:
         """Wait until every line is written or dropped, and report dropped lines.
 
         Returns:
-            Whether nothing is left. If not, the next call waits only if a line was written in between.
+            Whether nothing is left.
         """
         with self._changed:
             if self._thread is None and not self.dropped:
                 return True
-            if self._given_up_at == self._written or not self._has_thread():
+            if not self._has_thread():
                 return False
             self._asked_to_flush = True
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: not self._asked_to_flush, seconds)
-            self._given_up_at = -1 if done else self._written
-            return done
+            return self._changed.wait_for(lambda: not self._asked_to_flush, seconds)
 
     def _has_thread(self) -> bool:
         if self._thread is None:
@@ -121,7 +117,6 @@ class LineWriter:
             written = noticed and (line is None or self._write(line))
             with self._changed:
                 self._reported += missing if noticed else 0
-                self._written += written
                 self.dropped += line is not None and not written
                 # Lines dropped during the write need a notice, unless nothing can be written.
                 if not self._lines and (not written or self.dropped == self._reported):
@@ -133,20 +128,16 @@ class LineWriter:
         rest = memoryview(b"\n" + line if self._torn else line)
         size = len(rest)
         try:
+            descriptor = self._stream.fileno()
             while rest:
-                rest = rest[self._write_some(rest) :]
+                try:
+                    rest = rest[os.write(descriptor, rest) :]
+                except BlockingIOError:  # another process set O_NONBLOCK
+                    poller = select.poll()
+                    poller.register(descriptor, select.POLLOUT)
+                    poller.poll()
         except (OSError, ValueError):  # no reader, a full disk, a closed stream, ...
             self._torn |= len(rest) < size
             return False
         self._torn = False
         return True
-
-    def _write_some(self, data: memoryview) -> int:
-        descriptor = self._stream.fileno()
-        while True:
-            try:
-                return os.write(descriptor, data)
-            except BlockingIOError:  # another process set O_NONBLOCK
-                poller = select.poll()
-                poller.register(descriptor, select.POLLOUT)
-                poller.poll()
