@@ -45,8 +45,14 @@ class AttrsInstance(Protocol):
     __attrs_attrs__: ClassVar[Any]
 
 
+class PydanticInstance(Protocol):
+    """An instance of any pydantic model. With pydantic's plugin, mypy doesn't take it for a dataclass."""
+
+    __pydantic_serializer__: ClassVar[Any]
+
+
 class NamedTupleInstance(Protocol):
-    """An instance of any NamedTuple."""
+    """An instance of any NamedTuple, or of what is made like one, such as a `Row` of SQLAlchemy."""
 
     @property
     def _fields(self) -> tuple[str, ...]: ...
@@ -55,7 +61,7 @@ class NamedTupleInstance(Protocol):
 
 
 #: What can be serialized as a JSON object.
-JsonEvent = Mapping[str, object] | DataclassInstance | AttrsInstance | NamedTupleInstance
+JsonEvent = Mapping[str, object] | DataclassInstance | AttrsInstance | PydanticInstance | NamedTupleInstance
 
 
 def serialize_v2_event(event: ThriftStruct) -> bytes:

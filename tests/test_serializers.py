@@ -131,6 +131,34 @@ def test_v2j_takes_any_mapping(event: dict[str, object], kind: int) -> None:
     assert serialize_v2j_event(event) == serialize_v2j_event(disguised)
 
 
+class Row(collections.UserList[object]):
+    """What is like a NamedTuple, but no tuple, as rows of databases are."""
+
+    def __init__(self, names: tuple[str, ...], values: list[object]) -> None:
+        super().__init__(values)
+        self._names = names
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return self._names
+
+    def _asdict(self) -> dict[str, object]:
+        return dict(zip(self._names, self.data, strict=True))
+
+
+@given(value=strategies.plain_values)
+def test_v2j_takes_what_is_like_a_named_tuple(value: object) -> None:
+    """It comes out as an object, wherever it is, unless two columns have the same name."""
+    row = Row(("a", "b"), [value, 1])
+    assert serialize_v2j_event({"rows": [row, {"a": value}]}) == serialize_v2j_event(
+        {"rows": [{"a": value, "b": 1}, {"a": value}]}
+    )
+    assert serialize_v2j_event(row) == serialize_v2j_event({"a": value, "b": 1})
+    error = error_of({"rows": [Row(("a", "a"), [value, 1])]})
+    assert "rows[0]" == error.field
+    assert "same name" in error.problem
+
+
 @given(value=strategies.plain_values, child=strategies.plain_values)
 def test_v2j_takes_dataclasses(value: object, child: object) -> None:
     """Instances of dataclasses, at the top and within, come out as objects of their fields."""
@@ -267,8 +295,8 @@ def test_v2j_refuses_what_cannot_be_read() -> None:
     assert "LookupError" in error.problem
     assert "secret" not in error.problem
     unset = Node.__new__(Node)
-    assert "a" == error_of({"a": unset}).field
-    assert "" == error_of(unset).field
+    assert "a.value" == error_of({"a": unset}).field
+    assert "value" == error_of(unset).field
 
 
 def test_v2j_takes_enums() -> None:

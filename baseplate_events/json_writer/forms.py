@@ -7,7 +7,8 @@ Rules:
    RFC 3339 has only offsets of whole minutes. A datetime with another one is converted to UTC. A time can't
    be, since its day is unknown, so it is an error.
 3. UUIDs and Decimals are strings. Members of enums are their values. Sets are arrays, in no certain order.
-4. No form is invented: bytes and everything else have none.
+4. What only looks like a NamedTuple, having `_fields` and `_asdict`, is an object too.
+5. No form is invented: bytes and everything else have none.
 """
 
 from __future__ import annotations
@@ -65,11 +66,14 @@ def form_of(cls: type) -> JsonForm | None:
     shape = shape_of(cls)
     if shape is not None:
         return shape
+    is_row = {"_fields", "_asdict"}.issubset(dir(cls))
     if issubclass(cls, (list, tuple, set, frozenset)):
         return Array()
     if issubclass(cls, Mapping):
-        return Members(_items_of_mapping)
-    return None if kind is None else Scalar(_TEXTS[kind])
+        return Members(items_of_mapping)
+    if kind is not None:
+        return Scalar(_TEXTS[kind])
+    return Members(_items_of_row) if is_row else None
 
 
 def key_text(key: object) -> str:
@@ -143,8 +147,15 @@ def _items_of_dict(value: Mapping[object, object]) -> Iterable[tuple[object, obj
     return value.items()
 
 
-def _items_of_mapping(value: Mapping[object, object]) -> Iterable[tuple[object, object]]:
+def items_of_mapping(value: Mapping[object, object]) -> Iterable[tuple[object, object]]:
+    """Return the items of a mapping that isn't a dict."""
     return dict(value).items()
+
+
+def _items_of_row(value: Any) -> Iterable[tuple[object, object]]:  # noqa: ANN401 - such as a `Row` of SQLAlchemy
+    """Return the items of what is like a NamedTuple but no tuple; a name that comes twice is there twice."""
+    members: dict[str, object] = value._asdict()
+    return [(name, members[name]) for name in value._fields]
 
 
 _FORMS: Final[dict[type, JsonForm]] = {

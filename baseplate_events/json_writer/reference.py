@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from ..errors import EventError, EventNotSerializableError
 from .forms import Array, Members, Scalar, UnwritableError, form_of, key_text
-from .shapes import JsonShape, StandIn
+from .shapes import JsonShape, StandIn, UnreadableFieldError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -85,6 +85,9 @@ def write_reference(event: object, default: Callable[[Any], object] | None) -> b
         raise
     except UnwritableError as error:
         problem = str(error)
+    except UnreadableFieldError as error:
+        steps.append(f".{error.name}")
+        problem = f"reading it raised {error.raised}"
     except Exception as error:  # noqa: BLE001 - an attribute or a mapping may raise anything
         problem = f"reading it raised {type(error).__name__}"
     # Outside of the handler: not to be chained to an error that may hold what is in the event.

@@ -59,11 +59,13 @@ class JsonShape(NamedTuple):
         fields: The fields, in order.
         tag: The name and the value of a member that comes before them, if there is one.
         is_tuple: Whether the instances are tuples of the fields.
+        omits_unset: Whether each field that is `UNSET` is left out, whatever `is_omitted` says.
     """
 
     fields: tuple[JsonField, ...]
     tag: tuple[str, str | int] | None = None
     is_tuple: bool = False
+    omits_unset: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -71,13 +73,35 @@ class JsonShape(NamedTuple):
         return [*([] if self.tag is None else [self.tag[0]]), *(field.name for field in self.fields)]
 
     def members_of(self, value: object) -> list[tuple[str, object]]:
-        """Return the names and values of an instance, in order."""
+        """Return the names and values of an instance, in order.
+
+        Raises:
+            UnreadableFieldError: if reading a field raises any exception.
+        """
         members: list[tuple[str, object]] = [] if self.tag is None else [self.tag]
         for field in self.fields:
-            member = getattr(value, field.attribute)
-            if field.is_omitted is None or not field.is_omitted(member):
+            try:
+                member = getattr(value, field.attribute)
+            except Exception as error:  # noqa: BLE001 - a property may raise anything
+                raise UnreadableFieldError(field.name, type(error).__name__) from None
+            is_omitted = field.is_omitted or (is_unset if self.omits_unset else None)
+            if is_omitted is None or not is_omitted(member):
                 members.append((field.name, member))
         return members
+
+
+class UnreadableFieldError(Exception):
+    """Raised for a field that can't be read.
+
+    Attributes:
+        name: Its name in JSON.
+        raised: Name of the exception that reading it raised.
+    """
+
+    def __init__(self, name: str, raised: str) -> None:
+        super().__init__(name, raised)
+        self.name = name
+        self.raised = raised
 
 
 class StandIn(NamedTuple):
@@ -151,21 +175,28 @@ def _struct(cls: type) -> JsonShape | None:
         default = defaults[index - required] if index >= required else None
         if config.omit_defaults and index >= required:
             field = field._replace(is_omitted=partial(_is_default, default))
-        elif _is_unset(default) or "Unset" in _text(annotation):
-            field = field._replace(is_omitted=_is_unset)
+        # Where an alias hides it, the compiled writer raises, and the reference leaves the field out.
+        elif is_unset(default) or "Unset" in _text(annotation):
+            field = field._replace(is_omitted=is_unset)
         fields.append(field)
     tag = config.tag
     is_tagged = isinstance(tag, (str, int))
-    return JsonShape(tuple(fields), (str(config.tag_field), tag) if is_tagged else None)
+    return JsonShape(tuple(fields), (str(config.tag_field), tag) if is_tagged else None, omits_unset=True)
 
 
-def _is_unset(value: object) -> bool:
-    return type(value).__name__ == "UnsetType"
+def is_unset(value: object) -> bool:
+    """Say whether a value is msgspec's `UNSET`."""
+    return is_unset_type(type(value))
+
+
+def is_unset_type(cls: type) -> bool:
+    """Say whether a class is that of msgspec's `UNSET`."""
+    return cls.__name__ == "UnsetType"
 
 
 def _is_default(default: object, value: object) -> bool:
     """Say whether msgspec leaves a field out for its value: it compares identities, and empty containers."""
-    if value is default or _is_unset(value):
+    if value is default or is_unset(value):
         return True
     factory = getattr(default, "factory", None)
     return factory is type(value) and factory in (list, dict, set) and not value
@@ -186,6 +217,7 @@ def _pydantic_model(cls: type) -> JsonShape | StandIn | None:
     has_serializers = (
         bool(decorators.field_serializers or decorators.model_serializers or config.get("json_encoders"))
         or any(map(_is_special, fields.values()))
+        or any(name.startswith("ser_json_") for name in config)
         or any(_is_special(found.info) for found in computed.values())
         or _has_functions(getattr(cls, "__pydantic_core_schema__", None))
     )
@@ -222,8 +254,13 @@ def _is_special(info: Any) -> bool:  # noqa: ANN401 - pydantic's
 
 
 def _has_functions(schema: object) -> bool:
-    """Say whether a serializer is anywhere in the schema of a class of pydantic, such as in an annotation."""
-    found = [schema]
+    """Say whether a serializer is anywhere in the schema of a class of pydantic, such as in an annotation.
+
+    A schema that isn't built yet (`defer_build`, with `model_construct`) may have one.
+    """
+    if not isinstance(schema, (dict, type(None))):
+        return True
+    found: list[Any] = [schema]
     while found:
         item: Any = found.pop()
         if isinstance(item, dict):

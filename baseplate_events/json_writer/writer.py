@@ -17,9 +17,9 @@ from abc import get_cache_token
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .forms import Array, Members, Scalar, form_of, key_text
+from .forms import Array, Members, Scalar, form_of, items_of_mapping, key_text
 from .plain import flat_text, plain_text
-from .shapes import StandIn
+from .shapes import StandIn, is_unset_type
 from .source import JsonWriter, compile_keys, compile_shape
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class JsonWriters(dict[type, "JsonWriter"]):
         form = form_of(cls)
         if form is not None:
             writer = self._writer_of(form, cls)
-        elif self._default is not None:
+        elif self._default is not None and not is_unset_type(cls):
             writer = self._defaulting(cls, self._default, registered)
         else:
             return _refuse
@@ -104,9 +104,9 @@ class JsonWriters(dict[type, "JsonWriter"]):
         if isinstance(form, Members):
             if cls is dict:
                 return containers.write_dict
-            if issubclass(cls, dict):
-                return _of_items(form.items, containers.write_items)
-            return _replacing(dict, self)
+            if form.items is items_of_mapping:
+                return _replacing(dict, self)
+            return _of_items(form.items, containers.write_items)
         if isinstance(form, StandIn):
             return _replacing(form.replace, self)
         if len({*form.names}) < len(form.names):
@@ -133,7 +133,7 @@ def _replacing(replace: Callable[[Any], object], writers: JsonWriters) -> JsonWr
 
 
 def _of_items(items: Callable[[Any], Iterable[tuple[object, object]]], write_items: JsonWriter) -> JsonWriter:
-    """Return the writer of a subclass of dict, whose own `items` may give a key twice."""
+    """Return the writer of a class whose items may have a key twice, as those of a subclass of dict may."""
 
     def write(value: object) -> str:
         pairs = [*items(value)]

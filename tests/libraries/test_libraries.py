@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baseplate_events import EventNotSerializableError, serialize_v2j_event
+from baseplate_events import EventNotSerializableError, json_serializer, serialize_v2j_event
 from baseplate_events.json_writer.reference import write_reference
 from baseplate_events.json_writer.writer import JsonWriters
 from tests.support import strategies, typed_events
@@ -123,6 +123,23 @@ unset_or_int = st.just(msgspec.UNSET) | st.integers()
 def test_structs_are_written_as_msgspec_does(event: msgspec.Struct) -> None:
     """Names, tags, and what is left out for its default or as unset, are those of msgspec's own encoder."""
     assert plain_json(msgspec.to_builtins(event)) == written(event)
+
+
+Perhaps = int | msgspec.UnsetType
+
+
+class Hidden(msgspec.Struct):
+    """A struct whose annotations don't show that its fields may be unset."""
+
+    first: Perhaps
+    last: Perhaps = 1
+
+
+@given(event=st.builds(Hidden, unset_or_int, unset_or_int))
+def test_unset_fields_are_left_out_whatever_their_annotations(event: Hidden) -> None:
+    """As msgspec does, and without a question to `default`."""
+    data = plain_json(msgspec.to_builtins(event))
+    assert serialize_v2j_event(event) == json_serializer(default=str)(event) == data
 
 
 def test_structs_like_arrays_are_objects() -> None:
@@ -334,15 +351,35 @@ class _Root(pydantic.RootModel[dict[str, int]]):
         return dict.fromkeys(self.root, "masked")
 
 
+class _Deferred(pydantic.BaseModel, defer_build=True):
+    """Isn't built until it is validated or written."""
+
+    items: list[Masked]
+
+
+class _Dated(pydantic.BaseModel, ser_json_timedelta="float"):
+    """Writes times as its configuration says."""
+
+    lasted: dt.timedelta
+    masked: str = "masked"
+
+
 @pytest.mark.parametrize(
     "event",
-    [_Hiding(1), _Nested(items=[1, 2], perhaps=3), _Root({"a": 1})],
-    ids=["dataclass", "model", "root"],
+    [
+        _Hiding(1),
+        _Nested(items=[1, 2], perhaps=3),
+        _Root({"a": 1}),
+        _Deferred.model_construct(items=[1]),
+        _Dated(lasted=dt.timedelta(seconds=5)),
+    ],
+    ids=["dataclass", "model", "root", "deferred", "configured"],
 )
-def test_what_pydantic_hides_stays_hidden(event: Any) -> None:  # noqa: ANN401 - three classes
+def test_what_pydantic_hides_stays_hidden(event: Any) -> None:  # noqa: ANN401 - five classes
     """Fields that are left out, and serializers in annotations, count as they do for pydantic itself."""
+    data = written(event)
     adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(cast("Any", type(event)))
     expected = adapter.dump_json(event)
-    assert expected == written(event)
+    assert expected == data
     assert b"secret" not in expected
     assert b"masked" in expected
