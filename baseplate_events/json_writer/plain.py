@@ -45,15 +45,16 @@ def plain_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tupl
         if kind is list and value and type(value[0]) not in _PLAIN and not _is_plain_by_itself(value[0]):
             return None  # a list of objects, for which the encoder would take long
         text = "".join(_encode(value, 0))
+        items: Sequence[Any] = value
+        if kind is dict:
+            items = referents(value)
+            if len(items) > len(value):
+                if not _is_plain_by_itself(value):
+                    return None
+            elif "[" not in text and _counts_agree(items, text):
+                return text
         # Without a second bracket there is no second container.
-        has_arrays = text.find("[", 1) >= 0
-        has_any = has_arrays or text.find("{", 1) >= 0
-        if kind is not dict:
-            is_plain = not has_any or _are_plain(value)
-        elif len(items := referents(value)) > len(value):
-            is_plain = _is_plain_by_itself(value) and (not has_any or _are_plain(items))
-        else:
-            is_plain = not has_any or (not has_arrays and _counts_agree(items, text)) or _are_plain(items)
+        is_plain = (text.find("{", 1) < 0 and text.find("[", 1) < 0) or _are_plain(items)
     except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
         return None
     return text if is_plain else None
@@ -64,6 +65,8 @@ def _counts_agree(items: list[Any], text: str) -> bool:
 
     There are no arrays in the text.
     """
+    if text.find("{", 1) < 0:
+        return True
     # A name ends with `":`. So may a text, but with a backslash before.
     left = text.count('":') - (text.count('\\":') if "\\" in text else 0)
     while items and left > 0:
@@ -89,7 +92,11 @@ def _are_plain(items: Sequence[Any]) -> bool:
         if excess:
             if not all(map(_is_plain_by_itself, items)):
                 return False
-            children = referents(*[item for item in items if type(item) in _CONTAINERS])
+            values: list[Any] = []  # without keys, and without what instances of subclasses refer to
+            for item in items:
+                if type(item) in _CONTAINERS:
+                    values += item.values() if type(item) is dict else item
+            children = values
         items = children
     return True
 
