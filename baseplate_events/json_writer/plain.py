@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     #: Takes containers and returns the items of each, with the keys of a dict unless all of them are str.
     Referents = Callable[..., list[Any]]
 
-_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_SCALARS: Final[frozenset[type[Any]]] = frozenset({str, int, float, bool, type(None)})
 _ONLY_INT: Final = frozenset({int})
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 _PLAIN: Final = _SCALARS | _CONTAINERS
@@ -54,7 +54,7 @@ def plain_text(value: Any) -> str | None:  # noqa: ANN401 - a dict, list or tupl
             elif "[" not in text and _counts_agree(items, text):
                 return text
         # Without a second bracket there is no second container.
-        is_plain = (text.find("{", 1) < 0 and text.find("[", 1) < 0) or _are_plain(items)
+        is_plain = (text.find("{", 1) == -1 and text.find("[", 1) == -1) or _are_plain(items)
     except Exception:  # noqa: BLE001 - what it is, whoever looks at each item finds out
         return None
     return text if is_plain else None
@@ -65,7 +65,7 @@ def _counts_agree(items: list[Any], text: str) -> bool:
 
     There are no arrays in the text.
     """
-    if text.find("{", 1) < 0:
+    if text.find("{", 1) == -1:
         return True
     # A name ends with `":`. So may a text, but with a backslash before.
     left = text.count('":') - (text.count('\\":') if "\\" in text else 0)
@@ -135,13 +135,15 @@ def choose_referents() -> Referents:
     """Return `gc.get_referents` if it works as described above, and doesn't stop other threads."""
     is_gil_enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
     found = gc.get_referents
-    named: dict[Any, int] = {"a": 0, "b": 0}
-    exact: list[Any] = [named, {}, [1, "a"], (None,)]
-    more: list[Any] = [{key: 0, **rest} for key in (_Text("a"), 1, 0.5, True, None) for rest in ({}, named)]
+    scalars: list[Any] = [kind() for kind in _SCALARS]
+    keys = [_Text(), *(scalar for scalar in scalars if type(scalar) is not str)]
+    named: dict[Any, None] = dict.fromkeys("ab")
+    exact: list[Any] = [named, {}, scalars, (None,)]
+    more: list[Any] = [{key: None, **rest} for key in keys for rest in ({}, named)]
     more += [type("", (base,), {})() for base in _CONTAINERS]
     works = (
         is_gil_enabled()
-        and not found("a", 1, 0.5, True, None, [], (), {})
+        and not found(*scalars, [], (), {})
         and all(len(found(item)) == len(item) for item in exact)
         and all(len(found(item)) > len(item) for item in more)
     )

@@ -20,14 +20,22 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
     "json_writer/forms": ("json_writer/test_writer",),
     "json_writer/hook": ("json_writer/test_writer",),
     "json_writer/plain": (
+        "json_writer/test_plain_looks",
         "json_writer/test_plain",
         "json_writer/test_writer_speed",
-        "json_writer/test_writer",
     ),
     "json_writer/reference": ("json_writer/test_reference", "json_writer/test_writer"),
     "json_writer/shapes": ("json_writer/test_shapes", "libraries/test_libraries", "json_writer/test_writer"),
-    "json_writer/source": ("json_writer/test_source", "json_writer/test_writer", "libraries/test_libraries"),
-    "json_writer/writer": ("json_writer/test_writer_speed", "json_writer/test_writer"),
+    "json_writer/source": (
+        "json_writer/test_source_lookups",
+        "json_writer/test_source",
+        "json_writer/test_writer",
+    ),
+    "json_writer/writer": (
+        "json_writer/test_writer_counts",
+        "json_writer/test_writer_speed",
+        "json_writer/test_writer",
+    ),
     "spool/format": ("spool/test_format_examples", "spool/test_format"),
     "spool/writer": ("spool/test_writer",),
     "event_publisher/config/values": (
