@@ -27,7 +27,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from tests.mutants.sessions import Tally, choose, is_complete, read
+from tests.mutants.sessions import Tally, choose, confirm_timeouts, forget_timeouts, is_complete, read
 from tests.mutants.targets import COMMON, TARGETS
 
 if TYPE_CHECKING:
@@ -180,11 +180,17 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
     begin = monotonic()
     run(*command)  # which must pass without a mistake; and compiles the tests
     timeout = _PATIENCE + _FACTOR * (monotonic() - begin)
-    settings = string.Template(Path(__file__).with_name("cosmic-ray.toml").read_text()).substitute(
-        module=source.relative_to(copy), timeout=round(timeout), command=shlex.join(command)
-    )
     configuration = copy / "cosmic-ray.toml"
-    configuration.write_text(settings)
+
+    def configure(timeout: float) -> None:
+        template = string.Template(Path(__file__).with_name("cosmic-ray.toml").read_text())
+        configuration.write_text(
+            template.substitute(
+                module=source.relative_to(copy), timeout=round(timeout), command=shlex.join(command)
+            )
+        )
+
+    configure(timeout)
     if not session.exists():
         begun = session.with_suffix(".begun")
         begun.unlink(missing_ok=True)
@@ -193,6 +199,10 @@ def _try_module(module: str, copy: Path, arguments: argparse.Namespace) -> Tally
         choose(begun, source.read_text(), f"{arguments.seed} {module}", arguments.sample)
         begun.rename(session)
     run("cosmic-ray", "exec", configuration, session)
+    if forget_timeouts(session):
+        configure(2 * timeout)
+        run("cosmic-ray", "exec", configuration, session)
+        confirm_timeouts(session)
     return read(session, module)
 
 

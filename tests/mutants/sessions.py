@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tests.mutants.ask import NO_ANSWER
 from tests.mutants.equivalent import EQUIVALENT
@@ -16,13 +16,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+#: What cosmic-ray notes of a mutant that ran into the timeout, and what it becomes if that happens twice.
+_TIMEOUT: Final = "timeout"
+_TIMEOUT_TWICE: Final = "timeout twice"
+
+
 class Tally(NamedTuple):
     """What became of the mutants of a module.
 
     Attributes:
         tried: How many were tried.
         found: How many the tests found, those among them that ran into the timeout.
-        timed_out: How many did.
+        timed_out: How many did, twice.
         equivalent: How many survived, and are declared as equivalent.
         survivors: The others, each as text for a terminal.
     """
@@ -53,13 +58,32 @@ def choose(session: Path, source: str, seed: str, sample: int | None) -> None:
 
 
 def is_complete(session: Path) -> bool:
-    """Return whether all chosen mutants were tried; one without an answer, as a run was ended, wasn't."""
+    """Return whether all chosen mutants were tried.
+
+    One without an answer, as a run was ended, wasn't; nor was one that ran into the timeout only once.
+    """
+    forget_timeouts(session)
     with contextlib.closing(sqlite3.connect(session)) as database, database:
         database.execute("DELETE FROM work_results WHERE instr(output, ?)", (NO_ANSWER,))
         (left,) = database.execute(
             "SELECT count(*) FROM mutation_specs WHERE job_id NOT IN (SELECT job_id FROM work_results)"
         ).fetchone()
         return bool(left == 0)
+
+
+def forget_timeouts(session: Path) -> bool:
+    """Forget the mutants that ran into the timeout only once, and return whether there were any.
+
+    The machine may have been busy, so they are tried again.
+    """
+    with contextlib.closing(sqlite3.connect(session)) as database, database:
+        return database.execute("DELETE FROM work_results WHERE output = ?", (_TIMEOUT,)).rowcount > 0
+
+
+def confirm_timeouts(session: Path) -> None:
+    """Note that the mutants that ran into the timeout did so for the second time."""
+    with contextlib.closing(sqlite3.connect(session)) as database, database:
+        database.execute("UPDATE work_results SET output = ? WHERE output = ?", (_TIMEOUT_TWICE, _TIMEOUT))
 
 
 def read(session: Path, module: str) -> Tally:
@@ -79,7 +103,7 @@ def read(session: Path, module: str) -> Tally:
         if outcome != "NORMAL" or NO_ANSWER in str(output):
             raise RuntimeError(output)
     tried = len(results)
-    timed_out = sum(output == "timeout" for _, output, *_ in results)
+    timed_out = sum(output == _TIMEOUT_TWICE for _, output, *_ in results)
     diffs = [diff for outcome, _, diff, _ in results if outcome == "SURVIVED"]
     survivors = [diff for diff in diffs if not _is_equivalent(module, diff)]
     return Tally(tried, tried - len(diffs), timed_out, len(diffs) - len(survivors), survivors)

@@ -78,6 +78,7 @@ def test_what_becomes_of_mutants_is_counted(session: Path) -> None:
     known = EQUIVALENT[0]
     equivalent = f"--- a\n+++ b\n-    {known.line}\n+    {known.mutant}\n"
     record(session, ("KILLED", "1 failed", ""), ("KILLED", "timeout", ""))
+    sessions.confirm_timeouts(session)
     record(session, ("SURVIVED", "1 passed", equivalent), ("SURVIVED", "1 passed", "-a\n+b\n"))
     assert sessions.read(session, known.module) == (4, 2, 1, 1, ["-a\n+b\n"])
     assert sessions.read(session, "another").equivalent == 0
@@ -90,3 +91,27 @@ def test_a_mutant_without_an_answer_is_not_found(session: Path) -> None:
         sessions.read(session, "module")
     assert not sessions.is_complete(session)
     assert sessions.read(session, "module").tried == 1
+
+
+def test_a_mutant_that_ran_into_the_timeout_is_tried_again(session: Path) -> None:
+    """Once: the machine may have been busy."""
+    sessions.choose(session, SOURCE, "7", None)
+    record(session, ("KILLED", "1 failed", ""), rows=range(1, 20))
+    record(session, ("KILLED", "timeout", ""), rows=[20])
+    assert sessions.forget_timeouts(session)
+    assert not sessions.forget_timeouts(session)
+    assert not sessions.is_complete(session)
+    record(session, ("KILLED", "timeout", ""), rows=[20])
+    sessions.confirm_timeouts(session)
+    assert not sessions.forget_timeouts(session)
+    assert sessions.is_complete(session)
+    assert sessions.read(session, "module").timed_out == 1
+
+
+def test_a_run_that_ended_before_that_is_not_complete(session: Path) -> None:
+    """The next run tries the mutant again."""
+    sessions.choose(session, SOURCE, "7", None)
+    record(session, ("KILLED", "1 failed", ""), rows=range(1, 20))
+    record(session, ("KILLED", "timeout", ""), rows=[20])
+    assert not sessions.is_complete(session)
+    assert sessions.read(session, "module").tried == 19
