@@ -98,12 +98,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "The list has one item.",
     ),
     Equivalent(
-        "spool/format",
-        "while at <= last:",
-        "while at < last:",
-        "An empty record at the end is found by `_parse_at` then: this is a faster way.",
-    ),
-    Equivalent(
         "spool/writer",
         "if segment.room(shared=True) <= 0:",
         "if segment.room(shared=True) <= 1:",

@@ -24,19 +24,28 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
         "json_writer/test_plain",
         "json_writer/test_writer_speed",
     ),
-    "json_writer/reference": ("json_writer/test_reference", "json_writer/test_writer"),
-    "json_writer/shapes": ("json_writer/test_shapes", "libraries/test_libraries", "json_writer/test_writer"),
+    "json_writer/reference": (
+        "json_writer/test_reference_errors",
+        "json_writer/test_reference",
+        "json_writer/test_writer",
+    ),
+    "json_writer/shapes": (
+        "json_writer/test_shapes_marks",
+        "json_writer/test_shapes",
+        "libraries/test_libraries",
+    ),
     "json_writer/source": (
         "json_writer/test_source_lookups",
         "json_writer/test_source",
         "json_writer/test_writer",
     ),
     "json_writer/writer": (
+        "json_writer/test_writer_forms",
         "json_writer/test_writer_counts",
         "json_writer/test_writer_speed",
         "json_writer/test_writer",
     ),
-    "spool/format": ("spool/test_format_examples", "spool/test_format"),
+    "spool/format": ("spool/test_format_examples", "spool/test_format_runs", "spool/test_format"),
     "spool/writer": ("spool/test_writer",),
     "event_publisher/config/values": (
         "event_publisher/config/test_values_bounds",
@@ -47,9 +56,14 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
         "event_publisher/test_queue_consumer",
         "event_publisher/test_queue_lock",
     ),
-    f"{_LEDGER}/file": (f"{_LEDGER}/test_ledger_numbers", f"{_LEDGER}/test_file"),
+    f"{_LEDGER}/file": (
+        f"{_LEDGER}/test_ledger_numbers",
+        f"{_LEDGER}/test_ledger_files",
+        f"{_LEDGER}/test_file",
+    ),
     f"{_LEDGER}/ledger": (
         f"{_LEDGER}/test_ledger_numbers",
+        f"{_LEDGER}/test_ledger_files",
         f"{_LEDGER}/test_ledger",
         f"{_LEDGER}/test_ledger_faults",
     ),
