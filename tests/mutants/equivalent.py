@@ -117,36 +117,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
     ),
     Equivalent(
         "event_publisher/ledger/file",
-        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)",
-        "handle = os.open(path, os.O_RDONLY & os.O_NOFOLLOW | os.O_NONBLOCK)",
-        "Links were refused before; the flag is for who replaces the file at this moment.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/file",
-        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)",
-        "handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW & os.O_NONBLOCK)",
-        "Links and pipes were refused before; the flags are for who replaces the file at this moment.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/file",
-        "with contextlib.closing(_connect(temporary, 0.0)) as connection:",
-        "with contextlib.closing(_connect(temporary, 1.0)) as connection:",
-        "It is the wait for a lock, and no one else knows this file.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/file",
-        "with contextlib.closing(_connect(temporary, 0.0)) as connection:",
-        "with contextlib.closing(_connect(temporary, -1.0)) as connection:",
-        "It is the wait for a lock, and no one else knows this file.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/file",
-        "os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))",
-        "os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL & os.O_NOFOLLOW, mode))",
-        "What had this name was deleted just before; the flags are for who makes it again at this moment.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/file",
         'folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH120',
         'folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY & os.O_DIRECTORY)  # noqa: PTH120',
         "A folder can be opened and synced without the flag.",
@@ -156,12 +126,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "uri=True,",
         "uri=False,",
         "The SQLite of Debian, like that of many systems, is built to read URIs without it; not every one is.",
-    ),
-    Equivalent(
-        "event_publisher/ledger/letters",
-        "handle = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)",
-        "handle = os.open(self._path, os.O_RDONLY & os.O_NOFOLLOW)",
-        "Links were refused when the file was opened; the flag is for who replaces it at this moment.",
     ),
     Equivalent(
         "event_publisher/ledger/letters",

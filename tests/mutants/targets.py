@@ -67,7 +67,11 @@ TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_LEDGER}/test_ledger",
         f"{_LEDGER}/test_ledger_faults",
     ),
-    f"{_LEDGER}/letters": (f"{_LEDGER}/test_ledger_numbers", f"{_LEDGER}/test_letters"),
+    f"{_LEDGER}/letters": (
+        f"{_LEDGER}/test_ledger_numbers",
+        f"{_LEDGER}/test_ledger_files",
+        f"{_LEDGER}/test_letters",
+    ),
     f"{_LEDGER}/rows": (f"{_LEDGER}/test_rows",),
     f"{_POLICY}/accounting": (f"{_POLICY}/test_accounting",),
     f"{_POLICY}/admission": (f"{_POLICY}/test_admission_bounds", f"{_POLICY}/test_admission"),
