@@ -168,6 +168,7 @@ def test_another_garbage_collector_is_not_asked(
 
 def test_one_that_does_the_same_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it is called."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
     monkeypatch.setattr(gc, "get_referents", partial(visit))
     assert plain.choose_referents() is gc.get_referents
 
