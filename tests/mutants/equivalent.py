@@ -146,6 +146,24 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "That there are as many was checked just before.",
     ),
     Equivalent(
+        "thrift_fallback",
+        "DEFAULT_RECURSION_DEPTH = 1 << 30",
+        "DEFAULT_RECURSION_DEPTH = 1 << 29",
+        "It stands for no limit: the stack of Python ends long before.",
+    ),
+    Equivalent(
+        "thrift_fallback",
+        "DEFAULT_RECURSION_DEPTH = 1 << 30",
+        "DEFAULT_RECURSION_DEPTH = 1 << 31",
+        "It stands for no limit: the stack of Python ends long before.",
+    ),
+    Equivalent(
+        "thrift_fallback",
+        "DEFAULT_RECURSION_DEPTH = 1 << 30",
+        "DEFAULT_RECURSION_DEPTH = 2 << 30",
+        "It stands for no limit: the stack of Python ends long before.",
+    ),
+    Equivalent(
         "serializers",
         "@property",
         "",
