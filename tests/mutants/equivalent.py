@@ -51,33 +51,9 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
     ),
     Equivalent(
         "events",
-        'T_contra = TypeVar("T_contra", contravariant=True)',
-        'T_contra = TypeVar("T_contra", contravariant=False)',
-        "It is for type checkers; `tests/typing` has what they must accept.",
-    ),
-    Equivalent(
-        "events",
         "if len(self._fresh) > MANY:",
         "if len(self._fresh) >= MANY:",
         "It says how long a list may become before it is added up; counts are exact either way.",
-    ),
-    Equivalent(
-        "events",
-        "if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
-        "if not (message[ -1] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
-        "The first condition is a faster way to find what the second one finds too.",
-    ),
-    Equivalent(
-        "events",
-        "if not (message[0] == _OPENS and message[-1] == _CLOSES) and not _may_be_object(message):",
-        "if not (message[0] == _OPENS and message[- 0] == _CLOSES) and not _may_be_object(message):",
-        "The first condition is a faster way to find what the second one finds too.",
-    ),
-    Equivalent(
-        "events",
-        "and ((now := monotonic()) < queue.trusted_until or self._confirm(queue, now))",
-        "and ((now := monotonic()) <= queue.trusted_until or self._confirm(queue, now))",
-        "At that moment the trust ends; a nanosecond earlier or later makes no difference that could be relied on.",
     ),
     Equivalent(
         "json_writer/plain",
@@ -162,12 +138,6 @@ EQUIVALENT: Final[Sequence[Equivalent]] = (
         "DEFAULT_RECURSION_DEPTH = 1 << 30",
         "DEFAULT_RECURSION_DEPTH = 2 << 30",
         "It stands for no limit: the stack of Python ends long before.",
-    ),
-    Equivalent(
-        "serializers",
-        "@property",
-        "",
-        "It is in a protocol, so it is for type checkers; `tests/typing` has what they must accept.",
     ),
     Equivalent(
         "spool/writer",

@@ -16,7 +16,7 @@ _Position: TypeAlias = "tuple[int, int]"
 
 
 def find_not_counted(source: str) -> Sequence[tuple[_Position, _Position]]:
-    """Return where annotations, type aliases, imports for type checkers and the like begin and end.
+    """Return where annotations, type aliases, protocols and the like begin and end.
 
     Text isn't among them, as cosmic-ray leaves it alone: docstrings, comments, and the words of messages.
     """
@@ -52,6 +52,10 @@ def _nodes(tree: ast.Module) -> Iterator[ast.expr | ast.stmt]:
                 node in tree.body
             ):
                 yield node  # X = A | B
+            case ast.ClassDef(bases=[ast.Name(id="Protocol")]):
+                yield node
+            case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar"))):
+                yield node
             case ast.ClassDef(bases=bases):
                 yield from bases
             case _:

@@ -13,7 +13,10 @@ _LEDGER: Final = "event_publisher/ledger"
 #: Test files by module, both without what they have in common; the file that finds most comes first.
 #: Tests that are marked as slow don't run.
 TARGETS: Final[Mapping[str, tuple[str, ...]]] = {
-    "events": ("test_events_fast_way", "test_events", "test_events_counters", "test_events_transports"),
+    "events": (
+        *("test_events_fast_way", "test_events_checks"),
+        *("test_events", "test_events_counters", "test_events_transports"),
+    ),
     "serializers": ("json_writer/test_writer_speed", "test_serializers", "json_writer/test_writer"),
     "thrift_json": ("test_thrift_json", "test_thrift_fallback"),
     "thrift_fallback": ("test_thrift_fallback_errors", "test_thrift_fallback", "test_thrift_json"),

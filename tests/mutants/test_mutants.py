@@ -59,6 +59,10 @@ def test_what_is_not_counted() -> None:
         "    é: int | None = f(1 | 2)\n"
         "    def g(self, x: int | str = 1 | 2, /, *, y: int = 3) -> int | None:\n"
         "        return x | y\n"
+        "class H(Protocol):\n"
+        "    @property\n"
+        "    def i(self) -> int: ...\n"
+        "J = TypeVar('J', covariant=True)\n"
     )
     lines = source.splitlines()
     found = {
@@ -67,5 +71,5 @@ def test_what_is_not_counted() -> None:
     }
     assert found == {
         *("a block", "A = int | str", "B: TypeAlias = int | str", "int | None", "E[1 | 2]"),
-        *("int | str", "int", "/", "*"),
+        *("int | str", "int", "/", "*", "J = TypeVar('J', covariant=True)"),
     }
