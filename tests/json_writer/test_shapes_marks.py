@@ -73,7 +73,6 @@ def shape_with(marks: Mapping[str, object]) -> JsonShape | StandIn | None:
         {"__pydantic_fields__": {"a": info(exclude_if=bool)}},
         {"__pydantic_core_schema__": {"schema": [{"a": ({"serialization": {"function": 1}},)}]}},
     ],
-    ids=str,
 )
 def test_each_serializer_makes_a_model_write_itself(marks: dict[str, object]) -> None:
     """Whatever else its class has."""
@@ -108,7 +107,6 @@ def test_each_serializer_makes_a_model_write_itself(marks: dict[str, object]) ->
         {"__pydantic_config__": {"serialize_by_alias": True}},
         {"model_fields": {"c": info()}},
     ],
-    ids=str,
 )
 def test_other_models_are_their_fields(marks: dict[str, object]) -> None:
     """So are those of releases that only have `model_fields`."""
@@ -125,7 +123,6 @@ def test_other_models_are_their_fields(marks: dict[str, object]) -> None:
         {"__pydantic_config__": {"serialize_by_alias": True}},
         {"__pydantic_fields__": {"a": info(exclude=True), "b": info()}},
     ],
-    ids=str,
 )
 def test_dataclasses_that_pydantic_writes_in_another_way(marks: dict[str, object]) -> None:
     """They write themselves; others are dataclasses like any."""

@@ -76,7 +76,7 @@ FORMS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize("within", [False, True])
-@pytest.mark.parametrize(("value", "text"), FORMS, ids=str)
+@pytest.mark.parametrize(("value", "text"), FORMS)
 def test_each_form_has_a_writer(value: object, text: str, within: bool) -> None:
     """On its own, and within what isn't plain."""
     assert written(value, within=within) == text
@@ -142,7 +142,6 @@ def test_a_default_is_asked_until_a_class_is_registered() -> None:
 @pytest.mark.parametrize(
     ("value", "texts"),
     [([1], 1), ((1,), 1), ({1}, 0), (frozenset({1}), 0), (Tuple([1]), 0), ({"a": 1}, 1), (Form(a=1), 0)],
-    ids=str,
 )
 def test_only_exact_lists_tuples_and_dicts_may_be_plain(
     value: object, texts: int, monkeypatch: pytest.MonkeyPatch
