@@ -7,7 +7,7 @@ import signal
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -55,6 +55,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.environ.get("TEST_INSTALLED") == "1":
         _check_package()
+    # A forked child writes at its end what was measured and isn't written yet, which would take it long.
+    if (measured := _measured()) is not None:
+        os.register_at_fork(before=measured.save)
+
+
+def _measured() -> Any:  # noqa: ANN401 - coverage is only in the environment `quick`
+    """Return the running measurement of coverage, if there is one."""
+    coverage = sys.modules.get("coverage")
+    return None if coverage is None else coverage.Coverage.current()
 
 
 def _check_package() -> None:
@@ -78,8 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Measure no coverage, here and in processes to come, during a test that isn't to be measured."""
-    coverage = sys.modules.get("coverage")
-    measured = None if coverage is None else coverage.Coverage.current()
+    measured = _measured()
     if measured is None or not any(map(item.get_closest_marker, ("simulated", "unmeasured"))):
         return (yield)
     for_processes = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

@@ -160,6 +160,8 @@ class SpoolTransport:
     def _check_for_reader(self) -> None:
         """Log once if no check has found a publisher for `UNREAD_LIMIT`."""
         now = self._clock()
+        if self._look_at == -math.inf:  # the first put
+            self._look_at = now + CHECK_PAUSE
         if now < self._look_at:
             return
         self._look_at = now + CHECK_PAUSE

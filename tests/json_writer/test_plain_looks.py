@@ -87,8 +87,8 @@ LOOKS: list[tuple[Any, bool, tuple[int, int, list[int], int]]] = [
     ([], True, (1, 0, [], 0)),
     ([1, "x"], True, (1, 0, [], 0)),
     ((1, "x"), True, (1, 0, [], 0)),
-    ({}, True, (1, 0, [1], 0)),
-    ({"a": 1, "b": "x"}, True, (1, 0, [1], 0)),
+    ({}, True, (1, 1, [1], 0)),
+    ({"a": 1, "b": "x"}, True, (1, 1, [1], 0)),
     ({1: 2}, True, (1, 0, [1], 1)),
     # Texts with brackets may be containers; then the values are looked at.
     (["{"], True, (1, 0, [1], 0)),
@@ -100,8 +100,8 @@ LOOKS: list[tuple[Any, bool, tuple[int, int, list[int], int]]] = [
     ({"a": {'"': {"b": '"\\":'}}}, True, (1, 1, [1, 1, 1, 1], 0)),
     ({"a": {'x":': 1}}, True, (1, 1, [1, 1, 1], 0)),
     # Other keys within: the counts differ, so the values are looked at.
-    ({"a": {1: 2}}, True, (1, 1, [1, 1, 2, 1, 1, 2], 1)),
-    ({"a": {1: {"b": 1}}}, True, (1, 1, [1, 1, 2, 1, 1, 2, 1], 1)),
+    ({"a": {1: 2}}, True, (1, 1, [1, 1, 2, 1, 1], 1)),
+    ({"a": {1: {"b": 1}}}, True, (1, 1, [1, 1, 2, 1, 1, 1], 1)),
     # And so do they if a text begins with a colon.
     ({"a": {"b": ":"}}, True, (1, 1, [1, 1, 1, 1, 1], 0)),
     # An array.
@@ -110,7 +110,7 @@ LOOKS: list[tuple[Any, bool, tuple[int, int, list[int], int]]] = [
     ([[1]], True, (1, 0, [1, 1], 0)),
     ([{"a": 1}], True, (1, 0, [1, 1], 0)),
     (({"a": 1},), True, (1, 0, [1, 1], 0)),
-    ([{1: 1}, {2: 2}], True, (1, 0, [2, 2, 4], 2)),
+    ([{1: 1}, {2: 2}], True, (1, 0, [2, 2], 2)),
     # The first item of a list says whether the encoder is asked at all.
     ([Point(1), 1], False, (0, 0, [], 1)),
     ([Point(1), Color.RED], False, (0, 0, [], 1)),
