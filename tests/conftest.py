@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import signal
 import sys
 import sysconfig
@@ -91,11 +92,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if measured is None or not any(map(item.get_closest_marker, ("simulated", "unmeasured"))):
         return (yield)
     for_processes = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    exit_of_children, os._exit = os._exit, posix._exit
     measured.stop()
     try:
         return (yield)
     finally:
         measured.start()
+        os._exit = exit_of_children
         if for_processes is not None:
             os.environ["COVERAGE_PROCESS_CONFIG"] = for_processes
 

@@ -469,6 +469,7 @@ def test_reporting_never_raises(name: str, caplog: pytest.LogCaptureFixture) -> 
     assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
 
 
+@pytest.mark.unmeasured
 @examples(5)
 @given(st.integers(1, 3))
 def test_forked_workers_share_a_queue(workers: int) -> None:

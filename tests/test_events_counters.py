@@ -140,6 +140,7 @@ def test_counts_take_little_memory() -> None:
     assert queue.counters().put == 10_000
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("transport", ["posix", "spool"])
 def test_counters_are_exact_with_threads(transport: str, name: str, tmp_path: Path) -> None:
     """Counts are exact, however many threads put and read; a forked child counts its own."""

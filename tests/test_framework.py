@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ def test_a_forked_child_reports_its_own_refusals(parent: list[int], child: list[
     assert sum(parent) + sum(child) == metrics.counts["event_queue.v2.refused.full"]
 
 
+@pytest.mark.unmeasured
 def test_a_fork_is_noticed() -> None:
     """A child of `os.fork` has reported nothing."""
     reporter, metrics = MetricsReporter("v2"), _Metrics()

@@ -399,6 +399,7 @@ def test_nothing_is_lost_when_a_queue_is_removed_under_load(name: str) -> None:
     assert Counter(b"%d %d" % (t, n) for t in range(count) for n in range(each)) == Counter(got)
 
 
+@pytest.mark.unmeasured
 def test_forked_processes_share_a_queue(name: str) -> None:
     """Children put through the object that they inherited, and closing it there leaves the parent's open."""
     with reader(name) as queue, producer(name) as shared:
