@@ -92,7 +92,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if measured is None or not any(map(item.get_closest_marker, ("simulated", "unmeasured"))):
         return (yield)
     for_processes = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-    exit_of_children, os._exit = os._exit, posix._exit
+    exit_of_children, os._exit = os._exit, vars(posix)["_exit"]
     measured.stop()
     try:
         return (yield)

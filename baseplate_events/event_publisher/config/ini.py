@@ -267,7 +267,7 @@ def parse_section(
     sections = parser.sections()
     if name is None:
         usual = f"{family}main"
-        there = [section for section in sections if section.startswith(family)]
+        there: list[str] = [section for section in sections if section.startswith(family)]
         if len(there) > 1 and usual not in there:
             names = ", ".join(_shown_name(section.removeprefix(family)) for section in there)
             problem = f"it has {counted(len(there), 'queue')}; choose one with --queue-name: {names}"
