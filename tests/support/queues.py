@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import resource
 import secrets
@@ -24,6 +25,12 @@ SMALL = 32
 
 #: What stands before NAME in the POSIX name of an event queue.
 EVENTS = "/events-"
+
+#: Modules of Python that the package loads when it needs them.
+_LOADED_LATE = (
+    *("ctypes", "difflib", "dis", "fcntl", "grp", "logging", "pickle", "pwd", "resource", "shlex", "ssl"),
+    *("termios", "tty"),
+)
 
 #: A user without privileges, and without files.
 OTHER_UID = 65_534
@@ -85,7 +92,12 @@ def outlast_trust() -> None:
 
 @contextlib.contextmanager
 def as_user(uid: int) -> Generator[None]:
-    """Be another user for a while, without the privileges of root."""
+    """Be another user for a while, without the privileges of root.
+
+    The user may be unable to read the files of this Python, so what the package loads late is loaded before.
+    """
+    for name in _LOADED_LATE:
+        importlib.import_module(name)
     os.setresuid(uid, uid, 0)
     try:
         yield
