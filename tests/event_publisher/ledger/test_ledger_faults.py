@@ -168,7 +168,10 @@ def test_a_length_beyond_the_memory_may_be_damage(tmp_path: Path, error: Excepti
 def test_a_list_of_tables_beyond_the_memory_is_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_short: bool
 ) -> None:
-    """Then not even a check of the file has enough memory. If memory is short, the file may be whole."""
+    """Then not even a check of the file has enough memory. If memory is short, the file may be whole.
+
+    Newer releases of SQLite notice such damage themselves.
+    """
     filled(tmp_path)
     with (tmp_path / NAME).open("r+b") as file:
         # The lengths in the record of the last table; see "B-tree Pages" of https://sqlite.org/fileformat.html.
@@ -178,15 +181,24 @@ def test_a_list_of_tables_beyond_the_memory_is_damage(
         (place,) = struct.unpack(">H", file.read(2))
         file.seek(place + 1)
         file.write(b"\xff" * 18)
+    is_left = False
+    with contextlib.closing(sqlite3.connect(tmp_path / NAME)) as connection:
+        try:
+            connection.execute("PRAGMA quick_check(1)").fetchall()
+        except MemoryError:
+            is_left = is_short
+        except sqlite3.DatabaseError:
+            pass
     if is_short:
         monkeypatch.setattr("baseplate_events.event_publisher.ledger.file._ENOUGH", 1 << 62)
     ledger = opened(tmp_path)
-    assert (ledger.error is not None) == is_short
-    if not is_short:
+    error = ledger.error
+    if not is_left:
         ledger.resolve([], [letter_of(b"new")])
-        assert b"new" in events_written(tmp_path)
     ledger.close()
-    assert (aside_of(tmp_path) == []) == is_short
+    assert (error is not None) == is_left
+    assert (aside_of(tmp_path) == []) == is_left
+    assert is_left or b"new" in events_written(tmp_path)
 
 
 def _damage_free_space(path: Path, table: str) -> None:
