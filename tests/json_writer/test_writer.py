@@ -24,10 +24,10 @@ from baseplate_events.json_writer.writer import JsonWriters
 from baseplate_events.serializers import event_format_of
 from tests.support import strategies, typed_events
 from tests.support.commands import IMPORTING, run
-from tests.support.typed_events import Same
+from tests.support.typed_events import Same, late_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.support.typed_events import Pair
 
@@ -407,21 +407,11 @@ def test_default_is_called_once_for_a_value(bad: object) -> None:
 
 def test_a_class_that_becomes_a_mapping_is_written_as_one() -> None:
     """Though its instances were given to the hook before."""
-
-    class Late:
-        def __iter__(self) -> Iterator[str]:
-            return iter("a")
-
-        def __getitem__(self, key: str) -> str:
-            return key
-
-        def keys(self) -> list[str]:
-            return ["a"]
-
+    late = late_mapping()
     serialize = json_serializer(default=lambda _: "unknown")
-    assert b'{"late":"unknown"}' == serialize({"late": Late()})
-    cast("Any", collections.abc.Mapping).register(Late)
-    assert b'{"late":{"a":"a"}}' == serialize({"late": Late()})
+    assert b'{"late":"unknown"}' == serialize({"late": late()})
+    cast("Any", collections.abc.Mapping).register(late)
+    assert b'{"late":{"a":"a"}}' == serialize({"late": late()})
 
 
 @pytest.mark.parametrize("offset", [dt.timedelta(seconds=1_172), dt.timedelta(microseconds=1)])

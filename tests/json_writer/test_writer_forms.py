@@ -5,15 +5,13 @@ from __future__ import annotations
 import collections
 import collections.abc
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from baseplate_events.json_writer import plain
 from baseplate_events.json_writer.writer import JsonWriters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.typed_events import late_mapping
 
 
 class Point(NamedTuple):
@@ -110,17 +108,7 @@ def test_without_a_default_a_class_is_left_to_the_reference() -> None:
 
 def test_a_default_is_asked_until_a_class_is_registered() -> None:
     """Then its instances are written as what they are."""
-
-    class Late:
-        def __iter__(self) -> Iterator[str]:
-            return iter("a")
-
-        def __getitem__(self, key: str) -> str:
-            return key
-
-        def keys(self) -> list[str]:
-            return ["a"]
-
+    cls = late_mapping()
     asked: list[object] = []
 
     def note(value: object) -> str:
@@ -128,15 +116,15 @@ def test_a_default_is_asked_until_a_class_is_registered() -> None:
         return "unknown"
 
     writers = JsonWriters(note)
-    late = Late()
+    late = cls()
     for _ in range(3):
-        assert writers[Late](late) == '"unknown"'
+        assert writers[cls](late) == '"unknown"'
     assert asked == [late] * 3
-    write = writers[Late]
-    cast("Any", collections.abc.Mapping).register(Late)
-    assert write(late) == writers[Late](late) == '{"a":"a"}'
+    write = writers[cls]
+    cast("Any", collections.abc.Mapping).register(cls)
+    assert write(late) == writers[cls](late) == '{"a":"a"}'
     assert asked == [late] * 3
-    assert writers[Late] is not write
+    assert writers[cls] is not write
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.support import strategies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: A value, and the plain one.
 Pair: TypeAlias = tuple[object, object]
@@ -206,3 +206,19 @@ class Point(NamedTuple):
 
     x: int
     label: str = "é"
+
+
+def late_mapping() -> type:
+    """Make a class of mappings of "a" to "a" that isn't registered as a class of mappings yet."""
+
+    class Late:
+        def __iter__(self) -> Iterator[str]:
+            return iter("a")
+
+        def __getitem__(self, key: str) -> str:
+            return key
+
+        def keys(self) -> list[str]:
+            return ["a"]
+
+    return Late
